@@ -1,0 +1,49 @@
+"""Find the files a user may edit: recipes, profiles, prompts, judges, card templates.
+
+They live in `training/`, `eval/` and `model_cards/` at the top of the checkout and inside the wheel under
+`gshf_release/assets/`. A path given by the user always beats a name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from gshf_release.errors import RecipeError
+
+FOLDERS = ("training", "eval", "model_cards")
+
+
+def root() -> Path:
+    """Return the folder that holds `training/`, `eval/` and `model_cards/`: the wheel's copy or the checkout."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "assets"
+    return shipped if shipped.is_dir() else package.parent
+
+
+def names(folder: str, suffix: str) -> list[str]:
+    """Return the sorted names (without suffix) of the assets in `folder`, for example `training/recipes`."""
+    return sorted(path.name.removesuffix(suffix) for path in (root() / folder).glob(f"*{suffix}"))
+
+
+def find(reference: str, folder: str, suffix: str) -> Path:
+    """Return the path of an asset given as a path or as a bare name.
+
+    Args:
+        reference: A path to an existing file, or a name such as `quickstart`.
+        folder: Where bare names are looked up, for example `training/recipes`.
+        suffix: The file ending of bare names, for example `.yaml`.
+
+    Raises:
+        RecipeError: Neither exists; the nearest name is given.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return path
+    named = root() / folder / f"{reference.removesuffix(suffix)}{suffix}"
+    if named.is_file():
+        return named
+    known = names(folder, suffix)
+    nearest = difflib.get_close_matches(Path(reference).name.removesuffix(suffix), known, n=1)
+    suggestion = f"Did you mean {nearest[0]!r}?" if nearest else f"Known names: {', '.join(known)}."
+    raise RecipeError(f"{reference!r} is neither a file nor a name in {folder}.", hint=suggestion)

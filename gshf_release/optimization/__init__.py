@@ -1,0 +1,1 @@
+"""Preference pairs to the next policy."""

@@ -1,0 +1,41 @@
+"""Log-probabilities of the pairs under the reference policy, computed once."""
+
+from __future__ import annotations
+
+from gshf_release.checkpoints import device_of, load_model
+from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.records import Pair, ReferenceLogProbability
+from gshf_release.run.context import StageContext
+from gshf_release.run.stage import Input, Stage
+
+FILE = "reference.parquet"
+
+
+def declare(iteration: int, reference: str) -> Stage:
+    """Declare the reference log-probabilities of one iteration's pairs under the `model` of stage `reference`."""
+    return Stage(
+        name=f"iteration-{iteration}/reference",
+        work="gshf_release.optimization.reference:compute",
+        inputs=(Input(f"iteration-{iteration}/pairs", "pairs.parquet"), Input(reference, "model")),
+        outputs=(FILE,),
+        keys=("training.precision",),
+        parameters={"iteration": iteration, "reference": reference},
+    )
+
+
+def compute(context: StageContext) -> None:
+    """Write both completions' summed log-probabilities, in the arithmetic that training uses."""
+    iteration, reference = context.parameter("iteration"), context.parameter("reference")
+    pairs = Pair.read(context.input(f"iteration-{iteration}/pairs", "pairs.parquet"))
+    model = load_model(context.input(reference, "model"), "fp32", device_of(context.profile.device))
+    sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    autocast = context.recipe.training.precision == "bf16"
+    values = completion_logps(model, sequences, batch=context.profile.scoring_batch, autocast=autocast)
+    digest = context.input_sha256(reference, "model")
+    ReferenceLogProbability.write(
+        (
+            ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)
+            for number, pair in enumerate(pairs)
+        ),
+        context.output(FILE),
+    )

@@ -1,0 +1,88 @@
+"""The one stage graph: what loop, evaluation and release declare, joined. `train`, `eval` and `publish` all run parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gshf_release import base, loop
+from gshf_release.errors import RunError
+from gshf_release.evaluation import stages as evaluation
+from gshf_release.hashing import sha256_file
+from gshf_release.profile import Profile
+from gshf_release.prompts import split
+from gshf_release.recipe import Recipe
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import Observer, execute
+from gshf_release.run.manifest import State, state
+from gshf_release.run.stage import Stage, check_graph, tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All stages of a run in order, and where each command's part ends."""
+
+    train: list[Stage]
+    evaluation: list[Stage]
+    release: list[Stage]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Every stage, in an order in which each comes after its inputs."""
+        return [*self.train, *self.evaluation, *self.release]
+
+
+def build(recipe: Recipe) -> Graph:
+    """Return the graph of a recipe. Reads the prompt files, whose content belongs to the fingerprints.
+
+    Raises:
+        RecipeError: A prompt file is missing, or holds fewer prompts than the roles want.
+        DataError: A prompt file has a bad row.
+    """
+    source = split.source_path(recipe.prompts.source, "training/prompts")
+    split.check_supply(recipe, len(split.read_prompts(source)))
+    train = [base.declare(recipe), *split.declare(recipe, sha256_file(source)), *loop.declare(recipe)]
+    iterations = range(1, recipe.loop.iterations + 1)
+    policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
+    sets = [evaluation.test_set(recipe)]
+    evaluated: list[Stage] = []
+    if recipe.evaluation.prompts is not None:
+        path = split.source_path(recipe.evaluation.prompts, "eval/prompts")
+        evaluated.append(split.declare_file("prompts/eval", recipe.evaluation.prompts, sha256_file(path)))
+        sets.insert(0, ("eval", "prompts/eval", len(split.read_prompts(path))))
+    evaluated += evaluation.declare(recipe, policies, sets)
+    graph = Graph(train, evaluated, [])
+    check_graph(graph.stages)
+    return graph
+
+
+def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
+    """Bring the training stages to their finished state."""
+    graph = build(recipe)
+    execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
+
+
+def evaluate(run: RunDirectory, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
+    """Bring the evaluation stages to their finished state.
+
+    Raises:
+        RunError: Training has not finished.
+    """
+    recipe = run.recipe
+    graph = build(recipe)
+    require_finished(run, recipe, graph.train, graph.stages, "gshf-release train")
+    execute(graph.stages, run, recipe, profile, goal=graph.evaluation, allow_redo=allow_redo, observer=observer)
+
+
+def require_finished(
+    run: RunDirectory, recipe: Recipe, wanted: Sequence[Stage], stages: list[Stage], command: str
+) -> None:
+    """Refuse to go on while an earlier part of the graph is not finished.
+
+    Raises:
+        RunError: Names the first unfinished stage and the command that finishes it.
+    """
+    by_name = check_graph(stages)
+    for task in tasks(list(wanted)):
+        if state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
+            raise RunError(f"{run.path}: {task.label} is not finished.", hint=f"Run: {command} {recipe.name}")

@@ -1,0 +1,42 @@
+"""The profile: *where* a run happens. Recorded, never fingerprinted: moving a run to another machine redoes nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gshf_release import assets
+from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
+
+
+class Profile(Section):
+    """Devices, processes and batch sizes. None of it may change what a stage means."""
+
+    name: Name = "laptop"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = None
+    """CPU threads of torch; None leaves torch's own choice."""
+    engine: Literal["transformers"] = "transformers"
+    inference_precision: Literal["bf16", "fp32"] = "bf16"
+    sampling_batch: PositiveInt = 64
+    """Responses decoded together."""
+    scoring_batch: PositiveInt = 32
+    """Sequences scored together by reward models and for log-probabilities."""
+    micro_batch_pairs: PositiveInt = 4
+    """Pairs in one forward and backward pass; batch_pairs must be a multiple."""
+    activation_checkpointing: bool = False
+    stages: Literal["in-process", "worker"] = "in-process"
+    """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
+    parallel_workers: Annotated[int, Field(ge=1)] = 1
+    """How many workers run at once; more than one implies `stages: worker`."""
+
+
+def load(reference: str) -> Profile:
+    """Return the profile in a file or of a name in training/profiles.
+
+    Raises:
+        RecipeError: No such profile, unknown key, or a value out of range.
+    """
+    path = assets.find(reference, "training/profiles", ".yaml")
+    return parse(Profile, read_mapping(path), str(path))

@@ -1,0 +1,1 @@
+"""Prompts: read, order and divide into five disjoint roles."""

@@ -1,0 +1,124 @@
+"""The seeded division of prompts into disjoint roles, and its stages.
+
+The order of prompts follows from the seed and their content alone, so neither the order of the file nor its length matters. The
+fixed roles come first and the iterations last: raising `loop.iterations` adds prompts without moving any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gshf_release import assets
+from gshf_release.errors import RecipeError
+from gshf_release.hashing import seed_from
+from gshf_release.recipe import Recipe
+from gshf_release.records import JsonLines, Prompt, parse_prompt
+from gshf_release.run.context import StageContext
+from gshf_release.run.stage import Input, Stage
+
+FILE = "prompts.parquet"
+FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Return the distinct prompts of a JSONL file in its order.
+
+    Raises:
+        DataError: A row is bad; file and line are named.
+    """
+    return list({prompt.prompt_id: prompt for _, prompt in JsonLines.read(path, parse_prompt)}.values())
+
+
+def source_path(reference: str, folder: str) -> Path:
+    """Return the file of a prompt source: a path, or a name in `folder` of the assets."""
+    return assets.find(reference, folder, ".jsonl")
+
+
+def ordered(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """Return the prompts in the order the seed gives them."""
+    return sorted(prompts, key=lambda prompt: (seed_from(seed, "split", prompt.prompt_id), prompt.prompt_id))
+
+
+def ranges(recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """Return `{role: (start, stop)}` in the ordered prompts; the t-th iteration is `iteration-t`."""
+    roles = recipe.prompts.roles.model_dump()
+    found: dict[str, tuple[int, int]] = {}
+    start = 0
+    for role in FIXED_ROLES:
+        found[role] = (start, start + roles[role])
+        start += roles[role]
+    for iteration in range(1, recipe.loop.iterations + 1):
+        found[f"iteration-{iteration}"] = (start, start + roles["per_iteration"])
+        start += roles["per_iteration"]
+    return found
+
+
+def check_supply(recipe: Recipe, available: int) -> None:
+    """Refuse a recipe that wants more prompts than there are.
+
+    Raises:
+        RecipeError: With both numbers.
+    """
+    needed = max(stop for _, stop in ranges(recipe).values())
+    if needed > available:
+        raise RecipeError(
+            f"The recipe divides {needed} prompts among its roles, but prompts.source {recipe.prompts.source!r} has "
+            f"{available} distinct ones.",
+            hint="Lower prompts.roles or loop.iterations, or give more prompts.",
+        )
+
+
+def declare(recipe: Recipe, source_sha256: str) -> list[Stage]:
+    """Declare the pool and one stage per role; the source's content hash belongs to the pool's fingerprint."""
+    pool = Stage(
+        name="prompts/pool",
+        work="gshf_release.prompts.split:write_pool",
+        outputs=(FILE,),
+        keys=("seed",),
+        parameters={"source_sha256": source_sha256},
+    )
+    return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
+
+
+def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
+    return Stage(
+        name=stage_name(role),
+        work="gshf_release.prompts.split:write_role",
+        inputs=(Input("prompts/pool", FILE),),
+        outputs=(FILE,),
+        parameters={"start": bounds[0], "stop": bounds[1]},
+    )
+
+
+def stage_name(role: str) -> str:
+    """Return the stage that puts out a role's prompts."""
+    return f"{role}/prompts" if role.startswith("iteration-") else f"prompts/{role.replace('_', '-')}"
+
+
+def write_pool(context: StageContext) -> None:
+    """Write all prompts in the run's order."""
+    path = source_path(context.recipe.prompts.source, "training/prompts")
+    Prompt.write(ordered(read_prompts(path), context.seed), context.output(FILE))
+
+
+def write_role(context: StageContext) -> None:
+    """Write one role's slice of the pool."""
+    pool = Prompt.read(context.input("prompts/pool", FILE))
+    Prompt.write(pool[context.parameter("start") : context.parameter("stop")], context.output(FILE))
+
+
+def declare_file(name: str, reference: str, source_sha256: str) -> Stage:
+    """Declare a stage that puts out the prompts of an evaluation file, in the file's order."""
+    return Stage(
+        name=name,
+        work="gshf_release.prompts.split:write_file",
+        outputs=(FILE,),
+        parameters={"reference": reference, "source_sha256": source_sha256},
+    )
+
+
+def write_file(context: StageContext) -> None:
+    """Write an evaluation file's prompts."""
+    path = source_path(context.parameter("reference"), "eval/prompts")
+    Prompt.write(read_prompts(path), context.output(FILE))

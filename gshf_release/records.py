@@ -1,0 +1,266 @@
+"""Typed rows and their Parquet schemas, and the one reader of JSONL files that names a bad row.
+
+A row class is a frozen dataclass; its Parquet schema is derived from its annotations, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gshf_release.errors import DataError
+from gshf_release.hashing import sha256_json
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+FinishReason = Literal["stop", "length"]
+Parsed = TypeVar("Parsed")
+
+_ARROW: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list[int]: pa.list_(pa.int32()),
+    list[Message]: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+}
+
+
+@cache
+def _schema(row: type[Row]) -> pa.Schema:
+    hints = typing.get_type_hints(row)
+    return pa.schema([_field(field.name, hints[field.name]) for field in fields(row)])  # type: ignore[arg-type]
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kind = options[0] if optional else hint
+    if typing.get_origin(kind) is Literal:
+        kind = str
+    return pa.field(name, _ARROW[kind], nullable=optional)
+
+
+class Row:
+    """Base of all rows: reads and writes Parquet files of its own schema."""
+
+    @classmethod
+    def schema(cls) -> pa.Schema:
+        """Return the Parquet schema that follows from the annotations."""
+        return _schema(cls)  # type: ignore[arg-type]
+
+    @classmethod
+    def write(cls, rows: Iterable[Self], path: Path) -> None:
+        """Write `rows` as one Parquet file; equal rows give equal bytes."""
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=cls.schema())  # type: ignore[call-overload]
+        pq.write_table(table, path, compression="zstd")
+
+    @classmethod
+    def read(cls, *paths: Path) -> list[Self]:
+        """Return the rows of the files in order.
+
+        Raises:
+            DataError: A file is damaged or has another schema.
+        """
+        rows: list[Self] = []
+        for path in paths:
+            try:
+                table = pq.read_table(path)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
+            if table.schema.names != cls.schema().names:
+                raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")
+            rows.extend(cls(**row) for row in table.to_pylist())
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Row):
+    """One conversation that waits for an answer."""
+
+    prompt_id: str
+    """First 16 hex digits of the sha256 of the messages: the same prompt has the same id in every run."""
+    messages: list[Message]
+
+    @classmethod
+    def of(cls, messages: list[Message]) -> Self:
+        """Return the prompt of `messages`, identified by their content."""
+        return cls(prompt_id=sha256_json(messages)[:16], messages=messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Row):
+    """One response of a policy to a prompt, as token ids: the currency of policy, reference and training."""
+
+    prompt_id: str
+    sample_index: int
+    decoding: str
+    """`greedy`, or `T=0.7` and so on."""
+    temperature: float
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    """Ends with an EOS id if `finish_reason` is `stop`, and never otherwise."""
+    text: str
+    finish_reason: FinishReason
+    policy_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Row):
+    """What a scorer gives one response."""
+
+    prompt_id: str
+    sample_index: int
+    reward: float
+    scorer_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Row):
+    """A preference pair: the chosen and the rejected response to one prompt, with where they came from."""
+
+    prompt_id: str
+    iteration: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    chosen_text: str
+    rejected_text: str
+    chosen_index: int
+    rejected_index: int
+    chosen_reward: float
+    rejected_reward: float
+    policy_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLogProbability(Row):
+    """Summed log-probabilities (nats) of a pair's two completions under the reference policy."""
+
+    prompt_id: str
+    chosen_logp: float
+    rejected_logp: float
+    reference_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast(Row):
+    """A training pair of a stand-in scorer: an answer and a worse one, by construction."""
+
+    prompt_id: str
+    kind: str
+    messages: list[Message]
+    better: str
+    worse: str
+    held_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastScore(Row):
+    """What a stand-in scorer gives the two sides of a held-out contrast."""
+
+    prompt_id: str
+    kind: str
+    better_score: float
+    worse_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Row):
+    """Token statistics of one response under the policy that made it and under the base (nats, summed over tokens)."""
+
+    prompt_id: str
+    sample_index: int
+    tokens: int
+    logp_policy: float
+    logp_base: float
+    entropy: float
+    kl: float
+    kl_rounding: float
+    """KL(FP32 policy || its BF16 cast) along the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment(Row):
+    """One comparison of a model's answer with the baseline's answer to the same prompt."""
+
+    prompt_id: str
+    decoding: str
+    preference: float
+    """1 if the model's answer is preferred, 0 if the baseline's, 0.5 for a tie."""
+    model_score: float
+    baseline_score: float
+    annotator: str
+
+
+class JsonLines:
+    """Reads JSONL files; a bad row is one clear line that names file, line and reason."""
+
+    example: ClassVar[str] = '{"prompt": "Why is the sky blue?"}'
+
+    @staticmethod
+    def read(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tuple[int, Parsed]]:
+        """Yield `(line number, parse(row))`; blank lines are skipped.
+
+        Raises:
+            DataError: The file is missing or not UTF-8, a line is not JSON, or `parse` refused it with a ValueError.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise DataError(f"{path} does not exist.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, parse(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: {error}.", hint=f"A row looks like {JsonLines.example}") from error
+
+
+def parse_prompt(row: Any) -> Prompt:
+    """Return the prompt of a `{"prompt": text}` or `{"messages": [...]}` row.
+
+    `messages` may start with a system turn and hold earlier turns; the last turn must be the user's.
+
+    Raises:
+        ValueError: The row has neither key, or a turn is malformed.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, found {type(row).__name__}")
+    if isinstance(row.get("messages"), list):
+        messages = [_message(turn) for turn in row["messages"]]
+    elif isinstance(row.get("prompt"), str):
+        messages = [Message(role="user", content=row["prompt"])]
+    else:
+        raise ValueError('expected a text under "prompt" or a list under "messages"')
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError("the last turn must be the user's")
+    if not messages[-1]["content"].strip():
+        raise ValueError("the prompt is empty")
+    return Prompt.of(messages)
+
+
+def _message(turn: Any) -> Message:
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+        raise ValueError('every turn needs a "role" and a text under "content"')
+    if turn.get("role") not in ("system", "user", "assistant"):
+        raise ValueError(f"unknown role {turn.get('role')!r}; known: system, user, assistant")
+    return Message(role=turn["role"], content=turn["content"])

@@ -1,0 +1,84 @@
+"""Results: cells with their standard error and origin; every table, card and plot renders from them.
+
+Each stage writes its own `results/<stage>.json`; `results.json` is their pure merge. Measured and reported cells never mix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gshf_release.statistics import Estimate
+
+
+class Cell(BaseModel):
+    """One number of one table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    """Which question it answers: `reward-model`, `validation`, `training`, `test`, `evaluation`."""
+    row: str
+    """Whose number it is: `base`, `iteration-1`, `base at T=0.3`, ..."""
+    metric: str
+    value: float | None
+    standard_error: float | None = None
+    n: int | None = None
+    unit: str = ""
+    decoding: str = ""
+    judge: str = ""
+    baseline: str = ""
+    origin: Literal["measured", "reported"] = "measured"
+    artefact: str = ""
+    """File in the run, relative to it, from which the number is recomputed."""
+    artefact_sha256: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes a cell unique."""
+        return (self.table, self.row, self.metric, self.decoding, self.judge, self.baseline, self.origin)
+
+
+def cell(estimate: Estimate, **place: Any) -> Cell:
+    """Return a cell from a mean with its standard error and n."""
+    return Cell(value=estimate.value, standard_error=estimate.standard_error, n=estimate.n, **place)
+
+
+def write_cells(cells: Sequence[Cell], path: Path) -> None:
+    """Write one stage's cells as JSON, one key order, two-space indent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"cells": [entry.model_dump(exclude_defaults=True) | {"value": entry.value} for entry in cells]}
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """Return the cells of one results file."""
+    return [Cell.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+
+
+def select(cells: Iterable[Cell], **wanted: str) -> list[Cell]:
+    """Return the cells whose fields equal `wanted`."""
+    return [entry for entry in cells if all(getattr(entry, key) == value for key, value in wanted.items())]
+
+
+def find(cells: Iterable[Cell], **wanted: str) -> Cell | None:
+    """Return the first cell whose fields equal `wanted`, or None."""
+    return next(iter(select(cells, **wanted)), None)
+
+
+def rows_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the rows in order of first appearance."""
+    return list(dict.fromkeys(entry.row for entry in cells))
+
+
+def shown(entry: Cell | None, digits: int = 2) -> str:
+    """Return `12.34 ± 0.56`, `12.34` without a standard error, or a dash for a missing cell."""
+    if entry is None or entry.value is None:
+        return "–"
+    text = f"{entry.value:.{digits}f}"
+    return text if entry.standard_error is None else f"{text} ± {entry.standard_error:.{digits}f}"

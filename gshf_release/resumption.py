@@ -1,0 +1,124 @@
+"""What Hugging Face trainers need to be killed at any moment and go on to the same result.
+
+A checkpoint counts only if it was written to its end; SIGTERM saves one and stops; examples come in an order of our own, so a
+resumed run sees exactly what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gshf_release.errors import RecipeError
+from gshf_release.hashing import seed_from
+from gshf_release.run import interrupt
+from gshf_release.run.context import Progress
+
+COMPLETE = "complete"
+
+
+class Resumable(TrainerCallback):
+    """Marks finished checkpoints, reports progress, and turns a request to stop into a checkpoint and a stop."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint just written as complete."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (folder / COMPLETE).touch()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Report the step; save and stop if asked to."""
+        self.progress(state.global_step, state.max_steps, "optimiser steps")
+        if interrupt.requested() and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def latest_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, or None."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)
+
+
+def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, batch: int, seed: int) -> list[int]:
+    """Return the positions of all epochs' examples, in the order they are trained on.
+
+    Each epoch is shuffled by (seed, epoch, key), independent of the order given. Within one optimiser step the longest come
+    first: the step's gradient is the same and its micro-batches pad less.
+    """
+    order: list[int] = []
+    for epoch in range(epochs):
+        positions = sorted(range(len(keys)), key=lambda index: seed_from(seed, "order", epoch, keys[index]))
+        for start in range(0, len(positions), batch):
+            step = positions[start : start + batch]
+            order.extend(sorted(step, key=lambda index: (-lengths[index], keys[index])))
+    return order
+
+
+def common_arguments(
+    *,
+    scratch: Path,
+    device: str,
+    batch: int,
+    micro_batch: int,
+    examples: int,
+    learning_rate: float,
+    schedule: str,
+    warmup_share: float,
+    precision: str,
+    checkpoint_every: int,
+) -> dict[str, Any]:
+    """Return the TrainingArguments that every optimisation here shares. `batch` and `micro_batch` count examples.
+
+    Raises:
+        RecipeError: The micro-batch of the profile does not divide the batch of the recipe.
+    """
+    micro_batch = min(micro_batch, batch)
+    if batch % micro_batch:
+        raise RecipeError(
+            f"batch_pairs {batch} is not a multiple of the profile's micro_batch_pairs {micro_batch}.",
+            hint="Choose a micro-batch that divides it.",
+        )
+    steps = math.ceil(examples / batch)
+    return {
+        "output_dir": str(scratch),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": batch // micro_batch,
+        "num_train_epochs": 1,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": math.ceil(warmup_share * steps),
+        "bf16": precision == "bf16",
+        "use_cpu": device == "cpu",
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": checkpoint_every,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "train_sampling_strategy": "sequential",
+        "dataloader_pin_memory": device != "cpu",
+        "seed": 0,
+    }
+
+
+def run_trainer(trainer: Any, scratch: Path) -> list[dict[str, float]]:
+    """Train, from the newest complete checkpoint if there is one, and return one entry of metrics per optimiser step.
+
+    Raises:
+        Interrupted: Asked to stop; a checkpoint has been saved.
+    """
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
+    if trainer.state.global_step < trainer.state.max_steps:
+        interrupt.check()
+    return [entry for entry in trainer.state.log_history if "loss" in entry]

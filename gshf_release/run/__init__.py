@@ -1,0 +1,1 @@
+"""The run directory: stages, fingerprints, manifests, locks, journal, resumption."""

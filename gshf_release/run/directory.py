@@ -1,0 +1,201 @@
+"""The run directory *is* the run. Paths below it, its identity, its journal and its locks.
+
+    runs/<name>/
+      run.json            name and format of the run
+      recipe.yaml         the recipe as resolved; profile.yaml: the profile of the last command
+      plan.json           the declared stages
+      journal.jsonl       what happened when: seconds and other volatile facts
+      results/<stage>.json, results.json
+      <stage>/            outputs and manifest.json; <stage>/shard-000/ for a sharded stage
+
+No absolute path is stored: a moved run works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gshf_release.errors import RunBusyError, RunError
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe, parse, read_mapping
+from gshf_release.run.stage import RESULTS, Stage, Task
+
+FORMAT = 1
+DOCUMENT = "run.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that readers see either the old or the new content, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys and two-space indent, atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, profile: Profile) -> RunDirectory:
+        """Open or begin the run of `recipe` at `path` and record recipe and profile.
+
+        Raises:
+            RunError: The folder holds a run of another name, or something that is no run.
+        """
+        run = cls(path)
+        if path.exists() and not (path / DOCUMENT).exists() and any(path.iterdir()):
+            raise RunError(f"{path} exists and is not a run directory.", hint="Choose another folder with --run.")
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / DOCUMENT).exists():
+            name = run.document["name"]
+            if name != recipe.name:
+                raise RunError(
+                    f"{path} is the run {name!r}, the recipe is called {recipe.name!r}.",
+                    hint="Choose another folder with --run, or the recipe of that run.",
+                )
+        else:
+            write_json(path / DOCUMENT, {"format": FORMAT, "name": recipe.name})
+        write_text(path / "recipe.yaml", _yaml(recipe.model_dump(mode="json")))
+        write_text(path / "profile.yaml", _yaml(profile.model_dump(mode="json")))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Return the existing run at `path`.
+
+        Raises:
+            RunError: There is no run.
+        """
+        if not (path / DOCUMENT).is_file():
+            raise RunError(f"{path} is not a run directory.", hint="Begin one with: gshf-release train RECIPE")
+        return cls(path)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return _read_json(self.path / DOCUMENT)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe this run was last started with."""
+        path = self.path / "recipe.yaml"
+        return parse(Recipe, read_mapping(path), str(path))
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of the last command."""
+        path = self.path / "profile.yaml"
+        return parse(Profile, read_mapping(path), str(path))
+
+    @property
+    def plan(self) -> list[Stage]:
+        """The stages as last declared."""
+        path = self.path / "plan.json"
+        return [Stage.from_json(entry) for entry in _read_json(path)["stages"]] if path.exists() else []
+
+    def record_plan(self, stages: list[Stage]) -> None:
+        """Store the declared stages for workers, `status` and `verify`."""
+        write_json(self.path / "plan.json", {"stages": [stage.as_json() for stage in stages]})
+
+    def folder(self, task: Task) -> Path:
+        """The folder of a task's outputs."""
+        base = self.path / task.stage.name
+        return base if task.stage.shards == 1 else base / f"shard-{task.shard:03d}"
+
+    def partial(self, task: Task) -> Path:
+        """Where a task writes before its outputs are renamed into place; left behind by a kill, emptied at the next try."""
+        return self.folder(task) / ".partial"
+
+    def scratch(self, task: Task) -> Path:
+        """What survives a kill of the task, such as optimisation checkpoints; removed when it finishes."""
+        return self.folder(task) / ".scratch"
+
+    def results(self, stage: Stage) -> Path:
+        """The file of a stage's cells."""
+        return self.path / RESULTS / f"{stage.name.replace('/', '.')}.json"
+
+    def manifest_path(self, task: Task) -> Path:
+        """The file whose presence says that the task has finished."""
+        return self.folder(task) / "manifest.json"
+
+    def manifest(self, task: Task) -> dict[str, Any] | None:
+        """Return a task's manifest, or None if it has not finished (or its manifest is damaged)."""
+        try:
+            return _read_json(self.manifest_path(task))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def relative(self, path: Path) -> str:
+        """Return a path of this run as it is stored: relative, with forward slashes."""
+        return path.relative_to(self.path).as_posix()
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Append one line to the journal."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
+        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Return the journal's entries; a line cut by a kill is skipped."""
+        path = self.path / "journal.jsonl"
+        entries = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries
+
+    @contextlib.contextmanager
+    def lock(self, task: Task) -> Iterator[None]:
+        """Hold the lock of one task; the system releases it if the process dies.
+
+        Raises:
+            RunBusyError: Another process holds it.
+        """
+        path = self.path / ".locks" / f"{self.relative(self.folder(task)).replace('/', '.')}.lock"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                holder = stream.read().strip() or "another process"
+                raise RunBusyError(
+                    f"{task.label} of {self.path} is being worked on by {holder}.",
+                    hint="Wait for it or stop it; the same command then goes on from there.",
+                ) from None
+            stream.seek(0)
+            stream.truncate()
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            yield
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,276 @@
+"""Run the tasks of a plan that are not finished, each once its own inputs are.
+
+The plan is walked in order of declaration; a task whose required shards are finished may start even while other shards of the
+same stages wait, which matters when several workers run.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gshf_release.errors import GshfError, Interrupted, RunError
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.results import read_cells, write_cells
+from gshf_release.run import interrupt
+from gshf_release.run.context import Progress, StageContext, silent
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.manifest import State, input_hashes, state, write_manifest
+from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
+
+REDO_LIMIT_SECONDS = 600.0
+
+
+class Observer(Protocol):
+    """Hears of the run's progress; the command line draws bars and lines from it."""
+
+    def started(self, task: Task, position: int, total: int) -> Progress:
+        """A task begins; returns where it reports progress."""
+        ...
+
+    def finished(self, task: Task, seconds: float) -> None:
+        """A task ended well."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Something the user should know."""
+        ...
+
+
+class Quiet:
+    """An observer that says nothing."""
+
+    def started(self, task: Task, position: int, total: int) -> Progress:
+        """Report nothing."""
+        return silent
+
+    def finished(self, task: Task, seconds: float) -> None:
+        """Report nothing."""
+
+    def notice(self, text: str) -> None:
+        """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One walk over a plan."""
+
+    run: RunDirectory
+    recipe: Recipe
+    profile: Profile
+    stages: list[Stage]
+    goal: list[Stage]
+    observer: Observer
+
+    @property
+    def by_name(self) -> Mapping[str, Stage]:
+        """The stages by name, checked."""
+        return check_graph(self.stages)
+
+
+def execute(
+    stages: list[Stage],
+    run: RunDirectory,
+    recipe: Recipe,
+    profile: Profile,
+    *,
+    goal: list[Stage] | None = None,
+    allow_redo: bool = False,
+    observer: Observer | None = None,
+) -> None:
+    """Bring the stages of `goal` (all if None) to their finished state and merge the results.
+
+    Args:
+        stages: The whole graph, in order.
+        run: Where.
+        recipe: What.
+        profile: How.
+        goal: The part to finish; what it reads from other stages must be finished already.
+        allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
+        observer: Hears of the progress.
+
+    Raises:
+        RunError: More than ten minutes of finished work would be redone and `allow_redo` is False; or the disk is full.
+        RunBusyError: Another process works on the next stage.
+        Interrupted: SIGTERM or Ctrl-C; everything finished stays.
+    """
+    walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, observer or Quiet())
+    by_name = walk.by_name
+    _announce_redo(walk, allow_redo)
+    run.record_plan(stages)
+    with interrupt.stop_gently():
+        pending = tasks(walk.goal)
+        workers = profile.stages == "worker" or profile.parallel_workers > 1
+        if workers:
+            _run_parallel(walk, pending, by_name)
+        else:
+            for position, task in enumerate(pending, 1):
+                _bring_to_finish(walk, task, by_name, position, len(pending), _work_here)
+    merge_results(run, stages)
+
+
+def run_task(context: StageContext) -> None:
+    """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock."""
+    run, task, stage = context.run, context.task, context.task.stage
+    stages = check_graph(run.plan)
+    inputs = input_hashes(task, run, stages)
+    if inputs is None:
+        raise RunError(f"{task.label} cannot start: an input is not finished.")
+    run.manifest_path(task).unlink(missing_ok=True)
+    partial = run.partial(task)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    begun = time.perf_counter()
+    try:
+        resolve(stage.work)(context)
+        for file in stage.outputs:
+            _replace(partial / file, run.folder(task) / file)
+        if stage.numbers:
+            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
+            write_cells(resolve(stage.numbers)(finished), run.results(stage))
+        write_manifest(task, run, context.recipe, inputs)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(run, task) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(run.scratch(task), ignore_errors=True)
+    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3))
+
+
+def merge_results(run: RunDirectory, stages: list[Stage]) -> None:
+    """Write `results.json`, the pure merge of the stages' cells in order of declaration."""
+    cells = []
+    for stage in stages:
+        if stage.numbers and run.results(stage).exists():
+            cells.extend(read_cells(run.results(stage)))
+    write_cells(cells, run.path / "results.json")
+
+
+def seconds_spent(run: RunDirectory) -> dict[str, float]:
+    """Return the seconds of the last finished attempt of each task, by label."""
+    return {entry["stage"]: entry["seconds"] for entry in run.journal() if entry["event"] == "finished"}
+
+
+def _bring_to_finish(
+    walk: Execution,
+    task: Task,
+    by_name: Mapping[str, Stage],
+    position: int,
+    total: int,
+    work: Callable[[Execution, Task, Progress], None],
+) -> None:
+    interrupt.check()
+    if state(task, walk.run, walk.recipe, by_name) is State.FINISHED:
+        return
+    with walk.run.lock(task):
+        condition = state(task, walk.run, walk.recipe, by_name)
+        if condition is State.FINISHED:  # another process finished it while we asked for the lock
+            return
+        if condition is State.DAMAGED:
+            walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
+        progress = walk.observer.started(task, position, total)
+        begun = time.perf_counter()
+        work(walk, task, progress)
+        walk.observer.finished(task, time.perf_counter() - begun)
+
+
+def _work_here(walk: Execution, task: Task, progress: Progress) -> None:
+    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress))
+
+
+def _work_in_worker(walk: Execution, task: Task, progress: Progress) -> None:
+    """Run one task in a process of its own; its stderr is ours."""
+    command = [sys.executable, "-m", "gshf_release.run.worker", str(walk.run.path), task.stage.name, str(task.shard)]
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as complaint:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaint)
+        asked = False
+        while process.poll() is None:
+            if interrupt.requested() and not asked:
+                process.terminate()
+                asked = True
+            time.sleep(0.05)
+        complaint.seek(0)
+        lines = complaint.read().strip().splitlines()
+    if process.returncode == Interrupted.exit_code or asked:
+        raise Interrupted("Stopped on request.")
+    if process.returncode != 0:
+        last = lines[-1] if lines else f"exit code {process.returncode}"
+        raise RunError(f"The worker of {task.label} failed: {last}", hint="Run the same command to try again.")
+
+
+def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
+    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished."""
+    waiting = dict(enumerate(pending, 1))
+    done = set(tasks(walk.stages)) - set(pending)
+    running: dict[Future[None], tuple[int, Task]] = {}
+    with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
+        while waiting or running:
+            for position, task in list(waiting.items()):
+                if len(running) == walk.profile.parallel_workers:
+                    break
+                if all(needed in done for needed in requirements(task, by_name)):
+                    del waiting[position]
+                    arguments = (walk, task, by_name, position, len(pending), _work_in_worker)
+                    running[pool.submit(_bring_to_finish, *arguments)] = (position, task)
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                _, task = running.pop(future)
+                future.result()
+                done.add(task)
+
+
+def _announce_redo(walk: Execution, allow_redo: bool) -> None:
+    """Say which finished work a changed recipe would redo, and refuse if it is much.
+
+    What depends on changed work is counted too, although it may turn out to be unchanged.
+    """
+    by_name = walk.by_name
+    spent = seconds_spent(walk.run)
+    affected: set[Task] = set()
+    redone: list[Task] = []
+    for task in tasks(walk.goal):
+        upstream = any(needed in affected for needed in requirements(task, by_name))
+        finished = walk.run.manifest(task) is not None
+        condition = state(task, walk.run, walk.recipe, by_name, hashes=False) if finished else State.MISSING
+        if upstream or condition is State.CHANGED:
+            affected.add(task)
+            if finished:
+                redone.append(task)
+    if not redone:
+        return
+    seconds = sum(spent.get(task.label, 0.0) for task in redone)
+    names = list(dict.fromkeys(task.stage.name for task in redone))
+    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    text = f"The recipe or an input changed: {len(names)} finished stage(s) will be redone ({seconds / 60:.1f} minutes): {listed}."
+    if seconds > REDO_LIMIT_SECONDS and not allow_redo:
+        raise RunError(text, hint="Add --allow-redo to do so, or choose another folder with --run.")
+    walk.observer.notice(text)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move a finished output into place, over whatever an earlier attempt left there."""
+    if not source.exists():
+        raise RunError(f"the stage did not write its declared output {target.name}")
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+
+
+def _disk_full(run: RunDirectory, task: Task) -> GshfError:
+    return RunError(
+        f"The disk that holds {run.path} is full; {task.label} could not be written. Nothing finished was lost.",
+        hint="Free some space and run the same command again.",
+    )

@@ -1,0 +1,49 @@
+"""SIGTERM and Ctrl-C: long work asks between steps whether it should save and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from gshf_release.errors import Interrupted
+
+_requested = threading.Event()
+
+
+def requested() -> bool:
+    """Return whether the process was asked to stop."""
+    return _requested.is_set()
+
+
+def check() -> None:
+    """Stop here if asked to.
+
+    Raises:
+        Interrupted: The process was asked to stop.
+    """
+    if _requested.is_set():
+        raise Interrupted("Stopped on request.")
+
+
+@contextlib.contextmanager
+def stop_gently() -> Iterator[None]:
+    """Turn SIGTERM, and the first Ctrl-C, into a request that long work honours after saving; a second Ctrl-C stops at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _requested.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        _requested.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        _requested.clear()

@@ -1,0 +1,121 @@
+"""Fingerprints and manifests: what decides that a task is finished, stale or damaged.
+
+The fingerprint of a task is the hash of its declaration, the recipe keys it reads and the sha256 of its inputs. Versions of
+libraries are recorded beside it and only warn.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
+from gshf_release.recipe import Recipe
+from gshf_release.run.directory import RunDirectory, write_json
+from gshf_release.run.stage import RESULTS, Stage, Task, requirements
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers", "safetensors", "gguf", "pyarrow")
+
+
+class State(Enum):
+    """What is known of a task from its files."""
+
+    FINISHED = "finished"
+    MISSING = "missing"
+    CHANGED = "changed"
+    """Its fingerprint is another: recipe, declaration or inputs changed."""
+    DAMAGED = "damaged"
+    """A file is missing or its bytes are not those recorded."""
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that shape results."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> dict[str, str] | None:
+    """Return `{path: sha256}` of a task's inputs from their manifests, or None while one is not finished."""
+    wanted = {(item.stage, item.file) for item in task.stage.inputs}
+    hashes = {}
+    for source in requirements(task, stages):
+        manifest = run.manifest(source)
+        if manifest is None:
+            return None
+        for file in source.stage.outputs:
+            if (source.stage.name, file) in wanted:
+                hashes[run.relative(run.folder(source) / file)] = manifest["outputs"][file]["sha256"]
+        if (source.stage.name, RESULTS) in wanted:
+            hashes[run.relative(run.results(source.stage))] = manifest["cells"]
+    return hashes
+
+
+def fingerprint(task: Task, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+    """Return the identity of what `task` would produce."""
+    stage = task.stage
+    return sha256_json(
+        {
+            "stage": stage.name,
+            "work": stage.work,
+            "numbers": stage.numbers,
+            "outputs": list(stage.outputs),
+            "parameters": dict(stage.parameters),
+            "shard": [task.shard, stage.shards],
+            "keys": {key: recipe.value(key) for key in stage.keys},
+            "inputs": dict(inputs),
+        }
+    )
+
+
+def write_manifest(task: Task, run: RunDirectory, recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    """Record a finished task; written last, it is what makes the task finished."""
+    outputs = {}
+    for file in task.stage.outputs:
+        files = tree(run.folder(task) / file)
+        outputs[file] = {"sha256": sha256_tree(files), "files": files}
+    document: dict[str, Any] = {
+        "stage": task.stage.name,
+        "shard": [task.shard, task.stage.shards],
+        "fingerprint": fingerprint(task, recipe, inputs),
+        "keys": {key: recipe.value(key) for key in task.stage.keys},
+        "inputs": dict(inputs),
+        "outputs": outputs,
+        "cells": sha256_file(run.results(task.stage)) if task.stage.numbers else None,
+        "versions": versions(),
+    }
+    write_json(run.manifest_path(task), document)
+
+
+def damage(task: Task, run: RunDirectory, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the run-relative paths of output files that are missing, added or changed since the manifest."""
+    wrong = []
+    for file, recorded in manifest["outputs"].items():
+        path = run.folder(task) / file
+        found = tree(path) if path.exists() else {}
+        for name in sorted(set(found) | set(recorded["files"])):
+            if found.get(name) != recorded["files"].get(name):
+                wrong.append(run.relative(path / name if name else path))
+    cells = run.results(task.stage)
+    if manifest["cells"] is not None and (not cells.exists() or sha256_file(cells) != manifest["cells"]):
+        wrong.append(run.relative(cells))
+    return wrong
+
+
+def state(task: Task, run: RunDirectory, recipe: Recipe, stages: Mapping[str, Stage], *, hashes: bool = True) -> State:
+    """Return what must happen to a task; `hashes=False` trusts the bytes on disk (for a quick look)."""
+    manifest = run.manifest(task)
+    if manifest is None:
+        return State.MISSING
+    inputs = input_hashes(task, run, stages)
+    if inputs is None or manifest["fingerprint"] != fingerprint(task, recipe, inputs):
+        return State.CHANGED
+    if hashes and damage(task, run, manifest):
+        return State.DAMAGED
+    return State.FINISHED

@@ -1,0 +1,126 @@
+"""What a stage *is*: a declaration without I/O.
+
+A stage names its work as a string `"package.module:function"`, resolved only when it runs; `run/` therefore knows no room
+above it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+RESULTS = "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file or folder that another stage puts out.
+
+    With scope `shard`, shard k reads only shard k of it and may start as soon as that one is finished. The file `results`
+    means the other stage's cells.
+    """
+
+    stage: str
+    file: str
+    scope: Literal["all", "shard"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a run: inputs, outputs and the recipe keys it reads decide whether it must run again."""
+
+    name: str
+    """Also its folder in the run, for example `iteration-1/samples`."""
+    work: str
+    """`package.module:function`; called with a StageContext, writes the outputs."""
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[str, ...] = ()
+    """Files or folders the work writes."""
+    keys: tuple[str, ...] = ()
+    """Dotted recipe keys that the work reads; they are part of the fingerprint."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON facts of this stage beside the recipe, for example the iteration; part of the fingerprint."""
+    shards: int = 1
+    numbers: str = ""
+    """`package.module:function` that computes the stage's result cells from its inputs and outputs alone, so that
+    `verify` can compute them again."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the declaration as JSON, for `plan.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Return the declaration that `as_json` wrote."""
+        value = dict(value)
+        value["inputs"] = tuple(Input(**entry) for entry in value["inputs"])
+        value["outputs"] = tuple(value["outputs"])
+        value["keys"] = tuple(value["keys"])
+        return cls(**value)
+
+    def __hash__(self) -> int:
+        """Stages of one graph differ in their names."""
+        return hash(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard of a stage: the unit that is locked, run and resumed."""
+
+    stage: Stage
+    shard: int = 0
+
+    @property
+    def label(self) -> str:
+        """`iteration-1/samples` or `iteration-1/samples 2/4`."""
+        return self.stage.name if self.stage.shards == 1 else f"{self.stage.name} {self.shard + 1}/{self.stage.shards}"
+
+
+def tasks(stages: list[Stage]) -> list[Task]:
+    """Return every shard of every stage, in order of declaration."""
+    return [Task(stage, shard) for stage in stages for shard in range(stage.shards)]
+
+
+def requirements(task: Task, stages: Mapping[str, Stage]) -> list[Task]:
+    """Return the tasks whose outputs `task` reads.
+
+    Raises:
+        ValueError: An input names an unknown stage or output, or shards that do not correspond.
+    """
+    needed: dict[tuple[str, int], Task] = {}
+    for item in task.stage.inputs:
+        source = stages.get(item.stage)
+        available = () if source is None else (*source.outputs, *([RESULTS] if source.numbers else []))
+        if source is None or item.file not in available:
+            raise ValueError(f"{task.stage.name} reads {item.file} of {item.stage}, which no stage puts out")
+        if item.scope == "shard" and source.shards != task.stage.shards:
+            raise ValueError(f"{task.stage.name} and {source.name} differ in their number of shards")
+        shards = [task.shard] if item.scope == "shard" else range(source.shards)
+        needed.update({(source.name, shard): Task(source, shard) for shard in shards})
+    return list(needed.values())
+
+
+def check_graph(stages: list[Stage]) -> dict[str, Stage]:
+    """Return the stages by name, having checked that each reads only what an earlier one puts out.
+
+    Raises:
+        ValueError: Two stages share a name, or an input does not come earlier.
+    """
+    known: dict[str, Stage] = {}
+    for stage in stages:
+        if stage.name in known:
+            raise ValueError(f"two stages are called {stage.name}")
+        requirements(Task(stage), known)
+        known[stage.name] = stage
+    return known
+
+
+def resolve(reference: str) -> Callable[..., Any]:
+    """Return the function that `"package.module:function"` names."""
+    module, _, name = reference.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    if not callable(function):
+        raise TypeError(f"{reference} is not a function")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""Run one task of a recorded plan in this process: `python -m gshf_release.run.worker RUN STAGE [SHARD]`.
+
+It may live in another virtual environment than the command that started it; files are all they share. The caller holds the
+lock of the task.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gshf_release.errors import GshfError, RunError
+from gshf_release.run import interrupt
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import run_task
+from gshf_release.run.stage import Task
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named task; return the exit code, and put a known error on one line of stderr."""
+    path, name, *rest = arguments
+    try:
+        run = RunDirectory.open(Path(path))
+        stage = next((stage for stage in run.plan if stage.name == name), None)
+        if stage is None:
+            raise RunError(f"{path} has no stage {name!r}.")
+        task = Task(stage, int(rest[0]) if rest else 0)
+        with interrupt.stop_gently():
+            run_task(StageContext(run, run.recipe, run.profile, task))
+    except GshfError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""The sampling stage: prompts and a policy in, samples out, one shard of prompts at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from gshf_release.checkpoints import device_of, load_tokenizer
+from gshf_release.hashing import seed_from
+from gshf_release.records import Prompt, Sample
+from gshf_release.rendering import render, response_text
+from gshf_release.run.context import StageContext
+from gshf_release.run.stage import Input, Stage
+from gshf_release.sampling import ENGINES
+from gshf_release.sampling.protocol import Decoding, Request
+
+FILE = "samples.parquet"
+
+
+def declare(
+    name: str,
+    *,
+    policy: str,
+    prompts: str,
+    count: int,
+    decodings: Sequence[Decoding],
+    purpose: str,
+    prompts_per_shard: int,
+) -> Stage:
+    """Declare the sampling of `decodings[i]` as response i to each of `count` prompts from a policy.
+
+    Args:
+        name: The stage's name.
+        policy: The stage that puts out `model`.
+        prompts: The stage that puts out `prompts.parquet`.
+        count: Number of prompts, known beforehand so that the shards are.
+        decodings: One per response.
+        purpose: Part of the seed: two stages with the same purpose draw the same uniform numbers for the same prompt, which
+            pairs them; exploration uses one purpose per iteration.
+        prompts_per_shard: The unit of resumption.
+    """
+    return Stage(
+        name=name,
+        work="gshf_release.sampling.stage:sample",
+        inputs=(Input(policy, "model"), Input(prompts, "prompts.parquet")),
+        outputs=(FILE,),
+        keys=("seed",),
+        parameters={
+            "policy": policy,
+            "prompts": prompts,
+            "decodings": [asdict(decoding) for decoding in decodings],
+            "purpose": purpose,
+            "prompts_per_shard": prompts_per_shard,
+        },
+        shards=max(1, math.ceil(count / prompts_per_shard)),
+    )
+
+
+def sample(context: StageContext) -> None:
+    """Sample this shard's responses."""
+    policy, prompts_stage = context.parameter("policy"), context.parameter("prompts")
+    checkpoint = context.input(policy, "model")
+    size = context.parameter("prompts_per_shard")
+    prompts = Prompt.read(context.input(prompts_stage, "prompts.parquet"))
+    prompts = prompts[context.task.shard * size : (context.task.shard + 1) * size]
+    decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
+    tokenizer = load_tokenizer(checkpoint)
+    rendered = {prompt.prompt_id: render(tokenizer, prompt.messages) for prompt in prompts}
+    profile = context.profile
+    engine = ENGINES[profile.engine](
+        checkpoint,
+        precision=profile.inference_precision,
+        device=device_of(profile.device),
+        batch=profile.sampling_batch,
+    )
+    places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
+    requests = [
+        Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index)) for prompt_id, index in places
+    ]
+    completions = engine.generate(requests, context.progress)
+    policy_sha256 = context.input_sha256(policy, "model")
+    Sample.write(
+        (
+            Sample(
+                prompt_id=prompt_id,
+                sample_index=index,
+                decoding=decodings[index].label,
+                temperature=decodings[index].temperature,
+                prompt_ids=request.prompt_ids,
+                completion_ids=completion.ids,
+                text=response_text(tokenizer, completion.ids, engine.stops),
+                finish_reason=completion.finish_reason,
+                policy_sha256=policy_sha256,
+            )
+            for (prompt_id, index), request, completion in zip(places, requests, completions, strict=True)
+        ),
+        context.output(FILE),
+    )
+
+
+def _seed(context: StageContext, prompt_id: str, index: int) -> int:
+    return seed_from(context.seed, context.parameter("purpose"), prompt_id, index)

@@ -1,0 +1,55 @@
+"""Means and win rates with their standard errors, paired where the data are paired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Estimate(NamedTuple):
+    """A mean with its standard error (None below two values) and the number of values."""
+
+    value: float
+    standard_error: float | None
+    n: int
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Return the mean and its standard error, sd(ddof=1)/sqrt(n).
+
+    Raises:
+        ValueError: `values` is empty.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("mean of no values")
+    error = float(array.std(ddof=1) / math.sqrt(array.size)) if array.size > 1 else None
+    return Estimate(float(array.mean()), error, int(array.size))
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """Return the mean of `values[i] - baseline[i]` with its paired standard error.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
+    if len(values) != len(baseline):
+        raise ValueError(f"paired samples differ in length: {len(values)} and {len(baseline)}")
+    return mean([value - other for value, other in zip(values, baseline, strict=True)])
+
+
+def win_rate(preferences: Sequence[float]) -> Estimate:
+    """Return the win rate in percent; a preference is 1 for a win, 0 for a loss, 0.5 for a tie."""
+    share = mean(preferences)
+    error = None if share.standard_error is None else 100 * share.standard_error
+    return Estimate(100 * share.value, error, share.n)
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return Pearson's correlation, None if either side is constant or shorter than two."""
+    if len(x) < 2 or np.std(x) == 0 or np.std(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])

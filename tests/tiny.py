@@ -1,0 +1,126 @@
+"""A tiny random Mistral with a 512-token vocabulary, made on the spot: the whole loop runs on it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "read", "why", "gold", "is", "good", "for", "banks", "while", "tea", "cools", "in", "the", "cup", "near", "rain"]
+
+
+def corpus() -> list[str]:
+    """Return sentences for the tokenizer and the model."""
+    return [" ".join(WORDS[(start + step * 3) % len(WORDS)] for step in range(12)) for start in range(60)]
+
+
+def tokenizer() -> Any:
+    """Return a byte-level BPE tokenizer of 512 tokens with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    specials = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(corpus(), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def model(seed: int = 0, **changes: Any) -> Any:
+    """Return a random two-layer Mistral."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    settings: dict[str, Any] = {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.08,
+        "sliding_window": None,
+    }
+    torch.manual_seed(seed)
+    return MistralForCausalLM(MistralConfig(**(settings | changes))).eval()
+
+
+def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Save the tiny model and its tokenizer as a checkpoint folder."""
+    model(seed, **changes).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_reward_model(folder: Path, seed: int = 1) -> Path:
+    """Save a random reward model of the same family: one logit."""
+    import torch
+    from transformers import MistralForSequenceClassification
+
+    config = model(seed).config
+    config.num_labels = 1
+    torch.manual_seed(seed)
+    MistralForSequenceClassification(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def prompts_file(path: Path, count: int = 80) -> Path:
+    """Write `count` distinct prompts."""
+    lines = [
+        f'{{"prompt": "{" ".join(WORDS[(i * k) % len(WORDS)] for k in (1, 2, 3, 5))} {i}?"}}' for i in range(count)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a recipe of the tiny model; the checkpoint and the prompts are made in `folder` if they are not there."""
+    checkpoint = folder / "tiny"
+    if not checkpoint.exists():
+        save(checkpoint)
+    prompts = folder / "prompts.jsonl"
+    if not prompts.exists():
+        prompts_file(prompts)
+    evaluation = folder / "eval.jsonl"
+    if not evaluation.exists():
+        evaluation.write_text('{"prompt": "why is tea good?"}\n{"prompt": "a cat near rain?"}\n', encoding="utf-8")
+    for seed, name in ((1, "reward"), (2, "second-scorer")):
+        if not (folder / name).exists():
+            save_reward_model(folder / name, seed)
+    content: dict[str, Any] = {
+        "name": "tiny",
+        "base": {"model": str(checkpoint)},
+        "prompts": {
+            "source": str(prompts),
+            "roles": {"per_iteration": 8, "validation": 4, "test": 4},
+        },
+        "loop": {"iterations": 2},
+        "sampling": {"n": 4, "max_new_tokens": 12, "prompts_per_shard": 4},
+        "reward": {"model": str(folder / "reward")},
+        "training": {"batch_pairs": 4, "learning_rate": 0.001, "precision": "fp32", "checkpoint_every": 1},
+        "evaluation": {
+            "prompts": str(evaluation),
+            "max_new_tokens": 12,
+            "second_scorer": {"model": str(folder / "second-scorer")},
+        },
+    }
+    return content | changes
