@@ -7,9 +7,9 @@
         D_t <- best against worst
         pi_t <- DPO on D_t with pi_0 as the reference
 
-Deviations from the cited algorithm, each a recipe key: it restarts every optimisation from pi_0 (`loop.init: base`) and trains on
-all pairs so far (`loop.history: all`). The defaults go on from pi_{t-1} with the current pairs, as the authors' public runs do
-(field reports: no regression, half the time). The reference is pi_0 in both.
+Deviations from the cited algorithm, each a recipe key: it restarts every optimisation from pi_0 (`loop.init: base`) and
+trains on all pairs so far (`loop.history: all`). The defaults go on from pi_{t-1} with the current pairs, as the authors'
+public runs do (field reports: no regression, half the time). The reference is pi_0 in both.
 """
 
 from __future__ import annotations

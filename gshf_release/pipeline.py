@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gshf_release import base, loop
+from gshf_release import assets, base, loop
 from gshf_release.errors import RunError
 from gshf_release.evaluation import stages as evaluation
-from gshf_release.hashing import sha256_file
+from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
+from gshf_release.release import stages as release_stages
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -51,7 +52,9 @@ def build(recipe: Recipe) -> Graph:
         evaluated.append(split.declare_file("prompts/eval", recipe.evaluation.prompts, sha256_file(path)))
         sets.insert(0, ("eval", "prompts/eval", len(split.read_prompts(path))))
     evaluated += evaluation.declare(recipe, policies, sets)
-    graph = Graph(train, evaluated, [])
+    measured = [stage for stage in (*train, *evaluated) if stage.numbers]
+    learned = [loop.policy_stage(t) for t in iterations]
+    graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
     check_graph(graph.stages)
     return graph
 
@@ -70,8 +73,62 @@ def evaluate(run: RunDirectory, profile: Profile, *, allow_redo: bool, observer:
     """
     recipe = run.recipe
     graph = build(recipe)
-    require_finished(run, recipe, graph.train, graph.stages, "gshf-release train")
+    require_finished(run, recipe, graph.train, graph.stages, f"gshf-release train {recipe.name}")
     execute(graph.stages, run, recipe, profile, goal=graph.evaluation, allow_redo=allow_redo, observer=observer)
+
+
+def release(run: RunDirectory, profile: Profile, *, repository: str | None, observer: Observer) -> None:
+    """Bring the release stages to their finished state.
+
+    Args:
+        run: A trained and evaluated run.
+        profile: How.
+        repository: `OWNER/NAME` that the cards and folders name; None keeps the recipe's.
+        observer: Hears of the progress.
+
+    Raises:
+        RunError: Training or evaluation has not finished.
+        ReleaseError: A card cannot be written, for example without a licence.
+    """
+    recipe = run.recipe
+    graph = build(recipe)
+    require_finished(run, recipe, graph.train, graph.stages, f"gshf-release train {recipe.name}")
+    require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")
+    if repository is not None and repository != recipe.release.repository:
+        named = recipe.release.model_copy(update={"repository": repository})
+        recipe = recipe.model_copy(update={"release": named})
+        run.record_recipe(recipe)
+        graph = build(recipe)
+    execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that a recipe names and that must be here before it runs."""
+
+    model: str
+    revision: str | None = None
+    sha256: str | None = None
+
+
+def models(recipe: Recipe) -> list[Model]:
+    """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
+    found = [Model(recipe.base.model, recipe.base.revision, recipe.base.sha256)]
+    for scorer in (recipe.reward, recipe.evaluation.second_scorer):
+        if scorer.model is not None:
+            found.append(Model(scorer.model, scorer.revision))
+        elif scorer.contrasts.base != "base":
+            found.append(Model(scorer.contrasts.base, None, scorer.contrasts.sha256))
+    return found
+
+
+def _card_sha256(recipe: Recipe) -> str:
+    """Return the content hash of everything beside the run that shapes its cards."""
+    root = assets.root()
+    files = sorted((root / "model_cards").glob("*.j2"))
+    if recipe.release.facts is not None:
+        files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
+    return sha256_json([sha256_file(path) for path in files])
 
 
 def require_finished(
@@ -85,4 +142,4 @@ def require_finished(
     by_name = check_graph(stages)
     for task in tasks(list(wanted)):
         if state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
-            raise RunError(f"{run.path}: {task.label} is not finished.", hint=f"Run: {command} {recipe.name}")
+            raise RunError(f"{run.path}: {task.label} is not finished.", hint=f"Run: {command}")

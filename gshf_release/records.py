@@ -221,7 +221,7 @@ class JsonLines:
             DataError: The file is missing or not UTF-8, a line is not JSON, or `parse` refused it with a ValueError.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028 inside a text
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist.") from error
         except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,30 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "read", "why", "gold", "is", "good", "for", "banks", "while", "tea", "cools", "in", "the", "cup", "near", "rain"]
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "read",
+    "why",
+    "gold",
+    "is",
+    "good",
+    "for",
+    "banks",
+    "while",
+    "tea",
+    "cools",
+    "in",
+    "the",
+    "cup",
+    "near",
+    "rain",
+]
 
 
 def corpus() -> list[str]:

@@ -1,7 +1,7 @@
 """The evaluation stages: every policy answers the same prompts at equal decoding and is compared with the base.
 
-Two sets of prompts: `test`, a role of the run's own prompts, and `eval`, a file in eval/prompts. Two scorers: the training reward,
-and the second scorer that training never saw; the latter stands in for a judge in the pairwise comparison.
+Two sets of prompts: `test`, a role of the run's own prompts, and `eval`, a file in eval/prompts. Two scorers: the training
+reward, and the second scorer that training never saw; the latter stands in for a judge in the pairwise comparison.
 """
 
 from __future__ import annotations

@@ -59,11 +59,7 @@ class StageContext:
 
     def input_sha256(self, stage: str, file: str) -> str:
         """Return the recorded sha256 of a declared input that has one file or folder."""
-        (task,) = [Task(source, 0) for source in self.run.plan if source.name == stage]
-        manifest = self.run.manifest(task)
-        if manifest is None:
-            raise KeyError(f"{stage} has not finished")
-        return str(manifest["outputs"][file]["sha256"])
+        return self.run.stage_sha256(next(source for source in self.run.plan if source.name == stage), file)
 
     def results(self, stage: str) -> Path:
         """Return the cells file of a stage declared as the input `results`."""

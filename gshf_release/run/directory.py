@@ -77,7 +77,7 @@ class RunDirectory:
                 )
         else:
             write_json(path / DOCUMENT, {"format": FORMAT, "name": recipe.name})
-        write_text(path / "recipe.yaml", _yaml(recipe.model_dump(mode="json")))
+        run.record_recipe(recipe)
         write_text(path / "profile.yaml", _yaml(profile.model_dump(mode="json")))
         return run
 
@@ -115,6 +115,15 @@ class RunDirectory:
         path = self.path / "plan.json"
         return [Stage.from_json(entry) for entry in _read_json(path)["stages"]] if path.exists() else []
 
+    def record_recipe(self, recipe: Recipe) -> None:
+        """Store the recipe as resolved."""
+        write_text(self.path / "recipe.yaml", _yaml(recipe.model_dump(mode="json")))
+
+    def stage_sha256(self, stage: Stage, file: str) -> str:
+        """Return the recorded sha256 of an output of an unsharded stage, or an empty text if it has not finished."""
+        manifest = self.manifest(Task(stage))
+        return "" if manifest is None else str(manifest["outputs"][file]["sha256"])
+
     def record_plan(self, stages: list[Stage]) -> None:
         """Store the declared stages for workers, `status` and `verify`."""
         write_json(self.path / "plan.json", {"stages": [stage.as_json() for stage in stages]})
@@ -144,7 +153,7 @@ class RunDirectory:
         """Return a task's manifest, or None if it has not finished (or its manifest is damaged)."""
         try:
             return _read_json(self.manifest_path(task))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):  # not JSON, or not even text
             return None
 
     def relative(self, path: Path) -> str:

@@ -253,7 +253,8 @@ def _announce_redo(walk: Execution, allow_redo: bool) -> None:
     seconds = sum(spent.get(task.label, 0.0) for task in redone)
     names = list(dict.fromkeys(task.stage.name for task in redone))
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    text = f"The recipe or an input changed: {len(names)} finished stage(s) will be redone ({seconds / 60:.1f} minutes): {listed}."
+    minutes = f"{seconds / 60:.1f} minutes"
+    text = f"The recipe or an input changed: {len(names)} finished stage(s) will be redone ({minutes}): {listed}."
     if seconds > REDO_LIMIT_SECONDS and not allow_redo:
         raise RunError(text, hint="Add --allow-redo to do so, or choose another folder with --run.")
     walk.observer.notice(text)

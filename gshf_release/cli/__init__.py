@@ -1,0 +1,94 @@
+"""The command line: `gshf-release COMMAND`. One file a command; heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from gshf_release import __version__
+
+COMMANDS = {
+    "init": "Write a small recipe and editable copies of the assets.",
+    "prefetch": "Bring everything a recipe needs from networks into the cache.",
+    "train": "Run the loop: sample, score, choose pairs, optimise, measure.",
+    "eval": "Let every policy answer and compare it with the base.",
+    "publish": "Make the release and bring it to a folder or to the Hub.",
+    "card": "Print the model card of a run.",
+    "report": "Print the results of a run as tables.",
+    "verify": "Recompute every hash and every number of a run or release.",
+    "status": "Show what a run has finished and how long it took.",
+    "doctor": "Show what this machine can do, and check a recipe.",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module only when it is called, so that --help is fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command, or None if there is no such."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"gshf_release.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.version_option(__version__, prog_name="gshf-release")
+def cli() -> None:
+    """From a recipe to a run, from a run to results, from results to a release.
+
+    \b
+    Examples:
+      gshf-release prefetch quickstart
+      gshf-release train quickstart
+      gshf-release eval runs/quickstart
+      gshf-release publish runs/quickstart --out release-out
+    """
+
+
+def main() -> None:
+    """Run the command line; a known error is one line on stderr and its own exit code."""
+    from gshf_release.errors import GshfError, Interrupted
+
+    arguments = " ".join(sys.argv[1:])
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(_interrupted(arguments))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (Interrupted, KeyboardInterrupt):
+        sys.exit(_interrupted(arguments))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except GshfError as error:
+        if os.environ.get("GSHF_DEBUG"):
+            raise
+        click.secho("Error: ", fg="red", err=True, nl=False)
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if os.environ.get("GSHF_DEBUG"):
+            raise
+        click.echo(f"Error: {error.name} is not installed. Install: pip install 'gshf-release[all]'", err=True)
+        sys.exit(1)
+
+
+def _interrupted(arguments: str) -> int:
+    click.echo(f"\nStopped. Nothing finished is lost; to go on: gshf-release {arguments}", err=True)
+    return 130

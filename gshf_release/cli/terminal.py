@@ -1,0 +1,163 @@
+"""What the commands share: bars and lines of a run, tables, JSON alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gshf_release.profile import Profile
+from gshf_release.report.tables import Table
+from gshf_release.results import Cell, find, read_cells, shown
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Task
+
+SUMMARY_SECONDS = 30.0
+
+
+def say(text: str) -> None:
+    """Print a line for the user on stderr, leaving stdout to results."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
+
+
+def profile_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--profile`."""
+    text = "Where it runs: a name in training/profiles or a YAML file."
+    return click.option("--profile", default="laptop", show_default=True, help=text)(function)
+
+
+def prepare(profile: Profile) -> None:
+    """Set threads and silence libraries before heavy work."""
+    from gshf_release.checkpoints import quiet_libraries
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if profile.threads is not None:
+        import torch
+
+        torch.set_num_threads(profile.threads)
+    quiet_libraries()
+
+
+class Terminal:
+    """An observer that draws a bar on a terminal, and one line a finished stage elsewhere."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.live = sys.stderr.isatty()
+        self.position = ""
+
+    def started(self, task: Task, position: int, total: int) -> Callable[[int, int, str], None]:
+        """Show the task that begins; return where it reports progress."""
+        self.position = f"[{position}/{total}]"
+        begun = last = time.monotonic()
+        label = task.label
+
+        def progress(done: int, whole: int, unit: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if self.live:
+                filled = int(24 * done / max(whole, 1))
+                bar = "█" * filled + "░" * (24 - filled)
+                click.echo(f"\r\x1b[2K{self.position} {label} {bar} {done}/{whole} {unit}", err=True, nl=False)
+            elif now - last > SUMMARY_SECONDS:
+                last = now
+                say(f"{self.position} {label}: {done}/{whole} {unit} after {now - begun:.0f} s")
+
+        if self.live:
+            click.echo(f"\r\x1b[2K{self.position} {label} ...", err=True, nl=False)
+        return progress
+
+    def finished(self, task: Task, seconds: float) -> None:
+        """Show the task that ended, and an iteration's summary after its last stage."""
+        start = "\r\x1b[2K" if self.live else ""
+        click.echo(f"{start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
+        if task.stage.name.endswith("/validation/measure"):
+            self._summary(task)
+        if task.stage.name.endswith("/model") and task.stage.numbers:
+            self._scorer(task)
+
+    def notice(self, text: str) -> None:
+        """Show something the user should know."""
+        click.secho(text, fg="yellow", err=True)
+
+    def _scorer(self, task: Task) -> None:
+        cells = read_cells(self.run.results(task.stage))
+        parts = [f"{cell.metric.removeprefix('held-out accuracy: ')} {shown(cell, 0)}%" for cell in cells]
+        note = next((f" ({cell.note})" for cell in cells if cell.note), "")
+        click.secho(f"  {task.stage.name}, held-out accuracy: {', '.join(parts)}{note}", bold=True, err=True)
+
+    def _summary(self, task: Task) -> None:
+        """Print one line on an iteration."""
+        row = str(task.stage.parameters["row"])
+        cells = read_cells(self.run.results(task.stage))
+        for name in (f"{row}.pairs", f"{row}.policy"):
+            path = self.run.path / "results" / f"{name}.json"
+            cells += read_cells(path) if path.exists() else []
+        click.secho(f"  {summary(cells, row)}", bold=True, err=True)
+
+
+def summary(cells: Sequence[Cell], row: str) -> str:
+    """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
+
+    def one(metric: str, digits: int = 2, **more: str) -> str:
+        return shown(find(cells, row=row, metric=metric, **more), digits)
+
+    parts = [f"{row}: reward {one('score', decoding='greedy')} greedy, {one('score', decoding='T=0.7')} at T=0.7"]
+    if row != "base":
+        parts.append(f"gain {one('gain over base', decoding='greedy')} and {one('gain over base', decoding='T=0.7')}")
+        parts.append(f"KL {one('KL to base')}")
+    parts.append(f"entropy {one('entropy')}")
+    parts.append(f"length {one('length', 0, decoding='T=0.7')} tokens, {one('cut', 0, decoding='T=0.7')}% cut")
+    if row != "base":
+        dropped = [cell for cell in cells if cell.metric.startswith("dropped: ")]
+        reasons = ", ".join(f"{cell.value:.0f} {cell.metric.removeprefix('dropped: ')}" for cell in dropped)
+        parts.append(f"{one('pairs', 0)} pairs{f' (dropped: {reasons})' if reasons else ''}")
+        parts.append(f"loss {one('DPO loss, first step', 3)} → {one('DPO loss, last quarter', 3)}")
+        parts.append(f"{one('weights changed after BF16', 0)}% of BF16 weights moved")
+    return "; ".join(parts)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout, as wide as it needs when stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
+    for number, name in enumerate(table.header):
+        drawn.add_column(name, justify="left" if number == 0 else "right")
+    for row in table.rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(note, style="dim")
+    console.print()
+
+
+def default_run(name: str) -> Path:
+    """Return the run directory of a recipe's name."""
+    return Path("runs") / name
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as the user would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

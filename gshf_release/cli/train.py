@@ -1,0 +1,96 @@
+"""`gshf-release train RECIPE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gshf_release.cli.terminal import Terminal, default_run, prepare, profile_option, say, shown_path
+
+
+@click.command(name="train")
+@click.argument("recipe")
+@profile_option
+@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory [runs/<recipe.name>].")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key, e.g. sampling.n=8."
+)
+@click.option("--seeds", help="Train once per seed, e.g. 0,1,2, in runs/<name>/seed-<k>.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show the stages and what is finished; do nothing.")
+@click.option(
+    "--allow-redo", is_flag=True, help="Redo finished work that a changed recipe affects, even if it is much."
+)
+def command(
+    recipe: str,
+    profile: str,
+    run_path: Path | None,
+    overrides: tuple[str, ...],
+    seeds: str | None,
+    plan_only: bool,
+    allow_redo: bool,
+) -> None:
+    """Run the loop of RECIPE (a name in training/recipes, or a YAML file). The same command again resumes.
+
+    \b
+    Examples:
+      gshf-release train quickstart
+      gshf-release train quickstart --set loop.iterations=4
+      gshf-release train my-recipe.yaml --profile one-80gb --run runs/second-try
+    """
+    from gshf_release import profile as profiles
+    from gshf_release import recipe as recipes
+
+    chosen = recipes.load(recipe, overrides)
+    where = profiles.load(profile)
+    path = run_path or default_run(chosen.name)
+    if plan_only:
+        _show_plan(chosen, path)
+        return
+    prepare(where)
+    if seeds is None:
+        _train(chosen, where, path, allow_redo)
+        return
+    for seed in _seeds(seeds):
+        say(f"Seed {seed}")
+        _train(chosen.model_copy(update={"seed": seed}), where, path / f"seed-{seed}", allow_redo)
+
+
+def _train(recipe: object, profile: object, path: Path, allow_redo: bool) -> None:
+    from gshf_release import pipeline
+    from gshf_release.profile import Profile
+    from gshf_release.recipe import Recipe
+    from gshf_release.run.directory import RunDirectory
+
+    assert isinstance(recipe, Recipe)
+    assert isinstance(profile, Profile)
+    pipeline.build(recipe)
+    run = RunDirectory.create(path, recipe, profile)
+    pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
+    say(f"Run: {shown_path(path)}\nNext: gshf-release eval {shown_path(path)}")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a list of whole numbers such as 0,1,2", param_hint="--seeds"
+        ) from None
+
+
+def _show_plan(recipe: object, path: Path) -> None:
+    from gshf_release import pipeline
+    from gshf_release.recipe import Recipe
+    from gshf_release.run.directory import DOCUMENT, RunDirectory
+    from gshf_release.run.manifest import State, state
+    from gshf_release.run.stage import check_graph, tasks
+
+    assert isinstance(recipe, Recipe)
+    graph = pipeline.build(recipe)
+    by_name = check_graph(graph.stages)
+    run = RunDirectory(path)
+    begun = (path / DOCUMENT).exists()
+    for task in tasks(graph.train):
+        condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING
+        click.echo(f"{condition.value:9} {task.label}")

@@ -1,0 +1,86 @@
+"""What this machine can do, and whether what a recipe needs is here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release import checkpoints
+from gshf_release.errors import GshfError
+from gshf_release.pipeline import build, models
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.run.manifest import versions
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact, and whether it is as it should be."""
+
+    what: str
+    found: str
+    ok: bool = True
+
+
+def machine() -> list[Finding]:
+    """Return what is installed and available."""
+    found = [
+        Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
+        Finding("CPU cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())),
+        Finding("memory", f"{_memory() / 1e9:.1f} GB available"),
+        Finding("disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free here"),
+        Finding("cache", str(checkpoints.cache_folder())),
+    ]
+    installed = versions()
+    for package in ("torch", "transformers", "trl"):
+        found.append(
+            Finding(
+                package, installed.get(package, "not installed: pip install 'gshf-release[all]'"), package in installed
+            )
+        )
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; the CPU is used"
+        found.append(Finding("GPU", name))
+    return found
+
+
+def check(recipe: Recipe, profile: Profile) -> list[Finding]:
+    """Return whether prompts, models and device of a recipe are here."""
+    found = [Finding("recipe", f"{recipe.name}, sha256 {recipe.sha256[:12]}")]
+    found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
+    found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
+    for model in models(recipe):
+        located = _attempt(
+            model.model, lambda model=model: f"here, {_size(checkpoints.locate(model.model, revision=model.revision))}"
+        )
+        found.append(located)
+    return found
+
+
+def _attempt(what: str, look: object) -> Finding:
+    assert callable(look)
+    try:
+        return Finding(what, str(look()))
+    except GshfError as error:
+        return Finding(what, str(error), ok=False)
+
+
+def _size(path: Path) -> str:
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    return f"{sum(entry.stat().st_size for entry in files) / 1e6:.0f} MB"
+
+
+def _memory() -> float:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -1,0 +1,1 @@
+"""Results and weights become a release: folders that can be trusted, and their way to the Hub."""

@@ -1,0 +1,40 @@
+"""Release folders on disk: copying them out of a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gshf_release.errors import ReleaseError
+from gshf_release.release import manifest
+
+
+def release_folders(release: Path, repository: str) -> list[Path]:
+    """Return the finished folders of one repository below a run's `release`, in order of name."""
+    return sorted(path.parent for path in release.glob(f"{repository}/*/{manifest.NAME}"))
+
+
+def copy_release(release: Path, repository: str, out: Path) -> list[Path]:
+    """Copy the folders of a repository and of its GGUF repository to `out/<repository>/<part>`, and verify the copies.
+
+    Equal folders are left alone.
+
+    Raises:
+        ReleaseError: A folder of that name holds something else.
+    """
+    copied = []
+    for source in [*release_folders(release, repository), *release_folders(release, f"{repository}-GGUF")]:
+        target = out / source.relative_to(release)
+        if target.exists():
+            if not (target / manifest.NAME).is_file():
+                raise ReleaseError(f"{target} exists and is no release.", hint="Choose another folder with --out.")
+            if (target / manifest.NAME).read_bytes() != (source / manifest.NAME).read_bytes():
+                shutil.rmtree(target)
+        if not target.exists():
+            temporary = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(source, temporary)
+            temporary.replace(target)
+        manifest.verify(target)
+        copied.append(target)
+    return copied

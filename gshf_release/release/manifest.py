@@ -1,0 +1,46 @@
+"""`manifest.json` of a release folder: the sha256 and size of every other file, and what made them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gshf_release.errors import VerificationError
+from gshf_release.hashing import sha256_file
+from gshf_release.run.directory import write_json
+
+NAME = "manifest.json"
+
+
+def write(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a finished folder; `facts` are versions, seeds, hashes of recipe and policy."""
+    write_json(folder / NAME, {"format": 1, "files": files(folder), **facts})
+
+
+def files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return `{path: {sha256, size}}` of every file but the manifest and the client's cache."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    return {
+        name: {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for name, path in names.items()
+        if name not in (NAME, ".gitattributes") and not name.startswith(".cache/")
+    }
+
+
+def verify(folder: Path) -> int:
+    """Compare a folder with its manifest; return the number of files checked.
+
+    Raises:
+        VerificationError: A file is missing, added or changed, or there is no manifest.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise VerificationError(f"{folder} has no {NAME}.")
+    recorded = json.loads(path.read_text(encoding="utf-8"))["files"]
+    found = files(folder)
+    wrong = [name for name in sorted(set(recorded) | set(found)) if recorded.get(name) != found.get(name)]
+    if wrong:
+        raise VerificationError(f"{folder}: {len(wrong)} file(s) differ from {NAME}: {', '.join(wrong[:5])}.")
+    return len(found)

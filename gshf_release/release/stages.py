@@ -1,0 +1,145 @@
+"""The release stages: `release/<repository>/iter-N/` folders ready for the Hub, and a repository of GGUF files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gshf_release import __version__, checkpoints
+from gshf_release.errors import ReleaseError
+from gshf_release.hashing import sha256_file
+from gshf_release.plots import learning_curve
+from gshf_release.recipe import Recipe
+from gshf_release.release import card, manifest, rules
+from gshf_release.release.gguf import write_gguf
+from gshf_release.results import Cell, read_cells, select
+from gshf_release.run.context import StageContext
+from gshf_release.run.manifest import versions
+from gshf_release.run.stage import RESULTS, Input, Stage
+
+FIGURE = "assets/learning.png"
+
+
+def repository_name(recipe: Recipe) -> str:
+    """Return the name of the release's folder: the repository without its owner, or the run's name."""
+    return (recipe.release.repository or recipe.name).rpartition("/")[2]
+
+
+def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage], facts_sha256: str) -> list[Stage]:
+    """Declare the weights and the quantizations.
+
+    Args:
+        recipe: The recipe.
+        iterations: The stages that put out the policies, in order.
+        measured: The stages whose result cells the cards show.
+        facts_sha256: Content hash of the facts and templates, part of the fingerprint.
+    """
+    name = repository_name(recipe)
+    results = [Input(stage.name, RESULTS) for stage in measured if stage.numbers]
+    parameters = {"iterations": list(iterations), "measured": [item.stage for item in results], "facts": facts_sha256}
+    common: dict[str, Any] = {
+        "keys": ("seed", "release", "base", "loop", "sampling", "training"),
+        "parameters": parameters,
+    }
+    weights = Stage(
+        name=f"release/{name}",
+        work="gshf_release.release.stages:write_weights",
+        inputs=(*(Input(policy, "model") for policy in iterations), *results),
+        outputs=tuple(f"iter-{number}" for number in range(1, len(iterations) + 1)),
+        **common,
+    )
+    if not recipe.release.gguf:
+        return [weights]
+    quantized = Stage(
+        name=f"release/{name}-GGUF",
+        work="gshf_release.release.stages:write_quantizations",
+        inputs=(Input(weights.name, weights.outputs[-1]), *results),
+        outputs=("main",),
+        **common,
+    )
+    return [weights, quantized]
+
+
+def write_weights(context: StageContext) -> None:
+    """Write one folder per iteration: BF16 weights, tokenizer, template, card, results, manifest."""
+    policies = context.parameter("iterations")
+    for iteration, policy in enumerate(policies, 1):
+        folder = context.output(f"iter-{iteration}")
+        digest = context.input_sha256(policy, "model")
+        _cast(context.input(policy, "model"), folder)
+        chosen = _card(context, iteration, digest)
+        if select(chosen.cells, table="test"):
+            (folder / FIGURE).parent.mkdir()
+            text = learning_curve(chosen.cells, folder / FIGURE)
+            chosen = card.Card(
+                **{field: getattr(chosen, field) for field in chosen.__slots__}
+                | {"figure": FIGURE, "figure_text": text}
+            )
+        card.write(chosen, folder)
+        _finish(context, folder, {"iteration": iteration, "policy_sha256": digest})
+        context.progress(iteration, len(policies), "iterations")
+
+
+def write_quantizations(context: StageContext) -> None:
+    """Write the GGUF repository of the last iteration."""
+    (source,) = [item for item in context.task.stage.inputs if item.file.startswith("iter-")]
+    checkpoint = context.input(source.stage, source.file)
+    folder = context.output("main")
+    folder.mkdir(parents=True)
+    name = repository_name(context.recipe)
+    files = []
+    for done, encoding in enumerate(context.recipe.release.gguf, 1):
+        path = folder / f"{name}-{encoding}.gguf"
+        write_gguf(checkpoint, path, encoding=encoding, name=name)
+        files.append(
+            {"name": path.name, "encoding": encoding, "size": path.stat().st_size, "sha256": sha256_file(path)}
+        )
+        context.progress(done, len(context.recipe.release.gguf), "files")
+    iteration = len(context.parameter("iterations"))
+    digest = sha256_file(checkpoint / manifest.NAME)
+    chosen = _card(context, iteration, digest)
+    card.write(chosen, folder, "gguf.md.j2", files=files)
+    _finish(context, folder, {"iteration": iteration, "source_manifest_sha256": digest})
+
+
+def _cast(source: Path, folder: Path) -> None:
+    """Save the BF16 cast of an FP32 policy, and read back every tensor's dtype."""
+    model = checkpoints.load_model(source, "bf16")
+    checkpoints.save(model, checkpoints.load_tokenizer(source), folder)
+    rules.check_dtype(folder)
+
+
+def _card(context: StageContext, iteration: int, digest: str) -> card.Card:
+    cells: list[Cell] = []
+    for stage in context.parameter("measured"):
+        cells += read_cells(context.results(stage))
+    facts = card.Facts.load(context.recipe.release.facts)
+    if facts.license is None:
+        raise ReleaseError(
+            "A release needs a licence.",
+            hint="Write a YAML file with `license: apache-2.0` (and base_model: OWNER/NAME) and set release.facts to it.",
+        )
+    return card.Card(
+        recipe=context.recipe,
+        repository=context.recipe.release.repository or context.recipe.name,
+        iteration=iteration,
+        cells=cells,
+        facts=facts,
+        weights_sha256=digest,
+    )
+
+
+def _finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
+    """Check the folder against the rules and write its manifest."""
+    rules.check_folder(folder)
+    manifest.write(
+        folder,
+        {
+            "name": context.recipe.name,
+            "seed": context.seed,
+            "recipe_sha256": context.recipe.sha256,
+            "versions": versions() | {"gshf-release": __version__},
+            **facts,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Tables made from result cells, for the terminal, cards and documents alike."""

@@ -1,0 +1,144 @@
+"""The tables of a run: what each iteration measured. One definition serves the terminal, the card and the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gshf_release import assets
+from gshf_release.recipe import read_mapping
+from gshf_release.results import Cell, find, rows_of, select, shown
+
+TITLES = {"eval": "Evaluation prompts", "test": "Untouched test prompts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Texts in rows and columns."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def iterations_of(cells: Sequence[Cell]) -> list[str]:
+    """Return `base`, `iteration-1`, ... as far as they were measured."""
+    return [row for row in rows_of(cells) if row == "base" or row.startswith("iteration-")]
+
+
+def evaluation_table(cells: Sequence[Cell], name: str) -> Table:
+    """Return the comparison with the base at equal decoding on one set of prompts."""
+    chosen = select(cells, table=name)
+    rows = [_evaluation_row(chosen, row) for row in iterations_of(chosen)]
+    rows += [_control_row(chosen, row) for row in rows_of(chosen) if row.startswith("base at ")]
+    count = max((entry.n or 0 for entry in chosen if entry.metric == "score"), default=0)
+    return Table(
+        f"{TITLES.get(name, name)}, n = {count}: gain over the base at equal decoding",
+        [
+            "model",
+            "reward, greedy",
+            "reward, T=0.7",
+            "second scorer, greedy",
+            "second scorer, T=0.7",
+            "win rate %, greedy",
+            "win rate %, T=0.7",
+            "tokens, T=0.7",
+        ],
+        rows,
+        [
+            "Gains are paired differences ± standard error. The reward is what training optimised; the second scorer, which "
+            "training never saw, stands in for a judge in the win rate against the base. Neither is human preference.",
+        ],
+    )
+
+
+def _evaluation_row(cells: Sequence[Cell], row: str) -> list[str]:
+    gains = [
+        shown(find(cells, row=row, metric="gain over base", judge=judge, decoding=decoding))
+        for judge in ("reward", "second-scorer")
+        for decoding in ("greedy", "T=0.7")
+    ]
+    wins = [
+        shown(find(cells, row=row, metric="win rate", decoding=decoding), digits=1) for decoding in ("greedy", "T=0.7")
+    ]
+    return [row, *gains, *wins, shown(find(cells, row=row, metric="length", decoding="T=0.7"), digits=0)]
+
+
+def _control_row(cells: Sequence[Cell], row: str) -> list[str]:
+    gains = [
+        shown(find(cells, row=row, metric="gain over base", judge=judge, decoding="T=0.7"))
+        for judge in ("reward", "second-scorer")
+    ]
+    length = find(cells, row="base", metric="length", decoding=row.removeprefix("base at "))
+    return [f"{row} (control)", "–", gains[0], "–", gains[1], "–", "–", shown(length, digits=0)]
+
+
+def validation_table(cells: Sequence[Cell]) -> Table:
+    """Return what the loop measured after every iteration."""
+    chosen = select(cells, table="validation")
+    training = select(cells, table="training")
+    rows = []
+    for row in iterations_of(chosen):
+        rows.append(
+            [
+                row,
+                shown(find(chosen, row=row, metric="score", decoding="greedy")),
+                shown(find(chosen, row=row, metric="score", decoding="T=0.7")),
+                shown(find(chosen, row=row, metric="gain over base", decoding="T=0.7")),
+                shown(find(chosen, row=row, metric="KL to base")),
+                shown(find(chosen, row=row, metric="entropy")),
+                shown(find(chosen, row=row, metric="length", decoding="T=0.7"), digits=0),
+                shown(find(chosen, row=row, metric="cut", decoding="T=0.7"), digits=0),
+                shown(find(training, row=row, metric="pairs"), digits=0),
+                shown(find(training, row=row, metric="weights changed after BF16"), digits=1),
+            ]
+        )
+    header = ["model", "reward, greedy", "reward, T=0.7", "gain, T=0.7", "KL to base", "entropy", "tokens", "cut %"]
+    notes = [f"KL in nats per response ({entry.note})." for entry in select(chosen, metric="KL to base")[:1]]
+    return Table("Validation prompts, after every iteration", [*header, "pairs", "weights moved %"], rows, notes)
+
+
+def scorer_table(cells: Sequence[Cell]) -> Table:
+    """Return the held-out accuracy of the stand-in scorers by kind of contrast."""
+    chosen = select(cells, table="scorers")
+    rows = [
+        [entry.row, entry.metric.removeprefix("held-out accuracy: "), shown(entry, digits=1), str(entry.n)]
+        for entry in chosen
+    ]
+    notes = list(dict.fromkeys(f"{entry.row}: {entry.note}" for entry in chosen if entry.note))
+    return Table("Stand-in scorers: held-out accuracy %", ["scorer", "contrast", "accuracy %", "pairs"], rows, notes)
+
+
+def reported_table(name: str) -> Table:
+    """Return the published numbers of eval/reported/<name>.yaml, with their source."""
+    content = read_mapping(assets.find(name, "eval/reported", ".yaml"))
+    header = list(content["rows"][0])
+    rows = [[str(row[key]) for key in header] for row in content["rows"]]
+    header = [f"length ({content['length_unit']})" if key == "length" else key for key in header]
+    header[0] = "model"
+    note = f"Source: {content['source']}. Judge: {content['judge']}. Baseline: {content['baseline']}."
+    return Table(f"Reported for {content['name']}, {content['benchmark']} (not measured here)", header, rows, [note])
+
+
+def all_tables(cells: Sequence[Cell]) -> list[Table]:
+    """Return every table that has cells, the most important last (it stays on the screen)."""
+    tables = [scorer_table(cells), validation_table(cells)]
+    tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
+    return [table for table in tables if table.rows]
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown; cell texts cannot break out of their cell."""
+    lines = [_line(table.header), _line(["---"] * len(table.header)), *(_line(row) for row in table.rows)]
+    return "\n".join(lines)
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(escape(text) for text in texts) + " |"
+
+
+def escape(text: str) -> str:
+    """Return text that is only text inside a Markdown table cell."""
+    replaced = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")
+    return " ".join(replaced.split())

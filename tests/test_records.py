@@ -1,0 +1,214 @@
+"""Rows in Parquet and prompts in JSONL: what goes in comes out, and a bad row names file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gshf_release import records
+from gshf_release.errors import DataError
+from gshf_release.prompts.split import read_prompts
+from gshf_release.records import (
+    Contrast,
+    ContrastScore,
+    JsonLines,
+    Judgment,
+    Message,
+    Pair,
+    Prompt,
+    ReferenceLogProbability,
+    Row,
+    Sample,
+    Score,
+    Trace,
+    parse_prompt,
+)
+
+TURNS = [Message(role="system", content="Be brief."), Message(role="user", content="Ünïcode 🎉\n\u2028?")]
+EXAMPLES: list[Row] = [
+    Prompt.of(TURNS),
+    Sample("p", 3, "T=0.7", 0.7, [1, 2], [5, 2], "text", "stop", "a" * 64),
+    Score("p", 0, -1.5, "b" * 64),
+    Pair("p", 1, [1], [2, 3], [4], "good", "bad", 0, 3, 1.0, -1.0, "c" * 64),
+    ReferenceLogProbability("p", -3.25, -4.5, "d" * 64),
+    Contrast("p", "cut", TURNS, "better", "worse", True),
+    ContrastScore("p", "cut", 0.25, -0.25),
+    Trace("p", 1, 12, -30.0, -31.0, 20.0, 0.5, 1e-9),
+    Judgment("p", "greedy", 0.5, 1.0, 1.0, "stand-in"),
+]
+
+
+@pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: type(row).__name__)
+def test_a_row_survives_parquet(tmp_path: Path, row: Any) -> None:
+    type(row).write([row, row], tmp_path / "rows.parquet")
+    assert type(row).read(tmp_path / "rows.parquet") == [row, row]
+
+
+def test_every_row_type_has_an_example() -> None:
+    declared = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Row)}
+    assert {type(row) for row in EXAMPLES} == declared - {Row}
+
+
+@pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: type(row).__name__)
+def test_equal_rows_give_equal_bytes(tmp_path: Path, row: Any) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        type(row).write([dataclasses.replace(row)], tmp_path / name)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_no_rows_are_a_file_too(tmp_path: Path) -> None:
+    Pair.write([], tmp_path / "rows.parquet")
+    assert Pair.read(tmp_path / "rows.parquet") == []
+
+
+def test_several_files_are_read_in_order(tmp_path: Path) -> None:
+    for number in range(3):
+        Score.write([Score("p", number, 0.0, "s")], tmp_path / f"{number}.parquet")
+    paths = [tmp_path / f"{number}.parquet" for number in (2, 0, 1)]
+    assert [score.sample_index for score in Score.read(*paths)] == [2, 0, 1]
+
+
+def test_a_folder_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:
+    (tmp_path / "seed=1").mkdir()
+    path = tmp_path / "seed=1" / "rows.parquet"
+    Score.write([Score("p", 0, 0.0, "s")], path)
+    assert Score.read(path) == [Score("p", 0, 0.0, "s")]
+
+
+@given(
+    rewards=st.lists(st.floats(allow_nan=False), max_size=20),
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_float_and_text_survive(tmp_path: Path, rewards: list[float], text: str) -> None:
+    rows = [Score(text, index, reward, text) for index, reward in enumerate(rewards)]
+    Score.write(rows, tmp_path / "rows.parquet")
+    assert Score.read(tmp_path / "rows.parquet") == rows
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"not parquet"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "rows.parquet"
+    Score.write([Score("p", index, 0.5, "s") for index in range(100)], path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"rows\.parquet is not a readable Parquet file"):
+        Score.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.parquet"):
+        Score.read(tmp_path / "gone.parquet")
+
+
+def test_a_file_of_other_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    Score.write([Score("p", 0, 0.5, "s")], path)
+    with pytest.raises(DataError, match="has the columns"):
+        Pair.read(path)
+
+
+def test_a_missing_value_is_not_written_silently(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    with pytest.raises(ValueError, match="non-nullable"):
+        Score.write([Score("p", 0, None, "s")], path)  # type: ignore[arg-type]
+
+
+def test_the_same_messages_have_the_same_id() -> None:
+    assert Prompt.of(TURNS).prompt_id == Prompt.of(list(TURNS)).prompt_id
+    assert Prompt.of(TURNS).prompt_id != Prompt.of(TURNS[1:]).prompt_id
+    assert len(Prompt.of(TURNS).prompt_id) == 16
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_prompts(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{not json", "Expecting"),
+        ("[1, 2]", "expected an object, found list"),
+        ('{"question": "why?"}', 'expected a text under "prompt" or a list under "messages"'),
+        ('{"prompt": 3}', 'expected a text under "prompt"'),
+        ('{"prompt": "  "}', "the prompt is empty"),
+        ('{"messages": []}', "the last turn must be the user's"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'"),
+        ('{"messages": [{"role": "user"}]}', 'a text under "content"'),
+        ('{"messages": ["hello"]}', 'every turn needs a "role"'),
+        (
+            '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+            "the last turn must be the user's",
+        ),
+        ('{"prompt": "\\ud800 alone"}', "surrogates"),
+    ],
+)
+def test_a_bad_row_names_file_and_line(tmp_path: Path, row: str, reason: str) -> None:
+    line = refusal(tmp_path, '{"prompt": "fine"}\n\n' + row + "\n")
+    assert "prompts.jsonl:3: " in line
+    assert reason in line
+    assert JsonLines.example in line
+
+
+def test_a_missing_prompt_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_prompts(tmp_path / "gone.jsonl")
+
+
+def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_prompts(tmp_path / "prompts.jsonl")
+
+
+def test_messages_keep_system_and_earlier_turns() -> None:
+    turns = [
+        {"role": "system", "content": "You are terse."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "Bye"},
+    ]
+    assert parse_prompt({"messages": turns}).messages == turns
+
+
+def test_prompt_and_messages_name_the_same_conversation() -> None:
+    assert parse_prompt({"prompt": "x"}) == parse_prompt({"messages": [{"role": "user", "content": "x"}]})
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1e"])
+def test_only_newlines_end_a_row(tmp_path: Path, character: str) -> None:
+    """JSON allows some of what `str.splitlines` takes for a line's end to stand unescaped inside a string."""
+    path = tmp_path / "prompts.jsonl"
+    character = character if character > "\x1f" else f"\\u{ord(character):04x}"
+    path.write_text(f'{{"prompt": "one{character}row"}}\n', encoding="utf-8")
+    assert len(read_prompts(path)) == 1
+
+
+def test_windows_line_ends_are_no_part_of_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\r\n\r\n{"prompt": "b"}\r\n')
+    assert [prompt.messages[0]["content"] for prompt in read_prompts(path)] == ["a", "b"]
+
+
+def test_the_five_examples_of_the_seed_model_are_prompts(tmp_path: Path, test_data: Path) -> None:
+    card = test_data / "seed" / "FsfairX-Zephyr-Chat-v0.1.card.txt"
+    if not card.is_file():
+        pytest.skip(f"{card} is not here; set GSHF_TEST_DATA to the folder that holds seed/")
+    rows = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith('{"prompt"')]
+    path = tmp_path / "seed.jsonl"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    found = read_prompts(path)
+    assert len(found) == 5
+    assert found[0].messages == [
+        {"role": "user", "content": "Why is gold considered a good reserve asset for central banks?"}
+    ]

@@ -1,0 +1,57 @@
+"""Standard errors against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gshf_release.statistics import Estimate, mean, paired_difference, pearson, win_rate
+
+
+def test_mean_of_four_values() -> None:
+    # Deviations -1.5, -0.5, 0.5, 1.5; squares sum to 5; variance 5/3; standard error sqrt(5/3/4).
+    assert mean([1, 2, 3, 4]) == pytest.approx((2.5, math.sqrt(5 / 12), 4))
+
+
+def test_one_value_has_no_standard_error() -> None:
+    assert mean([3.5]) == Estimate(3.5, None, 1)
+
+
+def test_no_values_have_no_mean() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        mean([])
+
+
+def test_paired_difference_uses_the_pairing() -> None:
+    # Differences 1, 1, 4: mean 2, squares 1 + 1 + 4 = 6, variance 3, standard error 1.
+    assert paired_difference([11, 21, 34], [10, 20, 30]) == pytest.approx((2, 1, 3))
+
+
+def test_paired_difference_of_unequal_lengths_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 and 1"):
+        paired_difference([1, 2], [1])
+
+
+def test_win_rate_counts_a_tie_as_half() -> None:
+    # Mean 0.625; deviations .375, .375, -.625, -.125; squares sum to .6875; standard error sqrt(.6875 / 3 / 4).
+    assert win_rate([1, 1, 0, 0.5]) == pytest.approx((62.5, 100 * math.sqrt(0.6875 / 12), 4))
+
+
+def test_win_rate_of_one_comparison_has_no_standard_error() -> None:
+    assert win_rate([1]) == Estimate(100.0, None, 1)
+
+
+def test_pearson_of_a_line_is_one() -> None:
+    assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    assert pearson([1, 2, 3], [6, 4, 2]) == pytest.approx(-1)
+
+
+def test_pearson_by_hand() -> None:
+    # Deviations (-1, 0, 1) and (-1, 1, 0): covariance 1, squares 2 and 2.
+    assert pearson([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+
+
+def test_pearson_of_a_constant_is_undefined() -> None:
+    assert pearson([1, 1, 1], [1, 2, 3]) is None
+    assert pearson([1], [2]) is None
