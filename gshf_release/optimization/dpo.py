@@ -15,7 +15,6 @@ from gshf_release.errors import DataError
 from gshf_release.recipe import Recipe
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
-from gshf_release.resumption import Resumable, common_arguments, run_trainer, training_order
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
@@ -50,6 +49,8 @@ def optimise(context: StageContext) -> None:
             f"Iteration {iteration} has no preference pairs.",
             hint=f"iteration-{iteration}/pairs/dropped.json counts the reasons.",
         )
+    from gshf_release.resumption import run_trainer
+
     device = checkpoints.device_of(context.profile.device)
     model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
     tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
@@ -107,6 +108,8 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
 def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:
     from datasets import Dataset
     from trl import DPOConfig
+
+    from gshf_release.resumption import Resumable, common_arguments, training_order
 
     training = context.recipe.training
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]

@@ -277,7 +277,7 @@ def _add_special_tokens(writer: GGUFWriter, checkpoint: Path, config: dict[str, 
     settings = _read_json(checkpoint / "tokenizer_config.json", optional=True)
     generation = _read_json(checkpoint / "generation_config.json", optional=True)
     ids = {key: vocabulary.find(settings.get(f"{key}_token")) for key in ("bos", "eos", "pad", "unk")}
-    stops = _stop_ids(generation, config, ids["eos"])
+    stops = _stop_ids(_first(generation.get("eos_token_id"), config.get("eos_token_id"), ids["eos"]), vocabulary)
     slots: list[tuple[Callable[[int], None], int | None]] = [
         (writer.add_bos_token_id, _first(ids["bos"], config.get("bos_token_id"))),
         *zip((writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), stops, strict=False),
@@ -292,14 +292,14 @@ def _add_special_tokens(writer: GGUFWriter, checkpoint: Path, config: dict[str, 
     writer.add_chat_template(_chat_template(checkpoint, settings))
 
 
-def _stop_ids(generation: dict[str, Any], config: dict[str, Any], tokenizer_eos: int | None) -> list[int]:
-    stops = _first(generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer_eos)
-    if stops is None or stops == []:
+def _stop_ids(setting: int | list[int] | None, vocabulary: _Vocabulary) -> list[int]:
+    listed = setting if isinstance(setting, list) else [setting]
+    stops = [token_id for token_id in listed if token_id is not None and 0 <= token_id < len(vocabulary.tokens)]
+    if not stops:
         raise ReleaseError(
-            "GGUF: no end-of-sequence token is set, so an engine would never stop.",
+            "GGUF: no end-of-sequence token of the vocabulary is set, so an engine would never stop.",
             hint="Set eos_token_id in generation_config.json.",
         )
-    stops = stops if isinstance(stops, list) else [stops]
     if len(stops) > 3:
         raise ReleaseError(f"GGUF: {len(stops)} end tokens are not supported.", hint="Leave at most 3 in eos_token_id.")
     return stops
@@ -406,7 +406,7 @@ def _locate_tensors(checkpoint: Path, model: _Model) -> list[tuple[_Tensor, Path
 def _stored_tensors(checkpoint: Path) -> dict[str, tuple[Path, tuple[int, ...], str]]:
     """Return file, shape and type of every stored tensor, from the headers alone."""
     index = checkpoint / "model.safetensors.index.json"
-    files = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    files = sorted(set(_read_json(index).get("weight_map", {}).values())) if index.is_file() else ["model.safetensors"]
     stored = {}
     for path in (checkpoint / file for file in files):
         with _open_safetensors(path) as handle:
@@ -497,7 +497,7 @@ def _replacing(output: Path) -> Iterator[Path]:
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         yield partial
-        os.replace(partial, output)
+        partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
 

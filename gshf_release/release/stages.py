@@ -12,7 +12,6 @@ from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
 from gshf_release.recipe import Recipe
 from gshf_release.release import card, manifest, rules
-from gshf_release.release.gguf import write_gguf
 from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.manifest import versions
@@ -83,6 +82,8 @@ def write_weights(context: StageContext) -> None:
 
 def write_quantizations(context: StageContext) -> None:
     """Write the GGUF repository of the last iteration."""
+    from gshf_release.release.gguf import write_gguf
+
     (source,) = [item for item in context.task.stage.inputs if item.file.startswith("iter-")]
     checkpoint = context.input(source.stage, source.file)
     folder = context.output("main")

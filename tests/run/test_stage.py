@@ -39,7 +39,7 @@ def test_results_are_an_input_only_where_there_are_numbers() -> None:
 
 
 def test_shards_that_do_not_correspond_are_refused() -> None:
-    with pytest.raises(ValueError, match="a differ in their number of shards|b and a differ"):
+    with pytest.raises(ValueError, match="b and a differ in their number of shards"):
         check_graph([stage("a", shards=2), stage("b", "a", scope="shard", shards=3)])
 
 

@@ -1,0 +1,107 @@
+"""The division of prompts: disjoint, independent of the file's order and length, stable when iterations are added."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gshf_release.errors import RecipeError
+from gshf_release.prompts.split import check_supply, declare, ordered, ranges, read_prompts, stage_name
+from gshf_release.records import Prompt
+from gshf_release.run.execution import execute
+from tests.run.plans import PROFILES, begin, recipe
+
+POOL = [Prompt.of([{"role": "user", "content": f"question {number}"}]) for number in range(120)]
+COUNTS = st.integers(1, 8)
+SCORERS = st.integers(0, 8)
+
+
+def roles(iterations: int, **counts: int) -> Any:
+    return recipe(prompts={"roles": counts}, loop={"iterations": iterations})
+
+
+def slices(chosen: Any, prompts: list[Prompt], seed: int = 0) -> dict[str, list[str]]:
+    ids = [prompt.prompt_id for prompt in ordered(prompts, seed)]
+    return {role: ids[start:stop] for role, (start, stop) in ranges(chosen).items()}
+
+
+@given(COUNTS, COUNTS, COUNTS, SCORERS, SCORERS, st.integers(1, 5))
+@settings(max_examples=50, deadline=None)
+def test_no_prompt_serves_two_roles(
+    each: int, validation: int, test: int, reward: int, second: int, rounds: int
+) -> None:
+    chosen = roles(rounds, per_iteration=each, validation=validation, test=test, reward=reward, second_scorer=second)
+    found = slices(chosen, POOL)
+    used = [prompt for role in found.values() for prompt in role]
+    assert len(used) == len(set(used)) == validation + test + reward + second + rounds * each
+    assert set(found) >= {"validation", "test", "reward", "second_scorer", f"iteration-{rounds}"}
+
+
+@given(COUNTS, COUNTS, st.integers(1, 5), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_more_iterations_move_no_prompt(each: int, test: int, rounds: int, more: int) -> None:
+    few = slices(roles(rounds, per_iteration=each, validation=4, test=test), POOL)
+    many = slices(roles(rounds + more, per_iteration=each, validation=4, test=test), POOL)
+    assert {role: many[role] for role in few} == few
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_the_file_does_not_matter(shuffle: random.Random, seed: int) -> None:
+    shuffled = list(POOL)
+    shuffle.shuffle(shuffled)
+    assert ordered(shuffled, seed) == ordered(POOL, seed)
+
+
+def test_more_prompts_leave_the_order_of_the_others() -> None:
+    kept = {prompt.prompt_id for prompt in POOL[:60]}
+    assert [prompt for prompt in ordered(POOL, 0) if prompt.prompt_id in kept] == ordered(POOL[:60], 0)
+
+
+def test_another_seed_divides_otherwise() -> None:
+    assert ordered(POOL, 0) != ordered(POOL, 1)
+
+
+@given(st.lists(st.sampled_from(range(6)), min_size=1, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_duplicates_count_once(tmp_path_factory: Any, numbers: list[int]) -> None:
+    path = tmp_path_factory.mktemp("prompts") / "p.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"q {number}"}) + "\n" for number in numbers), encoding="utf-8")
+    found = [prompt.messages[0]["content"] for prompt in read_prompts(path)]
+    assert found == [f"q {number}" for number in dict.fromkeys(numbers)]
+
+
+def test_too_few_prompts_are_one_line_with_both_numbers() -> None:
+    chosen = roles(2, per_iteration=10, validation=4, test=6)
+    check_supply(chosen, 30)
+    with pytest.raises(RecipeError) as caught:
+        check_supply(chosen, 29)
+    line = str(caught.value)
+    assert "divides 30 prompts" in line
+    assert "29 distinct ones" in line
+    assert "\n" not in line
+
+
+def test_a_roles_stage_is_named_after_it() -> None:
+    assert [stage_name(role) for role in ("iteration-2", "second_scorer")] == [
+        "iteration-2/prompts",
+        "prompts/second-scorer",
+    ]
+
+
+def test_the_stages_write_the_slices(tmp_path: Path) -> None:
+    source = tmp_path / "p.jsonl"
+    source.write_text("".join(json.dumps({"messages": p.messages}) + "\n" for p in POOL), encoding="utf-8")
+    counts = {"per_iteration": 5, "validation": 3, "test": 4}
+    chosen = recipe(prompts={"source": str(source), "roles": counts}, loop={"iterations": 2})
+    run = begin(tmp_path / "run", chosen)
+    execute(declare(chosen, "0" * 64), run, chosen, PROFILES["here"])
+    for role, ids in slices(chosen, POOL).items():
+        written = Prompt.read(run.path / stage_name(role) / "prompts.parquet")
+        assert [prompt.prompt_id for prompt in written] == ids

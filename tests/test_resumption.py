@@ -1,0 +1,68 @@
+"""Which checkpoint counts, and in which order examples come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gshf_release.resumption import latest_checkpoint, training_order
+
+
+def checkpoint(folder: Path, step: int, *, complete: bool) -> None:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "model.safetensors").touch()
+    if complete:
+        (path / "complete").touch()
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "gone") is None
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_ignored(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 9, complete=True)
+    checkpoint(tmp_path, 10, complete=False)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        checkpoint(tmp_path, step, complete=True)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 3), st.integers(1, 8), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_trains_on_every_example_once(lengths: list[int], epochs: int, batch: int, seed: int) -> None:
+    keys = [f"key-{number}" for number in range(len(lengths))]
+    order = training_order(keys, lengths, epochs=epochs, batch=batch, seed=seed)
+    size = len(keys)
+    assert [sorted(order[start : start + size]) for start in range(0, len(order), size)] == [list(range(size))] * epochs
+
+
+def test_epochs_and_seeds_shuffle_differently() -> None:
+    keys, lengths = [f"key-{number}" for number in range(20)], [1] * 20
+    order = training_order(keys, lengths, epochs=2, batch=1, seed=0)
+    assert order[:20] != order[20:]
+    assert training_order(keys, lengths, epochs=2, batch=1, seed=1) != order
+
+
+def test_the_order_given_does_not_matter() -> None:
+    keys, lengths = [f"key-{number}" for number in range(12)], list(range(12))
+    forwards = training_order(keys, lengths, epochs=1, batch=4, seed=0)
+    backwards = training_order(keys[::-1], lengths[::-1], epochs=1, batch=4, seed=0)
+    assert [keys[index] for index in forwards] == [keys[::-1][index] for index in backwards]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_the_longest_come_first_within_a_step(batch: int) -> None:
+    lengths = [5, 3, 8, 1, 9, 2, 7, 4, 6, 10]
+    order = training_order([str(n) for n in range(10)], lengths, epochs=1, batch=batch, seed=0)
+    for start in range(0, 10, batch):
+        chosen = [lengths[index] for index in order[start : start + batch]]
+        assert chosen == sorted(chosen, reverse=True)
