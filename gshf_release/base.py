@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gshf_release import checkpoints
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.recipe import Recipe
@@ -39,7 +41,7 @@ def adopt(context: StageContext) -> None:
     write_json(
         context.output("source.json"),
         {
-            "model": wanted.model if not path.exists() or wanted.model.startswith(checkpoints.PREFIX) else path.name,
+            "model": path.name if Path(wanted.model).expanduser().exists() else wanted.model,
             "revision": wanted.revision,
             "sha256": sha256_tree(tree(path)),
         },

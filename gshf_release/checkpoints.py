@@ -20,8 +20,9 @@ from gshf_release.errors import CheckpointError, NetworkError
 from gshf_release.hashing import sha256_file
 
 PREFIX = "package:"
+NEW_HEADS = ("score.", "classifier.")
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
-Precision = Literal["fp32", "bf16", "auto"]
+Precision = Literal["fp32", "bf16", "rounded", "auto"]
 
 
 def cache_folder() -> Path:
@@ -37,6 +38,7 @@ def quiet_libraries() -> None:
     import logging
     import warnings
 
+    os.environ["TQDM_DISABLE"] = "1"
     import datasets
     import transformers
 
@@ -121,24 +123,33 @@ def fetch(model: str, *, revision: str | None = None, sha256: str | None = None)
 
 
 def load_model(
-    path: Path, precision: Precision, device: str = "cpu", *, head: str = "causal", layers: int | None = None
+    path: Path,
+    precision: Precision,
+    device: str = "cpu",
+    *,
+    head: str = "causal",
+    layers: int | None = None,
+    new_head: bool = False,
 ) -> Any:
     """Return a transformers model in evaluation mode.
 
     Args:
         path: A checkpoint folder, or a GGUF file (its weights are dequantised).
-        precision: `fp32`, `bf16`, or `auto` for the checkpoint's own dtype.
+        precision: `fp32`; `bf16`; `rounded` for BF16 weights computed with in FP32, which is the faster of the two on a CPU
+            without BF16 instructions; or `auto` for the checkpoint's own dtype.
         device: A torch device.
         head: `causal` for a language model, `reward` for sequence classification with one logit.
         layers: Keep only the first layers of the body; None keeps all.
+        new_head: A missing classification head may start at random, because it is about to be trained.
 
     Raises:
         CheckpointError: The weights cannot be read.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": "auto"}[precision]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "rounded": torch.bfloat16, "auto": "auto"}[precision]
     options: dict[str, Any] = {"dtype": dtype}
     if head == "reward":
         options["num_labels"] = 1
@@ -146,9 +157,14 @@ def load_model(
         options["num_hidden_layers"] = layers
     family: Any = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
     try:
-        model = family.from_pretrained(*_location(path, options), **options)
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        model, report = family.from_pretrained(*_location(path, options), output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}.") from error
+    missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith(NEW_HEADS)))
+    if missing:
+        raise CheckpointError(f"{path} lacks the weights {', '.join(missing[:3])}; random ones would take their place.")
+    if precision == "rounded":
+        model = model.float()
     return model.to(device).eval()
 
 
@@ -162,7 +178,10 @@ def load_tokenizer(path: Path) -> Any:
 
     options: dict[str, Any] = {}
     try:
-        return AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
+        tokenizer = AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
+        if path.suffix == ".gguf":
+            _restore_pre_tokenizer(tokenizer, path)
+        return tokenizer
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {_first_line(error)}.") from error
 
@@ -191,6 +210,35 @@ def device_of(name: str) -> str:
     if name == "cuda" and not available:
         raise CheckpointError("The profile asks for cuda, which this machine does not have.", hint="Use device: auto")
     return "cuda" if available and name != "cpu" else "cpu"
+
+
+def inference_precision(wanted: str, device: str) -> Precision:
+    """Return how BF16 weights are computed with: `auto` is BF16 where the hardware has it, else FP32 arithmetic."""
+    if wanted == "auto":
+        return "bf16" if device != "cpu" or _has_bf16_instructions() else "rounded"
+    return "bf16" if wanted == "bf16" else "rounded"
+
+
+def _has_bf16_instructions() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _restore_pre_tokenizer(tokenizer: Any, path: Path) -> None:
+    """Put back the digit splitting that transformers leaves out when it reads a SmolLM tokenizer from GGUF.
+
+    Without it `12` is one token more or less than in the original, and the model sees numbers it never saw in training.
+    """
+    from gguf import GGUFReader
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
 
 
 def _location(path: Path, options: dict[str, Any], *, weights: bool = True) -> tuple[str]:

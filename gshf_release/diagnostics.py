@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gshf_release import statistics
-from gshf_release.checkpoints import device_of, load_model
+from gshf_release.checkpoints import device_of, inference_precision, load_model
 from gshf_release.logprobs import traces
 from gshf_release.records import Sample, Score, Trace
 from gshf_release.results import Cell, cell
@@ -65,13 +65,15 @@ def measure(context: StageContext) -> None:
     """Write the token statistics of the policy's answers at temperature 1.0."""
     row, policy = context.parameter("row"), context.parameter("policy")
     device = device_of(context.profile.device)
-    precision = context.profile.inference_precision
+    precision = inference_precision(context.profile.inference_precision, device)
     exact = load_model(context.input(policy, "model"), "fp32", device)
     rounded = load_model(context.input(policy, "model"), precision, device)
     base = rounded if row == "base" else load_model(context.input("base", "model"), precision, device)
     answers = Sample.read(*context.inputs(f"{row}/validation/answers", sampling.FILE))
     explored = [sample for sample in answers if sample.temperature == 1.0]
-    values = traces(rounded, base, exact, explored, batch=context.profile.scoring_batch)
+    profile = context.profile
+    batch, workers = profile.scoring_batch, profile.concurrent_batches
+    values = traces(rounded, base, exact, explored, batch=batch, workers=workers)
     Trace.write(
         (
             Trace(sample.prompt_id, sample.sample_index, len(sample.completion_ids), *value)

@@ -6,9 +6,10 @@ All sums run over the completion's tokens only, never over the prompt or padding
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gshf_release.batches import by_length, in_batches
 from gshf_release.records import Sample
 
 
@@ -29,36 +30,38 @@ class TraceValues(NamedTuple):
     kl_rounding: float
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield batches of at most `size` positions, longest first, so that a batch pads little and memory fails early."""
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-def completion_logps(model: Any, sequences: Sequence[Tokens], *, batch: int, autocast: bool = False) -> list[float]:
+def completion_logps(
+    model: Any, sequences: Sequence[Tokens], *, batch: int, workers: int = 1, autocast: bool = False
+) -> list[float]:
     """Return the summed log-probability (nats) of each completion given its prompt.
 
     Args:
         model: A causal language model in evaluation mode.
         sequences: Prompt and completion ids; a completion must not be empty.
         batch: Sequences per forward pass; it does not change the result beyond rounding.
+        workers: Batches computed side by side.
         autocast: Compute in BF16 over FP32 weights, as training does.
     """
     import torch
 
-    results = [0.0] * len(sequences)
-    with torch.inference_mode(), _autocast(model, autocast):
-        for chosen in by_length([len(s.prompt_ids) + len(s.completion_ids) for s in sequences], batch):
-            rows = [sequences[index] for index in chosen]
-            logits, targets, mask = _completion_logits(model, rows)
+    def compute(chosen: list[int]) -> list[float]:
+        with torch.inference_mode(), _autocast(model, autocast):
+            logits, targets, mask = _completion_logits(model, [sequences[index] for index in chosen])
             logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
-            for index, value in zip(chosen, (logps * mask).sum(dim=1).tolist(), strict=True):
-                results[index] = value
+            values: list[float] = (logps * mask).sum(dim=1).tolist()
+            return values
+
+    results = [0.0] * len(sequences)
+    lengths = [len(entry.prompt_ids) + len(entry.completion_ids) for entry in sequences]
+    for chosen, values in in_batches(compute, by_length(lengths, batch), workers):
+        for index, value in zip(chosen, values, strict=True):
+            results[index] = value
     return results
 
 
-def traces(policy: Any, base: Any, exact: Any, samples: Sequence[Sample], *, batch: int) -> list[TraceValues]:
+def traces(
+    policy: Any, base: Any, exact: Any, samples: Sequence[Sample], *, batch: int, workers: int = 1
+) -> list[TraceValues]:
     """Return token statistics of responses that `policy` sampled at temperature 1.
 
     The divergences sum, over the response's positions, the exact KL between the two next-token distributions: the
@@ -71,28 +74,38 @@ def traces(policy: Any, base: Any, exact: Any, samples: Sequence[Sample], *, bat
         exact: The FP32 policy, of which `policy` is the BF16 cast.
         samples: Responses of `policy`.
         batch: Responses per forward pass.
+        workers: Batches computed side by side.
     """
     import torch
 
-    results: list[TraceValues] = [TraceValues(0, 0, 0, 0, 0)] * len(samples)
-    with torch.inference_mode():
-        for chosen in by_length([len(s.prompt_ids) + len(s.completion_ids) for s in samples], batch):
-            rows = [Tokens(samples[index].prompt_ids, samples[index].completion_ids) for index in chosen]
-            logits, targets, mask = _completion_logits(policy, rows)
-            own = torch.log_softmax(logits.float(), dim=-1)
-            other = torch.log_softmax(_completion_logits(base, rows)[0].float(), dim=-1)
-            unrounded = torch.log_softmax(_completion_logits(exact, rows)[0].float(), dim=-1)
-            columns = (
-                _target_logps(own, targets),
-                _target_logps(other, targets),
-                -(own.exp() * own).sum(dim=-1),
-                (own.exp() * (own - other)).sum(dim=-1),
-                (unrounded.exp() * (unrounded - own)).sum(dim=-1),
-            )
-            sums = [(column * mask).sum(dim=1).tolist() for column in columns]
-            for index, values in zip(chosen, zip(*sums, strict=True), strict=True):
-                results[index] = TraceValues(*values)
-    return results
+    def compute(chosen: list[int]) -> list[TraceValues]:
+        rows = [Tokens(samples[index].prompt_ids, samples[index].completion_ids) for index in chosen]
+        with torch.inference_mode():
+            return _trace_batch(policy, base, exact, rows)
+
+    results: dict[int, TraceValues] = {}
+    lengths = [len(sample.prompt_ids) + len(sample.completion_ids) for sample in samples]
+    for chosen, values in in_batches(compute, by_length(lengths, batch), workers):
+        results.update(zip(chosen, values, strict=True))
+    return [results[index] for index in range(len(samples))]
+
+
+def _trace_batch(policy: Any, base: Any, exact: Any, rows: Sequence[Tokens]) -> list[TraceValues]:
+    import torch
+
+    logits, targets, mask = _completion_logits(policy, rows)
+    own = torch.log_softmax(logits.float(), dim=-1)
+    other = torch.log_softmax(_completion_logits(base, rows)[0].float(), dim=-1)
+    unrounded = torch.log_softmax(_completion_logits(exact, rows)[0].float(), dim=-1)
+    columns = (
+        _target_logps(own, targets),
+        _target_logps(other, targets),
+        -(own.exp() * own).sum(dim=-1),
+        (own.exp() * (own - other)).sum(dim=-1),
+        (unrounded.exp() * (unrounded - own)).sum(dim=-1),
+    )
+    sums = [(column * mask).sum(dim=1).tolist() for column in columns]
+    return [TraceValues(*values) for values in zip(*sums, strict=True)]
 
 
 def _completion_logits(model: Any, rows: Sequence[Tokens]) -> tuple[Any, Any, Any]:

@@ -18,11 +18,15 @@ class Profile(Section):
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
     engine: Literal["transformers"] = "transformers"
-    inference_precision: Literal["bf16", "fp32"] = "bf16"
+    inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of sampling and scoring; the weights are rounded to BF16 in every case. `auto` is BF16 where the hardware has
+    it."""
     sampling_batch: PositiveInt = 64
     """Responses decoded together."""
     scoring_batch: PositiveInt = 32
     """Sequences scored together by reward models and for log-probabilities."""
+    concurrent_batches: PositiveInt = 1
+    """Batches sampled or scored side by side in threads; on a CPU better than more `threads` for each."""
     micro_batch_pairs: PositiveInt = 4
     """Pairs in one forward and backward pass; batch_pairs must be a multiple."""
     activation_checkpointing: bool = False

@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Section(BaseModel):
     """Frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Base(Section):
@@ -56,6 +56,8 @@ class Prompts(Section):
 
     source: str = "seed"
     """A JSONL file of `{"prompt": ...}` or `{"messages": [...]}` rows, or a name in training/prompts."""
+    system: str | None = None
+    """A system turn put before every conversation that has none, in training and evaluation alike."""
     roles: Roles = Roles()
 
 
@@ -79,7 +81,7 @@ class Sampling(Section):
     """The two exploration policies: half of the n responses at each temperature, no truncation of the distribution."""
 
     n: Annotated[int, Field(ge=2)] = 8
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 0.7)
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 0.7)
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     max_new_tokens: PositiveInt = 2048
@@ -102,7 +104,9 @@ class Contrasts(Section):
     sha256: str | None = None
     layers: PositiveInt | None = None
     """Keep only the first layers of the body; None keeps all."""
-    kinds: tuple[Literal["other_prompt", "dropped", "shuffled", "cut", "repeated", "careless"], ...] = (
+    kinds: Annotated[
+        tuple[Literal["other_prompt", "dropped", "shuffled", "cut", "repeated"], ...], Field(min_length=1)
+    ] = (
         "other_prompt",
         "dropped",
         "shuffled",
@@ -116,6 +120,7 @@ class Contrasts(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     epochs: PositiveInt = 1
     batch_pairs: PositiveInt = 16
+    precision: Literal["bf16", "fp32"] = "bf16"
     max_tokens: PositiveInt = 256
     """Pairs with a longer side are dropped and counted."""
 
@@ -278,7 +283,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, not a section.")
-    section[last] = yaml.safe_load(text)
+    try:
+        section[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:

@@ -30,7 +30,8 @@ def compute(context: StageContext) -> None:
     model = load_model(context.input(reference, "model"), "fp32", device_of(context.profile.device))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
-    values = completion_logps(model, sequences, batch=context.profile.scoring_batch, autocast=autocast)
+    batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches
+    values = completion_logps(model, sequences, batch=batch, workers=workers, autocast=autocast)
     digest = context.input_sha256(reference, "model")
     ReferenceLogProbability.write(
         (

@@ -13,7 +13,7 @@ from gshf_release import assets
 from gshf_release.errors import RecipeError
 from gshf_release.hashing import seed_from
 from gshf_release.recipe import Recipe
-from gshf_release.records import JsonLines, Prompt, parse_prompt
+from gshf_release.records import JsonLines, Message, Prompt, parse_prompt
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
@@ -21,13 +21,25 @@ FILE = "prompts.parquet"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     """Return the distinct prompts of a JSONL file in its order.
+
+    Args:
+        path: The file.
+        system: A system turn for conversations that have none.
 
     Raises:
         DataError: A row is bad; file and line are named.
     """
-    return list({prompt.prompt_id: prompt for _, prompt in JsonLines.read(path, parse_prompt)}.values())
+    prompts = [with_system(prompt, system) for _, prompt in JsonLines.read(path, parse_prompt)]
+    return list({prompt.prompt_id: prompt for prompt in prompts}.values())
+
+
+def with_system(prompt: Prompt, system: str | None) -> Prompt:
+    """Return the prompt with a system turn first, unless it has one or none is wanted."""
+    if system is None or prompt.messages[0]["role"] == "system":
+        return prompt
+    return Prompt.of([Message(role="system", content=system), *prompt.messages])
 
 
 def source_path(reference: str, folder: str) -> Path:
@@ -75,7 +87,7 @@ def declare(recipe: Recipe, source_sha256: str) -> list[Stage]:
         name="prompts/pool",
         work="gshf_release.prompts.split:write_pool",
         outputs=(FILE,),
-        keys=("seed",),
+        keys=("seed", "prompts.system"),
         parameters={"source_sha256": source_sha256},
     )
     return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
@@ -99,7 +111,8 @@ def stage_name(role: str) -> str:
 def write_pool(context: StageContext) -> None:
     """Write all prompts in the run's order."""
     path = source_path(context.recipe.prompts.source, "training/prompts")
-    Prompt.write(ordered(read_prompts(path), context.seed), context.output(FILE))
+    prompts = read_prompts(path, context.recipe.prompts.system)
+    Prompt.write(ordered(prompts, context.seed), context.output(FILE))
 
 
 def write_role(context: StageContext) -> None:
@@ -114,6 +127,7 @@ def declare_file(name: str, reference: str, source_sha256: str) -> Stage:
         name=name,
         work="gshf_release.prompts.split:write_file",
         outputs=(FILE,),
+        keys=("prompts.system",),
         parameters={"reference": reference, "source_sha256": source_sha256},
     )
 
@@ -121,4 +135,4 @@ def declare_file(name: str, reference: str, source_sha256: str) -> Stage:
 def write_file(context: StageContext) -> None:
     """Write an evaluation file's prompts."""
     path = source_path(context.parameter("reference"), "eval/prompts")
-    Prompt.write(read_prompts(path), context.output(FILE))
+    Prompt.write(read_prompts(path, context.recipe.prompts.system), context.output(FILE))

@@ -11,20 +11,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.checkpoints import Precision, load_model, load_tokenizer
+from gshf_release.batches import by_length, in_batches
+from gshf_release.checkpoints import Precision, device_of, inference_precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
-from gshf_release.logprobs import by_length
 from gshf_release.records import Message
 from gshf_release.rendering import conversation_ids
+from gshf_release.run.context import StageContext
 
 
 class SequenceClassificationReward:
     """Length-sorted batches, right padding; the same score alone or in a batch, up to rounding."""
 
-    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int) -> None:
+    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
         self.model = load_model(checkpoint, precision, device, head="reward")
         self.tokenizer = load_tokenizer(checkpoint)
         self.batch = batch
+        self.workers = workers
         self.device = device
         if self.model.config.get_text_config().pad_token_id is None:
             self.model.config.get_text_config().pad_token_id = self.padding
@@ -40,18 +42,36 @@ class SequenceClassificationReward:
 
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
         """Return the logits, float32 (n,)."""
-        import torch
-
         ids = [conversation_ids(self.tokenizer, conversation) for conversation in conversations]
         rewards = np.zeros(len(ids), dtype=np.float32)
-        with torch.inference_mode():
-            for chosen in by_length([len(row) for row in ids], self.batch):
-                width = max(len(ids[index]) for index in chosen)
-                batch = torch.full((len(chosen), width), self.padding, dtype=torch.long)
-                mask = torch.zeros_like(batch)
-                for number, index in enumerate(chosen):
-                    batch[number, : len(ids[index])] = torch.tensor(ids[index])
-                    mask[number, : len(ids[index])] = 1
-                output = self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device))
-                rewards[chosen] = output.logits[:, 0].float().cpu().numpy()
+        batches = by_length([len(row) for row in ids], self.batch)
+        for chosen, values in in_batches(lambda chosen: self._score([ids[i] for i in chosen]), batches, self.workers):
+            rewards[chosen] = values
         return rewards
+
+    def _score(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Return the logits of one padded batch."""
+        import torch
+
+        batch = torch.full((len(rows), max(map(len, rows))), self.padding, dtype=torch.long)
+        mask = torch.zeros_like(batch)
+        for number, row in enumerate(rows):
+            batch[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+        with torch.inference_mode():
+            output = self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device))
+        values: npt.NDArray[np.float32] = output.logits[:, 0].float().cpu().numpy()
+        return values
+
+
+def open_scorer(context: StageContext, checkpoint: Path) -> SequenceClassificationReward:
+    """Return a scorer as the profile wants it."""
+    profile = context.profile
+    device = device_of(profile.device)
+    return SequenceClassificationReward(
+        checkpoint,
+        precision=inference_precision(profile.inference_precision, device),
+        device=device,
+        batch=profile.scoring_batch,
+        workers=profile.concurrent_batches,
+    )

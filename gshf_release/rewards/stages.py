@@ -9,7 +9,7 @@ from gshf_release import checkpoints
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.records import Contrast, Message, Prompt, Sample, Score
 from gshf_release.rewards.contrasts import Answer, build
-from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward, open_scorer
 from gshf_release.rewards.settings import KEYS, Scorer, settings
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -117,13 +117,7 @@ def write_contrasts(context: StageContext) -> None:
 
 def load_scorer(context: StageContext, scorer: str) -> SequenceClassificationReward:
     """Return the scorer of a run, ready to score on the profile's device."""
-    profile = context.profile
-    return SequenceClassificationReward(
-        context.input(f"{scorer}/model", "model"),
-        precision=profile.inference_precision,
-        device=checkpoints.device_of(profile.device),
-        batch=profile.scoring_batch,
-    )
+    return open_scorer(context, context.input(f"{scorer}/model", "model"))
 
 
 def score(context: StageContext) -> None:

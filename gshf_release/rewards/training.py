@@ -18,7 +18,7 @@ from gshf_release.recipe import Contrasts
 from gshf_release.records import Contrast, ContrastScore, Message
 from gshf_release.rendering import conversation_ids
 from gshf_release.results import Cell, cell
-from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+from gshf_release.rewards.sequence_classification import open_scorer
 from gshf_release.rewards.settings import settings
 from gshf_release.run.context import StageContext
 
@@ -99,8 +99,10 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
     device = checkpoints.device_of(context.profile.device)
     source = _base(context, chosen)
     set_seed(context.seed)
-    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=chosen.layers)
+    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=chosen.layers, new_head=True)
     tokenizer = checkpoints.load_tokenizer(source)
+    if tokenizer.pad_token == tokenizer.eos_token and tokenizer.unk_token is not None:
+        tokenizer.pad_token = tokenizer.unk_token  # the last token that is not padding is scored: EOS must count
     encoded = [_encode(tokenizer, row) for row in rows]
     fitting = [entry for entry in encoded if max(map(len, entry[1:])) <= chosen.max_tokens]
     if not fitting:
@@ -121,7 +123,7 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         learning_rate=chosen.learning_rate,
         schedule="linear",
         warmup_share=0.1,
-        precision="bf16",
+        precision=chosen.precision,
         checkpoint_every=50,
     )
     trainer = RewardTrainer(
@@ -145,12 +147,7 @@ def _encode(tokenizer: Any, row: Contrast) -> tuple[str, list[int], list[int]]:
 
 
 def _score_held_out(context: StageContext, rows: Sequence[Contrast]) -> list[ContrastScore]:
-    model = SequenceClassificationReward(
-        context.output("model"),
-        precision=context.profile.inference_precision,
-        device=checkpoints.device_of(context.profile.device),
-        batch=context.profile.scoring_batch,
-    )
+    model = open_scorer(context, context.output("model"))
     sides = [
         model.score([[*row.messages, Message(role="assistant", content=text)] for row, text in side])
         for side in ([(row, row.better) for row in rows], [(row, row.worse) for row in rows])

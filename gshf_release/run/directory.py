@@ -77,8 +77,7 @@ class RunDirectory:
                 )
         else:
             write_json(path / DOCUMENT, {"format": FORMAT, "name": recipe.name})
-        run.record_recipe(recipe)
-        write_text(path / "profile.yaml", _yaml(profile.model_dump(mode="json")))
+            run.record(recipe, profile)
         return run
 
     @classmethod
@@ -124,6 +123,11 @@ class RunDirectory:
         manifest = self.manifest(Task(stage))
         return "" if manifest is None else str(manifest["outputs"][file]["sha256"])
 
+    def record(self, recipe: Recipe, profile: Profile) -> None:
+        """Store what the run is executed with, for workers, `eval` and `verify`."""
+        self.record_recipe(recipe)
+        write_text(self.path / "profile.yaml", _yaml(profile.model_dump(mode="json")))
+
     def record_plan(self, stages: list[Stage]) -> None:
         """Store the declared stages for workers, `status` and `verify`."""
         write_json(self.path / "plan.json", {"stages": [stage.as_json() for stage in stages]})
@@ -163,8 +167,11 @@ class RunDirectory:
     def log(self, event: str, **facts: Any) -> None:
         """Append one line to the journal."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
-        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        with (self.path / "journal.jsonl").open("ab+") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":  # a kill cut the last line
+                line = "\n" + line
+            stream.write(f"{line}\n".encode())
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal's entries; a line cut by a kill is skipped."""
@@ -176,7 +183,7 @@ class RunDirectory:
         return entries
 
     @contextlib.contextmanager
-    def lock(self, task: Task) -> Iterator[None]:
+    def lock(self, task: Task) -> Iterator[int]:
         """Hold the lock of one task; the system releases it if the process dies.
 
         Raises:
@@ -198,7 +205,7 @@ class RunDirectory:
             stream.truncate()
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
-            yield
+            yield stream.fileno()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ same stages wait, which matters when several workers run.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def execute(
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, observer or Quiet())
     by_name = walk.by_name
     _announce_redo(walk, allow_redo)
+    run.record(recipe, profile)
     run.record_plan(stages)
     with interrupt.stop_gently():
         pending = tasks(walk.goal)
@@ -139,8 +141,8 @@ def run_task(context: StageContext) -> None:
             finished = StageContext(run, context.recipe, context.profile, task, finished=True)
             write_cells(resolve(stage.numbers)(finished), run.results(stage))
         write_manifest(task, run, context.recipe, inputs)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_disk_full(error):
             raise _disk_full(run, task) from error
         raise
     finally:
@@ -169,12 +171,12 @@ def _bring_to_finish(
     by_name: Mapping[str, Stage],
     position: int,
     total: int,
-    work: Callable[[Execution, Task, Progress], None],
+    work: Callable[[Execution, Task, Progress, int], None],
 ) -> None:
     interrupt.check()
     if state(task, walk.run, walk.recipe, by_name) is State.FINISHED:
         return
-    with walk.run.lock(task):
+    with walk.run.lock(task) as held:
         condition = state(task, walk.run, walk.recipe, by_name)
         if condition is State.FINISHED:  # another process finished it while we asked for the lock
             return
@@ -182,19 +184,19 @@ def _bring_to_finish(
             walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
         progress = walk.observer.started(task, position, total)
         begun = time.perf_counter()
-        work(walk, task, progress)
+        work(walk, task, progress, held)
         walk.observer.finished(task, time.perf_counter() - begun)
 
 
-def _work_here(walk: Execution, task: Task, progress: Progress) -> None:
+def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
     run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress))
 
 
-def _work_in_worker(walk: Execution, task: Task, progress: Progress) -> None:
+def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
     """Run one task in a process of its own; its stderr is ours."""
     command = [sys.executable, "-m", "gshf_release.run.worker", str(walk.run.path), task.stage.name, str(task.shard)]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaint:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaint)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaint, pass_fds=(lock,))
         asked = False
         while process.poll() is None:
             if interrupt.requested() and not asked:
@@ -268,6 +270,12 @@ def _replace(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Return whether the disk filled up; safetensors says so only in its text."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full)
 
 
 def _disk_full(run: RunDirectory, task: Task) -> GshfError:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from gshf_release.checkpoints import device_of, load_tokenizer
+from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer
 from gshf_release.hashing import seed_from
 from gshf_release.records import Prompt, Sample
 from gshf_release.rendering import render, response_text
@@ -68,11 +68,13 @@ def sample(context: StageContext) -> None:
     tokenizer = load_tokenizer(checkpoint)
     rendered = {prompt.prompt_id: render(tokenizer, prompt.messages) for prompt in prompts}
     profile = context.profile
+    device = device_of(profile.device)
     engine = ENGINES[profile.engine](
         checkpoint,
-        precision=profile.inference_precision,
-        device=device_of(profile.device),
+        precision=inference_precision(profile.inference_precision, device),
+        device=device,
         batch=profile.sampling_batch,
+        workers=profile.concurrent_batches,
     )
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gshf_release.batches import by_length, in_batches
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
-from gshf_release.logprobs import by_length
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.sampling.protocol import Completion, Progress, Request
@@ -24,13 +24,18 @@ from gshf_release.sampling.protocol import Completion, Progress, Request
 class TransformersEngine:
     """Static batches of at most `batch` responses, longest prompts first."""
 
-    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int) -> None:
+    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
+        from transformers import GenerationConfig
+
         self.model = load_model(checkpoint, precision, device)
         tokenizer = load_tokenizer(checkpoint)
         self.stops = stop_ids(tokenizer, self.model.generation_config)
+        # generate() fills what a request leaves open from the checkpoint's own config, such as a repetition penalty.
+        self.model.generation_config = GenerationConfig()
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.device = device
         self.batch = batch
+        self.workers = workers
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -39,15 +44,18 @@ class TransformersEngine:
             EngineError: A prompt and its answer do not fit the model's context.
         """
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        results: dict[int, Completion] = {}
-        for chosen in by_length([len(request.prompt_ids) for request in requests], self.batch):
+        longest = max(len(request.prompt_ids) + request.decoding.max_new_tokens for request in requests)
+        if limit is not None and longest > limit:
+            raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {limit}.")
+
+        def compute(chosen: list[int]) -> list[Completion]:
             interrupt.check()
-            rows = [requests[index] for index in chosen]
-            longest = max(len(row.prompt_ids) + row.decoding.max_new_tokens for row in rows)
-            if limit is not None and longest > limit:
-                raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {limit}.")
-            for index, completion in zip(chosen, self._generate_batch(rows), strict=True):
-                results[index] = completion
+            return self._generate_batch([requests[index] for index in chosen])
+
+        results: dict[int, Completion] = {}
+        batches = by_length([len(request.prompt_ids) for request in requests], self.batch)
+        for chosen, completions in in_batches(compute, batches, self.workers):
+            results.update(zip(chosen, completions, strict=True))
             progress(len(results), len(requests), "responses")
         return [results[index] for index in range(len(requests))]
 
@@ -123,7 +131,7 @@ class SeededSampling:
         if not any(self.top_k) and bool((self.top_p == 1).all()):
             return probabilities
         ordered, indices = probabilities.sort(dim=-1, descending=True)
-        keep = (ordered.cumsum(dim=-1) - ordered) < self.top_p.unsqueeze(1)
+        keep = (ordered.cumsum(dim=-1, dtype=torch.float64) - ordered) < self.top_p.unsqueeze(1)
         ranks = torch.arange(ordered.shape[1], device=ordered.device)
         limits = torch.tensor([k or ordered.shape[1] for k in self.top_k], device=ordered.device)
         keep &= ranks < limits.unsqueeze(1)

@@ -1,0 +1,38 @@
+"""Length-sorted batches, computed side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield batches of at most `size` positions, longest first, so that a batch pads little and memory fails early."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def in_batches(
+    work: Callable[[list[int]], Result], batches: Iterable[list[int]], workers: int
+) -> Iterator[tuple[list[int], Result]]:
+    """Yield `(batch, work(batch))` in order, with up to `workers` batches computed side by side in threads.
+
+    torch releases the interpreter inside its kernels, so two single-threaded batches use two cores without the barriers that
+    make a two-threaded one wait whenever a core is taken away. Each batch is computed alone: the results do not change.
+    """
+    if workers == 1:
+        for batch in batches:
+            yield batch, work(batch)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending = [(batch, pool.submit(work, batch)) for batch in batches]
+        for batch, future in pending:
+            try:
+                yield batch, future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
