@@ -1,0 +1,63 @@
+# make quickstart   the whole story on this machine: train, evaluate, release
+# make test         install what is needed and run the whole test suite
+# make learn        evidence of learning over three seeds (an hour or more, in the foreground)
+# make check        lint, types, import rules
+#
+# Another machine may need torch's CPU index (a plain install takes gigabytes of CUDA):
+#   make quickstart PIP_ARGUMENTS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGUMENTS ?=
+RUN ?= runs/quickstart
+OUT ?= release-out
+SEEDS ?= 0,1,2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
+
+.PHONY: quickstart test learn check install install-dev
+
+quickstart: $(VENV)/installed
+	$(BIN)/gshf-release prefetch quickstart
+	$(BIN)/gshf-release train quickstart --run $(RUN)
+	$(BIN)/gshf-release eval $(RUN)
+	$(BIN)/gshf-release publish $(RUN) --out $(OUT)
+	$(BIN)/gshf-release publish $(RUN) --to your-name/quickstart --dry-run
+	$(BIN)/gshf-release report $(RUN)
+	@echo "Run:     $(RUN)"
+	@echo "Card:    $(OUT)/quickstart/iter-3/README.md"
+	@echo "Release: $(OUT)"
+	@echo "Next:    $(BIN)/gshf-release verify $(RUN)"
+	@echo "         $(BIN)/gshf-release publish $(RUN) --to OWNER/NAME"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=10
+
+learn: $(VENV)/installed
+	$(BIN)/gshf-release prefetch learn
+	$(BIN)/gshf-release train learn --seeds $(SEEDS)
+	for seed in $$(echo $(SEEDS) | tr , ' '); do $(BIN)/gshf-release eval runs/learn/seed-$$seed || exit 1; done
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/installed
+
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and pinned: asked for by another package it may come as a much larger build.
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[all,dev]'
+	@touch $@
