@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from gshf_release.errors import CheckpointError, NetworkError
 from gshf_release.hashing import sha256_file
+from gshf_release.profile import Profile
 
 PREFIX = "package:"
 NEW_HEADS = ("score.", "classifier.")
@@ -28,6 +29,16 @@ Precision = Literal["fp32", "bf16", "rounded", "auto"]
 def cache_folder() -> Path:
     """Return where fetched packages are kept: `GSHF_CACHE`, else `~/.cache/gshf-release`."""
     return Path(os.environ.get("GSHF_CACHE") or Path.home() / ".cache" / "gshf-release")
+
+
+def prepare(profile: Profile) -> None:
+    """Set torch's threads as the profile wants and silence the libraries; entry points call it before heavy work."""
+    import torch
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if profile.threads is not None:
+        torch.set_num_threads(profile.threads)
+    quiet_libraries()
 
 
 def quiet_libraries() -> None:

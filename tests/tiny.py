@@ -93,12 +93,12 @@ def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def save_reward_model(folder: Path, seed: int = 1) -> Path:
+def save_reward_model(folder: Path, seed: int = 1, **changes: Any) -> Path:
     """Save a random reward model of the same family: one logit."""
     import torch
     from transformers import MistralForSequenceClassification
 
-    config = model(seed).config
+    config = model(seed, **changes).config
     config.num_labels = 1
     torch.manual_seed(seed)
     MistralForSequenceClassification(config).save_pretrained(folder)

@@ -9,7 +9,6 @@ import click
 from gshf_release.cli.terminal import (
     Terminal,
     json_option,
-    prepare,
     print_json,
     print_table,
     profile_option,
@@ -37,6 +36,7 @@ def command(run: Path, profile: str, allow_redo: bool, as_json: bool) -> None:
     """
     from gshf_release import pipeline
     from gshf_release import profile as profiles
+    from gshf_release.checkpoints import prepare
     from gshf_release.report.tables import all_tables
     from gshf_release.report.verdict import verdict
     from gshf_release.results import read_cells

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import Terminal, json_option, prepare, print_json, profile_option, say, shown_path
+from gshf_release.cli.terminal import Terminal, json_option, print_json, profile_option, say, shown_path
 
 
 @click.command(name="publish")
@@ -34,6 +34,7 @@ def command(
     """
     from gshf_release import pipeline
     from gshf_release import profile as profiles
+    from gshf_release.checkpoints import prepare
     from gshf_release.release.stages import repository_name
     from gshf_release.run.directory import RunDirectory
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 import click
 
-from gshf_release.profile import Profile
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, read_cells, shown
 from gshf_release.run.directory import RunDirectory
@@ -40,18 +38,6 @@ def profile_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--profile`."""
     text = "Where it runs: a name in training/profiles or a YAML file."
     return click.option("--profile", default="laptop", show_default=True, help=text)(function)
-
-
-def prepare(profile: Profile) -> None:
-    """Set threads and silence libraries before heavy work."""
-    from gshf_release.checkpoints import quiet_libraries
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if profile.threads is not None:
-        import torch
-
-        torch.set_num_threads(profile.threads)
-    quiet_libraries()
 
 
 class Terminal:

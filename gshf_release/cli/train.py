@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import Terminal, default_run, prepare, profile_option, say, shown_path
+from gshf_release.cli.terminal import Terminal, default_run, profile_option, say, shown_path
 
 
 @click.command(name="train")
@@ -40,6 +40,7 @@ def command(
     """
     from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
+    from gshf_release.checkpoints import prepare
 
     chosen = recipes.load(recipe, overrides)
     where = profiles.load(profile)

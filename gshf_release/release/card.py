@@ -22,7 +22,7 @@ from gshf_release.report import tables
 from gshf_release.report.verdict import verdict
 from gshf_release.results import Cell, select
 
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Facts:
         facts = cls(
             license=content.get("license"),
             base_model=content.get("base_model"),
-            language=list(content.get("language") or ["en"]),
+            language=_listed(content.get("language") or "en"),
             title=content.get("title"),
             description=str(content.get("description") or ""),
             reported=content.get("reported"),
         )
-        if facts.license is not None and facts.license not in LICENCES:
+        if facts.license is not None and str(facts.license) not in LICENCES:
             raise ReleaseError(f"{reference}: {facts.license!r} is no licence identifier of the Hub.")
-        if facts.base_model is not None and not HUB_ID.match(facts.base_model):
+        if facts.base_model is not None and not HUB_ID.fullmatch(str(facts.base_model)):
             raise ReleaseError(f"{reference}: base_model {facts.base_model!r} is not of the form OWNER/NAME.")
         return facts
 
@@ -104,6 +104,7 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         "facts": card.facts,
         "recipe": card.recipe,
         "title": card.facts.title or card.repository.rpartition("/")[2],
+        "reward": _public_name(card.recipe.reward.model),
         "verdict": verdict(card.cells) if select(card.cells, table="test") else "",
         "evaluations": found,
         "validation": tables.validation_table(card.cells),
@@ -117,9 +118,20 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
 
 
 def escape_text(value: Any) -> str:
-    """Return a value as plain text inside a Markdown paragraph."""
-    text = re.sub(r"([\\`*_\[\]|#])", r"\\\1", str(value))
+    """Return a value as plain text inside one Markdown paragraph: it opens no block, link, tag or code."""
+    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1" if not text[:1].isdigit() else r"\1\\", text)
     return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _listed(value: Any) -> list[str]:
+    """Return a list of texts from a YAML list or from a single value."""
+    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+
+
+def _public_name(model: str | None) -> str | None:
+    """Return a Hub id as it is, and of a path of this machine only its last part."""
+    return model if model is None or HUB_ID.fullmatch(model) else Path(model).name
 
 
 def _metadata(card: Card, relation: str) -> str:
@@ -143,7 +155,7 @@ def _metadata(card: Card, relation: str) -> str:
 
 
 def _quantized_base(card: Card) -> str | None:
-    return card.repository if HUB_ID.match(card.repository) else None
+    return card.repository if HUB_ID.fullmatch(card.repository) else None
 
 
 def _model_index(card: Card) -> list[dict[str, Any]]:

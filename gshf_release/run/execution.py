@@ -273,9 +273,10 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    """Return whether the disk filled up; safetensors says so only in its text."""
+    """Return whether the disk filled up; safetensors and torch say so only in their texts."""
     full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full)
+    texts = [os.strerror(code) for code in full] + ["PytorchStreamWriter failed", "unexpected pos"]
+    return getattr(error, "errno", None) in full or any(text in str(error) for text in texts)
 
 
 def _disk_full(run: RunDirectory, task: Task) -> GshfError:

@@ -14,7 +14,7 @@ from gshf_release.run import interrupt
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import run_task
-from gshf_release.run.stage import Task
+from gshf_release.run.stage import Task, resolve
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
         if stage is None:
             raise RunError(f"{path} has no stage {name!r}.")
         task = Task(stage, int(rest[0]) if rest else 0)
+        resolve("gshf_release.checkpoints:prepare")(run.profile)
         with interrupt.stop_gently():
             run_task(StageContext(run, run.recipe, run.profile, task))
     except GshfError as error:
