@@ -1,0 +1,45 @@
+"""The table over seeds: each seed's line and the mean with the standard error across seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gshf_release.report.seeds import seed_folders, seed_table
+from gshf_release.results import Cell
+
+
+def gain(value: float, row: str = "iteration-1", judge: str = "reward", decoding: str = "greedy") -> Cell:
+    return Cell(
+        table="test",
+        row=row,
+        metric="gain over base",
+        value=value,
+        standard_error=0.5,
+        n=64,
+        judge=judge,
+        decoding=decoding,
+        baseline="base",
+    )
+
+
+def test_the_mean_over_seeds_has_the_standard_error_across_seeds() -> None:
+    table = seed_table({0: [gain(1.0)], 1: [gain(2.0)], 2: [gain(3.0)]})
+    assert [row[:3] for row in table.rows] == [
+        ["iteration-1", "0", "1.00 ± 0.50"],
+        ["iteration-1", "1", "2.00 ± 0.50"],
+        ["iteration-1", "2", "3.00 ± 0.50"],
+        ["iteration-1", "mean", "2.00 ± 0.58"],
+    ]
+
+
+def test_the_control_row_is_kept() -> None:
+    table = seed_table({0: [gain(1.0), gain(0.5, row="base at T=0.3", decoding="T=0.7")]})
+    assert [row[0] for row in table.rows] == ["iteration-1", "iteration-1", "base at T=0.3", "base at T=0.3"]
+
+
+def test_seed_folders_are_in_order_of_the_number(tmp_path: Path) -> None:
+    for name in ("seed-10", "seed-2", "seed-x", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "seed-3").mkdir()
+    assert list(seed_folders(tmp_path)) == [2, 10]
