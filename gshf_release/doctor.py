@@ -6,12 +6,14 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gshf_release import checkpoints
 from gshf_release.errors import GshfError
-from gshf_release.pipeline import build, models
+from gshf_release.pipeline import Model, build, models
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.run.manifest import versions
@@ -55,18 +57,17 @@ def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     found = [Finding("recipe", f"{recipe.name}, sha256 {recipe.sha256[:12]}")]
     found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
-    for model in models(recipe):
-        located = _attempt(
-            model.model, lambda model=model: f"here, {_size(checkpoints.locate(model.model, revision=model.revision))}"
-        )
-        found.append(located)
+    found += [_attempt(model.model, partial(_located, model)) for model in models(recipe)]
     return found
 
 
-def _attempt(what: str, look: object) -> Finding:
-    assert callable(look)
+def _located(model: Model) -> str:
+    return f"here, {_size(checkpoints.locate(model.model, revision=model.revision, sha256=model.sha256))}"
+
+
+def _attempt(what: str, look: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, str(look()))
+        return Finding(what, look())
     except GshfError as error:
         return Finding(what, str(error), ok=False)
 

@@ -12,6 +12,7 @@ from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
+from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
@@ -88,9 +89,11 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
 
     Raises:
         RunError: Training or evaluation has not finished.
-        ReleaseError: A card cannot be written, for example without a licence.
+        ReleaseError: `repository` is no OWNER/NAME, or a card cannot be written, for example without a licence.
     """
     recipe = run.recipe
+    if repository is not None:
+        rules.check_repository(repository)
     graph = build(recipe)
     require_finished(run, recipe, graph.train, graph.stages, f"gshf-release train {recipe.name}")
     require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")

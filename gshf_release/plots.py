@@ -10,6 +10,7 @@ from gshf_release.report.tables import iterations_of
 from gshf_release.results import Cell, find, select
 
 COLOURS = {"reward": "#1f6f8b", "second-scorer": "#c8553d"}
+STYLES = {"greedy": "-", "T=0.7": "--"}
 NAMES = {"reward": "training reward", "second-scorer": "second scorer (never trained on)"}
 
 
@@ -27,24 +28,40 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
     from matplotlib import pyplot as plt
 
     rows = iterations_of(select(cells, table=table))
-    plt.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for judge, colour in COLOURS.items():
-        for decoding, style in (("greedy", "-"), ("T=0.7", "--")):
-            _draw_gain(left, cells, table, rows, judge, decoding, colour, style)
-    left.axhline(0, color="#999999", linewidth=0.8)
-    left.set_title("Gain over the base at equal decoding (± standard error)")
-    left.set_ylabel("score difference")
-    _ticks(left, rows)
-    left.legend(frameon=False, fontsize=7)
-    _draw_cost(right, cells, rows)
-    figure.savefig(path, dpi=144, metadata={"Software": None})
-    plt.close(figure)
+    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+        _draw_gains(left, cells, table, rows)
+        _draw_cost(right, cells, rows)
+        figure.savefig(path, dpi=144, metadata={"Software": None})
+        plt.close(figure)
     return _alternative_text(cells, table, rows)
 
 
+def _draw_gains(axis: Any, cells: Sequence[Cell], table: str, rows: list[str]) -> None:
+    lines = [(judge, decoding) for judge in COLOURS for decoding in STYLES]
+    for number, (judge, decoding) in enumerate(lines):
+        beside = 0.03 * (number - (len(lines) - 1) / 2)  # error bars stand beside each other
+        _draw_gain(axis, cells, table, rows, judge, decoding, beside)
+    axis.axhline(0, color="#999999", linewidth=0.8)
+    axis.set_title("Gain over the base at equal decoding (± standard error)")
+    axis.set_ylabel("score difference")
+    axis.spines["right"].set_visible(False)
+    _ticks(axis, rows)
+    bars, labels = axis.get_legend_handles_labels()
+    axis.legend(
+        [bar.lines[0] for bar in bars],
+        labels,
+        frameon=False,
+        fontsize=7,
+        handlelength=3.5,
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.1),
+    )
+
+
 def _draw_gain(
-    axis: Any, cells: Sequence[Cell], table: str, rows: list[str], judge: str, decoding: str, colour: str, style: str
+    axis: Any, cells: Sequence[Cell], table: str, rows: list[str], judge: str, decoding: str, beside: float
 ) -> None:
     values, errors = [0.0], [0.0]
     for row in rows[1:]:
@@ -53,7 +70,16 @@ def _draw_gain(
         errors.append((entry.standard_error if entry else None) or 0.0)
     label = f"{NAMES[judge]}, {decoding}"
     axis.errorbar(
-        range(len(rows)), values, errors, color=colour, linestyle=style, marker="o", ms=3, capsize=2, label=label
+        [position + beside for position in range(len(rows))],
+        values,
+        errors,
+        color=COLOURS[judge],
+        linestyle=STYLES[decoding],
+        marker="o",
+        ms=3,
+        capsize=2,
+        elinewidth=1,
+        label=label,
     )
 
 
@@ -72,6 +98,7 @@ def _draw_cost(axis: Any, cells: Sequence[Cell], rows: list[str]) -> None:
     lengths.plot(range(len(rows)), values("length", "T=0.7"), color="#7a9e3f", marker="^", ms=3, linestyle=":")
     lengths.set_ylabel("mean length, tokens (T=0.7)")
     lengths.set_ylim(bottom=0)
+    lengths.yaxis.label.set_color("#5f7d2e")
 
 
 def _ticks(axis: Any, rows: list[str]) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.run.directory import RunDirectory
 from tests import tiny
+from tests.servers.hub import HubServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -67,3 +72,101 @@ def tokenizer(tiny_folder: Path) -> Any:
 def test_data() -> Path:
     """Return the folder of published texts that tests read: `GSHF_TEST_DATA`, else `../shared/data`."""
     return Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """Return the trained and evaluated tiny run. Tests read it; those that change it copy it."""
+    from tests.end_to_end.train_tiny import evaluate, train
+
+    run = train(tiny_folder, tmp_path_factory.mktemp("pipeline") / "run")
+    evaluate(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def facts_file(tiny_folder: Path) -> Path:
+    """Return the facts that the tiny run's cards show."""
+    path = tiny_folder / "facts.yaml"
+    path.write_text("license: apache-2.0\nbase_model: someone/tiny\nreported: fsfairx-zephyr-7b\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def released(finished: RunDirectory, facts_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """Return the tiny run with its release for `tester/tiny`. Tests read it; those that change it copy it."""
+    from gshf_release import pipeline
+    from gshf_release.run.execution import Quiet
+    from tests.end_to_end.train_tiny import EXACT
+
+    path = tmp_path_factory.mktemp("released") / "run"
+    shutil.copytree(finished.path, path)
+    run = RunDirectory.open(path)
+    recipe = run.recipe
+    release = recipe.release.model_copy(update={"facts": str(facts_file)})
+    run.record_recipe(recipe.model_copy(update={"release": release}))
+    pipeline.release(run, EXACT, repository="tester/tiny", observer=Quiet())
+    return run
+
+
+@pytest.fixture
+def copy(released: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """Return a copy of the released run, to change."""
+    shutil.copytree(released.path, tmp_path / "run")
+    return RunDirectory.open(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    """One fake Hub for all tests."""
+    with HubServer(tmp_path_factory.mktemp("hub")) as started:
+        yield started
+
+
+@pytest.fixture
+def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The fake Hub as new; the client in this process talks to it, with the token that may write."""
+    import huggingface_hub.constants as client
+
+    monkeypatch.setattr(client, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(client, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(client, "ENDPOINT", hub_server.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub_server.write_token)
+    hub_server.reset()
+    return hub_server
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of an error."""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        assert lines[0].startswith("Error: ")
+        return lines[0]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `gshf-release` in this process."""
+    from gshf_release.cli import main
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["gshf-release", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        shown = capsys.readouterr()
+        return Outcome(code, shown.out, shown.err)
+
+    return call

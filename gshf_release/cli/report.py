@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gshf_release.cli.terminal import json_option, print_json, print_table
-from gshf_release.report.tables import Table
+
+if TYPE_CHECKING:
+    from gshf_release.report.tables import Table
 
 
 @click.command(name="report")

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.report.tables import Table
-from gshf_release.results import Cell, find, read_cells, shown
-from gshf_release.run.directory import RunDirectory
-from gshf_release.run.stage import Task
+if TYPE_CHECKING:
+    from gshf_release.report.tables import Table
+    from gshf_release.results import Cell
+    from gshf_release.run.directory import RunDirectory
+    from gshf_release.run.stage import Task
 
 SUMMARY_SECONDS = 30.0
 
@@ -83,6 +84,8 @@ class Terminal:
         click.secho(text, fg="yellow", err=True)
 
     def _scorer(self, task: Task) -> None:
+        from gshf_release.results import read_cells, shown
+
         cells = read_cells(self.run.results(task.stage))
         parts = [f"{cell.metric.removeprefix('held-out accuracy: ')} {shown(cell, 0)}%" for cell in cells]
         note = next((f" ({cell.note})" for cell in cells if cell.note), "")
@@ -90,6 +93,8 @@ class Terminal:
 
     def _summary(self, task: Task) -> None:
         """Print one line on an iteration."""
+        from gshf_release.results import read_cells
+
         row = str(task.stage.parameters["row"])
         cells = read_cells(self.run.results(task.stage))
         for name in (f"{row}.pairs", f"{row}.policy"):
@@ -100,6 +105,7 @@ class Terminal:
 
 def summary(cells: Sequence[Cell], row: str) -> str:
     """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
+    from gshf_release.results import find, shown
 
     def one(metric: str, digits: int = 2, **more: str) -> str:
         return shown(find(cells, row=row, metric=metric, **more), digits)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gshf_release.cli.terminal import Terminal, default_run, profile_option, say, shown_path
+
+if TYPE_CHECKING:
+    from gshf_release.profile import Profile
+    from gshf_release.recipe import Recipe
 
 
 @click.command(name="train")
@@ -57,14 +62,10 @@ def command(
         _train(chosen.model_copy(update={"seed": seed}), where, path / f"seed-{seed}", allow_redo)
 
 
-def _train(recipe: object, profile: object, path: Path, allow_redo: bool) -> None:
+def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool) -> None:
     from gshf_release import pipeline
-    from gshf_release.profile import Profile
-    from gshf_release.recipe import Recipe
     from gshf_release.run.directory import RunDirectory
 
-    assert isinstance(recipe, Recipe)
-    assert isinstance(profile, Profile)
     pipeline.build(recipe)
     run = RunDirectory.create(path, recipe, profile)
     pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
@@ -80,14 +81,12 @@ def _seeds(text: str) -> list[int]:
         ) from None
 
 
-def _show_plan(recipe: object, path: Path) -> None:
+def _show_plan(recipe: Recipe, path: Path) -> None:
     from gshf_release import pipeline
-    from gshf_release.recipe import Recipe
     from gshf_release.run.directory import DOCUMENT, RunDirectory
     from gshf_release.run.manifest import State, state
     from gshf_release.run.stage import check_graph, tasks
 
-    assert isinstance(recipe, Recipe)
     graph = pipeline.build(recipe)
     by_name = check_graph(graph.stages)
     run = RunDirectory(path)

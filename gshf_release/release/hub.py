@@ -7,7 +7,6 @@ any failure finishes the work.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from gshf_release.release.folders import release_folders
 Status = Literal["new", "changed", "unchanged", "remote unknown"]
 Answer = TypeVar("Answer")
 ATTEMPTS = 5
-_OWNED = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 KEPT = ".gitattributes"
 
 
@@ -64,8 +62,7 @@ def parts(release: Path, repository: str) -> list[Part]:
         ReleaseError: There is nothing to publish, or a folder breaks the rules.
     """
     name = repository.rpartition("/")[2]
-    if not _OWNED.match(repository):
-        raise ReleaseError(f"{repository!r} is not of the form OWNER/NAME.")
+    rules.check_repository(repository)
     found = []
     for suffix in ("", "-GGUF"):
         folders = sorted(release_folders(release, f"{name}{suffix}"), key=_iteration)

@@ -33,12 +33,15 @@ def verify(folder: Path) -> int:
     """Compare a folder with its manifest; return the number of files checked.
 
     Raises:
-        VerificationError: A file is missing, added or changed, or there is no manifest.
+        VerificationError: A file is missing, added or changed, or there is no readable manifest.
     """
     path = folder / NAME
     if not path.is_file():
         raise VerificationError(f"{folder} has no {NAME}.")
-    recorded = json.loads(path.read_text(encoding="utf-8"))["files"]
+    try:
+        recorded = dict(json.loads(path.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise VerificationError(f"{path} is damaged.") from error
     found = files(folder)
     wrong = [name for name in sorted(set(recorded) | set(found)) if recorded.get(name) != found.get(name)]
     if wrong:

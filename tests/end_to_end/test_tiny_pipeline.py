@@ -30,14 +30,6 @@ ROWS = ("base", "iteration-1", "iteration-2")
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """Return the trained and evaluated tiny run."""
-    run = train(tiny_folder, tmp_path_factory.mktemp("pipeline") / "run")
-    evaluate(run)
-    return run
-
-
-@pytest.fixture(scope="session")
 def cells(finished: RunDirectory) -> list[Cell]:
     return read_cells(finished.path / "results.json")
 
@@ -187,7 +179,7 @@ def test_no_prompt_is_both_trained_on_and_evaluated(finished: RunDirectory) -> N
 def test_validation_traces_cover_every_explored_answer(finished: RunDirectory) -> None:
     traces = Trace.read(finished.path / "iteration-2" / "validation" / "measure" / "traces.parquet")
     assert len(traces) == 4
-    assert all(0 <= trace.kl_rounding < 1e-6 for trace in traces), "inference was FP32, so nothing was rounded"
+    assert all(0 <= trace.kl_rounding < 0.01 * trace.tokens for trace in traces), "BF16 rounds little"
 
 
 def test_the_run_holds_no_path_of_this_machine_but_those_the_user_wrote(finished: RunDirectory) -> None:

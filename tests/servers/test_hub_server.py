@@ -188,9 +188,7 @@ def test_the_client_does_not_repeat_a_commit(hub: HubServer, api: HfApi, tmp_pat
 
 
 @pytest.mark.parametrize("status", [None, 500])
-def test_a_commit_stays_when_its_answer_is_lost(
-    hub: HubServer, api: HfApi, tmp_path: Path, status: int | None
-) -> None:
+def test_a_commit_stays_when_its_answer_is_lost(hub: HubServer, api: HfApi, tmp_path: Path, status: int | None) -> None:
     before = head(api)
     hub.faults.lose_answer("commit", status=status)
     folder = write_release(tmp_path / "release", 0)

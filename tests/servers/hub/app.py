@@ -28,9 +28,7 @@ def create_app(hub: Hub) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, answer_invalid_body)
     app.add_exception_handler(ClientDisconnect, answer_nobody)
     app.add_exception_handler(Exception, answer_crash)
-    hub.faults.routes = frozenset(
-        str(getattr(route, "name", "")) for router in ROUTERS for route in router.routes
-    )
+    hub.faults.routes = frozenset(str(getattr(route, "name", "")) for router in ROUTERS for route in router.routes)
     return Wire(app, hub)
 
 

@@ -59,9 +59,7 @@ def _value_errors(metadata: dict[str, Any]) -> list[str]:
             errors.append(f'"license" must be one of the known licenses, got {license_id!r}')
     relation = metadata.get("base_model_relation")
     if relation is not None and relation not in BASE_MODEL_RELATIONS:
-        errors.append(
-            f'"base_model_relation" must be one of {sorted(BASE_MODEL_RELATIONS)}, got {relation!r}'
-        )
+        errors.append(f'"base_model_relation" must be one of {sorted(BASE_MODEL_RELATIONS)}, got {relation!r}')
     return errors
 
 

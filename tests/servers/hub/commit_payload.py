@@ -134,9 +134,7 @@ def _small_file(value: FileContent, repository: Repository, store: HubStore) -> 
 
 def _large_file(value: LfsReference, repository: Repository, store: HubStore) -> StoredFile:
     if value.oid not in repository.lfs_objects:
-        raise HubError(
-            400, f"LFS pointer {value.path} points to an object that was not uploaded: {value.oid}"
-        )
+        raise HubError(400, f"LFS pointer {value.path} points to an object that was not uploaded: {value.oid}")
     size = store.objects.path(value.oid).stat().st_size
     if value.size not in (None, size):
         raise HubError(400, f"LFS pointer {value.path} says {value.size} bytes, the object has {size}")

@@ -35,9 +35,7 @@ async def readable_dataset(hub: CurrentHub, role: Role, namespace: str, name: st
     return await readable_repository(hub, role, namespace, name, "datasets")
 
 
-async def writable_dataset(
-    repository: Annotated[Repository, Depends(readable_dataset)], role: Role
-) -> Repository:
+async def writable_dataset(repository: Annotated[Repository, Depends(readable_dataset)], role: Role) -> Repository:
     """The same, for those who may write."""
     return await writable_repository(repository, role)
 
@@ -75,9 +73,7 @@ async def lfs_batch_dataset(hub: CurrentHub, repository: WritableDataset, batch:
 
 
 @router.put("/cdn/upload/{kind}/{namespace}/{name}/{oid}", name="lfs_put")
-async def lfs_put(
-    hub: CurrentHub, request: Request, kind: str, namespace: str, name: str, oid: str
-) -> Response:
+async def lfs_put(hub: CurrentHub, request: Request, kind: str, namespace: str, name: str, oid: str) -> Response:
     """Receives a large file; the signature in the link stands for the rights."""
     hub.check_signature("PUT", request.scope["path"], request)
     repository = await readable_repository(hub, "write", namespace, name, kind)

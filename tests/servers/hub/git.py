@@ -64,6 +64,4 @@ def _depth(folder: str) -> int:
 def _tree_oid(entries: list[tuple[str, str, str]]) -> str:
     """Git sorts a folder as if its name ended in a slash."""
     ordered = sorted(entries, key=lambda entry: (entry[0] + "/" * (entry[1] == FOLDER_MODE)).encode())
-    return object_id(
-        "tree", b"".join(f"{mode} {name}\0".encode() + bytes.fromhex(oid) for name, mode, oid in ordered)
-    )
+    return object_id("tree", b"".join(f"{mode} {name}\0".encode() + bytes.fromhex(oid) for name, mode, oid in ordered))

@@ -69,9 +69,7 @@ async def info(hub: CurrentHub, repository: Readable, blobs: bool = False) -> di
 
 
 @router.get(REPOSITORY + "/revision/{revision}", name="revision")
-async def info_at(
-    hub: CurrentHub, repository: Readable, commit: AtCommit, blobs: bool = False
-) -> dict[str, Any]:
+async def info_at(hub: CurrentHub, repository: Readable, commit: AtCommit, blobs: bool = False) -> dict[str, Any]:
     """The repository at a branch, tag or commit."""
     return repository_view(repository, commit, hub.store, blobs=blobs)
 

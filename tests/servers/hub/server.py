@@ -53,9 +53,7 @@ class HubServer:
             tokens={WRITE_TOKEN: "write", READ_TOKEN: "read"},
             page_size=page_size,
         )
-        config = uvicorn.Config(
-            create_app(self._hub), log_config=None, access_log=False, lifespan="off", ws="none"
-        )
+        config = uvicorn.Config(create_app(self._hub), log_config=None, access_log=False, lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=(self._sockets,), daemon=True)
 
@@ -94,9 +92,7 @@ class HubServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
-                raise RuntimeError(
-                    f"the fake Hub did not start within {START_SECONDS:.0f} s at {self.endpoint}"
-                )
+                raise RuntimeError(f"the fake Hub did not start within {START_SECONDS:.0f} s at {self.endpoint}")
             time.sleep(0.01)
         return self
 

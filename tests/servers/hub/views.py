@@ -93,10 +93,7 @@ def timestamp(date: datetime) -> str:
 
 
 def _references(prefix: str, references: dict[str, str]) -> list[Json]:
-    return [
-        {"name": name, "ref": f"{prefix}{name}", "targetCommit": oid}
-        for name, oid in sorted(references.items())
-    ]
+    return [{"name": name, "ref": f"{prefix}{name}", "targetCommit": oid} for name, oid in sorted(references.items())]
 
 
 def _sibling(path: str, file: StoredFile, *, blobs: bool) -> Json:

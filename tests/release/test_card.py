@@ -1,0 +1,227 @@
+"""Cards: metadata the Hub accepts, measured and reported apart, and facts that stay text whatever they hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from gshf_release.errors import ReleaseError
+from gshf_release.recipe import Recipe
+from gshf_release.release.card import Card, Facts, escape_text, render
+from gshf_release.results import Cell, find, read_cells, shown
+from gshf_release.run.directory import RunDirectory
+
+POISON = (
+    "x | y ` ``` ~~~ <script>alert(1)</script> {{ 7 * 7 }} {% for a in b %} [link](javascript:alert(1)) ![i](u) \\ **b**\n"
+    "---\nlicense: mit\n---\n# Results: 100 %\n\n    code\n\n~~~\n| a | b |\n| --- | --- |\n<!-- "
+)
+
+
+@pytest.fixture
+def cells(released: RunDirectory) -> list[Cell]:
+    return read_cells(released.path / "results.json")
+
+
+def text(released: RunDirectory, part: str = "tiny/iter-2") -> str:
+    return (released.path / "release" / part / "README.md").read_text(encoding="utf-8")
+
+
+def section(card: str, title: str) -> str:
+    """Return what stands under a second-level heading."""
+    return card.partition(f"\n## {title}")[2].partition("\n## ")[0]
+
+
+def facts(**changes: Any) -> Facts:
+    content = {
+        "license": "apache-2.0",
+        "base_model": "someone/tiny",
+        "language": ["en"],
+        "title": None,
+        "description": "",
+        "reported": None,
+    }
+    return Facts(**(content | changes))
+
+
+def card(recipe: Recipe, cells: list[Cell], **changes: Any) -> str:
+    return render(Card(recipe, "tester/tiny", 2, cells, facts(**changes)))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_hubs_own_reader_accepts_the_metadata(released: RunDirectory, number: int) -> None:
+    data = ModelCard(text(released, f"tiny/iter-{number}"), ignore_metadata_errors=False).data
+    assert (data.license, data.base_model, data.library_name) == ("apache-2.0", ["someone/tiny"], "transformers")
+    assert data.to_dict()["base_model_relation"] == "finetune"
+    assert data.pipeline_tag == "text-generation"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_model_index_holds_the_numbers_of_this_iteration(
+    released: RunDirectory, cells: list[Cell], number: int
+) -> None:
+    results = ModelCard(text(released, f"tiny/iter-{number}"), ignore_metadata_errors=False).data.eval_results
+    assert results
+    assert {result.metric_args["iteration"] for result in results} == {number}
+    assert {result.dataset_type for result in results} == {"gshf-release/eval", "gshf-release/test"}
+    assert all("stand-in" in result.dataset_name for result in results)
+    for result in results:
+        expected = find(
+            cells,
+            table=result.dataset_type.partition("/")[2],
+            row=f"iteration-{number}",
+            metric=result.metric_type.replace("_", " "),
+            judge=result.metric_args["judge"],
+            decoding=result.metric_args["decoding"],
+        )
+        assert expected is not None
+        assert result.metric_value == pytest.approx(expected.value, abs=1e-4)
+
+
+def test_published_numbers_never_enter_the_model_index(released: RunDirectory) -> None:
+    assert "35.95" not in yaml.safe_dump(ModelCard(text(released)).data.to_dict())
+
+
+def test_the_table_has_a_row_for_every_iteration(released: RunDirectory, cells: list[Cell]) -> None:
+    measured = section(text(released), "Results: measured here")
+    for row in ("base", "iteration-1", "iteration-2"):
+        assert f"\n| {row} | " in measured
+    gain = find(
+        cells, table="test", row="iteration-1", metric="gain over base", judge="second-scorer", decoding="greedy"
+    )
+    assert f"| {shown(gain)} |" in measured
+
+
+def test_measured_and_reported_stand_apart(released: RunDirectory) -> None:
+    measured = section(text(released), "Results: measured here")
+    reported = section(text(released), "Results: reported elsewhere")
+    assert "35.95" in reported
+    assert "not measured here" in reported
+    assert "huggingface.co/sfairXC" in reported
+    assert "35.95" not in measured
+    assert "second scorer" not in reported
+
+
+def test_the_stand_in_is_labelled_as_one(released: RunDirectory) -> None:
+    assert "stands in for a judge" in section(text(released), "Results: measured here")
+    assert "by a stand-in annotator, not by people" in section(text(released), "Limits")
+
+
+def test_the_figure_is_in_the_release_and_has_a_text(released: RunDirectory) -> None:
+    assert "![Gain of iteration-2 over the base at greedy decoding: training reward" in text(released)
+    path = released.path / "release" / "tiny" / "iter-2" / "assets" / "learning.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_deviation_from_the_cited_algorithm_is_stated(released: RunDirectory) -> None:
+    assert "this run uses init previous and history current" in text(released)
+
+
+def test_a_local_reward_model_is_named_without_its_path(released: RunDirectory, tiny_folder: Path) -> None:
+    assert str(tiny_folder) not in text(released)
+    assert "| reward | reward |" in text(released)
+
+
+def test_the_gguf_card_names_its_source_and_files(released: RunDirectory) -> None:
+    content = text(released, "tiny-GGUF/main")
+    data = ModelCard(content, ignore_metadata_errors=False).data
+    assert data.to_dict()["base_model_relation"] == "quantized"
+    assert data.base_model == ["tester/tiny"]
+    assert data.eval_results is None
+    assert "tiny-Q8\\_0.gguf" in content
+
+
+def test_a_card_without_results_can_be_rendered(tiny_recipe: Recipe) -> None:
+    content = card(tiny_recipe, [], license=None, base_model=None)
+    assert "model-index" not in content
+    assert "license" not in content.partition("# tiny")[0]
+
+
+# -- poisoned facts ------------------------------------------------------------------------------------------
+
+
+def structure(content: str) -> tuple[Counter[str], list[str]]:
+    """Return the kinds of blocks and inline marks of a card's body, and its headings' levels."""
+    body = content.split("\n---\n\n", 1)[1]
+    kinds: Counter[str] = Counter()
+    levels = []
+    for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(body):
+        kinds[token.type] += 1
+        kinds.update(
+            child.type for child in token.children or [] if child.type not in ("text", "text_special", "softbreak")
+        )
+        levels += [token.tag] if token.type == "heading_open" else []
+    return kinds, levels
+
+
+@pytest.mark.parametrize("key", ["title", "description"])
+@pytest.mark.parametrize("value", [POISON, "~~~", "```", "<!--", "1. one", "- one", "---", "# one", "> one", "\tcode"])
+def test_facts_are_text_whatever_they_hold(tiny_recipe: Recipe, cells: list[Cell], key: str, value: str) -> None:
+    clean = card(tiny_recipe, cells, **{"title": "A", "description": "B"})
+    poisoned = card(tiny_recipe, cells, **({"title": "A", "description": "B"} | {key: value}))
+    assert structure(poisoned) == structure(clean)
+    assert ModelCard(poisoned, ignore_metadata_errors=False).data.to_dict() == ModelCard(clean).data.to_dict()
+
+
+def test_facts_are_never_templates(tiny_recipe: Recipe) -> None:
+    content = card(tiny_recipe, [], title="{{ 7 * 7 }} {{ recipe.name }} {% raw %}")
+    assert "{{ 7 \\* 7 }} {{ recipe.name }} {% raw %}" in content
+
+
+def test_a_poisoned_language_stays_inside_its_value(tiny_recipe: Recipe) -> None:
+    content = card(tiny_recipe, [], language=["en\n---\nlicense: mit", "[x]: {y}"])
+    metadata = yaml.safe_load(content.split("\n---\n\n# ", 1)[0].removeprefix("---\n"))
+    assert metadata["language"] == ["en\n---\nlicense: mit", "[x]: {y}"]
+    assert metadata["license"] == "apache-2.0"
+
+
+def test_cells_cannot_break_out_of_their_table(tiny_recipe: Recipe, cells: list[Cell]) -> None:
+    poisoned = [
+        cell.model_copy(update={"row": cell.row.replace("iteration-1", "iteration-1 | <b>\n\n# x `")}) for cell in cells
+    ]
+    assert structure(card(tiny_recipe, poisoned)) == structure(card(tiny_recipe, cells))
+
+
+def test_escaped_text_reads_as_it_was() -> None:
+    for value in ("plain", "a_b*c [d] <e> | `f`", "1. one", "- one", "~x~", "-0.5 is below 2. Yes"):
+        (paragraph,) = [token for token in MarkdownIt().parse(escape_text(value)) if token.type == "inline"]
+        assert "".join(child.content for child in paragraph.children or []) == value
+
+
+# -- facts files ---------------------------------------------------------------------------------------------
+
+
+def load(tmp_path: Path, content: str) -> Facts:
+    path = tmp_path / "facts.yaml"
+    path.write_text(content, encoding="utf-8")
+    return Facts.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("licence: mit", "unknown key 'licence'"),
+        ("license: none-such", "'none-such' is no licence identifier"),
+        ("license: [mit]", "is no licence identifier"),
+        ("license: 'mit\n\n  base_model: x/y'", "is no licence identifier"),
+        ("base_model: tiny", "'tiny' is not of the form OWNER/NAME"),
+        ("base_model: 3", "3 is not of the form OWNER/NAME"),
+        ("base_model: a/b](javascript:x)", "is not of the form OWNER/NAME"),
+        ('base_model: "a/b\\n"', "is not of the form OWNER/NAME"),
+    ],
+)
+def test_a_fact_that_cannot_be_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ReleaseError, match=r"facts\.yaml: ") as caught:
+        load(tmp_path, content)
+    assert message in str(caught.value)
+
+
+def test_one_language_may_stand_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, "language: de").language == ["de"]
+    assert load(tmp_path, "language: [de, en]").language == ["de", "en"]
+    assert load(tmp_path, "title: x").language == ["en"]
