@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gshf_release import assets, base, loop
+from gshf_release.checkpoints import locate
 from gshf_release.errors import RunError
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json
@@ -17,7 +18,7 @@ from gshf_release.release import stages as release_stages
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
-from gshf_release.run.stage import Stage, check_graph, tasks
+from gshf_release.run.stage import Stage, Task, check_graph, tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def build(recipe: Recipe) -> Graph:
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
     """Bring the training stages to their finished state."""
     graph = build(recipe)
+    require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
 
 
@@ -107,8 +109,9 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that a recipe names and that must be here before it runs."""
+    """A model that a recipe names, and the stage that reads it."""
 
+    stage: str
     model: str
     revision: str | None = None
     sha256: str | None = None
@@ -116,13 +119,24 @@ class Model:
 
 def models(recipe: Recipe) -> list[Model]:
     """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
-    found = [Model(recipe.base.model, recipe.base.revision, recipe.base.sha256)]
-    for scorer in (recipe.reward, recipe.evaluation.second_scorer):
+    found = [Model("base", recipe.base.model, recipe.base.revision, recipe.base.sha256)]
+    for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
         if scorer.model is not None:
-            found.append(Model(scorer.model, scorer.revision))
+            found.append(Model(f"{name}/model", scorer.model, scorer.revision))
         elif scorer.contrasts.base != "base":
-            found.append(Model(scorer.contrasts.base, None, scorer.contrasts.sha256))
+            found.append(Model(f"{name}/model", scorer.contrasts.base, None, scorer.contrasts.sha256))
     return found
+
+
+def require_models(run: RunDirectory, recipe: Recipe) -> None:
+    """Refuse to begin while a model that an unfinished stage reads is not here, rather than stop there in the middle.
+
+    Raises:
+        CheckpointError: Names the model and the command that fetches it.
+    """
+    for needed in models(recipe):
+        if run.manifest(Task(Stage(needed.stage, work=""))) is None:
+            locate(needed.model, revision=needed.revision, sha256=needed.sha256)
 
 
 def _card_sha256(recipe: Recipe) -> str:

@@ -62,6 +62,8 @@ def test_recipe_to_verified_release(recipe_file: Path) -> None:
     trained = command(folder, "train", "recipe.yaml", "--run", "run")
     assert trained.returncode == 0, trained.stderr
     assert "iteration-1: reward" in trained.stderr
+    digits = checkpoints.load_tokenizer(folder / "run/base/model").tokenize("1234")
+    assert digits == ["1", "2", "3", "4"], "the digit splitting of the original tokenizer is kept"
     evaluated = command(folder, "eval", "run", "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     cells = json.loads(evaluated.stdout)["cells"]
