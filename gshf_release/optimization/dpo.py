@@ -12,11 +12,14 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Recipe, Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
+
+# Every key of `training` but checkpoint_every, which changes nothing in the result.
+KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
 
 
 def declare(iteration: int, *, init: str, history: Sequence[int]) -> Stage:
@@ -30,7 +33,7 @@ def declare(iteration: int, *, init: str, history: Sequence[int]) -> Stage:
         work="gshf_release.optimization.dpo:optimise",
         inputs=tuple(inputs),
         outputs=("model", "training.json"),
-        keys=("seed", "training"),
+        keys=("seed", *KEYS),
         parameters={"iteration": iteration, "init": init, "history": list(history)},
         numbers="gshf_release.optimization.dpo:numbers",
     )

@@ -173,7 +173,7 @@ def _model_index(card: Card) -> list[dict[str, Any]]:
             results.append(
                 {
                     "task": {"type": "text-generation", "name": "Chat"},
-                    "dataset": {"name": title, "type": f"gshf-release/{name}"},
+                    "dataset": {"name": title, "type": f"gshf-release-{name}-prompts"},
                     "metrics": metrics,
                 }
             )
