@@ -93,7 +93,7 @@ def client(token: str | None = None) -> Any:
 def plan(api: Any, part: Part) -> list[Entry]:
     """Return every file of a part with what would happen to it; without a network the remote is unknown."""
     try:
-        remote = remote_files(api, part.repository, part.tag or "main")
+        remote = remote_files(api, part.repository, part.tag or "main", attempts=1)
     except NetworkError:
         return [Entry(name, path.stat().st_size, "remote unknown") for name, path in _local(part.folder).items()]
     return [
@@ -147,7 +147,7 @@ def check_access(api: Any, repository: str) -> None:
         raise ReleaseError(f"The token's user is {user['name']!r} and may not write to {owner!r}.", hint=hint)
 
 
-def remote_files(api: Any, repository: str, revision: str) -> dict[str, Remote]:
+def remote_files(api: Any, repository: str, revision: str, *, attempts: int = ATTEMPTS) -> dict[str, Remote]:
     """Return the files of a revision; an absent repository or revision has none.
 
     Raises:
@@ -163,7 +163,7 @@ def remote_files(api: Any, repository: str, revision: str) -> dict[str, Remote]:
         files = [entry for entry in tree if hasattr(entry, "blob_id")]
         return {entry.path: Remote(entry.blob_id, entry.lfs.sha256 if entry.lfs else None) for entry in files}
 
-    return _call(listing)
+    return _call(listing, attempts)
 
 
 def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
@@ -263,13 +263,13 @@ def git_sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _call(request: Callable[[], Answer]) -> Answer:
+def _call(request: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
     """Make a request that may be repeated, with back-off on network errors."""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return _translated(request)
         except NetworkError:
-            if attempt == ATTEMPTS - 1:
+            if attempt == attempts - 1:
                 raise
             time.sleep(2**attempt / 4)
     raise AssertionError("unreachable")
