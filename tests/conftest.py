@@ -125,12 +125,15 @@ def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 @pytest.fixture
 def hub(hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """The fake Hub as new; the client in this process talks to it, with the token that may write."""
+    """The fake Hub as new, and its token that may write in the environment.
+
+    A test that lets the package make its own client sets `huggingface_hub.constants.ENDPOINT` too; downloads need the client of
+    `HfApi(endpoint=...)`, because their address is put together when huggingface_hub is imported.
+    """
     import huggingface_hub.constants as client
 
     monkeypatch.setattr(client, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(client, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(client, "ENDPOINT", hub_server.endpoint)
     monkeypatch.setenv("HF_TOKEN", hub_server.write_token)
     hub_server.reset()
     return hub_server

@@ -157,6 +157,8 @@ def remote_files(api: Any, repository: str, revision: str, *, attempts: int = AT
 
     def listing() -> dict[str, Remote]:
         try:
+            # Without a network this fails at once; the client repeats a listing for half a minute each time.
+            api.repo_info(repository, revision=revision)
             tree = list(api.list_repo_tree(repository, recursive=True, revision=revision))
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return {}

@@ -201,6 +201,7 @@ def test_a_dry_run_without_a_network_says_so(
 def test_a_read_token_is_refused_in_one_line(
     hub: HubServer, released: RunDirectory, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
     monkeypatch.setenv("HF_TOKEN", hub.read_token)
     outcome = command("publish", released.path, "--to", MODEL)
     assert outcome.code == 1
