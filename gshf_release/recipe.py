@@ -179,7 +179,7 @@ class Evaluation(Section):
     prompts: str | None = "quickstart"
     """A JSONL file of evaluation prompts, or a name in eval/prompts; None evaluates on the test role alone."""
     max_new_tokens: PositiveInt = 2048
-    control_temperature: Annotated[float, Field(gt=0)] = 0.3
+    control_temperature: Annotated[float, Field(gt=0, lt=0.7)] = 0.3
     """The base is also decoded at this temperature: a gain that it reaches too is mere sharpening."""
     second_scorer: SecondScorer = SecondScorer()
 
@@ -187,7 +187,7 @@ class Evaluation(Section):
 class Release(Section):
     """What the published repositories are called and what their card says about licences."""
 
-    repository: str | None = None
+    repository: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] | None = None
     """`OWNER/NAME`; `publish --to` overrides it. None names the folder after the run."""
     facts: str | None = None
     """A YAML file of facts for the card, or a name in model_cards; None uses what the run knows."""
@@ -244,6 +244,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

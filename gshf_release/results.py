@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gshf_release.errors import DataError
 from gshf_release.statistics import Estimate
 
 
@@ -36,7 +37,6 @@ class Cell(BaseModel):
     origin: Literal["measured", "reported"] = "measured"
     artefact: str = ""
     """File in the run, relative to it, from which the number is recomputed."""
-    artefact_sha256: str = ""
     note: str = ""
 
     @property
@@ -60,8 +60,15 @@ def write_cells(cells: Sequence[Cell], path: Path) -> None:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Return the cells of one results file."""
-    return [Cell.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    """Return the cells of one results file.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        return [Cell.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged.", hint="Run the command that made it again.") from error
 
 
 def select(cells: Iterable[Cell], **wanted: str) -> list[Cell]:

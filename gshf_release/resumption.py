@@ -53,12 +53,12 @@ def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, 
     Each epoch is shuffled by (seed, epoch, key), independent of the order given. Within one optimiser step the longest come
     first: the step's gradient is the same and its micro-batches pad less.
     """
-    order: list[int] = []
+    stream: list[int] = []
     for epoch in range(epochs):
-        positions = sorted(range(len(keys)), key=lambda index: seed_from(seed, "order", epoch, keys[index]))
-        for start in range(0, len(positions), batch):
-            step = positions[start : start + batch]
-            order.extend(sorted(step, key=lambda index: (-lengths[index], keys[index])))
+        stream += sorted(range(len(keys)), key=lambda index: seed_from(seed, "order", epoch, keys[index]))
+    order: list[int] = []
+    for start in range(0, len(stream), batch):
+        order += sorted(stream[start : start + batch], key=lambda index: (-lengths[index], keys[index]))
     return order
 
 
@@ -93,7 +93,7 @@ def common_arguments(
         "gradient_accumulation_steps": batch // micro_batch,
         "num_train_epochs": 1,
         "learning_rate": learning_rate,
-        "lr_scheduler_type": schedule,
+        "lr_scheduler_type": "constant_with_warmup" if schedule == "constant" else schedule,
         "warmup_steps": math.ceil(warmup_share * steps),
         "bf16": precision == "bf16",
         "use_cpu": device == "cpu",

@@ -30,6 +30,24 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(float(array.mean()), error, int(array.size))
 
 
+def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
+    """Return the mean of values that come in clusters (several from one prompt), with the cluster-robust standard error.
+
+    sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n for G clusters and n values; None below two clusters.
+
+    Raises:
+        ValueError: The two differ in length, or there are none.
+    """
+    plain = mean(values)
+    sums: dict[str, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - plain.value
+    if len(sums) < 2:
+        return plain._replace(standard_error=None)
+    scale = len(sums) / (len(sums) - 1)
+    return plain._replace(standard_error=math.sqrt(scale * sum(total**2 for total in sums.values())) / plain.n)
+
+
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the mean of `values[i] - baseline[i]` with its paired standard error.
 
@@ -43,13 +61,10 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Est
 
 def win_rate(preferences: Sequence[float]) -> Estimate:
     """Return the win rate in percent; a preference is 1 for a win, 0 for a loss, 0.5 for a tie."""
-    share = mean(preferences)
+    return percent(mean(preferences))
+
+
+def percent(share: Estimate) -> Estimate:
+    """Return a share as a percentage."""
     error = None if share.standard_error is None else 100 * share.standard_error
     return Estimate(100 * share.value, error, share.n)
-
-
-def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Return Pearson's correlation, None if either side is constant or shorter than two."""
-    if len(x) < 2 or np.std(x) == 0 or np.std(y) == 0:
-        return None
-    return float(np.corrcoef(x, y)[0, 1])

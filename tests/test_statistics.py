@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gshf_release.statistics import Estimate, mean, paired_difference, pearson, win_rate
+from gshf_release.statistics import Estimate, clustered_mean, mean, paired_difference, win_rate
 
 
 def test_mean_of_four_values() -> None:
@@ -42,16 +42,17 @@ def test_win_rate_of_one_comparison_has_no_standard_error() -> None:
     assert win_rate([1]) == Estimate(100.0, None, 1)
 
 
-def test_pearson_of_a_line_is_one() -> None:
-    assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
-    assert pearson([1, 2, 3], [6, 4, 2]) == pytest.approx(-1)
+def test_clustered_mean_of_clusters_of_one_is_the_plain_mean_but_for_ddof() -> None:
+    values = [1.0, 2.0, 4.0]
+    found = clustered_mean(values, ["a", "b", "c"])
+    assert found.value == pytest.approx(mean(values).value)
+    assert found.standard_error == pytest.approx(mean(values).standard_error)
 
 
-def test_pearson_by_hand() -> None:
-    # Deviations (-1, 0, 1) and (-1, 1, 0): covariance 1, squares 2 and 2.
-    assert pearson([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+def test_clustered_mean_by_hand() -> None:
+    found = clustered_mean([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"])  # residual sums 1 and -1; G/(G-1) = 2
+    assert found == Estimate(0.5, pytest.approx((2 * 2) ** 0.5 / 4), 4)
 
 
-def test_pearson_of_a_constant_is_undefined() -> None:
-    assert pearson([1, 1, 1], [1, 2, 3]) is None
-    assert pearson([1], [2]) is None
+def test_one_cluster_has_no_standard_error() -> None:
+    assert clustered_mean([1.0, 0.0], ["a", "a"]).standard_error is None

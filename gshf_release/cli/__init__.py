@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 
 import click
@@ -63,7 +64,7 @@ def main() -> None:
     """Run the command line; a known error is one line on stderr and its own exit code."""
     from gshf_release.errors import GshfError, Interrupted
 
-    arguments = " ".join(sys.argv[1:])
+    arguments = shlex.join(sys.argv[1:])
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -82,6 +83,11 @@ def main() -> None:
         click.secho("Error: ", fg="red", err=True, nl=False)
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("GSHF_DEBUG"):
+            raise
+        click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if os.environ.get("GSHF_DEBUG"):
             raise

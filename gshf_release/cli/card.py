@@ -11,13 +11,14 @@ import click
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--iteration", type=int, help="Which iteration's card [the last].")
 def command(run: Path, iteration: int | None) -> None:
-    """Print the model card of RUN as it would be published.
+    """Print the model card of RUN: as published, or as far as its results go.
 
     \b
     Example:
       gshf-release card runs/quickstart > CARD.md
     """
     from gshf_release.release.card import Card, Facts, render
+    from gshf_release.release.stages import recipe_up_to, released_card, visible
     from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 
@@ -26,15 +27,16 @@ def command(run: Path, iteration: int | None) -> None:
     number = iteration or recipe.loop.iterations
     if not 1 <= number <= recipe.loop.iterations:
         raise click.BadParameter(f"{number} is not between 1 and {recipe.loop.iterations}", param_hint="--iteration")
-    policy = next((stage for stage in directory.plan if stage.name == f"iteration-{number}/policy"), None)
-    digest = directory.stage_sha256(policy, "model") if policy else ""
+    published = released_card(directory, number)
+    if published is not None:
+        click.echo(published, nl=False)
+        return
     results = run / "results.json"
     card = Card(
-        recipe=recipe,
+        recipe=recipe_up_to(recipe, number),
         repository=recipe.release.repository or recipe.name,
         iteration=number,
-        cells=read_cells(results) if results.is_file() else [],
+        cells=visible(read_cells(results), number) if results.is_file() else [],
         facts=Facts.load(recipe.release.facts),
-        weights_sha256=digest,
     )
     click.echo(render(card), nl=False)

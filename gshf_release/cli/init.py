@@ -25,7 +25,7 @@ def command(folder: Path) -> None:
     from gshf_release import assets
     from gshf_release.errors import RecipeError
 
-    root = assets.root()
+    root = assets.shipped()
     recipe = folder / "my-recipe.yaml"
     existing = [path for path in (recipe, *(folder / name for name in assets.FOLDERS)) if path.exists()]
     if existing:
@@ -34,5 +34,6 @@ def command(folder: Path) -> None:
     for name in assets.FOLDERS:
         shutil.copytree(root / name, folder / name)
     shutil.copyfile(root / RECIPE, recipe)
+    (folder / assets.MARKER).touch()
     say(f"Wrote {recipe} and editable copies of {', '.join(assets.FOLDERS)}.\nNext: edit {recipe}, then")
-    say(f"  gshf-release doctor {recipe}\n  gshf-release train {recipe}")
+    say(f"  cd {folder}\n  gshf-release doctor {recipe.name}\n  gshf-release train {recipe.name}")

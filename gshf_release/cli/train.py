@@ -41,7 +41,7 @@ def command(
     Examples:
       gshf-release train quickstart
       gshf-release train quickstart --set loop.iterations=4
-      gshf-release train my-recipe.yaml --profile one-80gb --run runs/second-try
+      gshf-release train my-recipe.yaml --profile one-gpu --run runs/second-try
     """
     from gshf_release import profile as profiles
     from gshf_release import recipe as recipes

@@ -6,7 +6,7 @@ reward, and the second scorer that training never saw; the latter stands in for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gshf_release import statistics
 from gshf_release.diagnostics import length_cells, reward_cells, score_table
@@ -24,6 +24,8 @@ from gshf_release.sampling.protocol import Decoding
 
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
+WARM, CONTROL = 1, 2
+"""Which response of a prompt is the one at T=0.7, and (of the base) the one at the control temperature."""
 
 
 def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
@@ -104,8 +106,11 @@ def numbers(context: StageContext) -> list[Cell]:
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
+        control = context.parameter("control")
         if row == "base":
-            cells.append(_control(answers, own, context.parameter("control"), table, scorer, artefact))
+            cells.append(_control(own, control, artefact=artefact, table=table, judge=scorer))
+        else:
+            cells.append(_over_control(own, base, control, artefact=artefact, **place))
     cells += length_cells(answers, table=table, row=row, artefact=f"{row}/{table}/answers")
     path = context.output("judgments.parquet")
     judgments = Judgment.read(path)
@@ -116,31 +121,26 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
-def _control(
-    answers: Sequence[Sample],
-    scores: dict[tuple[str, int], float],
-    control: float,
-    table: str,
-    scorer: str,
-    artefact: str,
-) -> Cell:
+def _control(own: Mapping[tuple[str, int], float], control: float, **place: str) -> Cell:
     """Return what mere sharpening gains: the base at the control temperature over the base at 0.7."""
-    index = {answer.temperature: answer.sample_index for answer in answers}
-    prompts = list(dict.fromkeys(answer.prompt_id for answer in answers))
+    prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
-        [scores[prompt, index[control]] for prompt in prompts], [scores[prompt, index[0.7]] for prompt in prompts]
+        [own[prompt, CONTROL] for prompt in prompts], [own[prompt, WARM] for prompt in prompts]
     )
-    return cell(
-        gain,
-        table=table,
-        row=f"base at T={control:g}",
-        metric="gain over base",
-        decoding="T=0.7",
-        judge=scorer,
-        baseline="base",
-        artefact=artefact,
-        note="control: sharpening without training",
+    note = "control: sharpening without training"
+    row = f"base at T={control:g}"
+    return cell(gain, row=row, metric="gain over base", decoding="T=0.7", baseline="base", note=note, **place)
+
+
+def _over_control(
+    own: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int], float], control: float, **place: str
+) -> Cell:
+    """Return the gain of a policy at T=0.7 over the untrained base at the control temperature."""
+    prompts = list(dict.fromkeys(prompt for prompt, _ in own))
+    gain = statistics.paired_difference(
+        [own[prompt, WARM] for prompt in prompts], [base[prompt, CONTROL] for prompt in prompts]
     )
+    return cell(gain, metric="gain over control", decoding="T=0.7", baseline=f"base at T={control:g}", **place)
 
 
 def _read(

@@ -57,7 +57,7 @@ def optimise(context: StageContext) -> None:
     device = checkpoints.device_of(context.profile.device)
     model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
     tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
-    before = {name: weight.detach().bfloat16() for name, weight in model.named_parameters()}
+    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
     trainer = _trainer(context, model, tokenizer, rows, device)
     steps = run_trainer(trainer, context.scratch)
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -183,6 +183,6 @@ def _share_changed(before: dict[str, Any], model: Any) -> float:
     """Return the share of weights whose BF16 cast differs from before: smaller updates do not reach the release."""
     changed = total = 0
     for name, weight in model.named_parameters():
-        changed += int((weight.detach().bfloat16() != before[name]).sum())
+        changed += int((weight.detach().bfloat16().cpu() != before[name]).sum())
         total += weight.numel()
     return changed / total

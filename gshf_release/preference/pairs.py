@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from gshf_release import statistics
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair, Sample, Score
-from gshf_release.results import Cell
+from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
@@ -147,8 +148,8 @@ def numbers(context: StageContext) -> list[Cell]:
         if count
     ]
     if pairs:
-        longer = sum(len(pair.chosen_ids) > len(pair.rejected_ids) for pair in pairs)
-        margin = sum(pair.chosen_reward - pair.rejected_reward for pair in pairs) / len(pairs)
-        cells.append(Cell(metric="chosen longer", value=100 * longer / len(pairs), n=len(pairs), unit="%", **place))
-        cells.append(Cell(metric="reward margin", value=margin, n=len(pairs), **place))
+        longer = statistics.win_rate([len(pair.chosen_ids) > len(pair.rejected_ids) for pair in pairs])
+        margin = statistics.mean([pair.chosen_reward - pair.rejected_reward for pair in pairs])
+        cells.append(cell(longer, metric="chosen longer", unit="%", **place))
+        cells.append(cell(margin, metric="reward margin", **place))
     return cells

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from gshf_release import assets
+from gshf_release.checkpoints import PREFIX
 from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Recipe, read_mapping
 from gshf_release.release.rules import LICENCES
@@ -76,6 +77,9 @@ class Card:
     """Path of the figure inside the release, if there is one."""
     figure_text: str = ""
     weights_sha256: str = ""
+    """Of the FP32 policy."""
+    base_sha256: str = ""
+    """Of the file or folder the base came from."""
 
 
 def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
@@ -90,7 +94,7 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(assets.root() / "model_cards"),
+        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -105,7 +109,8 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         "recipe": card.recipe,
         "title": card.facts.title or card.repository.rpartition("/")[2],
         "reward": _public_name(card.recipe.reward.model),
-        "verdict": verdict(card.cells) if select(card.cells, table="test") else "",
+        "base_weights": _base_weights(card.recipe),
+        "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
         "validation": tables.validation_table(card.cells),
         "scorers": tables.scorer_table(card.cells),
@@ -132,6 +137,17 @@ def _listed(value: Any) -> list[str]:
 def _public_name(model: str | None) -> str | None:
     """Return a Hub id as it is, and of a path of this machine only its last part."""
     return model if model is None or HUB_ID.fullmatch(model) else Path(model).name
+
+
+def _base_weights(recipe: Recipe) -> str:
+    """Return where the weights came from; a GGUF file is a quantization, which was dequantised."""
+    model = recipe.base.model
+    if model.startswith(PREFIX):
+        package, _, inner = model.removeprefix(PREFIX).partition("/")
+        name = f"{inner.rpartition('/')[2]} of the Python package {package}"
+    else:
+        name = str(_public_name(model))
+    return f"{name}, dequantised" if model.endswith(".gguf") else name
 
 
 def _metadata(card: Card, relation: str) -> str:

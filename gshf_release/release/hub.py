@@ -7,6 +7,8 @@ any failure finishes the work.
 from __future__ import annotations
 
 import hashlib
+import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,6 +123,8 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
         _call(partial(api.create_repo, part.repository, private=not public, exist_ok=True))
         commit = _publish_part(api, part, report)
         commits.append(commit)
+    for part in {part.repository: part for part in wanted if part.tag is not None}.values():
+        _restore_main(api, part)
     for repository in dict.fromkeys(part.repository for part in wanted):
         if public:
             _call(partial(api.update_repo_settings, repository, visibility="public"))
@@ -182,7 +186,7 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
         return tagged
     head, files = _head(api, part.repository)
     foreign = sorted(set(files) - {KEPT})
-    if foreign and manifest.NAME not in files:
+    if foreign and not _is_ours(api, part, head, files):
         raise ReleaseError(
             f"{part.repository} holds other content on the Hub, for example {foreign[0]}.",
             hint="Publish under another name.",
@@ -196,6 +200,33 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
         _tag(api, part, commit)
     report(f"{label}: {len(local)} files in commit {commit[:12]}, remote checksums equal")
     return commit
+
+
+def _is_ours(api: Any, part: Part, head: str, files: Mapping[str, Remote]) -> bool:
+    """Return whether what the repository holds is an earlier part of the same release, by its manifest."""
+    if manifest.NAME not in files:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        path = _call(
+            partial(
+                api.hf_hub_download, part.repository, manifest.NAME, revision=head, local_dir=folder, cache_dir=folder
+            )
+        )
+        try:
+            theirs = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+    ours = json.loads((part.folder / manifest.NAME).read_text(encoding="utf-8"))
+    keys = ("format", "name", "seed")
+    return isinstance(theirs, dict) and all(key in theirs and theirs[key] == ours[key] for key in keys)
+
+
+def _restore_main(api: Any, part: Part) -> None:
+    """Make `main` show the chosen iteration, should an earlier one have been committed after it."""
+    head, files = _head(api, part.repository)
+    local = _local(part.folder)
+    if not _equal(local, files):
+        _commit(api, part, local, head, files)
 
 
 def _commit(api: Any, part: Part, local: Mapping[str, Path], head: str, files: Mapping[str, Remote]) -> str:
@@ -217,9 +248,15 @@ def _commit(api: Any, part: Part, local: Mapping[str, Path], head: str, files: M
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(2**attempt / 2)
+        known = set(files) | set(local) | {KEPT}
         head, files = _head(api, part.repository)
         if _equal(local, files):
             return head
+        strange = sorted(set(files) - known)
+        if strange:
+            raise ReleaseError(
+                f"Somebody else commits to {part.repository}: {strange[0]} appeared.", hint="Look at it first."
+            )
     raise NetworkError(f"The Hub did not take the commit of {part.repository}.")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ from gshf_release.recipe import Recipe
 from gshf_release.release import card, manifest, rules
 from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
+from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import versions
-from gshf_release.run.stage import RESULTS, Input, Stage
+from gshf_release.run.stage import RESULTS, Input, Stage, Task
 
 FIGURE = "assets/learning.png"
+RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "name")
+"""A card shows, and its manifest hashes, the whole recipe."""
 
 
 def repository_name(recipe: Recipe) -> str:
@@ -38,13 +44,13 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     results = [Input(stage.name, RESULTS) for stage in measured if stage.numbers]
     parameters = {"iterations": list(iterations), "measured": [item.stage for item in results], "facts": facts_sha256}
     common: dict[str, Any] = {
-        "keys": ("seed", "release", "base", "loop", "sampling", "training"),
+        "keys": RECIPE_KEYS,
         "parameters": parameters,
     }
     weights = Stage(
         name=f"release/{name}",
         work="gshf_release.release.stages:write_weights",
-        inputs=(*(Input(policy, "model") for policy in iterations), *results),
+        inputs=(Input("base", "source.json"), *(Input(policy, "model") for policy in iterations), *results),
         outputs=tuple(f"iter-{number}" for number in range(1, len(iterations) + 1)),
         **common,
     )
@@ -53,7 +59,7 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     quantized = Stage(
         name=f"release/{name}-GGUF",
         work="gshf_release.release.stages:write_quantizations",
-        inputs=(Input(weights.name, weights.outputs[-1]), *results),
+        inputs=(Input("base", "source.json"), Input(weights.name, weights.outputs[-1]), *results),
         outputs=("main",),
         **common,
     )
@@ -61,8 +67,9 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
 
 
 def write_weights(context: StageContext) -> None:
-    """Write one folder per iteration: BF16 weights, tokenizer, template, card, results, manifest."""
+    """Write one folder per iteration: BF16 weights, tokenizer, template, card, figure, manifest."""
     policies = context.parameter("iterations")
+    _remove_others(context)
     for iteration, policy in enumerate(policies, 1):
         folder = context.output(f"iter-{iteration}")
         digest = context.input_sha256(policy, "model")
@@ -71,13 +78,20 @@ def write_weights(context: StageContext) -> None:
         if select(chosen.cells, table="test"):
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
-            chosen = card.Card(
-                **{field: getattr(chosen, field) for field in chosen.__slots__}
-                | {"figure": FIGURE, "figure_text": text}
-            )
+            chosen = replace(chosen, figure=FIGURE, figure_text=text)
         card.write(chosen, folder)
         _finish(context, folder, {"iteration": iteration, "policy_sha256": digest})
         context.progress(iteration, len(policies), "iterations")
+
+
+def _remove_others(context: StageContext) -> None:
+    """Remove iterations and quantizations that an earlier recipe released and this one does not have."""
+    folder = context.run.folder(context.task)
+    for stale in folder.glob("iter-*"):
+        if stale.name not in context.task.stage.outputs:
+            shutil.rmtree(stale)
+    if not context.recipe.release.gguf:
+        shutil.rmtree(folder.with_name(f"{folder.name}-GGUF"), ignore_errors=True)
 
 
 def write_quantizations(context: StageContext) -> None:
@@ -115,6 +129,7 @@ def _card(context: StageContext, iteration: int, digest: str) -> card.Card:
     cells: list[Cell] = []
     for stage in context.parameter("measured"):
         cells += read_cells(context.results(stage))
+    cells = visible(cells, iteration)
     facts = card.Facts.load(context.recipe.release.facts)
     if facts.license is None:
         raise ReleaseError(
@@ -122,13 +137,35 @@ def _card(context: StageContext, iteration: int, digest: str) -> card.Card:
             hint="Write a YAML file with `license: apache-2.0` (and base_model: OWNER/NAME) and set release.facts to it.",
         )
     return card.Card(
-        recipe=context.recipe,
+        recipe=recipe_up_to(context.recipe, iteration),
         repository=context.recipe.release.repository or context.recipe.name,
         iteration=iteration,
         cells=cells,
         facts=facts,
         weights_sha256=digest,
+        base_sha256=json.loads(context.input("base", "source.json").read_text(encoding="utf-8"))["sha256"],
     )
+
+
+def visible(cells: Sequence[Cell], iteration: int) -> list[Cell]:
+    """Return the cells that the card of an iteration shows: none of a later one."""
+    shown = [f"iteration-{number}" for number in range(1, iteration + 1)]
+    return [entry for entry in cells if not entry.row.startswith("iteration-") or entry.row in shown]
+
+
+def released_card(run: RunDirectory, iteration: int) -> str | None:
+    """Return the card of a release that is finished, or None."""
+    name = f"release/{repository_name(run.recipe)}"
+    stage = next((stage for stage in run.plan if stage.name == name), None)
+    path = run.path / name / f"iter-{iteration}" / "README.md"
+    if stage is None or run.manifest(Task(stage)) is None or not path.is_file():
+        return None
+    return path.read_text(encoding="utf-8")
+
+
+def recipe_up_to(recipe: Recipe, iteration: int) -> Recipe:
+    """Return the recipe as if it ended with `iteration`: a later extension changes nothing in an earlier release."""
+    return recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"iterations": iteration})})
 
 
 def _finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
@@ -139,7 +176,7 @@ def _finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
         {
             "name": context.recipe.name,
             "seed": context.seed,
-            "recipe_sha256": context.recipe.sha256,
+            "recipe_sha256": recipe_up_to(context.recipe, facts["iteration"]).sha256,
             "versions": versions() | {"gshf-release": __version__},
             **facts,
         },

@@ -10,8 +10,8 @@ from gshf_release.release import manifest
 from gshf_release.results import Cell, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.manifest import damage
-from gshf_release.run.stage import Stage, Task, resolve, tasks
+from gshf_release.run.manifest import State, damage, state
+from gshf_release.run.stage import Stage, Task, check_graph, resolve, tasks
 
 
 class Verified(NamedTuple):
@@ -30,11 +30,14 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False) -> Verified:
     """
     files = numbers = unfinished = 0
     wrong: list[str] = []
+    finished: list[Stage] = []
+    recipe, by_name = run.recipe, check_graph(run.plan)
     for task in tasks(run.plan):
         recorded = run.manifest(task)
-        if recorded is None:
+        if recorded is None or state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             unfinished += 1
             continue
+        finished.append(task.stage)
         wrong += damage(task, run, recorded)
         files += sum(len(output["files"]) for output in recorded["outputs"].values())
     if wrong:
@@ -43,10 +46,9 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False) -> Verified:
         if (folder / manifest.NAME).is_file():
             files += manifest.verify(folder)
     if not hashes_only:
-        for stage in run.plan:
-            if stage.numbers and run.manifest(Task(stage)) is not None:
-                numbers += _verify_numbers(run, stage)
-        _verify_merge(run)
+        numbers = sum(_verify_numbers(run, stage) for stage in finished if stage.numbers)
+        if not unfinished:
+            _verify_merge(run)
     return Verified(files, numbers, unfinished)
 
 

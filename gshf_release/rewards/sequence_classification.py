@@ -43,6 +43,10 @@ class SequenceClassificationReward:
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
         """Return the logits, float32 (n,)."""
         ids = [conversation_ids(self.tokenizer, conversation) for conversation in conversations]
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, ids), default=0)
+        if limit is not None and longest > limit:
+            raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {limit}.")
         rewards = np.zeros(len(ids), dtype=np.float32)
         batches = by_length([len(row) for row in ids], self.batch)
         for chosen, values in in_batches(lambda chosen: self._score([ids[i] for i in chosen]), batches, self.workers):

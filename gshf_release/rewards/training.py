@@ -7,6 +7,7 @@ could be trained, exactly as a 7B reward model would be.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def train(context: StageContext) -> None:
         kept = [row for row in contrasts if row.kind in kinds]
         scratch = context.scratch / "+".join(kinds)
         history = _fit(context, chosen, [row for row in kept if not row.held_out], scratch)
-        scores = _score_held_out(context, [row for row in kept if row.held_out])
+        scores = _score_held_out(context, chosen.max_tokens, [row for row in kept if row.held_out])
         at_chance = [kind for kind in kinds if not above_chance(scores, kind)]
         if not at_chance:
             break
@@ -56,10 +57,20 @@ def train(context: StageContext) -> None:
     context.output("training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+def accuracy(scores: Sequence[ContrastScore], kind: str | None = None) -> statistics.Estimate:
+    """Return the share of held-out pairs in which the better side scores higher; prompts are the clusters."""
+    chosen = [row for row in scores if kind in (None, row.kind)]
+    hits = [float(row.better_score > row.worse_score) for row in chosen]
+    return statistics.clustered_mean(hits, [row.prompt_id for row in chosen])
+
+
 def above_chance(scores: Sequence[ContrastScore], kind: str) -> bool:
-    """Return whether the accuracy of a kind exceeds one half by two standard errors of a fair coin."""
-    hits = [row.better_score > row.worse_score for row in scores if row.kind == kind]
-    return bool(hits) and sum(hits) / len(hits) > 0.5 + 2 * (0.25 / len(hits)) ** 0.5
+    """Return whether the accuracy of a kind exceeds one half by two standard errors: its own, and those of a fair coin."""
+    if not any(row.kind == kind for row in scores):
+        return False
+    found = accuracy(scores, kind)
+    needed: float = 2 * max(found.standard_error or 0.0, math.sqrt(0.25 / found.n))
+    return found.value > 0.5 + needed
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -77,8 +88,8 @@ def numbers(context: StageContext) -> list[Cell]:
     scores = ContrastScore.read(path)
     cells = []
     for kind in ["all", *dict.fromkeys(row.kind for row in scores)]:
-        hits = [row.better_score > row.worse_score for row in scores if kind in ("all", row.kind)]
-        cells.append(cell(statistics.win_rate(hits), metric=f"held-out accuracy: {kind}", **place))
+        found = statistics.percent(accuracy(scores, None if kind == "all" else kind))
+        cells.append(cell(found, metric=f"held-out accuracy: {kind}", **place))
     return cells
 
 
@@ -146,8 +157,9 @@ def _encode(tokenizer: Any, row: Contrast) -> tuple[str, list[int], list[int]]:
     return f"{row.kind} {row.prompt_id} {row.better}", sides[0], sides[1]
 
 
-def _score_held_out(context: StageContext, rows: Sequence[Contrast]) -> list[ContrastScore]:
+def _score_held_out(context: StageContext, limit: int, rows: Sequence[Contrast]) -> list[ContrastScore]:
     model = open_scorer(context, context.output("model"))
+    rows = [row for row in rows if max(map(len, _encode(model.tokenizer, row)[1:])) <= limit]
     sides = [
         model.score([[*row.messages, Message(role="assistant", content=text)] for row, text in side])
         for side in ([(row, row.better) for row in rows], [(row, row.worse) for row in rows])

@@ -65,7 +65,7 @@ class RunDirectory:
             RunError: The folder holds a run of another name, or something that is no run.
         """
         run = cls(path)
-        if path.exists() and not (path / DOCUMENT).exists() and any(path.iterdir()):
+        if path.exists() and not (path / DOCUMENT).exists() and not _only_begun(path):
             raise RunError(f"{path} exists and is not a run directory.", hint="Choose another folder with --run.")
         path.mkdir(parents=True, exist_ok=True)
         if (path / DOCUMENT).exists():
@@ -76,8 +76,8 @@ class RunDirectory:
                     hint="Choose another folder with --run, or the recipe of that run.",
                 )
         else:
-            write_json(path / DOCUMENT, {"format": FORMAT, "name": recipe.name})
             run.record(recipe, profile)
+            write_json(path / DOCUMENT, {"format": FORMAT, "name": recipe.name})  # last: it makes the folder a run
         return run
 
     @classmethod
@@ -93,8 +93,19 @@ class RunDirectory:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The content of `run.json`."""
-        return _read_json(self.path / DOCUMENT)
+        """The content of `run.json`.
+
+        Raises:
+            RunError: It is damaged, or of another format.
+        """
+        path = self.path / DOCUMENT
+        try:
+            document = _read_json(path)
+        except ValueError as error:
+            raise RunError(f"{path} is damaged.", hint="Restore it, or begin another run.") from error
+        if document.get("format") != FORMAT:
+            raise RunError(f"{path} has the format {document.get('format')!r}; this version reads {FORMAT}.")
+        return document
 
     @property
     def recipe(self) -> Recipe:
@@ -206,6 +217,12 @@ class RunDirectory:
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
             yield stream.fileno()
+
+
+def _only_begun(path: Path) -> bool:
+    """Return whether a folder holds nothing but what a kill at the very beginning of a run leaves behind."""
+    begun = ("recipe.yaml", "profile.yaml")
+    return all(entry.name in begun or entry.name.endswith(".partial") for entry in path.iterdir())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext, silent
-from gshf_release.run.directory import RunDirectory
-from gshf_release.run.manifest import State, input_hashes, state, write_manifest
+from gshf_release.run.directory import RunDirectory, write_text
+from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
 from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
 
 REDO_LIMIT_SECONDS = 600.0
@@ -132,6 +132,7 @@ def run_task(context: StageContext) -> None:
     partial = run.partial(task)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    _keep_scratch_only_of(fingerprint(task, context.recipe, inputs), run, task)
     begun = time.perf_counter()
     try:
         resolve(stage.work)(context)
@@ -149,6 +150,15 @@ def run_task(context: StageContext) -> None:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(run.scratch(task), ignore_errors=True)
     run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3))
+
+
+def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
+    """Drop what a killed attempt left behind unless it was an attempt at the same thing: same recipe keys, same inputs."""
+    scratch = run.scratch(task)
+    mark = scratch / "fingerprint"
+    if scratch.exists() and (not mark.is_file() or mark.read_text(encoding="utf-8") != wanted):
+        shutil.rmtree(scratch)
+    write_text(mark, wanted)
 
 
 def merge_results(run: RunDirectory, stages: list[Stage]) -> None:
@@ -185,6 +195,8 @@ def _bring_to_finish(
         progress = walk.observer.started(task, position, total)
         begun = time.perf_counter()
         work(walk, task, progress, held)
+        if task.stage.numbers:
+            merge_results(walk.run, walk.stages)
         walk.observer.finished(task, time.perf_counter() - begun)
 
 

@@ -17,7 +17,6 @@ from gshf_release.batches import by_length, in_batches
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.rendering import stop_ids
-from gshf_release.run import interrupt
 from gshf_release.sampling.protocol import Completion, Progress, Request
 
 
@@ -49,7 +48,6 @@ class TransformersEngine:
             raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {limit}.")
 
         def compute(chosen: list[int]) -> list[Completion]:
-            interrupt.check()
             return self._generate_batch([requests[index] for index in chosen])
 
         results: dict[int, Completion] = {}
