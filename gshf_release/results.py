@@ -6,7 +6,6 @@ Each stage writes its own `results/<stage>.json`; `results.json` is their pure m
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +53,7 @@ def write_cells(cells: Sequence[Cell], path: Path) -> None:
     """Write one stage's cells as JSON, one key order, two-space indent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"cells": [entry.model_dump(exclude_defaults=True) | {"value": entry.value} for entry in cells]}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
 

@@ -41,8 +41,16 @@ def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
 def test_every_epoch_trains_on_every_example_once(lengths: list[int], epochs: int, batch: int, seed: int) -> None:
     keys = [f"key-{number}" for number in range(len(lengths))]
     order = training_order(keys, lengths, epochs=epochs, batch=batch, seed=seed)
-    size = len(keys)
-    assert [sorted(order[start : start + size]) for start in range(0, len(order), size)] == [list(range(size))] * epochs
+    assert sorted(order) == sorted(list(range(len(keys))) * epochs)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_steps_are_sorted_over_the_end_of_an_epoch_too(epochs: int) -> None:
+    keys, lengths = [f"key-{number}" for number in range(5)], [1, 2, 3, 4, 5]
+    order = training_order(keys, lengths, epochs=epochs, batch=4, seed=0)
+    for start in range(0, len(order), 4):
+        chosen = [lengths[index] for index in order[start : start + 4]]
+        assert chosen == sorted(chosen, reverse=True)
 
 
 def test_epochs_and_seeds_shuffle_differently() -> None:

@@ -38,7 +38,7 @@ DOCUMENT = "run.json"
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that readers see either the old or the new content, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -192,6 +192,15 @@ class RunDirectory:
             with contextlib.suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
         return entries
+
+    @contextlib.contextmanager
+    def short_lock(self, name: str) -> Iterator[None]:
+        """Wait for and hold a lock that nobody holds for long, such as that of `results.json`."""
+        path = self.path / ".locks" / f"{name}.short"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     @contextlib.contextmanager
     def lock(self, task: Task) -> Iterator[int]:

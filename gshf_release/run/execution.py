@@ -163,11 +163,12 @@ def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
 
 def merge_results(run: RunDirectory, stages: list[Stage]) -> None:
     """Write `results.json`, the pure merge of the stages' cells in order of declaration."""
-    cells = []
-    for stage in stages:
-        if stage.numbers and run.results(stage).exists():
-            cells.extend(read_cells(run.results(stage)))
-    write_cells(cells, run.path / "results.json")
+    with run.short_lock("results"):
+        cells = []
+        for stage in stages:
+            if stage.numbers and run.results(stage).exists():
+                cells.extend(read_cells(run.results(stage)))
+        write_cells(cells, run.path / "results.json")
 
 
 def seconds_spent(run: RunDirectory) -> dict[str, float]:

@@ -68,12 +68,12 @@ def test_the_model_index_holds_the_numbers_of_this_iteration(
     results = ModelCard(text(released, f"tiny/iter-{number}"), ignore_metadata_errors=False).data.eval_results
     assert results
     assert {result.metric_args["iteration"] for result in results} == {number}
-    assert {result.dataset_type for result in results} == {"gshf-release/eval", "gshf-release/test"}
+    assert {result.dataset_type for result in results} == {"gshf-release-eval-prompts", "gshf-release-test-prompts"}
     assert all("stand-in" in result.dataset_name for result in results)
     for result in results:
         expected = find(
             cells,
-            table=result.dataset_type.partition("/")[2],
+            table=result.dataset_type.split("-")[2],
             row=f"iteration-{number}",
             metric=result.metric_type.replace("_", " "),
             judge=result.metric_args["judge"],

@@ -130,7 +130,6 @@ def test_the_metadata_of_the_card_reach_the_hub(api: HfApi, released: RunDirecto
         pytest.param(lambda hub: hub.faults.lose_answer("commit"), id="answer lost"),
         pytest.param(lambda hub: hub.faults.lose_answer("commit", status=500), id="500 after the commit"),
         pytest.param(lambda hub: hub.faults.fail("lfs_put", times=2), id="503 on upload"),
-        pytest.param(lambda hub: hub.faults.stale_parent(), id="stale parent"),
         pytest.param(lambda hub: hub.faults.fail("create_tag"), id="503 on tag"),
         pytest.param(lambda hub: hub.faults.lose_answer("create_tag"), id="tag answer lost"),
         pytest.param(lambda hub: hub.faults.lose_answer("create_repo"), id="repository answer lost"),
@@ -145,6 +144,13 @@ def test_a_passing_fault_leaves_one_commit_an_iteration(
     commits = publish(api, released)
     assert tags(api) == {"iter-1": commits[0], "iter-2": commits[1]}
     arrived(api, released, tmp_path)
+
+
+def test_a_commit_of_somebody_else_in_between_is_left_alone(hub: HubServer, api: HfApi, released: RunDirectory) -> None:
+    hub.faults.stale_parent()
+    with pytest.raises(ReleaseError, match="Somebody else commits to"):
+        publish(api, released)
+    assert tags(api) == {}
 
 
 def test_a_fault_that_stays_is_a_network_error_and_the_next_call_goes_on(

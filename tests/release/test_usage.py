@@ -39,8 +39,9 @@ def test_the_snippet_of_the_card_answers(
 def test_the_snippet_of_the_gguf_card_answers(released: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     folder = released.path / "release" / "tiny-GGUF" / "main"
     code = snippet(folder)
-    assert code.count('"tester/tiny-GGUF"') == 1
-    shown = run(code.replace('"tester/tiny-GGUF"', repr(str(folder))), capsys)
+    assert code.count('"tester/tiny-GGUF"') == code.count('"tester/tiny"') == 1
+    code = code.replace('"tester/tiny-GGUF"', repr(str(folder)))
+    shown = run(code.replace('"tester/tiny"', repr(str(folder.parents[1] / "tiny" / "iter-2"))), capsys)
     assert shown.startswith("<|user|>\nName three uses of baking soda.</s>\n<|assistant|>\n")
 
 

@@ -13,7 +13,7 @@ REWARD, SECOND = "reward", "second-scorer"
 GREEDY, WARM = "greedy", "T=0.7"
 
 
-def gains(values: Gains, *, length: float = 10.0, control: float | None = None) -> list[Cell]:
+def gains(values: Gains, *, length: float = 10.0, over_control: float | None = None) -> list[Cell]:
     """Return the cells of one iteration: `{(judge, decoding): (gain, standard error)}`."""
     place = {"table": "test", "metric": "gain over base"}
     cells = [
@@ -22,8 +22,11 @@ def gains(values: Gains, *, length: float = 10.0, control: float | None = None) 
     ]
     for row, value in (("base", 10.0), ("iteration-1", length)):
         cells.append(Cell(table="test", row=row, metric="length", decoding=WARM, value=value))
-    if control is not None:
-        cells.append(Cell(row="base at T=0.3", judge=SECOND, decoding=WARM, value=control, standard_error=0.1, **place))
+    for judge in (REWARD, SECOND) if over_control is not None else ():
+        place["metric"] = "gain over control"
+        cells.append(
+            Cell(row="iteration-1", judge=judge, decoding=WARM, value=over_control, standard_error=0.1, **place)
+        )
     return cells
 
 
@@ -33,7 +36,8 @@ def all_at(value: float) -> Gains:
 
 def test_a_gain_everywhere_is_learning() -> None:
     assert verdict(gains(all_at(0.3))) == (
-        "iteration-1 learned: better than the base under both scorers, greedily and at T=0.7."
+        "iteration-1 learned: it is better than the base under both scorers, greedily and at T=0.7. Gains beyond two standard "
+        "errors: training reward greedily, training reward at T=0.7, second scorer greedily, second scorer at T=0.7."
     )
 
 
@@ -43,12 +47,29 @@ def test_two_standard_errors_are_not_beyond_two_standard_errors() -> None:
 
 def test_a_gain_that_a_lower_temperature_reaches_is_sharpening() -> None:
     values = all_at(0.3) | {(REWARD, GREEDY): (0.0, 0.1)}
-    assert "iteration-1 sharpened" in verdict(gains(values, control=0.4))
+    assert "iteration-1 sharpened" in verdict(gains(values, over_control=0.1))
+    assert "second scorer greedily" in verdict(gains(values, over_control=0.1))
 
 
-def test_a_gain_at_temperature_alone_may_be_sharpening() -> None:
+def test_a_gain_beyond_the_sharpened_base_is_learning() -> None:
     values = all_at(0.3) | {(SECOND, GREEDY): (0.0, 0.1)}
-    assert "part of it may be sharpening" in verdict(gains(values, control=0.1))
+    assert "than the base sharpened by a lower temperature" in verdict(gains(values, over_control=0.3))
+
+
+def test_a_gain_under_the_second_scorer_alone_is_said_so() -> None:
+    values = all_at(0.0) | {(SECOND, GREEDY): (0.3, 0.1)}
+    assert "under the second scorer only" in verdict(gains(values))
+
+
+def test_a_mixed_gain_lists_where() -> None:
+    values = all_at(0.0) | {(SECOND, GREEDY): (0.3, 0.1), (REWARD, WARM): (0.3, 0.1)}
+    found = verdict(gains(values))
+    assert "gained in part" in found
+    assert "training reward at T=0.7, second scorer greedily." in found
+
+
+def test_shorter_answers_are_mentioned() -> None:
+    assert "0.50 times as long" in verdict(gains(all_at(0.3), length=5.0))
 
 
 def test_a_gain_under_the_training_reward_alone_is_not_confirmed() -> None:
@@ -75,7 +96,10 @@ def test_a_gain_without_a_standard_error_is_not_significant() -> None:
 
 
 def test_the_control_stands_in_a_row_of_its_own() -> None:
-    table = evaluation_table(gains(all_at(0.3), control=0.1), "test")
+    control = Cell(
+        table="test", row="base at T=0.3", metric="gain over base", judge=SECOND, decoding=WARM, value=0.1, n=4
+    )
+    table = evaluation_table([*gains(all_at(0.3)), control], "test")
     assert [row[0] for row in table.rows] == ["iteration-1", "base", "base at T=0.3 (control)"]
     assert table.rows[0][1:5] == ["0.30 ± 0.10"] * 4
 
