@@ -7,8 +7,6 @@ any failure finishes the work.
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,8 @@ Status = Literal["new", "changed", "unchanged", "remote unknown"]
 Answer = TypeVar("Answer")
 ATTEMPTS = 5
 KEPT = ".gitattributes"
+FIRST_COMMIT = "initial commit"
+COMMIT_PREFIX = "Release "
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
         return tagged
     head, files = _head(api, part.repository)
     foreign = sorted(set(files) - {KEPT})
-    if foreign and not _is_ours(api, part, head, files):
+    if foreign and not _is_ours(api, part.repository):
         raise ReleaseError(
             f"{part.repository} holds other content on the Hub, for example {foreign[0]}.",
             hint="Publish under another name.",
@@ -202,23 +202,10 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
     return commit
 
 
-def _is_ours(api: Any, part: Part, head: str, files: Mapping[str, Remote]) -> bool:
-    """Return whether what the repository holds is an earlier part of the same release, by its manifest."""
-    if manifest.NAME not in files:
-        return False
-    with tempfile.TemporaryDirectory() as folder:
-        path = _call(
-            partial(
-                api.hf_hub_download, part.repository, manifest.NAME, revision=head, local_dir=folder, cache_dir=folder
-            )
-        )
-        try:
-            theirs = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-    ours = json.loads((part.folder / manifest.NAME).read_text(encoding="utf-8"))
-    keys = ("format", "name", "seed")
-    return isinstance(theirs, dict) and all(key in theirs and theirs[key] == ours[key] for key in keys)
+def _is_ours(api: Any, repository: str) -> bool:
+    """Return whether every commit of a repository was made here: the Hub's own first one, then releases."""
+    titles = [commit.title for commit in _call(lambda: api.list_repo_commits(repository))]
+    return all(title == FIRST_COMMIT or title.startswith(COMMIT_PREFIX) for title in titles)
 
 
 def _restore_main(api: Any, part: Part) -> None:
@@ -242,7 +229,7 @@ def _commit(api: Any, part: Part, local: Mapping[str, Path], head: str, files: M
         operations += [CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT})]
         try:
             request = partial(api.create_commit, part.repository, operations, parent_commit=head)
-            info: Any = _translated(partial(request, commit_message=f"Release {part.tag or part.folder.name}"))
+            info: Any = _translated(partial(request, commit_message=f"{COMMIT_PREFIX}{part.tag or part.folder.name}"))
             return str(info.oid)
         except NetworkError:
             if attempt == ATTEMPTS - 1:
