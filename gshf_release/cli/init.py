@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import say
+from gshf_release.cli.terminal import json_option, print_json, say
 
 RECIPE = Path("training/recipes/starter.yaml")
 
 
 @click.command(name="init")
 @click.argument("folder", type=click.Path(path_type=Path))
-def command(folder: Path) -> None:
+@json_option
+def command(folder: Path, as_json: bool) -> None:
     """Write a short recipe (my-recipe.yaml) and editable copies of the assets into FOLDER. Never overwrites a file.
 
     \b
@@ -35,5 +36,7 @@ def command(folder: Path) -> None:
         shutil.copytree(root / name, folder / name)
     shutil.copyfile(root / RECIPE, recipe)
     (folder / assets.MARKER).touch()
+    if as_json:
+        print_json({"recipe": str(recipe)})
     say(f"Wrote {recipe} and editable copies of {', '.join(assets.FOLDERS)}.\nNext: edit {recipe}, then")
     say(f"  cd {folder}\n  gshf-release doctor {recipe.name}\n  gshf-release train {recipe.name}")

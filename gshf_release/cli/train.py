@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gshf_release.cli.terminal import Terminal, default_run, profile_option, say, shown_path
+from gshf_release.cli.terminal import Terminal, default_run, json_option, print_json, profile_option, say, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.profile import Profile
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-redo", is_flag=True, help="Redo finished work that a changed recipe affects, even if it is much."
 )
+@json_option
 def command(
     recipe: str,
     profile: str,
@@ -34,6 +35,7 @@ def command(
     seeds: str | None,
     plan_only: bool,
     allow_redo: bool,
+    as_json: bool,
 ) -> None:
     """Run the loop of RECIPE (a name in training/recipes, or a YAML file). The same command again resumes.
 
@@ -50,16 +52,17 @@ def command(
     chosen = recipes.load(recipe, overrides)
     where = profiles.load(profile)
     path = run_path or default_run(chosen.name)
+    runs = {path: chosen}
+    if seeds is not None:
+        runs = {path / f"seed-{seed}": chosen.model_copy(update={"seed": seed}) for seed in _seeds(seeds)}
     if plan_only:
-        _show_plan(chosen, path)
+        _show_plan(runs, as_json)
         return
     prepare(where)
-    if seeds is None:
-        _train(chosen, where, path, allow_redo)
-        return
-    for seed in _seeds(seeds):
-        say(f"Seed {seed}")
-        _train(chosen.model_copy(update={"seed": seed}), where, path / f"seed-{seed}", allow_redo)
+    for folder, one in runs.items():
+        _train(one, where, folder, allow_redo)
+    if as_json:
+        print_json({"runs": [str(folder) for folder in runs]})
 
 
 def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool) -> None:
@@ -81,16 +84,23 @@ def _seeds(text: str) -> list[int]:
         ) from None
 
 
-def _show_plan(recipe: Recipe, path: Path) -> None:
+def _show_plan(runs: dict[Path, Recipe], as_json: bool) -> None:
     from gshf_release import pipeline
     from gshf_release.run.directory import DOCUMENT, RunDirectory
     from gshf_release.run.manifest import State, state
     from gshf_release.run.stage import check_graph, tasks
 
-    graph = pipeline.build(recipe)
-    by_name = check_graph(graph.stages)
-    run = RunDirectory(path)
-    begun = (path / DOCUMENT).exists()
-    for task in tasks(graph.train):
-        condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING
-        click.echo(f"{condition.value:9} {task.label}")
+    rows = []
+    for path, recipe in runs.items():
+        graph = pipeline.build(recipe)
+        by_name = check_graph(graph.stages)
+        run = RunDirectory(path)
+        begun = (path / DOCUMENT).exists()
+        for task in tasks(graph.train):
+            condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING
+            rows.append({"run": str(path), "task": task.label, "state": condition.value})
+    if as_json:
+        print_json({"plan": rows})
+        return
+    for row in rows:
+        click.echo(f"{row['state']:9} {row['run']}: {row['task']}")
