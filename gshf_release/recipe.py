@@ -140,8 +140,9 @@ class Pairs(Section):
     choice: Literal["best-vs-worst"] = "best-vs-worst"
     minimum_margin: Annotated[float, Field(ge=0)] = 0.0
     """A pair is dropped unless its reward difference exceeds this."""
-    cut: Literal["keep", "drop"] = "keep"
-    """`keep` trains on a response cut by max_new_tokens, without EOS; `drop` leaves it out of the choice."""
+    cut: Literal["keep", "drop", "lose"] = "keep"
+    """What becomes of a response cut by max_new_tokens, which has no EOS: `keep` ranks it by its reward like any other, `drop`
+    leaves it out of the choice, `lose` ranks it below every response that ended, so that it may be rejected but not chosen."""
     max_tokens: PositiveInt = 4096
     """Pairs whose prompt plus completion is longer on either side are dropped whole, never truncated."""
 

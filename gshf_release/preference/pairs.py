@@ -23,6 +23,7 @@ Reason = Literal[
     "tied rewards",
     "small margin",
     "too long",
+    "all cut",
 ]
 REASONS: tuple[Reason, ...] = (
     "too few responses",
@@ -32,6 +33,7 @@ REASONS: tuple[Reason, ...] = (
     "tied rewards",
     "small margin",
     "too long",
+    "all cut",
 )
 
 
@@ -45,7 +47,8 @@ class Choice(NamedTuple):
 def choose(samples: Sequence[Sample], rewards: Mapping[int, float], rules: Pairs, iteration: int) -> Choice:
     """Return the best response against the worst, or why the prompt is dropped.
 
-    Ties in reward are broken by the lowest sample index on both sides.
+    With `cut: lose`, a response that ended beats one that was cut, whatever their rewards. Ties are broken by the lowest sample
+    index on both sides.
 
     Args:
         samples: The responses to one prompt.
@@ -58,22 +61,30 @@ def choose(samples: Sequence[Sample], rewards: Mapping[int, float], rules: Pairs
         return Choice(None, "non-finite reward")
     if len(usable) < 2:
         return Choice(None, "too few responses")
-    best = max(usable, key=lambda entry: (rewards[entry.sample_index], -entry.sample_index))
-    worst = min(usable, key=lambda entry: (rewards[entry.sample_index], entry.sample_index))
-    margin = rewards[best.sample_index] - rewards[worst.sample_index]
+    rank = {entry.sample_index: (_may_win(entry, rules), rewards[entry.sample_index]) for entry in usable}
+    best = max(usable, key=lambda entry: (rank[entry.sample_index], -entry.sample_index))
+    worst = min(usable, key=lambda entry: (rank[entry.sample_index], entry.sample_index))
+    if not _may_win(best, rules):
+        return Choice(None, "all cut")
+    if rank[best.sample_index] == rank[worst.sample_index]:
+        return Choice(None, "tied rewards")
+    by_reward = _may_win(worst, rules)
+    margin = rewards[best.sample_index] - rewards[worst.sample_index] if by_reward else math.inf
     reason = _degenerate(best, worst, margin, rules)
     if reason is not None:
         return Choice(None, reason)
     return Choice(_pair(best, worst, rewards, iteration), None)
 
 
+def _may_win(sample: Sample, rules: Pairs) -> bool:
+    return rules.cut != "lose" or sample.finish_reason == "stop"
+
+
 def _allowed(sample: Sample, rules: Pairs) -> bool:
-    return rules.cut == "keep" or sample.finish_reason == "stop"
+    return rules.cut != "drop" or sample.finish_reason == "stop"
 
 
 def _degenerate(best: Sample, worst: Sample, margin: float, rules: Pairs) -> Reason | None:
-    if margin <= 0:
-        return "tied rewards"
     if best.completion_ids == worst.completion_ids:
         return "identical ids"
     if best.text.strip() == worst.text.strip():

@@ -138,6 +138,18 @@ def test_a_cut_response_is_kept_or_left_out_as_the_recipe_says() -> None:
     assert (kept.chosen_index, left.chosen_index) == (1, 2)
 
 
+def test_a_cut_response_loses_against_any_that_ended() -> None:
+    samples = [response(0), response(1, reason="length"), response(2), response(3, reason="length")]
+    pair = choose(samples, {0: 1.0, 1: 5.0, 2: 0.0, 3: 4.0}, Pairs(cut="lose"), 1).pair
+    assert pair is not None
+    assert (pair.chosen_index, pair.rejected_index) == (0, 3), "the best that ended, over the worst that was cut"
+
+
+def test_where_none_ended_there_is_no_pair() -> None:
+    samples = [response(0, reason="length"), response(1, reason="length")]
+    assert choose(samples, {0: 1.0, 1: 0.0}, Pairs(cut="lose"), 1).reason == "all cut"
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_response_makes_no_pair(count: int) -> None:
     assert reason([response(index) for index in range(count)], [1.0] * count) == "too few responses"
