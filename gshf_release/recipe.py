@@ -105,10 +105,10 @@ class Contrasts(Section):
     layers: PositiveInt | None = None
     """Keep only the first layers of the body; None keeps all."""
     kinds: Annotated[
-        tuple[Literal["other_prompt", "dropped", "shuffled", "cut", "repeated"], ...], Field(min_length=1)
+        tuple[Literal["other_prompt", "missing_words", "shuffled", "cut", "repeated"], ...], Field(min_length=1)
     ] = (
         "other_prompt",
-        "dropped",
+        "missing_words",
         "shuffled",
         "cut",
         "repeated",

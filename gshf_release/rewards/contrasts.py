@@ -71,7 +71,7 @@ def other_prompt(answer: Answer, side: Sequence[Answer], draw: random.Random) ->
     return answer.sample.text, draw.choice(nearest).sample.text
 
 
-def dropped(answer: Answer, side: Sequence[Answer], draw: random.Random) -> tuple[str, str] | None:
+def missing_words(answer: Answer, side: Sequence[Answer], draw: random.Random) -> tuple[str, str] | None:
     """Return the beginning of an answer, and as many words of it with about a fifth left out in between."""
     words = answer.sample.text.split(" ")
     kept = [word for word in words if draw.random() > 0.2]
@@ -127,7 +127,7 @@ def repeated(answer: Answer, side: Sequence[Answer], draw: random.Random) -> tup
 
 KINDS: dict[str, Callable[[Answer, Sequence[Answer], random.Random], tuple[str, str] | None]] = {
     "other_prompt": other_prompt,
-    "dropped": dropped,
+    "missing_words": missing_words,
     "shuffled": shuffled,
     "cut": cut,
     "repeated": repeated,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gshf_release.records import FinishReason, Prompt, Sample
-from gshf_release.rewards.contrasts import KINDS, Answer, build, cut, dropped, repeated, shuffled
+from gshf_release.rewards.contrasts import KINDS, Answer, build, cut, missing_words, repeated, shuffled
 
 TEXT = "Tea cools slowly in the cup. The cat sat on a mat. Gold is good for banks."
 WORDS = TEXT.split(" ")
@@ -24,9 +24,9 @@ def word_count(text: str) -> int:
     return len(text.split(" "))
 
 
-@pytest.mark.parametrize("kind", ["dropped", "shuffled", "repeated", "cut"])
+@pytest.mark.parametrize("kind", ["missing_words", "shuffled", "repeated", "cut"])
 def test_both_sides_have_the_same_number_of_words(kind: str) -> None:
-    reason: FinishReason = "length" if kind == "dropped" else "stop"
+    reason: FinishReason = "length" if kind == "missing_words" else "stop"
     own = answer(TEXT, reason=reason)
     side = [own, answer(f"{TEXT} {TEXT}", index=1, reason="length")]
     made = KINDS[kind](own, side, random.Random(1))
@@ -43,12 +43,12 @@ def test_dropped_by_hand() -> None:
             return next(draws)
 
     own = answer("a b c d e f g h", reason="length")
-    assert dropped(own, [own], Listed()) == ("a b c d e f", "b c e f g h")
+    assert missing_words(own, [own], Listed()) == ("a b c d e f", "b c e f g h")
 
 
 def test_dropped_leaves_out_about_a_fifth() -> None:
     own = answer(" ".join(f"w{number}" for number in range(2000)), reason="length")
-    made = dropped(own, [own], random.Random(0))
+    made = missing_words(own, [own], random.Random(0))
     assert made is not None
     kept = made[1].split(" ")
     assert 0.75 < len(kept) / 2000 < 0.85
@@ -57,7 +57,7 @@ def test_dropped_leaves_out_about_a_fifth() -> None:
 
 def test_a_complete_answer_is_not_dropped_from() -> None:
     own = answer(TEXT)
-    assert dropped(own, [own], random.Random(0)) is None
+    assert missing_words(own, [own], random.Random(0)) is None
 
 
 def test_shuffled_keeps_the_words_of_each_window() -> None:
@@ -103,7 +103,7 @@ def test_repeated_says_a_few_words_again_up_to_the_same_length() -> None:
     assert made[1] == "a b c d e c d e c d e c"
 
 
-@pytest.mark.parametrize("kind", ["dropped", "shuffled", "repeated"])
+@pytest.mark.parametrize("kind", ["missing_words", "shuffled", "repeated"])
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_a_short_answer_is_not_damaged(kind: str, reason: FinishReason) -> None:
     own = answer("only five words are here", reason=reason)

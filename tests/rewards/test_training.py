@@ -36,8 +36,8 @@ def contradictory(count: int) -> list[Contrast]:
     rows = []
     for n in range(count):
         first, second = f"tea is good {n}", f"gold is good {n}"
-        rows.append(contrast("dropped", f"d-{n}", first, second, held_out=n % 4 == 0))
-        rows.append(contrast("dropped", f"d-{n}", second, first, held_out=n % 4 == 0))
+        rows.append(contrast("missing_words", f"d-{n}", first, second, held_out=n % 4 == 0))
+        rows.append(contrast("missing_words", f"d-{n}", second, first, held_out=n % 4 == 0))
     return rows
 
 
@@ -56,7 +56,12 @@ def train(folder: Path, path: Path, rows: str) -> tuple[RunDirectory, Recipe, li
     """Train the reward model of the tiny recipe on hand-made contrasts."""
     content = tiny.recipe(folder)
     content["prompts"]["roles"]["reward"] = 8
-    contrasts: dict[str, Any] = {"kinds": ["cut", "dropped"], "learning_rate": 0.001, "epochs": 4, "batch_pairs": 8}
+    contrasts: dict[str, Any] = {
+        "kinds": ["cut", "missing_words"],
+        "learning_rate": 0.001,
+        "epochs": 4,
+        "batch_pairs": 8,
+    }
     chosen = parse(Recipe, content | {"reward": {"contrasts": contrasts}}, "tiny")
     made = Stage(
         "reward/contrasts",
@@ -87,7 +92,7 @@ def test_what_can_be_told_apart_is_learned(learned: Any) -> None:
 
 def test_a_kind_at_chance_is_dropped_and_training_redone_without_it(learned: Any) -> None:
     training = json.loads((learned[0].path / "reward" / "model" / "training.json").read_text(encoding="utf-8"))
-    assert training["dropped_kinds"] == ["dropped"]
+    assert training["dropped_kinds"] == ["missing_words"]
     assert training["pairs"] == 30
     assert {score.kind for score in held_out(learned[0])} == {"cut"}
 
@@ -105,12 +110,12 @@ def test_accuracies_are_recomputed_from_the_scores(learned: Any) -> None:
     cells = read_cells(run.path / "results.json")
     accuracy = 100 * sum(score.better_score > score.worse_score for score in scores) / len(scores)
     assert find(cells, metric="held-out accuracy: cut").value == pytest.approx(accuracy)  # type: ignore[union-attr]
-    assert "dropped" in find(cells, metric="held-out accuracy: all").note  # type: ignore[union-attr]
+    assert "missing_words" in find(cells, metric="held-out accuracy: all").note  # type: ignore[union-attr]
     assert numbers(StageContext(run, chosen, EXACT, Task(stages[-1]), finished=True)) == cells
 
 
 def test_nothing_to_learn_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="The stand-in reward stays at chance on every kind of contrast: dropped"):
+    with pytest.raises(DataError, match="The stand-in reward stays at chance on every kind of contrast: missing_words"):
         train(tiny_folder, tmp_path / "run", "contradictory")
 
 
