@@ -103,4 +103,5 @@ def _show_plan(runs: dict[Path, Recipe], as_json: bool) -> None:
         print_json({"plan": rows})
         return
     for row in rows:
-        click.echo(f"{row['state']:9} {row['run']}: {row['task']}")
+        where = f"{row['run']}: " if len(runs) > 1 else ""
+        click.echo(f"{row['state']:9} {where}{row['task']}")
