@@ -34,12 +34,12 @@ def cache_folder() -> Path:
 
 def prepare(profile: Profile) -> None:
     """Set torch's threads as the profile wants and silence the libraries; entry points call it before heavy work."""
+    quiet_libraries()
     import torch
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if profile.threads is not None:
         torch.set_num_threads(profile.threads)
-    quiet_libraries()
 
 
 def quiet_libraries() -> None:
@@ -50,7 +50,7 @@ def quiet_libraries() -> None:
     import logging
     import warnings
 
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the libraries below do
     import datasets
     import transformers
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gshf_release import assets, base, loop
 from gshf_release.checkpoints import locate
-from gshf_release.errors import RunError
+from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.profile import Profile
@@ -36,24 +37,28 @@ class Graph:
         return [*self.train, *self.evaluation, *self.release]
 
 
-def build(recipe: Recipe) -> Graph:
+def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """Return the graph of a recipe. Reads the prompt files, whose content belongs to the fingerprints.
+
+    Args:
+        recipe: The recipe.
+        run: A run that may have the prompts already; it then goes on without the files they came from.
 
     Raises:
         RecipeError: A prompt file is missing, or holds fewer prompts than the roles want.
         DataError: A prompt file has a bad row.
     """
-    source = split.source_path(recipe.prompts.source, "training/prompts")
-    split.check_supply(recipe, len(split.read_prompts(source, recipe.prompts.system)))
-    train = [base.declare(recipe), *split.declare(recipe, sha256_file(source)), *loop.declare(recipe)]
+    pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
+    split.check_supply(recipe, pool["count"])
+    train = [base.declare(recipe), *split.declare(recipe, **pool), *loop.declare(recipe)]
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
     if recipe.evaluation.prompts is not None:
-        path = split.source_path(recipe.evaluation.prompts, "eval/prompts")
-        evaluated.append(split.declare_file("prompts/eval", recipe.evaluation.prompts, sha256_file(path)))
-        sets.insert(0, ("eval", "prompts/eval", len(split.read_prompts(path, recipe.prompts.system))))
+        file = _prompt_file(recipe.evaluation.prompts, "eval/prompts", recipe, run, split.EVALUATION)
+        evaluated.append(split.declare_evaluation(recipe, **file))
+        sets.insert(0, ("eval", split.EVALUATION, file["count"]))
     evaluated += evaluation.declare(recipe, policies, sets)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [loop.policy_stage(t) for t in iterations]
@@ -62,9 +67,21 @@ def build(recipe: Recipe) -> Graph:
     return graph
 
 
+def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
+    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there."""
+    try:
+        path = split.source_path(reference, folder)
+    except RecipeError:
+        recorded = {known.name: known for known in run.plan} if run is not None else {}
+        if run is None or stage not in recorded or run.manifest(Task(recorded[stage])) is None:
+            raise
+        return dict(recorded[stage].parameters)
+    return {"source_sha256": sha256_file(path), "count": len(split.read_prompts(path, recipe.prompts.system))}
+
+
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
     """Bring the training stages to their finished state."""
-    graph = build(recipe)
+    graph = build(recipe, run)
     require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
 
@@ -76,7 +93,7 @@ def evaluate(run: RunDirectory, profile: Profile, *, allow_redo: bool, observer:
         RunError: Training has not finished.
     """
     recipe = run.recipe
-    graph = build(recipe)
+    graph = build(recipe, run)
     require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     execute(graph.stages, run, recipe, profile, goal=graph.evaluation, allow_redo=allow_redo, observer=observer)
 
@@ -97,14 +114,13 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     recipe = run.recipe
     if repository is not None:
         rules.check_repository(repository)
-    graph = build(recipe)
+    graph = build(recipe, run)
     require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")
     if repository is not None and repository != recipe.release.repository:
         named = recipe.release.model_copy(update={"repository": repository})
         recipe = recipe.model_copy(update={"release": named})
-        run.record_recipe(recipe)
-        graph = build(recipe)
+        graph = build(recipe, run)
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
 
 
@@ -137,7 +153,11 @@ def require_models(run: RunDirectory, recipe: Recipe) -> None:
     """
     for needed in models(recipe):
         if run.manifest(Task(Stage(needed.stage, work=""))) is None:
-            locate(needed.model, revision=needed.revision, sha256=needed.sha256)
+            try:
+                locate(needed.model, revision=needed.revision, sha256=needed.sha256)
+            except CheckpointError as error:
+                hint = error.hint.replace("prefetch RECIPE", f"prefetch {run.path / 'recipe.yaml'}")
+                raise CheckpointError(error.message, hint=hint) from error
 
 
 def _card_sha256(recipe: Recipe) -> str:

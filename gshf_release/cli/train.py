@@ -69,7 +69,7 @@ def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool) -> No
     from gshf_release import pipeline
     from gshf_release.run.directory import RunDirectory
 
-    pipeline.build(recipe)
+    pipeline.build(recipe, RunDirectory(path))
     run = RunDirectory.create(path, recipe, profile)
     pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
     say(f"Run: {shown_path(path)}\nNext: gshf-release eval {shown_path(path)}")
@@ -92,9 +92,9 @@ def _show_plan(runs: dict[Path, Recipe], as_json: bool) -> None:
 
     rows = []
     for path, recipe in runs.items():
-        graph = pipeline.build(recipe)
-        by_name = check_graph(graph.stages)
         run = RunDirectory(path)
+        graph = pipeline.build(recipe, run)
+        by_name = check_graph(graph.stages)
         begun = (path / DOCUMENT).exists()
         for task in tasks(graph.train):
             condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gshf_release import assets
-from gshf_release.errors import RecipeError
+from gshf_release.errors import DataError, RecipeError
 from gshf_release.hashing import seed_from
 from gshf_release.recipe import Recipe
 from gshf_release.records import JsonLines, Message, Prompt, parse_prompt
@@ -18,6 +18,8 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
 FILE = "prompts.parquet"
+POOL = "prompts/pool"
+EVALUATION = "prompts/eval"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
 
 
@@ -81,14 +83,20 @@ def check_supply(recipe: Recipe, available: int) -> None:
         )
 
 
-def declare(recipe: Recipe, source_sha256: str) -> list[Stage]:
-    """Declare the pool and one stage per role; the source's content hash belongs to the pool's fingerprint."""
+def declare(recipe: Recipe, source_sha256: str, count: int) -> list[Stage]:
+    """Declare the pool and one stage per role.
+
+    Args:
+        recipe: The recipe.
+        source_sha256: Content hash of the file of prompts.
+        count: How many distinct prompts it holds.
+    """
     pool = Stage(
-        name="prompts/pool",
+        name=POOL,
         work="gshf_release.prompts.split:write_pool",
         outputs=(FILE,),
         keys=("seed", "prompts.system"),
-        parameters={"source_sha256": source_sha256},
+        parameters={"source_sha256": source_sha256, "count": count},
     )
     return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
 
@@ -97,7 +105,7 @@ def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
     return Stage(
         name=stage_name(role),
         work="gshf_release.prompts.split:write_role",
-        inputs=(Input("prompts/pool", FILE),),
+        inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         parameters={"start": bounds[0], "stop": bounds[1]},
     )
@@ -117,22 +125,43 @@ def write_pool(context: StageContext) -> None:
 
 def write_role(context: StageContext) -> None:
     """Write one role's slice of the pool."""
-    pool = Prompt.read(context.input("prompts/pool", FILE))
+    pool = Prompt.read(context.input(POOL, FILE))
     Prompt.write(pool[context.parameter("start") : context.parameter("stop")], context.output(FILE))
 
 
-def declare_file(name: str, reference: str, source_sha256: str) -> Stage:
-    """Declare a stage that puts out the prompts of an evaluation file, in the file's order."""
+def declare_evaluation(recipe: Recipe, source_sha256: str, count: int) -> Stage:
+    """Declare the stage that puts out the prompts of `evaluation.prompts`, in the file's order.
+
+    Args:
+        recipe: The recipe.
+        source_sha256: The file's content hash.
+        count: How many distinct prompts it holds.
+    """
     return Stage(
-        name=name,
-        work="gshf_release.prompts.split:write_file",
+        name=EVALUATION,
+        work="gshf_release.prompts.split:write_evaluation",
+        inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         keys=("prompts.system",),
-        parameters={"reference": reference, "source_sha256": source_sha256},
+        parameters={"source_sha256": source_sha256, "count": count},
     )
 
 
-def write_file(context: StageContext) -> None:
-    """Write an evaluation file's prompts."""
-    path = source_path(context.parameter("reference"), "eval/prompts")
-    Prompt.write(read_prompts(path, context.recipe.prompts.system), context.output(FILE))
+def write_evaluation(context: StageContext) -> None:
+    """Write the evaluation file's prompts.
+
+    Raises:
+        DataError: One of them is also in the pool, from which the run trains.
+    """
+    reference = str(context.recipe.evaluation.prompts)
+    path = source_path(reference, "eval/prompts")
+    prompts = read_prompts(path, context.recipe.prompts.system)
+    pool = {prompt.prompt_id for prompt in Prompt.read(context.input(POOL, FILE))}
+    shared = [prompt for prompt in prompts if prompt.prompt_id in pool]
+    if shared:
+        raise DataError(
+            f"{path}: {len(shared)} of {len(prompts)} prompts are also in prompts.source "
+            f"{context.recipe.prompts.source!r}, the first: {shared[0].messages[-1]['content'][:60]!r}.",
+            hint="Evaluate on prompts that training cannot see, or set evaluation.prompts: null.",
+        )
+    Prompt.write(prompts, context.output(FILE))

@@ -48,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys and two-space indent, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, _json(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +125,23 @@ class RunDirectory:
         path = self.path / "plan.json"
         return [Stage.from_json(entry) for entry in _read_json(path)["stages"]] if path.exists() else []
 
+    def record(self, recipe: Recipe, profile: Profile) -> None:
+        """Store what the run is executed with, for workers, `eval` and `verify`."""
+        self.record_recipe(recipe)
+        self.record_profile(profile)
+
     def record_recipe(self, recipe: Recipe) -> None:
         """Store the recipe as resolved."""
-        write_text(self.path / "recipe.yaml", _yaml(recipe.model_dump(mode="json")))
+        write_text(self.path / "recipe.yaml", _yaml(recipe))
+
+    def record_profile(self, profile: Profile) -> None:
+        """Store the profile of this command."""
+        write_text(self.path / "profile.yaml", _yaml(profile))
 
     def stage_sha256(self, stage: Stage, file: str) -> str:
         """Return the recorded sha256 of an output of an unsharded stage, or an empty text if it has not finished."""
         manifest = self.manifest(Task(stage))
         return "" if manifest is None else str(manifest["outputs"][file]["sha256"])
-
-    def record(self, recipe: Recipe, profile: Profile) -> None:
-        """Store what the run is executed with, for workers, `eval` and `verify`."""
-        self.record_recipe(recipe)
-        write_text(self.path / "profile.yaml", _yaml(profile.model_dump(mode="json")))
-
-    def record_plan(self, stages: list[Stage]) -> None:
-        """Store the declared stages for workers, `status` and `verify`."""
-        write_json(self.path / "plan.json", {"stages": [stage.as_json() for stage in stages]})
 
     def folder(self, task: Task) -> Path:
         """The folder of a task's outputs."""
@@ -203,6 +203,40 @@ class RunDirectory:
             yield
 
     @contextlib.contextmanager
+    def work_on(self, recipe: Recipe, profile: Profile, stages: list[Stage]) -> Iterator[None]:
+        """Record what the run is executed with, and keep it recorded: several processes may work on the same recipe.
+
+        Raises:
+            RunBusyError: Another process works on this run with another recipe.
+        """
+        path = self.path / ".locks" / "recipe.lock"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            if not self._records(recipe, stages):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise self._other_recipe() from None
+                self.record_recipe(recipe)
+                write_text(self.path / "plan.json", _plan(stages))
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            if not self._records(recipe, stages):  # changed by another process before the lock was ours
+                raise self._other_recipe()
+            self.record_profile(profile)
+            yield
+
+    def _records(self, recipe: Recipe, stages: list[Stage]) -> bool:
+        wanted = {"recipe.yaml": _yaml(recipe), "plan.json": _plan(stages)}
+        files = {name: self.path / name for name in wanted}
+        return all(path.is_file() and path.read_text(encoding="utf-8") == wanted[name] for name, path in files.items())
+
+    def _other_recipe(self) -> RunBusyError:
+        return RunBusyError(
+            f"{self.path} is being worked on with another recipe.",
+            hint="Wait for that process or stop it, or choose another folder with --run.",
+        )
+
+    @contextlib.contextmanager
     def lock(self, task: Task) -> Iterator[int]:
         """Hold the lock of one task; the system releases it if the process dies.
 
@@ -239,5 +273,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _yaml(value: dict[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _plan(stages: list[Stage]) -> str:
+    return _json({"stages": [stage.as_json() for stage in stages]})
+
+
+def _yaml(document: Recipe | Profile) -> str:
+    return yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

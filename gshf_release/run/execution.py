@@ -108,9 +108,7 @@ def execute(
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, observer or Quiet())
     by_name = walk.by_name
     _announce_redo(walk, allow_redo)
-    run.record(recipe, profile)
-    run.record_plan(stages)
-    with interrupt.stop_gently():
+    with run.work_on(recipe, profile, stages), interrupt.stop_gently():
         pending = tasks(walk.goal)
         workers = profile.stages == "worker" or profile.parallel_workers > 1
         if workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gshf_release import pipeline
-from gshf_release.errors import RunError
+from gshf_release.errors import RecipeError, RunError
 from gshf_release.evaluation.annotators import STAND_IN
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.prompts.split import read_prompts
@@ -44,6 +45,16 @@ def test_evaluation_before_training_names_the_command(tiny_folder: Path, tiny_re
         RunError, match=r"base is not finished, or its files changed\. Run: gshf-release train .*recipe\.yaml --run "
     ):
         evaluate(run)
+
+
+def test_a_moved_run_goes_on_without_the_files_its_prompts_came_from(
+    finished: RunDirectory, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    prompts = tiny_recipe.prompts.model_copy(update={"source": str(tmp_path / "gone.jsonl")})
+    recipe = tiny_recipe.model_copy(update={"prompts": prompts})
+    with pytest.raises(RecipeError, match="neither a file nor a name"):
+        pipeline.build(recipe)
+    assert pipeline.build(recipe, finished).stages == pipeline.build(tiny_recipe).stages
 
 
 def test_training_again_redoes_nothing(finished: RunDirectory, tiny_folder: Path) -> None:
@@ -181,7 +192,9 @@ def test_no_prompt_is_both_trained_on_and_evaluated(finished: RunDirectory) -> N
 def test_validation_traces_cover_every_explored_answer(finished: RunDirectory) -> None:
     traces = Trace.read(finished.path / "iteration-2" / "validation" / "measure" / "traces.parquet")
     assert len(traces) == 4
-    assert all(0 <= trace.kl_rounding < 0.01 * trace.tokens for trace in traces), "BF16 rounds little"
+    assert all(0 < trace.kl_rounding < 1e-4 * trace.tokens for trace in traces), (
+        "BF16 rounds little; measured 8e-6 a token"
+    )
 
 
 def test_the_run_holds_no_path_of_this_machine_but_those_the_user_wrote(finished: RunDirectory) -> None:
@@ -202,7 +215,7 @@ def kill_in_the_middle(tiny_folder: Path, path: Path, manifests: int, delay: flo
     command = [sys.executable, "-m", "tests.end_to_end.train_tiny", str(tiny_folder), str(path)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 180
-    while process.poll() is None and len(list(path.rglob("manifest.json"))) < manifests:
+    while process.poll() is None and sum("manifest.json" in files for _, _, files in os.walk(path)) < manifests:
         assert time.monotonic() < until, "the run does not advance"
         time.sleep(0.02)
     time.sleep(delay)

@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gshf_release.errors import RecipeError
-from gshf_release.prompts.split import check_supply, declare, ordered, ranges, read_prompts, stage_name
+from gshf_release.errors import DataError, RecipeError
+from gshf_release.prompts.split import (
+    check_supply,
+    declare,
+    declare_evaluation,
+    ordered,
+    ranges,
+    read_prompts,
+    stage_name,
+)
 from gshf_release.records import Prompt
 from gshf_release.run.execution import execute
 from tests.run.plans import PROFILES, begin, recipe
@@ -101,7 +109,24 @@ def test_the_stages_write_the_slices(tmp_path: Path) -> None:
     counts = {"per_iteration": 5, "validation": 3, "test": 4}
     chosen = recipe(prompts={"source": str(source), "roles": counts}, loop={"iterations": 2})
     run = begin(tmp_path / "run", chosen)
-    execute(declare(chosen, "0" * 64), run, chosen, PROFILES["here"])
+    execute(declare(chosen, "0" * 64, len(POOL)), run, chosen, PROFILES["here"])
     for role, ids in slices(chosen, POOL).items():
         written = Prompt.read(run.path / stage_name(role) / "prompts.parquet")
         assert [prompt.prompt_id for prompt in written] == ids
+
+
+def test_evaluation_prompts_that_are_in_the_pool_are_refused(tmp_path: Path) -> None:
+    source, other = tmp_path / "p.jsonl", tmp_path / "e.jsonl"
+    source.write_text(
+        "".join(json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(9)), encoding="utf-8"
+    )
+    other.write_text('{"prompt": "new"}\n{"prompt": "question 3"}\n', encoding="utf-8")
+    counts = {"per_iteration": 2, "validation": 1, "test": 1}
+    chosen = recipe(
+        prompts={"source": str(source), "roles": counts},
+        loop={"iterations": 1},
+        evaluation={"prompts": str(other), "second_scorer": {"model": "s"}},
+    )
+    stages = [*declare(chosen, "0" * 64, 9), declare_evaluation(chosen, "1" * 64, 2)]
+    with pytest.raises(DataError, match=r"1 of 2 prompts are also in prompts.source .* the first: 'question 3'"):
+        execute(stages, begin(tmp_path / "run", chosen), chosen, PROFILES["here"])

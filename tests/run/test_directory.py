@@ -76,14 +76,33 @@ def test_a_damaged_manifest_is_none(tmp_path: Path, damage: bytes) -> None:
 def test_a_lock_is_free_again_after_use(tmp_path: Path) -> None:
     run, task = begin(tmp_path), Task(stage("a"))
     for _ in range(2):
-        with run.lock(task):
-            pass
+        with run.lock(task), pytest.raises(RunBusyError), run.lock(task):
+            pytest.fail("two held one lock")
 
 
 def test_shards_have_locks_of_their_own(tmp_path: Path) -> None:
     run, sharded = begin(tmp_path), stage("a", shards=2)
-    with run.lock(Task(sharded, 0)), run.lock(Task(sharded, 1)):
-        pass
+    with run.lock(Task(sharded, 0)) as first, run.lock(Task(sharded, 1)) as second:
+        assert first != second
+
+
+def test_two_processes_may_work_on_the_same_recipe(tmp_path: Path) -> None:
+    run, stages = begin(tmp_path), [stage("a")]
+    with run.work_on(RECIPE, PROFILES["here"], stages), run.work_on(RECIPE, PROFILES["worker"], stages):
+        assert (run.recipe, run.plan) == (RECIPE, stages)
+
+
+def test_another_recipe_waits_for_the_one_being_worked_on(tmp_path: Path) -> None:
+    run, stages, other = begin(tmp_path), [stage("a")], recipe(seed=1)
+    with run.work_on(RECIPE, PROFILES["here"], stages):
+        with (
+            pytest.raises(RunBusyError, match="with another recipe"),
+            run.work_on(other, PROFILES["here"], stages),
+        ):
+            pytest.fail("the recipe was changed under a working process")
+        assert run.recipe == RECIPE
+    with run.work_on(other, PROFILES["here"], stages):
+        assert run.recipe == other
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks are flock")
