@@ -150,7 +150,11 @@ class Pairs(Section):
 class Training(Section):
     """Direct preference optimisation of one iteration."""
 
-    loss: Literal["sigmoid"] = "sigmoid"
+    loss: Literal["sigmoid", "smoothed", "robust", "ipo"] = "sigmoid"
+    """`sigmoid`: DPO (arXiv 2305.18290, equation 7). `smoothed`: conservative DPO, for labels wrong with probability
+    `label_smoothing`. `robust`: its unbiased correction (arXiv 2403.00409). `ipo`: arXiv 2310.12036, equation 17."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """For `smoothed` and `robust` alone."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -164,6 +168,13 @@ class Training(Section):
     """Arithmetic of the forward and backward pass; the weights themselves are FP32 in both cases."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps between two checkpoints: what a killed optimisation may lose."""
+
+    @model_validator(mode="after")
+    def _smoothing_has_an_effect(self) -> Self:
+        smooths = self.loss in ("smoothed", "robust")
+        if smooths != (self.label_smoothing > 0):
+            raise ValueError("label_smoothing above 0 and the losses 'smoothed' and 'robust' need each other")
+        return self
 
 
 class SecondScorer(Section):

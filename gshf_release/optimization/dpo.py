@@ -132,7 +132,7 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
     )
     configuration = DPOConfig(
         **arguments,
-        **loss_arguments(context.recipe),
+        **loss_arguments(training),
         max_grad_norm=training.max_gradient_norm,
         weight_decay=training.weight_decay,
         max_length=None,
@@ -148,9 +148,24 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
     )
 
 
-def loss_arguments(recipe: Recipe) -> dict[str, Any]:
-    """Return TRL's arguments for the recipe's loss: -log sigmoid(beta * (chosen log-ratio - rejected log-ratio))."""
-    return {"loss_type": [recipe.training.loss], "beta": recipe.training.beta}
+def loss_arguments(training: Training) -> dict[str, Any]:
+    """Return TRL's arguments for the recipe's loss of x = beta * (chosen log-ratio - rejected log-ratio).
+
+    With L = log sigmoid and e = label_smoothing:
+
+        sigmoid   -L(x)
+        smoothed  -(1 - e) L(x) - e L(-x)
+        robust    (-(1 - e) L(x) + e L(-x)) / (1 - 2e)
+        ipo       (d - 1 / (2 beta))^2, where d is the difference of the log-ratios per token
+
+    TRL's `sigmoid` ignores label smoothing; `smoothed` is 2 (1 - e) times its sigmoid minus (1 - 2e) times its robust loss.
+    """
+    smoothing = training.label_smoothing
+    shared = {"beta": training.beta, "label_smoothing": smoothing}
+    if training.loss == "smoothed":
+        weights = [2 * (1 - smoothing), -(1 - 2 * smoothing)]
+        return shared | {"loss_type": ["sigmoid", "robust"], "loss_weights": weights}
+    return shared | {"loss_type": [training.loss]}
 
 
 def token_trainer() -> Any:

@@ -72,17 +72,45 @@ def log_probability(model: Any, prompt: list[int], completion: list[int]) -> tor
     return logits.log_softmax(dim=-1)[range(len(completion)), completion].sum()
 
 
-def loss_by_hand(model: Any, base: Any, batch: list[Pair], beta: float) -> torch.Tensor:
-    """Return equation 7 of arXiv 2305.18290, averaged over the batch."""
-    losses = []
-    for pair in batch:
-        ratios = []
-        for ids in (pair.chosen_ids, pair.rejected_ids):
-            with torch.no_grad():
-                anchor = log_probability(base, pair.prompt_ids, ids)
-            ratios.append(log_probability(model, pair.prompt_ids, ids) - anchor)
-        losses.append(-torch.log(torch.sigmoid(beta * (ratios[0] - ratios[1]))))
-    return torch.stack(losses).mean()
+def log_ratios(model: Any, base: Any, pair: Pair) -> list[torch.Tensor]:
+    """Return log p_model - log p_base of the chosen and of the rejected completion."""
+    ratios = []
+    for ids in (pair.chosen_ids, pair.rejected_ids):
+        with torch.no_grad():
+            anchor = log_probability(base, pair.prompt_ids, ids)
+        ratios.append(log_probability(model, pair.prompt_ids, ids) - anchor)
+    return ratios
+
+
+def sigmoid(pair: Pair, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Return equation 7 of arXiv 2305.18290, beta = 0.1."""
+    return -torch.log(torch.sigmoid(0.1 * (chosen - rejected)))
+
+
+def smoothed(pair: Pair, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Return conservative DPO for labels wrong in one of five cases."""
+    x = 0.1 * (chosen - rejected)
+    return -0.8 * torch.log(torch.sigmoid(x)) - 0.2 * torch.log(torch.sigmoid(-x))
+
+
+def robust(pair: Pair, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Return robust DPO (arXiv 2403.00409) for labels wrong in one of five cases."""
+    x = 0.1 * (chosen - rejected)
+    return (-0.8 * torch.log(torch.sigmoid(x)) + 0.2 * torch.log(torch.sigmoid(-x))) / 0.6
+
+
+def ipo(pair: Pair, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Return equation 17 of arXiv 2310.12036 on log-ratios per token, tau = 0.1."""
+    difference = chosen / len(pair.chosen_ids) - rejected / len(pair.rejected_ids)
+    return (difference - 5) ** 2
+
+
+LOSSES = {"sigmoid": sigmoid, "smoothed": smoothed, "robust": robust, "ipo": ipo}
+
+
+def loss_by_hand(model: Any, base: Any, batch: list[Pair], loss: str = "sigmoid") -> torch.Tensor:
+    """Return a loss averaged over the batch."""
+    return torch.stack([LOSSES[loss](pair, *log_ratios(model, base, pair)) for pair in batch]).mean()
 
 
 def first_adamw_step(model: Any, rate: float, limit: float) -> None:
@@ -99,15 +127,19 @@ def test_the_loss_starts_at_log_two(golden: RunDirectory) -> None:
     assert steps(golden)[0]["loss"] == pytest.approx(0.693147181, abs=1e-6)
 
 
-def test_two_losses_by_hand(golden: RunDirectory, tiny_folder: Path) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_losses_by_hand(loss: str, tiny_folder: Path, tmp_path: Path) -> None:
+    chosen = recipe(tiny_folder, loss=loss, label_smoothing=0.2 if loss in ("smoothed", "robust") else 0.0)
+    run = begin(tmp_path / "run", chosen)
+    finish(run, chosen)
     in_order = sorted(pairs(), key=lambda pair: seed_from(0, "order", 0, pair.prompt_id))
     model, base = (checkpoints.load_model(tiny_folder / "tiny", "fp32") for _ in range(2))
-    first = loss_by_hand(model, base, in_order[:3], beta=0.1)
+    first = loss_by_hand(model, base, in_order[:3], loss)
     first.backward()
     first_adamw_step(model, rate=0.001, limit=1.0)
-    second = float(loss_by_hand(model, base, in_order[3:], beta=0.1))
-    assert abs(second - 0.693147) > 0.001, "the step changed something"
-    assert [step["loss"] for step in steps(golden)] == pytest.approx([float(first), second], abs=2e-5)
+    second = float(loss_by_hand(model, base, in_order[3:], loss))
+    assert abs(second - float(first)) > 0.0005, "the step changed something"
+    assert [step["loss"] for step in steps(run)] == pytest.approx([float(first), second], abs=2e-5)
 
 
 def test_reference_log_probabilities_are_those_of_the_base(golden: RunDirectory, policy: Any) -> None:
