@@ -1,16 +1,22 @@
-"""The base model pi_0 enters the run: copied as safetensors, so that the run stands on its own and can be moved."""
+"""The base model pi_0, and a reference policy of its own if the recipe names one, enter the run.
+
+They are copied as safetensors, so that the run stands on its own and can be moved.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from gshf_release import checkpoints
+from gshf_release.errors import CheckpointError
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.recipe import Recipe
 from gshf_release.rendering import render, stop_ids
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Input, Stage
+
+REFERENCE = "reference"
 
 
 def declare(recipe: Recipe) -> Stage:
@@ -21,6 +27,31 @@ def declare(recipe: Recipe) -> Stage:
         outputs=("model", "source.json"),
         keys=("base",),
     )
+
+
+def declare_reference() -> Stage:
+    """Declare the stage that puts out the reference policy as `model`, where it is neither pi_0 nor pi_(t-1)."""
+    return Stage(
+        name=REFERENCE,
+        work="gshf_release.base:adopt_reference",
+        inputs=(Input("base", "model"),),
+        outputs=("model",),
+        keys=("loop.reference",),
+    )
+
+
+def adopt_reference(context: StageContext) -> None:
+    """Load the reference policy, check that it reads the base's token ids, and save it.
+
+    Raises:
+        CheckpointError: It is missing or broken, or its tokens are not the base's.
+    """
+    wanted = context.recipe.loop.reference
+    path = checkpoints.locate(wanted)
+    tokenizer = checkpoints.load_tokenizer(path)
+    if tokenizer.get_vocab() != checkpoints.load_tokenizer(context.input("base", "model")).get_vocab():
+        raise CheckpointError(f"The reference {wanted!r} has other tokens than the base.")
+    checkpoints.save(checkpoints.load_model(path, "auto"), tokenizer, context.output("model"))
 
 
 def adopt(context: StageContext) -> None:

@@ -10,13 +10,16 @@
 Deviations from the cited algorithm, each a recipe key: it restarts every optimisation from pi_0 (`loop.init: base`) and
 trains on all pairs so far (`loop.history: all`). The defaults go on from pi_{t-1} with the current pairs, as the authors'
 public runs do (field reports: no regression, half the time). The reference is pi_0 in both.
+
+RAFT (`loop.algorithm: raft`, arXiv 2304.06767) differs in the last two lines: D_t is the best response to each prompt, and
+pi_t a supervised step on it.
 """
 
 from __future__ import annotations
 
-from gshf_release import diagnostics
-from gshf_release.optimization import dpo, reference
-from gshf_release.preference import pairs
+from gshf_release import base, diagnostics
+from gshf_release.optimization import dpo, raft, reference
+from gshf_release.preference import pairs, ranking, winners
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.stage import Stage
@@ -34,28 +37,51 @@ def policy_stage(iteration: int) -> str:
 def declare(recipe: Recipe) -> list[Stage]:
     """Declare the reward model and T iterations, in the order they run."""
     stages = declare_model(recipe, "reward")
+    if recipe.loop.reference not in ("base", "previous"):
+        stages.append(base.declare_reference())
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
+    stages.append(diagnostics.declare_final(recipe.loop.iterations))
     return stages
 
 
 def iterate(iteration: int, recipe: Recipe) -> list[Stage]:
-    """Declare one iteration: sample, score, choose, reference log-probabilities, optimise, validate."""
+    """Declare one iteration: sample, score, choose, optimise, validate."""
     explored = explore(iteration, recipe)
     prompts = f"iteration-{iteration}/prompts"
-    loop = recipe.loop
-    init = policy_stage(iteration - 1 if loop.init == "previous" else 0)
-    anchor = policy_stage(iteration - 1 if loop.reference == "previous" else 0)
-    history = [iteration] if loop.history == "current" else list(range(1, iteration + 1))
-    return [
+    stages = [
         explored,
         declare_scores(f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
-        pairs.declare(iteration),
-        reference.declare(iteration, anchor),
-        dpo.declare(iteration, init=init, history=history),
-        *validate(iteration, recipe),
     ]
+    if recipe.pairs.kl_weight:
+        stages.append(ranking.declare_log_ratios(iteration, policy_stage(iteration - 1), explored.shards))
+    return [*stages, *improve(iteration, recipe), *validate(iteration, recipe)]
+
+
+def improve(iteration: int, recipe: Recipe) -> list[Stage]:
+    """Declare what turns ranked responses into pi_t: pairs and DPO, or the best responses and a supervised step."""
+    loop = recipe.loop
+    init = policy_stage(iteration - 1 if loop.init == "previous" else 0)
+    history = [iteration] if loop.history == "current" else list(range(1, iteration + 1))
+    sources = [f"iteration-{past}" for past in history]
+    log_ratios = recipe.pairs.kl_weight > 0
+    if loop.algorithm == "raft":
+        return [
+            winners.declare(iteration, log_ratios=log_ratios),
+            raft.declare(iteration, init=init, sources=sources),
+        ]
+    return [
+        pairs.declare(iteration, log_ratios=log_ratios),
+        reference.declare(f"iteration-{iteration}", reference_stage(iteration, recipe)),
+        dpo.declare(iteration, init=init, sources=sources),
+    ]
+
+
+def reference_stage(iteration: int, recipe: Recipe) -> str:
+    """Return the stage that puts out the policy that DPO stays near in iteration t."""
+    known = {"base": policy_stage(0), "previous": policy_stage(iteration - 1)}
+    return known.get(recipe.loop.reference, base.REFERENCE)
 
 
 def explore(iteration: int, recipe: Recipe) -> Stage:

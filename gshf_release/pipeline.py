@@ -137,6 +137,8 @@ class Model:
 def models(recipe: Recipe) -> list[Model]:
     """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
     found = [Model("base", recipe.base.model, recipe.base.revision, recipe.base.sha256)]
+    if recipe.loop.reference not in ("base", "previous"):
+        found.append(Model(base.REFERENCE, recipe.loop.reference))
     for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
         if scorer.model is not None:
             found.append(Model(f"{name}/model", scorer.model, scorer.revision))

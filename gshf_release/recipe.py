@@ -7,6 +7,7 @@ arXiv 2405.07863 unless a comment says otherwise; `# assumption` marks what no s
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -64,16 +65,36 @@ class Prompts(Section):
 class Loop(Section):
     """Algorithm 2 of arXiv 2405.07863, with the choices its implementations disagree about made explicit."""
 
-    algorithm: Literal["gshf"] = "gshf"
+    algorithm: Literal["gshf", "raft"] = "gshf"
+    """`gshf`: DPO on pairs. `raft`: a supervised step on the best response to each prompt (arXiv 2304.06767)."""
     iterations: PositiveInt = 3
     init: Literal["previous", "base"] = "previous"
-    reference: Literal["base", "previous"] = "base"
+    """Where each optimisation starts: pi_(t-1) as in the authors' public runs, or pi_0 as Algorithm 2 says."""
+    reference: str = "base"
+    """The policy that DPO stays near: `base` (pi_0, as cited), `previous` (pi_(t-1)), or any checkpoint: a folder or Hub id."""
     history: Literal["current", "all"] = "current"
+    """Train on the pairs of this iteration, or of all so far as Algorithm 2 says."""
+    final: Literal["last", "validation"] = "last"
+    """Which iteration is the release: the last, or the one with the highest validation reward within the budgets below."""
+    kl_budget: Annotated[float, Field(gt=0)] | None = None
+    """For `validation`: nats per response that the released policy may be from the base."""
+    length_budget: Annotated[float, Field(gt=0)] | None = None
+    """For `validation`: how many times as long as the base's its answers may be."""
 
     @model_validator(mode="after")
     def _reference_is_computed_once(self) -> Self:
         if self.reference == "previous" and self.history == "all":
             raise ValueError("reference 'previous' needs history 'current': older pairs know only their own reference")
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_are_read(self) -> Self:
+        if self.final == "last" and (self.kl_budget, self.length_budget) != (None, None):
+            raise ValueError("kl_budget and length_budget need final 'validation'")
+        if self.final == "validation" and self.kl_budget is None and self.length_budget is None:
+            raise ValueError(
+                "final 'validation' needs kl_budget or length_budget: reward alone rewards leaving the base"
+            )
         return self
 
 
@@ -137,14 +158,29 @@ class Reward(Section):
 class Pairs(Section):
     """From n scored responses to at most one preference pair a prompt."""
 
-    choice: Literal["best-vs-worst"] = "best-vs-worst"
+    choice: Literal["best-vs-worst", "best-vs-random", "first-vs-random", "rejection-sampling"] = "best-vs-worst"
+    etas: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """The falling temperatures of `rejection-sampling`, in units of the reward; the last is the target's."""
+    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    """Subtracted from the reward per unit of length before the choice."""
+    length_unit: Literal["characters", "tokens"] = "characters"
+    kl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Subtracted from the reward per nat of log pi_(t-1) - log pi_0 before the choice (arXiv 2304.06767)."""
     minimum_margin: Annotated[float, Field(ge=0)] = 0.0
-    """A pair is dropped unless its reward difference exceeds this."""
+    """A pair is dropped unless what it was chosen by differs by more than this."""
     cut: Literal["keep", "drop", "lose"] = "keep"
     """What becomes of a response cut by max_new_tokens, which has no EOS: `keep` ranks it by its reward like any other, `drop`
     leaves it out of the choice, `lose` ranks it below every response that ended, so that it may be rejected but not chosen."""
     max_tokens: PositiveInt = 4096
     """Pairs whose prompt plus completion is longer on either side are dropped whole, never truncated."""
+
+    @model_validator(mode="after")
+    def _etas_fall(self) -> Self:
+        if (self.choice == "rejection-sampling") != bool(self.etas):
+            raise ValueError("choice 'rejection-sampling' and etas need each other")
+        if any(later >= earlier for earlier, later in itertools.pairwise(self.etas)):
+            raise ValueError("etas must fall")
+        return self
 
 
 class Training(Section):

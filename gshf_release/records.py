@@ -131,6 +131,30 @@ class Score(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class LogRatio(Row):
+    """Summed log-probabilities (nats) of one response under the policy that drew it and under the base."""
+
+    prompt_id: str
+    sample_index: int
+    logp_policy: float
+    logp_base: float
+
+
+@dataclass(frozen=True, slots=True)
+class Winner(Row):
+    """The best response to one prompt, which RAFT trains on."""
+
+    prompt_id: str
+    iteration: int
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    text: str
+    sample_index: int
+    reward: float
+    policy_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pair(Row):
     """A preference pair: the chosen and the rejected response to one prompt, with where they came from."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from gshf_release import loop
 from gshf_release.recipe import Recipe
+from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
@@ -29,6 +30,11 @@ def record(context: StageContext) -> None:
         context.output(file).write_text(context.task.label, encoding="utf-8")
 
 
+def no_numbers(context: StageContext) -> list[Cell]:
+    """Return no cells."""
+    return []
+
+
 def small(**changes: Any) -> Recipe:
     roles = {"per_iteration": 8, "validation": 4, "test": 4}
     return recipe(**({"prompts": {"roles": roles}} | changes))
@@ -38,7 +44,11 @@ def executed(path: Path, chosen: Recipe) -> RunDirectory:
     """Return a run in which every declared stage was replaced by a recording one."""
     sources = [Stage("base", "", outputs=("model",))]
     sources += [Stage(name, "", outputs=("prompts.parquet",)) for name in PROMPT_STAGES]
-    stages = [replace(stage, work="tests.test_loop:record", numbers="") for stage in [*sources, *loop.declare(chosen)]]
+    declared = [*sources, *loop.declare(chosen)]
+    stages = [
+        replace(stage, work="tests.test_loop:record", numbers="tests.test_loop:no_numbers" if stage.numbers else "")
+        for stage in declared
+    ]
     run = begin(path, chosen)
     execute(stages, run, chosen, PROFILES["here"])
     return run
@@ -117,6 +127,38 @@ def test_a_moving_reference_is_the_policy_before(tmp_path: Path) -> None:
     assert "base/model" in read_by(run, "iteration-1/reference")
 
 
+def test_any_checkpoint_may_be_the_reference(tmp_path: Path) -> None:
+    run = executed(tmp_path / "run", small(loop={"reference": "owner/sft"}))
+    for t in (1, 2, 3):
+        assert read_by(run, f"iteration-{t}/reference") == {f"iteration-{t}/pairs/pairs.parquet", "reference/model"}
+    assert "base/model" in read_by(run, "iteration-1/policy"), "the policy still starts from the base"
+
+
+def test_raft_is_one_key_and_trains_on_the_best_responses(tmp_path: Path) -> None:
+    run = executed(tmp_path / "run", small(loop={"algorithm": "raft"}))
+    steps = [label for label in made(run) if label.startswith("iteration-") and label.count("/") == 1]
+    assert [step for step in steps if not step.endswith("prompts")] == [
+        f"iteration-{t}/{step}" for t in (1, 2, 3) for step in ("samples", "rewards", "winners", "policy")
+    ]
+    assert read_by(run, "iteration-2/policy") == {"iteration-1/policy/model", "iteration-2/winners/winners.parquet"}
+
+
+def test_a_charge_for_leaving_the_base_needs_log_ratios(tmp_path: Path) -> None:
+    run = executed(tmp_path / "run", small(pairs={"kl_weight": 0.1}))
+    assert read_by(run, "iteration-2/log-ratios") == {
+        "iteration-2/samples/samples.parquet",
+        "iteration-1/policy/model",
+        "base/model",
+    }
+    assert "iteration-2/log-ratios/log-ratios.parquet" in read_by(run, "iteration-2/pairs")
+
+
+def test_the_final_iteration_is_chosen_by_validation_alone(default: RunDirectory) -> None:
+    assert read_by(default, "final") == {
+        f"results/{row}.validation.measure.json" for row in ("base", "iteration-1", "iteration-2", "iteration-3")
+    }
+
+
 def test_every_policy_is_validated_on_the_same_prompts(default: RunDirectory) -> None:
     for row in ("base", "iteration-1", "iteration-2", "iteration-3"):
         assert "prompts/validation/prompts.parquet" in read_by(default, f"{row}/validation/answers")
@@ -166,4 +208,5 @@ def test_a_key_changes_only_the_steps_that_read_it(changes: dict[str, Any], step
 
 def test_another_iteration_changes_none_before() -> None:
     few, many = identities(small()), identities(small(loop={"iterations": 4}))
-    assert {name: many[name] for name in few} == few
+    before = few.keys() - {"final"}
+    assert {name: many[name] for name in before} == {name: few[name] for name in before}

@@ -9,7 +9,7 @@ import click
 
 @click.command(name="card")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--iteration", type=int, help="Which iteration's card [the last].")
+@click.option("--iteration", type=int, help="Which iteration's card [the final one].")
 def command(run: Path, iteration: int | None) -> None:
     """Print the model card of RUN: as published, or as far as its results go.
 
@@ -18,13 +18,13 @@ def command(run: Path, iteration: int | None) -> None:
       gshf-release card runs/quickstart > CARD.md
     """
     from gshf_release.release.card import Card, Facts, render
-    from gshf_release.release.stages import recipe_up_to, released_card, visible
+    from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, visible
     from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
     recipe = directory.recipe
-    number = iteration or recipe.loop.iterations
+    number = iteration or final_iteration(directory)
     if not 1 <= number <= recipe.loop.iterations:
         raise click.BadParameter(f"{number} is not between 1 and {recipe.loop.iterations}", param_hint="--iteration")
     published = released_card(directory, number)

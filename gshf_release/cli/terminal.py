@@ -97,7 +97,7 @@ class Terminal:
 
         row = str(task.stage.parameters["row"])
         cells = read_cells(self.run.results(task.stage))
-        for name in (f"{row}.pairs", f"{row}.policy"):
+        for name in (f"{row}.pairs", f"{row}.winners", f"{row}.policy"):
             path = self.run.path / "results" / f"{name}.json"
             cells += read_cells(path) if path.exists() else []
         click.secho(f"  {summary(cells, row)}", bold=True, err=True)
@@ -119,8 +119,10 @@ def summary(cells: Sequence[Cell], row: str) -> str:
     if row != "base":
         dropped = [cell for cell in cells if cell.metric.startswith("dropped: ")]
         reasons = ", ".join(f"{cell.value:.0f} {cell.metric.removeprefix('dropped: ')}" for cell in dropped)
-        parts.append(f"{one('pairs', 0)} pairs{f' (dropped: {reasons})' if reasons else ''}")
-        parts.append(f"loss {one('DPO loss, first step', 3)} → {one('DPO loss, last quarter', 3)}")
+        raft = find(cells, row=row, metric="winners") is not None
+        kind, loss = ("winners", "loss") if raft else ("pairs", "DPO loss")
+        parts.append(f"{one(kind, 0)} {kind}{f' (dropped: {reasons})' if reasons else ''}")
+        parts.append(f"loss {one(f'{loss}, first step', 3)} → {one(f'{loss}, last quarter', 3)}")
         parts.append(f"{one('weights changed after BF16', 0)}% of BF16 weights moved")
     return "; ".join(parts)
 

@@ -6,35 +6,39 @@ response that was cut, nor takes the moving policy as its own reference.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from gshf_release import checkpoints
-from gshf_release.errors import DataError
-from gshf_release.recipe import Recipe, Training
+from gshf_release.errors import DataError, RunError
+from gshf_release.optimization.common import KEYS, last_quarter, share_changed, training_arguments
+from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
-# Every key of `training` but checkpoint_every, which changes nothing in the result.
-KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
 
+def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
+    """Declare the optimisation of iteration `iteration` from the `model` of stage `init`.
 
-def declare(iteration: int, *, init: str, history: Sequence[int]) -> Stage:
-    """Declare the optimisation of iteration `iteration` from the `model` of stage `init`, on the pairs of `history`."""
+    Args:
+        iteration: Which policy it puts out.
+        init: The stage whose `model` it starts from.
+        sources: Where pairs come from: `<source>/pairs` and their `<source>/reference`.
+    """
     inputs = [Input(init, "model")]
-    for past in history:
-        inputs.append(Input(f"iteration-{past}/pairs", "pairs.parquet"))
-        inputs.append(Input(f"iteration-{past}/reference", "reference.parquet"))
+    for source in sources:
+        inputs.append(Input(f"{source}/pairs", "pairs.parquet"))
+        inputs.append(Input(f"{source}/reference", "reference.parquet"))
     return Stage(
         name=f"iteration-{iteration}/policy",
         work="gshf_release.optimization.dpo:optimise",
         inputs=tuple(inputs),
         outputs=("model", "training.json"),
         keys=("seed", *KEYS),
-        parameters={"iteration": iteration, "init": init, "history": list(history)},
+        parameters={"iteration": iteration, "init": init, "sources": list(sources)},
         numbers="gshf_release.optimization.dpo:numbers",
     )
 
@@ -63,38 +67,44 @@ def optimise(context: StageContext) -> None:
     trained = trainer.accelerator.unwrap_model(trainer.model)
     document = {
         "pairs": len(rows),
-        "changed_after_bf16": _share_changed(before, trained),
+        "changed_after_bf16": share_changed(before, trained),
         "steps": [_metrics(entry) for entry in steps],
     }
     checkpoints.save(trained, tokenizer, context.output("model"))
-    context.output("training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(context.output("training.json"), document)
 
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return loss and accuracy at the first and over the last optimiser steps, and how many weights moved."""
     path = context.output("training.json")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = read_json(path)
     steps = document["steps"]
-    last = steps[-max(1, len(steps) // 4) :]
     row = f"iteration-{context.parameter('iteration')}"
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["pairs"]}
-    accuracy = 100 * sum(step["accuracy"] for step in last) / len(last)
     return [
         Cell(metric="DPO loss, first step", value=steps[0]["loss"], **place),
-        Cell(metric="DPO loss, last quarter", value=sum(step["loss"] for step in last) / len(last), **place),
-        Cell(metric="DPO accuracy, last quarter", value=accuracy, unit="%", **place),
+        Cell(metric="DPO loss, last quarter", value=last_quarter(steps, "loss"), **place),
+        Cell(metric="DPO accuracy, last quarter", value=100 * last_quarter(steps, "accuracy"), unit="%", **place),
         Cell(metric="optimiser steps", value=len(steps), **place),
         Cell(metric="weights changed after BF16", value=100 * document["changed_after_bf16"], unit="%", **place),
     ]
 
 
 def _rows(context: StageContext) -> list[dict[str, Any]]:
-    """Return what TRL's collator reads, one mapping a pair."""
+    """Return what TRL's collator reads, one mapping a pair.
+
+    Raises:
+        RunError: The reference log-probabilities are of other pairs, or of several references.
+    """
     rows = []
-    for past in context.parameter("history"):
-        pairs = Pair.read(context.input(f"iteration-{past}/pairs", "pairs.parquet"))
-        references = ReferenceLogProbability.read(context.input(f"iteration-{past}/reference", "reference.parquet"))
-        for pair, reference in zip(pairs, references, strict=True):
+    references = set()
+    for source in context.parameter("sources"):
+        pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
+        known = ReferenceLogProbability.read(context.input(f"{source}/reference", "reference.parquet"))
+        if [entry.prompt_id for entry in known] != [pair.prompt_id for pair in pairs]:
+            raise RunError(f"{source}/reference belongs to other pairs than {source}/pairs.", hint=f"Delete {source}.")
+        references |= {entry.reference_sha256 for entry in known}
+        for pair, reference in zip(pairs, known, strict=True):
             rows.append(
                 {
                     "prompt_id": pair.prompt_id,
@@ -105,6 +115,10 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
                     "ref_rejected_logps": reference.rejected_logp,
                 }
             )
+    if len(references) > 1:
+        raise RunError(
+            f"The pairs of {', '.join(context.parameter('sources'))} know {len(references)} reference policies."
+        )
     return rows
 
 
@@ -112,32 +126,15 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
     from datasets import Dataset
     from trl import DPOConfig
 
-    from gshf_release.resumption import Resumable, common_arguments, training_order
+    from gshf_release.resumption import Resumable
 
-    training = context.recipe.training
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
-    keys = [row["prompt_id"] for row in rows]
-    order = training_order(keys, lengths, epochs=training.epochs, batch=training.batch_pairs, seed=context.seed)
-    arguments = common_arguments(
-        scratch=context.scratch,
-        device=device,
-        batch=training.batch_pairs,
-        micro_batch=context.profile.micro_batch_pairs,
-        examples=len(order),
-        learning_rate=training.learning_rate,
-        schedule=training.schedule,
-        warmup_share=training.warmup_share,
-        precision=training.precision,
-        checkpoint_every=training.checkpoint_every,
-    )
+    order, arguments = training_arguments(context, [row["prompt_id"] for row in rows], lengths, device)
     configuration = DPOConfig(
         **arguments,
-        **loss_arguments(training),
-        max_grad_norm=training.max_gradient_norm,
-        weight_decay=training.weight_decay,
+        **loss_arguments(context.recipe.training),
         max_length=None,
         precompute_ref_log_probs=True,
-        gradient_checkpointing=context.profile.activation_checkpointing,
     )
     return token_trainer()(
         model=model,
@@ -192,12 +189,3 @@ def _metrics(entry: dict[str, float]) -> dict[str, float]:
         "margin": entry["rewards/margins"],
         "gradient_norm": entry["grad_norm"],
     }
-
-
-def _share_changed(before: dict[str, Any], model: Any) -> float:
-    """Return the share of weights whose BF16 cast differs from before: smaller updates do not reach the release."""
-    changed = total = 0
-    for name, weight in model.named_parameters():
-        changed += int((weight.detach().bfloat16().cpu() != before[name]).sum())
-        total += weight.numel()
-    return changed / total

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from gshf_release.checkpoints import device_of, load_model
+from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.run.context import StageContext
@@ -11,32 +14,39 @@ from gshf_release.run.stage import Input, Stage
 FILE = "reference.parquet"
 
 
-def declare(iteration: int, reference: str) -> Stage:
-    """Declare the reference log-probabilities of one iteration's pairs under the `model` of stage `reference`."""
+def declare(source: str, reference: str) -> Stage:
+    """Declare the reference log-probabilities of the pairs in `<source>/pairs` under the `model` of stage `reference`."""
     return Stage(
-        name=f"iteration-{iteration}/reference",
+        name=f"{source}/reference",
         work="gshf_release.optimization.reference:compute",
-        inputs=(Input(f"iteration-{iteration}/pairs", "pairs.parquet"), Input(reference, "model")),
+        inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
         keys=("training.precision",),
-        parameters={"iteration": iteration, "reference": reference},
+        parameters={"source": source, "reference": reference},
     )
 
 
 def compute(context: StageContext) -> None:
-    """Write both completions' summed log-probabilities, in the arithmetic that training uses."""
-    iteration, reference = context.parameter("iteration"), context.parameter("reference")
-    pairs = Pair.read(context.input(f"iteration-{iteration}/pairs", "pairs.parquet"))
+    """Write both completions' summed log-probabilities, in the arithmetic that training uses.
+
+    Raises:
+        EngineError: One of them is not a number.
+    """
+    source, reference = context.parameter("source"), context.parameter("reference")
+    pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
     model = load_model(context.input(reference, "model"), "fp32", device_of(context.profile.device))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches
     values = completion_logps(model, sequences, batch=batch, workers=workers, autocast=autocast)
     digest = context.input_sha256(reference, "model")
-    ReferenceLogProbability.write(
-        (
-            ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)
-            for number, pair in enumerate(pairs)
-        ),
-        context.output(FILE),
-    )
+    rows = [
+        ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)
+        for number, pair in enumerate(pairs)
+    ]
+    for row in rows:
+        if not (math.isfinite(row.chosen_logp) and math.isfinite(row.rejected_logp)):
+            raise EngineError(
+                f"The reference gives a response to prompt {row.prompt_id} the log-probability NaN or infinity."
+            )
+    ReferenceLogProbability.write(rows, context.output(FILE))

@@ -1,40 +1,35 @@
-"""Best against worst of n responses, and the reasons why a prompt gives no pair."""
+"""From n ranked responses to at most one pair a prompt, and the reasons why a prompt gives none."""
 
 from __future__ import annotations
 
-import json
-import math
+import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 from gshf_release import statistics
+from gshf_release.hashing import seed_from
+from gshf_release.preference.choices import CHOICES, Two
+from gshf_release.preference.ranking import Candidate, finite, ranked_inputs, read_candidates
 from gshf_release.recipe import Pairs
-from gshf_release.records import Pair, Sample, Score
+from gshf_release.records import Pair
 from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.stage import Stage
 
 Reason = Literal[
     "too few responses",
+    "too few accepted",
     "non-finite reward",
     "identical text",
     "identical ids",
     "tied rewards",
     "small margin",
     "too long",
-    "all cut",
+    "cut",
 ]
-REASONS: tuple[Reason, ...] = (
-    "too few responses",
-    "non-finite reward",
-    "identical text",
-    "identical ids",
-    "tied rewards",
-    "small margin",
-    "too long",
-    "all cut",
-)
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class Choice(NamedTuple):
@@ -44,83 +39,71 @@ class Choice(NamedTuple):
     reason: Reason | None
 
 
-def choose(samples: Sequence[Sample], rewards: Mapping[int, float], rules: Pairs, iteration: int) -> Choice:
-    """Return the best response against the worst, or why the prompt is dropped.
+def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, draw: random.Random) -> Choice:
+    """Return the pair that the recipe's way of choosing gives for one prompt, or why there is none.
 
     With `cut: lose`, a response that ended beats one that was cut, whatever their rewards. Ties are broken by the lowest sample
     index on both sides.
 
     Args:
-        samples: The responses to one prompt.
-        rewards: `{sample index: reward}`; a response without one counts as missing.
+        found: The candidates for one prompt.
         rules: The recipe's rules.
         iteration: Recorded in the pair.
+        draw: The prompt's own source of random numbers.
     """
-    usable = [entry for entry in samples if entry.sample_index in rewards and _allowed(entry, rules)]
-    if any(not math.isfinite(rewards[entry.sample_index]) for entry in usable):
+    if not finite(found):
         return Choice(None, "non-finite reward")
-    if len(usable) < 2:
+    if len(found) < 2:
         return Choice(None, "too few responses")
-    rank = {entry.sample_index: (_may_win(entry, rules), rewards[entry.sample_index]) for entry in usable}
-    best = max(usable, key=lambda entry: (rank[entry.sample_index], -entry.sample_index))
-    worst = min(usable, key=lambda entry: (rank[entry.sample_index], entry.sample_index))
-    if not _may_win(best, rules):
-        return Choice(None, "all cut")
-    if rank[best.sample_index] == rank[worst.sample_index]:
-        return Choice(None, "tied rewards")
-    by_reward = _may_win(worst, rules)
-    margin = rewards[best.sample_index] - rewards[worst.sample_index] if by_reward else math.inf
-    reason = _degenerate(best, worst, margin, rules)
-    if reason is not None:
-        return Choice(None, reason)
-    return Choice(_pair(best, worst, rewards, iteration), None)
+    two = CHOICES[rules.choice](found, rules, draw)
+    if two is None:
+        return Choice(None, "too few accepted")
+    reason = _degenerate(two, rules)
+    return Choice(None, reason) if reason is not None else Choice(_pair(two, iteration), None)
 
 
-def _may_win(sample: Sample, rules: Pairs) -> bool:
-    return rules.cut != "lose" or sample.finish_reason == "stop"
-
-
-def _allowed(sample: Sample, rules: Pairs) -> bool:
-    return rules.cut != "drop" or sample.finish_reason == "stop"
-
-
-def _degenerate(best: Sample, worst: Sample, margin: float, rules: Pairs) -> Reason | None:
-    if best.completion_ids == worst.completion_ids:
+def _degenerate(two: Two, rules: Pairs) -> Reason | None:
+    chosen, rejected = two.chosen.sample, two.rejected.sample
+    if not two.chosen.may_win:
+        return "cut"
+    if two.chosen.rank == two.rejected.rank:
+        return "tied rewards"
+    if chosen.completion_ids == rejected.completion_ids:
         return "identical ids"
-    if best.text.strip() == worst.text.strip():
+    if chosen.text.strip() == rejected.text.strip():
         return "identical text"
-    if margin <= rules.minimum_margin:
+    if two.rejected.may_win and two.chosen.value - two.rejected.value <= rules.minimum_margin:
         return "small margin"
-    longest = len(best.prompt_ids) + max(len(best.completion_ids), len(worst.completion_ids))
+    longest = len(chosen.prompt_ids) + max(len(chosen.completion_ids), len(rejected.completion_ids))
     return "too long" if longest > rules.max_tokens else None
 
 
-def _pair(best: Sample, worst: Sample, rewards: Mapping[int, float], iteration: int) -> Pair:
+def _pair(two: Two, iteration: int) -> Pair:
+    chosen, rejected = two.chosen.sample, two.rejected.sample
     return Pair(
-        prompt_id=best.prompt_id,
+        prompt_id=chosen.prompt_id,
         iteration=iteration,
-        prompt_ids=best.prompt_ids,
-        chosen_ids=best.completion_ids,
-        rejected_ids=worst.completion_ids,
-        chosen_text=best.text,
-        rejected_text=worst.text,
-        chosen_index=best.sample_index,
-        rejected_index=worst.sample_index,
-        chosen_reward=rewards[best.sample_index],
-        rejected_reward=rewards[worst.sample_index],
-        policy_sha256=best.policy_sha256,
+        prompt_ids=chosen.prompt_ids,
+        chosen_ids=chosen.completion_ids,
+        rejected_ids=rejected.completion_ids,
+        chosen_text=chosen.text,
+        rejected_text=rejected.text,
+        chosen_index=chosen.sample_index,
+        rejected_index=rejected.sample_index,
+        chosen_reward=two.chosen.reward,
+        rejected_reward=two.rejected.reward,
+        policy_sha256=chosen.policy_sha256,
     )
 
 
-def declare(iteration: int) -> Stage:
-    """Declare the choice of one iteration's pairs."""
-    samples, rewards = f"iteration-{iteration}/samples", f"iteration-{iteration}/rewards"
+def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
+    """Declare the choice of one iteration's pairs, by rewards and, if wanted, log-ratios."""
     return Stage(
         name=f"iteration-{iteration}/pairs",
         work="gshf_release.preference.pairs:select",
-        inputs=(Input(samples, "samples.parquet"), Input(rewards, "scores.parquet")),
+        inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=("pairs.parquet", "dropped.json"),
-        keys=("pairs",),
+        keys=("seed", "pairs"),
         parameters={"iteration": iteration},
         numbers="gshf_release.preference.pairs:numbers",
     )
@@ -128,21 +111,15 @@ def declare(iteration: int) -> Stage:
 
 def select(context: StageContext) -> None:
     """Write the iteration's pairs and the count of dropped prompts by reason."""
-    iteration = context.parameter("iteration")
-    samples: dict[str, list[Sample]] = {}
-    for entry in Sample.read(*context.inputs(f"iteration-{iteration}/samples", "samples.parquet")):
-        samples.setdefault(entry.prompt_id, []).append(entry)
-    rewards: dict[str, dict[int, float]] = {}
-    for score in Score.read(*context.inputs(f"iteration-{iteration}/rewards", "scores.parquet")):
-        rewards.setdefault(score.prompt_id, {})[score.sample_index] = score.reward
+    iteration, rules = context.parameter("iteration"), context.recipe.pairs
     choices = [
-        choose(responses, rewards.get(prompt_id, {}), context.recipe.pairs, iteration)
-        for prompt_id, responses in samples.items()
+        choose(found, rules, iteration, random.Random(seed_from(context.seed, "pair", iteration, prompt_id)))
+        for prompt_id, found in read_candidates(context, iteration).items()
     ]
     Pair.write([choice.pair for choice in choices if choice.pair is not None], context.output("pairs.parquet"))
     counts = Counter(choice.reason for choice in choices if choice.reason is not None)
-    document = {"prompts": len(samples), "dropped": {reason: counts[reason] for reason in REASONS}}
-    context.output("dropped.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    document = {"prompts": len(choices), "dropped": {reason: counts[reason] for reason in REASONS}}
+    write_json(context.output("dropped.json"), document)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -150,7 +127,7 @@ def numbers(context: StageContext) -> list[Cell]:
     row = f"iteration-{context.parameter('iteration')}"
     path = context.output("pairs.parquet")
     pairs = Pair.read(path)
-    dropped = json.loads(context.output("dropped.json").read_text(encoding="utf-8"))
+    dropped = read_json(context.output("dropped.json"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path)}
     cells = [Cell(metric="pairs", value=len(pairs), n=dropped["prompts"], **place)]
     cells += [

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 from gshf_release.errors import ReleaseError
 from gshf_release.release import manifest
+
+FINAL = "final.json"
+"""Beside the iterations' folders: which of them `main` on the Hub is to show."""
+
+
+def final_folder(release: Path, repository: str) -> str | None:
+    """Return the name of the folder that `main` is to show, or None if the release does not say."""
+    path = release / repository / FINAL
+    return f"iter-{json.loads(path.read_text(encoding='utf-8'))['iteration']}" if path.is_file() else None
 
 
 def release_folders(release: Path, repository: str) -> list[Path]:
@@ -37,4 +47,7 @@ def copy_release(release: Path, repository: str, out: Path) -> list[Path]:
             temporary.replace(target)
         manifest.verify(target)
         copied.append(target)
+    final = release / repository / FINAL
+    if final.is_file():
+        shutil.copyfile(final, out / repository / FINAL)
     return copied

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
 from gshf_release.release import manifest, rules
-from gshf_release.release.folders import release_folders
+from gshf_release.release.folders import final_folder, release_folders
 
 Status = Literal["new", "changed", "unchanged", "remote unknown"]
 Answer = TypeVar("Answer")
@@ -34,6 +34,8 @@ class Part:
     folder: Path
     repository: str
     tag: str | None
+    main: bool = False
+    """Whether it is the iteration that the repository's `main` shows in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,10 @@ def parts(release: Path, repository: str) -> list[Part]:
     found = []
     for suffix in ("", "-GGUF"):
         folders = sorted(release_folders(release, f"{name}{suffix}"), key=_iteration)
-        found += [
-            Part(folder, f"{repository}{suffix}", folder.name if folder.name.startswith("iter-") else None)
-            for folder in folders
-        ]
+        shown = final_folder(release, f"{name}{suffix}") or (folders[-1].name if folders else None)
+        for folder in folders:
+            tag = folder.name if folder.name.startswith("iter-") else None
+            found.append(Part(folder, f"{repository}{suffix}", tag, tag is not None and tag == shown))
     if not found:
         raise ReleaseError(f"{release} holds no finished release.", hint="Run: gshf-release publish RUN --out DIR")
     for part in found:
@@ -123,8 +125,9 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
         _call(partial(api.create_repo, part.repository, private=not public, exist_ok=True))
         commit = _publish_part(api, part, report)
         commits.append(commit)
-    for part in {part.repository: part for part in wanted if part.tag is not None}.values():
-        _restore_main(api, part)
+    for part in wanted:
+        if part.main:
+            _show_on_main(api, part)
     for repository in dict.fromkeys(part.repository for part in wanted):
         if public:
             _call(partial(api.update_repo_settings, repository, visibility="public"))
@@ -208,8 +211,8 @@ def _is_ours(api: Any, repository: str) -> bool:
     return all(title == FIRST_COMMIT or title.startswith(COMMIT_PREFIX) for title in titles)
 
 
-def _restore_main(api: Any, part: Part) -> None:
-    """Make `main` show the chosen iteration, should an earlier one have been committed after it."""
+def _show_on_main(api: Any, part: Part) -> None:
+    """Make `main` show the final iteration, where another was committed after it."""
     head, files = _head(api, part.repository)
     local = _local(part.folder)
     if not _equal(local, files):

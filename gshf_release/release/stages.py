@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +14,10 @@ from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
 from gshf_release.recipe import Recipe
 from gshf_release.release import card, manifest, rules
+from gshf_release.release.folders import FINAL
 from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions
 from gshf_release.run.stage import RESULTS, Input, Stage, Task
 
@@ -50,8 +50,13 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     weights = Stage(
         name=f"release/{name}",
         work="gshf_release.release.stages:write_weights",
-        inputs=(Input("base", "source.json"), *(Input(policy, "model") for policy in iterations), *results),
-        outputs=tuple(f"iter-{number}" for number in range(1, len(iterations) + 1)),
+        inputs=(
+            Input("base", "source.json"),
+            Input("final", FINAL),
+            *(Input(policy, "model") for policy in iterations),
+            *results,
+        ),
+        outputs=(*(f"iter-{number}" for number in range(1, len(iterations) + 1)), FINAL),
         **common,
     )
     if not recipe.release.gguf:
@@ -59,7 +64,7 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     quantized = Stage(
         name=f"release/{name}-GGUF",
         work="gshf_release.release.stages:write_quantizations",
-        inputs=(Input("base", "source.json"), Input(weights.name, weights.outputs[-1]), *results),
+        inputs=(Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *results),
         outputs=("main",),
         **common,
     )
@@ -82,6 +87,7 @@ def write_weights(context: StageContext) -> None:
         card.write(chosen, folder)
         _finish(context, folder, {"iteration": iteration, "policy_sha256": digest})
         context.progress(iteration, len(policies), "iterations")
+    shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
 
 
 def _remove_others(context: StageContext) -> None:
@@ -95,14 +101,14 @@ def _remove_others(context: StageContext) -> None:
 
 
 def write_quantizations(context: StageContext) -> None:
-    """Write the GGUF repository of the last iteration."""
+    """Write the GGUF repository of the final iteration."""
     from gshf_release.release.gguf import write_gguf
 
-    (source,) = [item for item in context.task.stage.inputs if item.file.startswith("iter-")]
-    checkpoint = context.input(source.stage, source.file)
+    name = repository_name(context.recipe)
+    iteration = int(read_json(context.input(f"release/{name}", FINAL))["iteration"])
+    checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
     folder = context.output("main")
     folder.mkdir(parents=True)
-    name = repository_name(context.recipe)
     files = []
     for done, encoding in enumerate(context.recipe.release.gguf, 1):
         path = folder / f"{name}-{encoding}.gguf"
@@ -111,7 +117,6 @@ def write_quantizations(context: StageContext) -> None:
             {"name": path.name, "encoding": encoding, "size": path.stat().st_size, "sha256": sha256_file(path)}
         )
         context.progress(done, len(context.recipe.release.gguf), "files")
-    iteration = len(context.parameter("iterations"))
     digest = sha256_file(checkpoint / manifest.NAME)
     chosen = _card(context, iteration, digest)
     card.write(chosen, folder, "gguf.md.j2", files=files)
@@ -143,7 +148,7 @@ def _card(context: StageContext, iteration: int, digest: str) -> card.Card:
         cells=cells,
         facts=facts,
         weights_sha256=digest,
-        base_sha256=json.loads(context.input("base", "source.json").read_text(encoding="utf-8"))["sha256"],
+        base_sha256=read_json(context.input("base", "source.json"))["sha256"],
     )
 
 
@@ -161,6 +166,12 @@ def released_card(run: RunDirectory, iteration: int) -> str | None:
     if stage is None or run.manifest(Task(stage)) is None or not path.is_file():
         return None
     return path.read_text(encoding="utf-8")
+
+
+def final_iteration(run: RunDirectory) -> int:
+    """Return the iteration that the run chose as its release, or its last if it has not chosen yet."""
+    path = run.path / "final" / FINAL
+    return int(read_json(path)["iteration"]) if path.is_file() else run.recipe.loop.iterations
 
 
 def recipe_up_to(recipe: Recipe, iteration: int) -> Recipe:

@@ -51,6 +51,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, _json(value))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not JSON.
+    """
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     """The paths of one run."""
@@ -100,7 +111,7 @@ class RunDirectory:
         """
         path = self.path / DOCUMENT
         try:
-            document = _read_json(path)
+            document = read_json(path)
         except ValueError as error:
             raise RunError(f"{path} is damaged.", hint="Restore it, or begin another run.") from error
         if document.get("format") != FORMAT:
@@ -123,7 +134,7 @@ class RunDirectory:
     def plan(self) -> list[Stage]:
         """The stages as last declared."""
         path = self.path / "plan.json"
-        return [Stage.from_json(entry) for entry in _read_json(path)["stages"]] if path.exists() else []
+        return [Stage.from_json(entry) for entry in read_json(path)["stages"]] if path.exists() else []
 
     def record(self, recipe: Recipe, profile: Profile) -> None:
         """Store what the run is executed with, for workers, `eval` and `verify`."""
@@ -167,7 +178,7 @@ class RunDirectory:
     def manifest(self, task: Task) -> dict[str, Any] | None:
         """Return a task's manifest, or None if it has not finished (or its manifest is damaged)."""
         try:
-            return _read_json(self.manifest_path(task))
+            return read_json(self.manifest_path(task))
         except (FileNotFoundError, ValueError):  # not JSON, or not even text
             return None
 
@@ -266,11 +277,6 @@ def _only_begun(path: Path) -> bool:
     """Return whether a folder holds nothing but what a kill at the very beginning of a run leaves behind."""
     begun = ("recipe.yaml", "profile.yaml")
     return all(entry.name in begun or entry.name.endswith(".partial") for entry in path.iterdir())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
 
 
 def _json(value: Any) -> str:

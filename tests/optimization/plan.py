@@ -72,7 +72,12 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         outputs=("pairs.parquet",),
         parameters={"count": count},
     )
-    return [base.declare(chosen), made, reference.declare(1, "base"), dpo.declare(1, init="base", history=[1])]
+    return [
+        base.declare(chosen),
+        made,
+        reference.declare("iteration-1", "base"),
+        dpo.declare(1, init="base", sources=["iteration-1"]),
+    ]
 
 
 def finish(run: RunDirectory, chosen: Recipe, profile: Profile = EXACT, observer: Observer | None = None) -> None:

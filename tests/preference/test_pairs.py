@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gshf_release.preference.pairs import REASONS, choose, declare
+from gshf_release.preference import pairs
+from gshf_release.preference.pairs import REASONS, Choice, declare
+from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs
 from gshf_release.records import FinishReason, Pair, Sample, Score
 from gshf_release.results import find, read_cells
@@ -29,6 +32,11 @@ def response(
     """Return a response; its ids and text follow from the index unless given."""
     ids = ids if ids is not None else [10 + index, 2]
     return Sample(of, index, "T=1", 1.0, [1, 5, 6], ids, text or f"answer {index}", reason, "f" * 64)
+
+
+def choose(samples: list[Sample], rewards: dict[int, float], rules: Pairs, iteration: int) -> Choice:
+    """Return the choice among the responses, with the same random numbers each time."""
+    return pairs.choose(candidates(samples, rewards, rules), rules, iteration, random.Random(0))
 
 
 TEXTS = st.sampled_from(["one", "two", "three", " one "])
@@ -147,7 +155,7 @@ def test_a_cut_response_loses_against_any_that_ended() -> None:
 
 def test_where_none_ended_there_is_no_pair() -> None:
     samples = [response(0, reason="length"), response(1, reason="length")]
-    assert choose(samples, {0: 1.0, 1: 0.0}, Pairs(cut="lose"), 1).reason == "all cut"
+    assert choose(samples, {0: 1.0, 1: 0.0}, Pairs(cut="lose"), 1).reason == "cut"
 
 
 @pytest.mark.parametrize("count", [0, 1])

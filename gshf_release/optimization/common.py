@@ -1,0 +1,62 @@
+"""What DPO and RAFT share: the recipe keys, the trainer's arguments, the share of weights that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gshf_release.recipe import Training
+from gshf_release.run.context import StageContext
+
+# Every key of `training` but checkpoint_every, which changes nothing in the result.
+KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
+
+
+def training_arguments(
+    context: StageContext, keys: Sequence[str], lengths: Sequence[int], device: str
+) -> tuple[list[int], dict[str, Any]]:
+    """Return the order in which the examples are trained on, all epochs in one, and the trainer's arguments.
+
+    Args:
+        context: The stage.
+        keys: What identifies each example.
+        lengths: Their lengths in tokens.
+        device: Where.
+    """
+    from gshf_release.resumption import common_arguments, training_order
+
+    training = context.recipe.training
+    order = training_order(keys, lengths, epochs=training.epochs, batch=training.batch_pairs, seed=context.seed)
+    arguments = common_arguments(
+        scratch=context.scratch,
+        device=device,
+        batch=training.batch_pairs,
+        micro_batch=context.profile.micro_batch_pairs,
+        examples=len(order),
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        warmup_share=training.warmup_share,
+        precision=training.precision,
+        checkpoint_every=training.checkpoint_every,
+    )
+    arguments |= {
+        "max_grad_norm": training.max_gradient_norm,
+        "weight_decay": training.weight_decay,
+        "gradient_checkpointing": context.profile.activation_checkpointing,
+    }
+    return order, arguments
+
+
+def share_changed(before: Mapping[str, Any], model: Any) -> float:
+    """Return the share of weights whose BF16 cast differs from before: smaller updates do not reach the release."""
+    changed = total = 0
+    for name, weight in model.named_parameters():
+        changed += int((weight.detach().bfloat16().cpu() != before[name]).sum())
+        total += weight.numel()
+    return changed / total
+
+
+def last_quarter(steps: Sequence[Mapping[str, float]], metric: str) -> float:
+    """Return a metric's mean over the last quarter of the optimiser steps."""
+    last = steps[-max(1, len(steps) // 4) :]
+    return sum(step[metric] for step in last) / len(last)

@@ -1,0 +1,119 @@
+"""RAFT's supervised step: cross-entropy on the best response to each prompt (arXiv 2304.06767), on TRL's SFTTrainer.
+
+TRL is handed token ids and labels, so it neither tokenises text again nor appends an EOS to a response that was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gshf_release import checkpoints
+from gshf_release.errors import DataError
+from gshf_release.optimization.common import KEYS, last_quarter, share_changed, training_arguments
+from gshf_release.records import Winner
+from gshf_release.results import Cell
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.stage import Input, Stage
+
+IGNORED = -100
+
+
+def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
+    """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
+    inputs = [Input(init, "model"), *(Input(f"{source}/winners", "winners.parquet") for source in sources)]
+    return Stage(
+        name=f"iteration-{iteration}/policy",
+        work="gshf_release.optimization.raft:optimise",
+        inputs=tuple(inputs),
+        outputs=("model", "training.json"),
+        keys=("seed", *KEYS),
+        parameters={"iteration": iteration, "init": init, "sources": list(sources)},
+        numbers="gshf_release.optimization.raft:numbers",
+    )
+
+
+def optimise(context: StageContext) -> None:
+    """Train the policy and write its FP32 weights and the metrics of every optimiser step.
+
+    Raises:
+        DataError: No responses are left to train on.
+    """
+    iteration, init = context.parameter("iteration"), context.parameter("init")
+    rows = _rows(context)
+    if not rows:
+        raise DataError(
+            f"Iteration {iteration} has no responses to train on.",
+            hint=f"iteration-{iteration}/winners/dropped.json counts the reasons.",
+        )
+    from gshf_release.resumption import run_trainer
+
+    device = checkpoints.device_of(context.profile.device)
+    model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
+    tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
+    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
+    trainer = _trainer(context, model, tokenizer, rows, device)
+    steps = run_trainer(trainer, context.scratch)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    write_json(
+        context.output("training.json"),
+        {
+            "responses": len(rows),
+            "changed_after_bf16": share_changed(before, trained),
+            "steps": [{"step": entry["step"], "loss": entry["loss"]} for entry in steps],
+        },
+    )
+    checkpoints.save(trained, tokenizer, context.output("model"))
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return the loss at the first and over the last optimiser steps, and how many weights moved."""
+    path = context.output("training.json")
+    document = read_json(path)
+    steps = document["steps"]
+    row = f"iteration-{context.parameter('iteration')}"
+    place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["responses"]}
+    return [
+        Cell(metric="loss, first step", value=steps[0]["loss"], unit="nats per token", **place),
+        Cell(metric="loss, last quarter", value=last_quarter(steps, "loss"), unit="nats per token", **place),
+        Cell(metric="optimiser steps", value=len(steps), **place),
+        Cell(metric="weights changed after BF16", value=100 * document["changed_after_bf16"], unit="%", **place),
+    ]
+
+
+def _rows(context: StageContext) -> list[dict[str, Any]]:
+    """Return ids and labels; the prompt's labels are ignored by the loss."""
+    paths = [context.input(f"{source}/winners", "winners.parquet") for source in context.parameter("sources")]
+    return [
+        {
+            "prompt_id": winner.prompt_id,
+            "input_ids": winner.prompt_ids + winner.completion_ids,
+            "labels": [IGNORED] * len(winner.prompt_ids) + winner.completion_ids,
+        }
+        for winner in Winner.read(*paths)
+    ]
+
+
+def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from gshf_release.resumption import Resumable
+
+    order, arguments = training_arguments(
+        context, [row["prompt_id"] for row in rows], [len(row["input_ids"]) for row in rows], device
+    )
+    configuration = SFTConfig(
+        **arguments,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    examples = [{key: rows[index][key] for key in ("input_ids", "labels")} for index in order]
+    return SFTTrainer(
+        model=model,
+        args=configuration,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+        callbacks=[Resumable(context.progress)],
+    )

@@ -1,0 +1,148 @@
+"""What the choice of a pair goes by: the reward, less what the recipe charges for length and for leaving the base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gshf_release.checkpoints import device_of, load_model
+from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.recipe import Pairs
+from gshf_release.records import LogRatio, Sample, Score
+from gshf_release.run.context import StageContext
+from gshf_release.run.stage import Input, Stage
+
+LOG_RATIOS = "log-ratios.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A response that may enter a pair."""
+
+    sample: Sample
+    reward: float
+    value: float
+    """The reward after `length_penalty` and `kl_weight`."""
+    may_win: bool
+    """False for a cut response where the recipe says `cut: lose`."""
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Compare by this: whatever may not win ranks below everything that may."""
+        return self.may_win, self.value
+
+    @property
+    def index(self) -> int:
+        """The sample's index, by which ties are broken."""
+        return self.sample.sample_index
+
+
+def candidates(
+    samples: Sequence[Sample],
+    rewards: Mapping[int, float],
+    rules: Pairs,
+    log_ratios: Mapping[int, float] | None = None,
+) -> list[Candidate]:
+    """Return the responses that may enter a pair, by sample index.
+
+    Args:
+        samples: The responses to one prompt.
+        rewards: `{sample index: reward}`; a response without one counts as missing.
+        rules: The recipe's rules.
+        log_ratios: `{sample index: log pi_(t-1) - log pi_0}` (nats), needed if `rules.kl_weight` is not 0.
+    """
+    usable = [entry for entry in samples if entry.sample_index in rewards]
+    if rules.cut == "drop":
+        usable = [entry for entry in usable if entry.finish_reason == "stop"]
+    found = []
+    for entry in sorted(usable, key=lambda entry: entry.sample_index):
+        reward = rewards[entry.sample_index]
+        value = reward - rules.length_penalty * length(entry, rules.length_unit)
+        if rules.kl_weight:
+            value -= rules.kl_weight * (log_ratios or {})[entry.sample_index]
+        found.append(Candidate(entry, reward, value, rules.cut != "lose" or entry.finish_reason == "stop"))
+    return found
+
+
+def ranked_inputs(iteration: int, *, log_ratios: bool) -> tuple[Input, ...]:
+    """Return the inputs of a stage that reads an iteration's candidates."""
+    inputs = [
+        Input(f"iteration-{iteration}/samples", "samples.parquet"),
+        Input(f"iteration-{iteration}/rewards", "scores.parquet"),
+    ]
+    if log_ratios:
+        inputs.append(Input(f"iteration-{iteration}/log-ratios", LOG_RATIOS))
+    return tuple(inputs)
+
+
+def read_candidates(context: StageContext, iteration: int) -> dict[str, list[Candidate]]:
+    """Return `{prompt id: candidates}` of an iteration from the inputs that `ranked_inputs` declares."""
+    rules = context.recipe.pairs
+    samples: dict[str, list[Sample]] = {}
+    for entry in Sample.read(*context.inputs(f"iteration-{iteration}/samples", "samples.parquet")):
+        samples.setdefault(entry.prompt_id, []).append(entry)
+    rewards: dict[str, dict[int, float]] = {}
+    for score in Score.read(*context.inputs(f"iteration-{iteration}/rewards", "scores.parquet")):
+        rewards.setdefault(score.prompt_id, {})[score.sample_index] = score.reward
+    ratios: dict[str, dict[int, float]] = {}
+    if rules.kl_weight:
+        for row in LogRatio.read(*context.inputs(f"iteration-{iteration}/log-ratios", LOG_RATIOS)):
+            ratios.setdefault(row.prompt_id, {})[row.sample_index] = row.logp_policy - row.logp_base
+    return {
+        prompt_id: candidates(responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id))
+        for prompt_id, responses in samples.items()
+    }
+
+
+def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
+    """Declare the log-ratios of an iteration's responses between the policy that drew them and the base."""
+    samples = f"iteration-{iteration}/samples"
+    return Stage(
+        name=f"iteration-{iteration}/log-ratios",
+        work="gshf_release.preference.ranking:write_log_ratios",
+        inputs=(Input(samples, "samples.parquet", scope="shard"), Input(policy, "model"), Input("base", "model")),
+        outputs=(LOG_RATIOS,),
+        parameters={"samples": samples, "policy": policy},
+        shards=shards,
+    )
+
+
+def write_log_ratios(context: StageContext) -> None:
+    """Write this shard's log-probabilities under the policy and the base, in FP32."""
+    samples = Sample.read(context.input(context.parameter("samples"), "samples.parquet"))
+    sequences = [Tokens(entry.prompt_ids, entry.completion_ids) for entry in samples]
+    profile = context.profile
+    own, base = (
+        completion_logps(
+            load_model(context.input(stage, "model"), "fp32", device_of(profile.device)),
+            sequences,
+            batch=profile.scoring_batch,
+            workers=profile.concurrent_batches,
+        )
+        for stage in (context.parameter("policy"), "base")
+    )
+    LogRatio.write(
+        (LogRatio(entry.prompt_id, entry.sample_index, *pair) for entry, *pair in zip(samples, own, base, strict=True)),
+        context.output(LOG_RATIOS),
+    )
+
+
+def length(sample: Sample, unit: str) -> int:
+    """Return the length of a response in characters of its text, or in tokens with the EOS."""
+    return len(sample.text) if unit == "characters" else len(sample.completion_ids)
+
+
+def finite(found: Sequence[Candidate]) -> bool:
+    """Return whether every reward is a number."""
+    return all(math.isfinite(entry.value) for entry in found)
+
+
+def best(found: Sequence[Candidate]) -> Candidate:
+    """Return the highest; of equals the one with the lowest sample index."""
+    return max(found, key=lambda entry: (entry.rank, -entry.index))
+
+
+def worst(found: Sequence[Candidate]) -> Candidate:
+    """Return the lowest; of equals the one with the lowest sample index."""
+    return min(found, key=lambda entry: (entry.rank, entry.index))
