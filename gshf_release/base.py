@@ -5,12 +5,15 @@ They are copied as safetensors, so that the run stands on its own and can be mov
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from gshf_release import checkpoints
 from gshf_release.errors import CheckpointError
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.recipe import Recipe
+from gshf_release.records import Message
+from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, stop_ids
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
@@ -26,6 +29,35 @@ def declare(recipe: Recipe) -> Stage:
         work="gshf_release.base:adopt",
         outputs=("model", "source.json"),
         keys=("base",),
+    )
+
+
+def declare_rendering() -> Stage:
+    """Declare the stage that writes down how a prompt is rendered."""
+    return Stage(
+        name="rendering",
+        work="gshf_release.base:write_rendering",
+        inputs=(Input("base", "model"),),
+        outputs=("rendering.json",),
+        keys=("prompts.system", *RENDERING),
+    )
+
+
+def write_rendering(context: StageContext) -> None:
+    """Write an example prompt as text and ids, and what the recipe's switches came to."""
+    rules = context.recipe.prompts
+    tokenizer = checkpoints.load_tokenizer(context.input("base", "model"))
+    system = [] if rules.system is None else [Message(role="system", content=rules.system)]
+    ids = render(tokenizer, [*system, Message(role="user", content="Hello")], rules)
+    beginnings = len(list(itertools.takewhile(lambda token: token == tokenizer.bos_token_id, ids)))
+    write_json(
+        context.output("rendering.json"),
+        {
+            "bos": beginnings,
+            "control_tokens": rules.control_tokens,
+            "text": tokenizer.decode(ids),
+            "ids": ids,
+        },
     )
 
 

@@ -50,7 +50,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = [base.declare(recipe), *split.declare(recipe, **pool), *loop.declare(recipe)]
+    train = [base.declare(recipe), base.declare_rendering(), *split.declare(recipe, **pool), *loop.declare(recipe)]
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]

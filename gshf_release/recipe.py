@@ -59,7 +59,20 @@ class Prompts(Section):
     """A JSONL file of `{"prompt": ...}` or `{"messages": [...]}` rows, or a name in training/prompts."""
     system: str | None = None
     """A system turn put before every conversation that has none, in training and evaluation alike."""
+    empty_system: bool = False
+    """Put an empty system turn before a conversation that has none: some supervised models were trained with one."""
+    bos: Literal["template", "always", "never"] = "template"
+    """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all."""
+    control_tokens: Literal["text", "template"] = "text"
+    """What the tokenizer's special tokens are inside somebody's message: plain text, or the special tokens themselves, as
+    transformers renders them."""
     roles: Roles = Roles()
+
+    @model_validator(mode="after")
+    def _one_system_turn(self) -> Self:
+        if self.system is not None and self.empty_system:
+            raise ValueError("system and empty_system exclude each other")
+        return self
 
 
 class Loop(Section):

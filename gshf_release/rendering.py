@@ -5,22 +5,72 @@ The chat template is the checkpoint's own, applied by transformers; nothing is g
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from gshf_release.errors import CheckpointError
+from gshf_release.recipe import Prompts
 from gshf_release.records import Message
 
+AS_TEMPLATE = Prompts()
+KEYS = ("prompts.empty_system", "prompts.bos", "prompts.control_tokens")
+"""The recipe keys that `render` reads."""
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+
+def render(tokenizer: Any, messages: Sequence[Message], rules: Prompts = AS_TEMPLATE) -> list[int]:
     """Return the prompt ids of a conversation that waits for the assistant's turn.
 
+    With `control_tokens: text`, a special token inside a message is tokenised as the text it is, and everything around it as
+    usual. Conversations without one get the ids that transformers' `apply_chat_template` gives.
+
     Raises:
-        CheckpointError: The tokenizer has no chat template.
+        CheckpointError: The tokenizer has no chat template, or no BOS where one is wanted.
     """
     _require_template(tokenizer)
+    if rules.empty_system and messages[0]["role"] != "system":
+        messages = [Message(role="system", content=""), *messages]
+    if rules.control_tokens == "text":
+        return _with_bos(tokenizer, _ids_with_text_kept_text(tokenizer, messages), rules)
     ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
+    return _with_bos(tokenizer, [int(token) for token in ids], rules)
+
+
+def _ids_with_text_kept_text(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    anywhere = re.compile("|".join(sorted(map(re.escape, specials), key=len, reverse=True)) or r"(?!)")
+    found = [token for turn in messages for token in anywhere.findall(turn["content"])]
+    if not found:
+        ids = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return [int(token) for token in ids]
+    mark = _absent_mark(messages)
+    hidden = [Message(role=turn["role"], content=anywhere.sub(mark, turn["content"])) for turn in messages]
+    pieces = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, tokenize=False).split(mark)
+    ids = []
+    for piece, token in itertools.zip_longest(pieces, found):
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+        if token is not None:
+            ids += tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [int(token) for token in ids]
+
+
+def _absent_mark(messages: Sequence[Message]) -> str:
+    """Return a character of Unicode's private use area that no message holds."""
+    held = {character for turn in messages for character in turn["content"]}
+    return next(chr(point) for point in range(0xF0000, 0xFFFFD) if chr(point) not in held)
+
+
+def _with_bos(tokenizer: Any, ids: list[int], rules: Prompts) -> list[int]:
+    if rules.bos == "template":
+        return ids
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        raise CheckpointError(f"The tokenizer has no BOS, which prompts.bos {rules.bos!r} is about.")
+    bare = list(itertools.dropwhile(lambda token: token == bos, ids))
+    return [bos, *bare] if rules.bos == "always" else bare
 
 
 def stop_ids(tokenizer: Any, generation_config: Any) -> list[int]:

