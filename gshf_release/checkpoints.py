@@ -205,6 +205,20 @@ def load_tokenizer(path: Path) -> Any:
         raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {_first_line(error)}.") from error
 
 
+def load_generation_config(folder: Path) -> Any:
+    """Return the generation config of a checkpoint folder.
+
+    Raises:
+        CheckpointError: It has none that can be read.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} has no readable generation_config.json: {_first_line(error)}.") from error
+
+
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Save weights as safetensors with tokenizer, chat template and generation config; equal weights give equal bytes.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from gshf_release import base, diagnostics
 from gshf_release.optimization import dpo, raft, reference
-from gshf_release.preference import pairs, ranking, winners
+from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.stage import Stage
@@ -34,11 +34,19 @@ def policy_stage(iteration: int) -> str:
     return BASE if iteration == 0 else f"iteration-{iteration}/policy"
 
 
-def declare(recipe: Recipe) -> list[Stage]:
-    """Declare the reward model and T iterations, in the order they run."""
+def declare(recipe: Recipe, offline_sha256: str | None = None) -> list[Stage]:
+    """Declare the reward model and T iterations, in the order they run.
+
+    Args:
+        recipe: The recipe.
+        offline_sha256: Content hash of the file of offline pairs, if the recipe names one.
+    """
     stages = declare_model(recipe, "reward")
     if recipe.loop.reference not in ("base", "previous"):
         stages.append(base.declare_reference())
+    if offline_sha256 is not None:
+        anchor = reference_stage(1, recipe)
+        stages += [offline.declare(offline_sha256), reference.declare(offline.SOURCE, anchor)]
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
@@ -48,34 +56,40 @@ def declare(recipe: Recipe) -> list[Stage]:
 
 def iterate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare one iteration: sample, score, choose, optimise, validate."""
+    drawn = [] if recipe.pairs.source == "offline" else draw(iteration, recipe)
+    return [*drawn, optimise(iteration, recipe), *validate(iteration, recipe)]
+
+
+def draw(iteration: int, recipe: Recipe) -> list[Stage]:
+    """Declare what makes D_t: responses of pi_(t-1), their rewards, and the pairs or best responses among them."""
     explored = explore(iteration, recipe)
     prompts = f"iteration-{iteration}/prompts"
     stages = [
         explored,
         declare_scores(f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
     ]
-    if recipe.pairs.kl_weight:
-        stages.append(ranking.declare_log_ratios(iteration, policy_stage(iteration - 1), explored.shards))
-    return [*stages, *improve(iteration, recipe), *validate(iteration, recipe)]
-
-
-def improve(iteration: int, recipe: Recipe) -> list[Stage]:
-    """Declare what turns ranked responses into pi_t: pairs and DPO, or the best responses and a supervised step."""
-    loop = recipe.loop
-    init = policy_stage(iteration - 1 if loop.init == "previous" else 0)
-    history = [iteration] if loop.history == "current" else list(range(1, iteration + 1))
-    sources = [f"iteration-{past}" for past in history]
     log_ratios = recipe.pairs.kl_weight > 0
-    if loop.algorithm == "raft":
-        return [
-            winners.declare(iteration, log_ratios=log_ratios),
-            raft.declare(iteration, init=init, sources=sources),
-        ]
+    if log_ratios:
+        stages.append(ranking.declare_log_ratios(iteration, policy_stage(iteration - 1), explored.shards))
+    if recipe.loop.algorithm == "raft":
+        return [*stages, winners.declare(iteration, log_ratios=log_ratios)]
     return [
+        *stages,
         pairs.declare(iteration, log_ratios=log_ratios),
         reference.declare(f"iteration-{iteration}", reference_stage(iteration, recipe)),
-        dpo.declare(iteration, init=init, sources=sources),
     ]
+
+
+def optimise(iteration: int, recipe: Recipe) -> Stage:
+    """Declare what turns D_off, D_1 .. D_t into pi_t: DPO on pairs, or a supervised step on the best responses."""
+    init = policy_stage(iteration - 1 if recipe.loop.init == "previous" else 0)
+    past = range(iteration if recipe.loop.history == "current" else 1, iteration + 1)
+    online = [f"iteration-{number}" for number in past]
+    given = {"online": online, "hybrid": [offline.SOURCE, *online], "offline": [offline.SOURCE]}
+    sources = given[recipe.pairs.source]
+    if recipe.loop.algorithm == "raft":
+        return raft.declare(iteration, init=init, sources=sources)
+    return dpo.declare(iteration, init=init, sources=sources)
 
 
 def reference_stage(iteration: int, recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gshf_release import assets, base, loop
@@ -11,6 +12,7 @@ from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json
+from gshf_release.preference import offline
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
@@ -50,7 +52,12 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = [base.declare(recipe), base.declare_rendering(), *split.declare(recipe, **pool), *loop.declare(recipe)]
+    train = [
+        base.declare(recipe),
+        base.declare_rendering(),
+        *split.declare(recipe, **pool),
+        *loop.declare(recipe, _offline_sha256(recipe, run)),
+    ]
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]
@@ -77,6 +84,20 @@ def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory 
             raise
         return dict(recorded[stage].parameters)
     return {"source_sha256": sha256_file(path), "count": len(split.read_prompts(path, recipe.prompts.system))}
+
+
+def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
+    """Return the content hash of the file of offline pairs, or as the run recorded it if the file is no longer there."""
+    if recipe.pairs.offline is None:
+        return None
+    path = Path(recipe.pairs.offline).expanduser()
+    if path.is_file():
+        return sha256_file(path)
+    recorded = {known.name: known for known in run.plan} if run is not None else {}
+    stage = recorded.get(f"{offline.SOURCE}/pairs")
+    if run is None or stage is None or run.manifest(Task(stage)) is None:
+        raise RecipeError(f"pairs.offline: {recipe.pairs.offline} does not exist.")
+    return str(stage.parameters["source_sha256"])
 
 
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:

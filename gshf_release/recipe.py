@@ -75,6 +75,15 @@ class Prompts(Section):
         return self
 
 
+class Keep(Section):
+    """Which iterations' large files stay. `gshf-release prune` removes the others; no result depends on them."""
+
+    weights: Literal["all", "final"] = "all"
+    """FP32 weights."""
+    optimiser: Literal["none", "final", "all"] = "none"
+    """States of the optimiser at the end of an iteration."""
+
+
 class Loop(Section):
     """Algorithm 2 of arXiv 2405.07863, with the choices its implementations disagree about made explicit."""
 
@@ -93,6 +102,7 @@ class Loop(Section):
     """For `validation`: nats per response that the released policy may be from the base."""
     length_budget: Annotated[float, Field(gt=0)] | None = None
     """For `validation`: how many times as long as the base's its answers may be."""
+    keep: Keep = Keep()
 
     @model_validator(mode="after")
     def _reference_is_computed_once(self) -> Self:
@@ -171,6 +181,10 @@ class Reward(Section):
 class Pairs(Section):
     """From n scored responses to at most one preference pair a prompt."""
 
+    source: Literal["online", "hybrid", "offline"] = "online"
+    """The policy's own responses; those and `offline` (D_off of the cited algorithm); or `offline` alone, in one iteration."""
+    offline: str | None = None
+    """A JSONL file of `prompt`, `chosen` and `rejected`."""
     choice: Literal["best-vs-worst", "best-vs-random", "first-vs-random", "rejection-sampling"] = "best-vs-worst"
     etas: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """The falling temperatures of `rejection-sampling`, in units of the reward; the last is the target's."""
@@ -186,6 +200,12 @@ class Pairs(Section):
     leaves it out of the choice, `lose` ranks it below every response that ended, so that it may be rejected but not chosen."""
     max_tokens: PositiveInt = 4096
     """Pairs whose prompt plus completion is longer on either side are dropped whole, never truncated."""
+
+    @model_validator(mode="after")
+    def _offline_pairs_are_given(self) -> Self:
+        if (self.source == "online") != (self.offline is None):
+            raise ValueError("source 'hybrid' or 'offline' and a file under offline need each other")
+        return self
 
     @model_validator(mode="after")
     def _etas_fall(self) -> Self:
@@ -269,6 +289,16 @@ class Recipe(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     release: Release = Release()
+
+    @model_validator(mode="after")
+    def _offline_pairs_are_trained_on(self) -> Self:
+        if self.pairs.source == "offline" and self.loop.iterations != 1:
+            raise ValueError("pairs.source 'offline' has the same pairs in every iteration: set loop.iterations to 1")
+        if self.pairs.source != "online" and self.loop.algorithm != "gshf":
+            raise ValueError("offline pairs need loop.algorithm 'gshf'")
+        if self.pairs.source != "online" and self.loop.reference == "previous":
+            raise ValueError("offline pairs need a fixed loop.reference")
+        return self
 
     @model_validator(mode="after")
     def _stand_ins_have_prompts(self) -> Self:

@@ -24,8 +24,10 @@ COMPLETE = "complete"
 class Resumable(TrainerCallback):
     """Marks finished checkpoints, reports progress, and turns a request to stop into a checkpoint and a stop."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, *, at_end: bool = False) -> None:
         self.progress = progress
+        self.at_end = at_end
+        """Also checkpoint the last step, for those who want to keep the optimiser's state."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint just written as complete."""
@@ -35,6 +37,8 @@ class Resumable(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step; save and stop if asked to."""
         self.progress(state.global_step, state.max_steps, "optimiser steps")
+        if self.at_end and state.global_step == state.max_steps:
+            control.should_save = True
         if interrupt.requested() and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

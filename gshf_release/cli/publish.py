@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import Terminal, json_option, print_json, profile_option, say, shown_path
+from gshf_release.cli.terminal import Terminal, json_option, print_json, profile_option, say, shown_path, size
 
 
 @click.command(name="publish")
@@ -59,7 +59,7 @@ def _write(release: Path, name: str, out: Path, as_json: bool) -> None:
         return
     for folder in folders:
         click.echo(
-            f"{shown_path(folder)}  {_size(sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()))}"
+            f"{shown_path(folder)}  {size(sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()))}"
         )
     say(
         f"Release: {shown_path(out)}\nNext: gshf-release publish {shown_path(release.parent)} --to OWNER/NAME --dry-run"
@@ -102,10 +102,6 @@ def _show_plan(api: Any, wanted: list[Any], as_json: bool) -> None:
         return
     for part, entries in plans:
         sent = sum(entry.size for entry in entries if entry.status != "unchanged")
-        click.echo(f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {_size(sent)} to send")
+        click.echo(f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {size(sent)} to send")
         for entry in entries:
-            click.echo(f"  {entry.status:14} {_size(entry.size):>10}  {entry.path}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+            click.echo(f"  {entry.status:14} {size(entry.size):>10}  {entry.path}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gshf_release.recipe import Training
@@ -10,6 +12,24 @@ from gshf_release.run.context import StageContext
 
 # Every key of `training` but checkpoint_every, which changes nothing in the result.
 KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
+
+
+OPTIMISER = "optimiser"
+"""Beside a policy's outputs, where the recipe keeps it: no result depends on it, so no manifest holds it."""
+
+
+def keep_optimiser(context: StageContext) -> None:
+    """Keep the state of the finished optimisation if the recipe says so: the newest checkpoint without the weights."""
+    from gshf_release.resumption import latest_checkpoint
+
+    folder = context.run.folder(context.task) / OPTIMISER
+    shutil.rmtree(folder, ignore_errors=True)
+    newest = latest_checkpoint(context.scratch)
+    if context.recipe.loop.keep.optimiser == "none" or newest is None:
+        return
+    folder.mkdir(parents=True)
+    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json"):
+        shutil.move(Path(newest) / name, folder / name)
 
 
 def training_arguments(

@@ -11,7 +11,7 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError, RunError
-from gshf_release.optimization.common import KEYS, last_quarter, share_changed, training_arguments
+from gshf_release.optimization.common import KEYS, keep_optimiser, last_quarter, share_changed, training_arguments
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
@@ -64,6 +64,7 @@ def optimise(context: StageContext) -> None:
     before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
     trainer = _trainer(context, model, tokenizer, rows, device)
     steps = run_trainer(trainer, context.scratch)
+    keep_optimiser(context)
     trained = trainer.accelerator.unwrap_model(trainer.model)
     document = {
         "pairs": len(rows),
@@ -141,7 +142,7 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
         args=configuration,
         train_dataset=Dataset.from_list([rows[index] for index in order]),
         processing_class=tokenizer,
-        callbacks=[Resumable(context.progress)],
+        callbacks=[Resumable(context.progress, at_end=context.recipe.loop.keep.optimiser != "none")],
     )
 
 

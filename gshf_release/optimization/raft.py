@@ -10,7 +10,7 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError
-from gshf_release.optimization.common import KEYS, last_quarter, share_changed, training_arguments
+from gshf_release.optimization.common import KEYS, keep_optimiser, last_quarter, share_changed, training_arguments
 from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
@@ -55,6 +55,7 @@ def optimise(context: StageContext) -> None:
     before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
     trainer = _trainer(context, model, tokenizer, rows, device)
     steps = run_trainer(trainer, context.scratch)
+    keep_optimiser(context)
     trained = trainer.accelerator.unwrap_model(trainer.model)
     write_json(
         context.output("training.json"),
@@ -115,5 +116,5 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
         args=configuration,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
-        callbacks=[Resumable(context.progress)],
+        callbacks=[Resumable(context.progress, at_end=context.recipe.loop.keep.optimiser != "none")],
     )

@@ -29,54 +29,47 @@ def read_seeds(folders: Mapping[int, Path]) -> dict[int, list[Cell]]:
 
 
 def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test") -> Table:
-    """Return the gain over the base at equal decoding, a line per model and seed, then their mean over seeds."""
-    header = ["model", "seed", *(f"{judge}, {decoding}" for judge in JUDGES for decoding in DECODINGS)]
-    header += ["win rate %, greedy", "tokens, T=0.7", "KL to base"]
+    """Return every measure of every model with a column per seed, the mean over seeds and the standard error across them."""
+    header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
     first = next(iter(seeds.values()))
-    wanted = [row for row in rows_of(select(first, table=table)) if row != "base"]
     rows = []
-    for row in wanted:
-        rows += [_seed_row(select(cells, table=table), cells, row, seed) for seed, cells in seeds.items()]
-        rows.append(_mean_row([select(cells, table=table) for cells in seeds.values()], row))
+    for row in rows_of(select(first, table=table)):
+        if row == "base":
+            continue
+        for name, measure in measures(table).items():
+            found = [find(cells, row=row, **measure) for cells in seeds.values()]
+            if any(entry is not None for entry in found):
+                rows.append([row, name, *(shown(entry) for entry in found), *_over_seeds(found)])
     count = max((entry.n or 0 for entry in select(first, table=table, metric="gain over base")), default=0)
     notes = [
-        "A seed's line: paired difference over prompts ± its standard error. The mean over seeds: ± the standard error across "
-        "seeds. Rows `base at ...` are controls: the untrained base at a lower temperature against itself at T=0.7.",
+        "A seed's cell: mean over prompts ± its standard error; gains are paired differences from the base at equal decoding. "
+        "Rows `base at ...` are controls: the untrained base at a lower temperature against itself at T=0.7.",
     ]
-    return Table(f"Gain over the base at equal decoding, n = {count} prompts a seed", header, rows, notes)
+    return Table(f"Over {len(seeds)} seeds, n = {count} {table} prompts each", header, rows, notes)
 
 
-def _seed_row(chosen: Sequence[Cell], cells: Sequence[Cell], row: str, seed: int) -> list[str]:
-    gains = [shown(_gain(chosen, row, judge, decoding)) for judge in JUDGES for decoding in DECODINGS]
-    return [
-        row,
-        str(seed),
-        *gains,
-        shown(find(chosen, row=row, metric="win rate", decoding="greedy"), digits=1),
-        shown(find(chosen, row=row, metric="length", decoding="T=0.7"), digits=0),
-        shown(find(cells, table="validation", row=row, metric="KL to base")),
-    ]
-
-
-def _mean_row(seeds: Sequence[Sequence[Cell]], row: str) -> list[str]:
-    texts = []
+def measures(table: str) -> dict[str, dict[str, str]]:
+    """Return `{shown name: what selects its cell}`."""
+    found: dict[str, dict[str, str]] = {}
     for judge in JUDGES:
         for decoding in DECODINGS:
-            found = [_gain(cells, row, judge, decoding) for cells in seeds]
-            values = [entry.value for entry in found if entry is not None and entry.value is not None]
-            texts.append(_mean_text(values))
-    wins = [find(cells, row=row, metric="win rate", decoding="greedy") for cells in seeds]
-    rates = [entry.value for entry in wins if entry is not None and entry.value is not None]
-    return [row, "mean", *texts, _mean_text(rates, digits=1), "", ""]
+            selection = {"table": table, "metric": "gain over base", "judge": judge, "decoding": decoding}
+            found[f"gain, {judge}, {decoding}"] = selection
+    for judge in JUDGES:
+        found[f"gain over control, {judge}, T=0.7"] = {"table": table, "metric": "gain over control", "judge": judge}
+    for decoding in DECODINGS:
+        found[f"win rate %, {decoding}"] = {"table": table, "metric": "win rate", "decoding": decoding}
+    for decoding in DECODINGS:
+        found[f"tokens, {decoding}"] = {"table": table, "metric": "length", "decoding": decoding}
+    found["cut %, T=0.7"] = {"table": table, "metric": "cut", "decoding": "T=0.7"}
+    found["KL to base, nats"] = {"table": "validation", "metric": "KL to base"}
+    return found
 
 
-def _mean_text(values: Sequence[float], digits: int = 2) -> str:
+def _over_seeds(found: Sequence[Cell | None]) -> list[str]:
+    values = [entry.value for entry in found if entry is not None and entry.value is not None]
     if not values:
-        return "–"
+        return ["–", "–"]
     estimate = statistics.mean(values)
-    text = f"{estimate.value:.{digits}f}"
-    return text if estimate.standard_error is None else f"{text} ± {estimate.standard_error:.{digits}f}"
-
-
-def _gain(cells: Sequence[Cell], row: str, judge: str, decoding: str) -> Cell | None:
-    return find(cells, row=row, metric="gain over base", judge=judge, decoding=decoding)
+    error = estimate.standard_error
+    return [f"{estimate.value:.2f}", "–" if error is None else f"{error:.2f}"]

@@ -27,6 +27,7 @@ from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
+from gshf_release.run.pruning import require_present
 from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
 
 REDO_LIMIT_SECONDS = 600.0
@@ -126,6 +127,7 @@ def run_task(context: StageContext) -> None:
     inputs = input_hashes(task, run, stages)
     if inputs is None:
         raise RunError(f"{task.label} cannot start: an input is not finished.")
+    require_present(task, run, stages)
     run.manifest_path(task).unlink(missing_ok=True)
     partial = run.partial(task)
     shutil.rmtree(partial, ignore_errors=True)

@@ -97,6 +97,8 @@ def damage(task: Task, run: RunDirectory, manifest: Mapping[str, Any]) -> list[s
     """Return the run-relative paths of output files that are missing, added or changed since the manifest."""
     wrong = []
     for file, recorded in manifest["outputs"].items():
+        if file in manifest.get("pruned", []):
+            continue
         path = run.folder(task) / file
         found = tree(path) if path.exists() else {}
         for name in sorted(set(found) | set(recorded["files"])):

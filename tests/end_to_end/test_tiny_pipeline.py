@@ -17,10 +17,12 @@ from gshf_release.evaluation.annotators import STAND_IN
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.prompts.split import read_prompts
 from gshf_release.recipe import Recipe
-from gshf_release.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace
+from gshf_release.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace, Winner
+from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.results import Cell, find, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import Quiet
 from gshf_release.run.stage import Task, resolve
 from tests.conftest import REPOSITORY
 from tests.end_to_end.train_tiny import EXACT, evaluate, train
@@ -238,3 +240,21 @@ def test_killed_twice_and_resumed_is_bit_equal(finished: RunDirectory, tiny_fold
     expected, found = content(finished), content(run)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_raft_goes_the_whole_way_with_one_key_changed(tiny_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = tiny_recipe.model_copy(update={"loop": tiny_recipe.loop.model_copy(update={"algorithm": "raft"})})
+    run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    evaluate(run)
+    cells = read_cells(run.path / "results.json")
+    for t in (1, 2):
+        winners = Winner.read(run.path / f"iteration-{t}" / "winners" / "winners.parquet")
+        assert find(cells, row=f"iteration-{t}", metric="winners").value == len(winners) == 8  # type: ignore[union-attr]
+        best: dict[str, float] = {}
+        for path in (run.path / f"iteration-{t}" / "rewards").rglob("scores.parquet"):
+            for score in Score.read(path):
+                best[score.prompt_id] = max(score.reward, best.get(score.prompt_id, score.reward))
+        assert {winner.prompt_id: winner.reward for winner in winners} == best
+    assert verify_lineage(run) == Lineage(2 * 8 * 4, 2 * 8, 0)
+    assert find(cells, table="test", row="iteration-2", metric="gain over base") is not None

@@ -22,19 +22,21 @@ def gain(value: float, row: str = "iteration-1", judge: str = "reward", decoding
     )
 
 
-def test_the_mean_over_seeds_has_the_standard_error_across_seeds() -> None:
+def test_the_standard_error_across_seeds_has_its_own_column() -> None:
     table = seed_table({0: [gain(1.0)], 1: [gain(2.0)], 2: [gain(3.0)]})
-    assert [row[:3] for row in table.rows] == [
-        ["iteration-1", "0", "1.00 ± 0.50"],
-        ["iteration-1", "1", "2.00 ± 0.50"],
-        ["iteration-1", "2", "3.00 ± 0.50"],
-        ["iteration-1", "mean", "2.00 ± 0.58"],
+    assert table.header == ["model", "measure", "seed 0", "seed 1", "seed 2", "mean over seeds", "SE across seeds"]
+    assert table.rows == [
+        ["iteration-1", "gain, reward, greedy", "1.00 ± 0.50", "2.00 ± 0.50", "3.00 ± 0.50", "2.00", "0.58"]
     ]
+
+
+def test_one_seed_has_no_error_across_seeds() -> None:
+    assert seed_table({0: [gain(1.0)]}).rows[0][-2:] == ["1.00", "–"]
 
 
 def test_the_control_row_is_kept() -> None:
     table = seed_table({0: [gain(1.0), gain(0.5, row="base at T=0.3", decoding="T=0.7")]})
-    assert [row[0] for row in table.rows] == ["iteration-1", "iteration-1", "base at T=0.3", "base at T=0.3"]
+    assert [row[0] for row in table.rows] == ["iteration-1", "base at T=0.3"]
 
 
 def test_seed_folders_are_in_order_of_the_number(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Preference pairs from elsewhere, for offline and hybrid runs. Such a run is no longer one without external responses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from gshf_release.checkpoints import load_tokenizer
+from gshf_release.errors import DataError
+from gshf_release.prompts.split import with_system
+from gshf_release.recipe import Pairs
+from gshf_release.records import JsonLines, Pair, Prompt, parse_prompt
+from gshf_release.rendering import KEYS as RENDERING
+from gshf_release.rendering import render
+from gshf_release.results import Cell
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.stage import Input, Stage
+
+SOURCE = "offline"
+NO_INDEX = -1
+HELD_OUT = ("prompts/validation", "prompts/test")
+Reason = Literal["held-out prompt", "identical text", "too long"]
+
+
+class Preference(NamedTuple):
+    """One row of a preference data set."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+def declare(source_sha256: str) -> Stage:
+    """Declare the stage that puts out the pairs of `pairs.offline`; the file's content hash belongs to its fingerprint."""
+    return Stage(
+        name=f"{SOURCE}/pairs",
+        work="gshf_release.preference.offline:write_pairs",
+        inputs=(Input("base", "model"), *(Input(name, "prompts.parquet") for name in HELD_OUT)),
+        outputs=("pairs.parquet", "dropped.json"),
+        keys=("pairs.max_tokens", "prompts.system", *RENDERING),
+        parameters={"source_sha256": source_sha256},
+        numbers="gshf_release.preference.offline:numbers",
+    )
+
+
+def parse_preference(row: Any) -> Preference:
+    """Return a row of `prompt` (text) or `messages`, `chosen` and `rejected`, each a text or a list of turns.
+
+    Where chosen and rejected are lists, their last turn is the answer; what stands before it is the prompt if none is given.
+
+    Raises:
+        ValueError: A key is missing, or an answer is no text.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, found {type(row).__name__}")
+    chosen, rejected = (_answer(row.get(side), side) for side in ("chosen", "rejected"))
+    if not ("prompt" in row or "messages" in row) and isinstance(row["chosen"], list):
+        row = {"messages": row["chosen"][:-1]}
+    return Preference(parse_prompt(row), chosen, rejected)
+
+
+def _answer(value: Any, side: str) -> str:
+    if isinstance(value, list) and value and isinstance(value[-1], dict) and value[-1].get("role") == "assistant":
+        value = value[-1].get("content")
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f'expected an answer under "{side}": a text, or turns of which the last is the assistant\'s')
+    return value
+
+
+def write_pairs(context: StageContext) -> None:
+    """Write the pairs in the run's token ids, each answer with its EOS, and the count of dropped rows by reason.
+
+    Raises:
+        DataError: A row is bad (file and line are named), or none is left.
+    """
+    path, rules = Path(str(context.recipe.pairs.offline)).expanduser(), context.recipe.pairs
+    tokenizer = load_tokenizer(context.input("base", "model"))
+    held_out = {entry.prompt_id for name in HELD_OUT for entry in Prompt.read(context.input(name, "prompts.parquet"))}
+    pairs: list[Pair] = []
+    counts: Counter[str] = Counter()
+    for _, row in JsonLines.read(path, parse_preference):
+        prompt = with_system(row.prompt, context.recipe.prompts.system)
+        prompt_ids = render(tokenizer, prompt.messages, context.recipe.prompts)
+        pair = _pair(tokenizer, prompt.prompt_id, prompt_ids, row)
+        reason = _degenerate(pair, rules, held_out)
+        if reason is None:
+            pairs.append(pair)
+        else:
+            counts[reason] += 1
+    if not pairs:
+        raise DataError(f"{path} has no usable preference pair.", hint=f"Dropped: {dict(counts)}.")
+    Pair.write(pairs, context.output("pairs.parquet"))
+    dropped = {reason: counts[reason] for reason in get_args(Reason)}
+    write_json(context.output("dropped.json"), {"rows": len(pairs) + sum(counts.values()), "dropped": dropped})
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return how many pairs came from outside, and why others were dropped."""
+    path = context.output("pairs.parquet")
+    document = read_json(context.output("dropped.json"))
+    place = {"table": "training", "row": SOURCE, "artefact": context.run.relative(path)}
+    cells = [Cell(metric="external pairs", value=len(Pair.read(path)), n=document["rows"], **place)]
+    return cells + [
+        Cell(metric=f"dropped: {reason}", value=count, n=document["rows"], **place)
+        for reason, count in document["dropped"].items()
+        if count
+    ]
+
+
+def _pair(tokenizer: Any, prompt_id: str, prompt_ids: list[int], row: Preference) -> Pair:
+    chosen, rejected = (
+        [*tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], tokenizer.eos_token_id]
+        for text in (row.chosen, row.rejected)
+    )
+    return Pair(
+        prompt_id=prompt_id,
+        iteration=0,
+        prompt_ids=prompt_ids,
+        chosen_ids=chosen,
+        rejected_ids=rejected,
+        chosen_text=row.chosen,
+        rejected_text=row.rejected,
+        chosen_index=NO_INDEX,
+        rejected_index=NO_INDEX,
+        chosen_reward=1.0,
+        rejected_reward=0.0,
+        policy_sha256=SOURCE,
+    )
+
+
+def _degenerate(pair: Pair, rules: Pairs, held_out: set[str]) -> Reason | None:
+    if pair.prompt_id in held_out:
+        return "held-out prompt"
+    if pair.chosen_text.strip() == pair.rejected_text.strip():
+        return "identical text"
+    longest = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+    return "too long" if longest > rules.max_tokens else None

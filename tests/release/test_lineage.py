@@ -1,0 +1,86 @@
+"""Lineage: a run's own responses are traced to the policy that drew them; a foreign one is found even under new hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release.errors import VerificationError
+from gshf_release.records import Pair, ReferenceLogProbability, Sample, Score
+from gshf_release.release.lineage import Lineage, verify_lineage
+from gshf_release.run.directory import RunDirectory
+from tests.conftest import Outcome
+
+
+def change(path: Path, row: type, edit: Callable[[list[Any]], list[Any]]) -> None:
+    """Rewrite a Parquet file."""
+    row.write(edit(row.read(path)), path)  # type: ignore[attr-defined]
+
+
+def pairs_file(run: RunDirectory, name: str = "pairs/pairs") -> Path:
+    return run.path / "iteration-2" / f"{name}.parquet"
+
+
+def samples_file(run: RunDirectory) -> Path:
+    return sorted((run.path / "iteration-2" / "samples").rglob("samples.parquet"))[0]
+
+
+def test_every_trained_response_is_the_runs_own(copy: RunDirectory) -> None:
+    pairs = [Pair.read(copy.path / f"iteration-{t}" / "pairs" / "pairs.parquet") for t in (1, 2)]
+    assert verify_lineage(copy) == Lineage(2 * 8 * 4, sum(map(len, pairs)), 0)
+
+
+def test_a_swapped_response_in_a_pair_is_found(copy: RunDirectory) -> None:
+    change(pairs_file(copy), Pair, lambda rows: [replace(rows[0], chosen_ids=[9, 9, 2], chosen_text="x"), *rows[1:]])
+    with pytest.raises(VerificationError, match=r"iteration-2/pairs: .*: not among the iteration's samples"):
+        verify_lineage(copy)
+
+
+def test_a_swapped_text_in_the_samples_is_found(copy: RunDirectory) -> None:
+    change(samples_file(copy), Sample, lambda rows: [replace(rows[0], text="from elsewhere"), *rows[1:]])
+    with pytest.raises(VerificationError, match="text of other ids"):
+        verify_lineage(copy)
+
+
+def test_a_sample_of_another_policy_is_found(copy: RunDirectory) -> None:
+    change(samples_file(copy), Sample, lambda rows: [replace(rows[0], policy_sha256="0" * 64), *rows[1:]])
+    with pytest.raises(VerificationError, match="drawn by another policy"):
+        verify_lineage(copy)
+
+
+def test_an_added_offline_pair_is_found(copy: RunDirectory) -> None:
+    foreign = Pair("p", 2, [4, 5], [9, 2], [8, 2], "a", "b", -1, -1, 1.0, 0.0, "offline")
+    change(pairs_file(copy), Pair, lambda rows: [*rows, foreign])
+    known = ReferenceLogProbability("p", -1.0, -2.0, "0" * 64)
+    change(pairs_file(copy, "reference/reference"), ReferenceLogProbability, lambda rows: [*rows, known])
+    with pytest.raises(VerificationError, match="not among the iteration's samples"):
+        verify_lineage(copy)
+
+
+def test_a_reward_of_another_scorer_is_found(copy: RunDirectory) -> None:
+    path = sorted((copy.path / "iteration-1" / "rewards").rglob("scores.parquet"))[0]
+    change(path, Score, lambda rows: [replace(rows[0], scorer_sha256="0" * 64), *rows[1:]])
+    with pytest.raises(VerificationError, match="another scorer's"):
+        verify_lineage(copy)
+
+
+def test_log_probabilities_of_another_reference_are_found(copy: RunDirectory) -> None:
+    path = pairs_file(copy, "reference/reference")
+    change(path, ReferenceLogProbability, lambda rows: [replace(rows[0], reference_sha256="0" * 64), *rows[1:]])
+    with pytest.raises(VerificationError, match="of another reference policy"):
+        verify_lineage(copy)
+
+
+def test_the_command_says_it_in_words(copy: RunDirectory, command: Callable[..., Outcome]) -> None:
+    outcome = command("verify", str(copy.path), "--lineage")
+    assert outcome.code == 0
+    assert "responses of the run's own policies; no external responses." in outcome.out
+
+
+def test_a_changed_pair_is_already_found_by_its_hash(copy: RunDirectory, command: Callable[..., Outcome]) -> None:
+    change(pairs_file(copy), Pair, lambda rows: rows[1:])
+    assert command("verify", str(copy.path), "--lineage").code == 3
