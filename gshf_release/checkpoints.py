@@ -227,6 +227,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     model.config._name_or_path = ""
     model.config.name_or_path = ""
+    model.config.use_cache = True  # trainers switch it off; whoever loads the checkpoint wants to generate
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -6,7 +6,6 @@ standard errors are paired. Entropy and KL need samples of the policy itself, so
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import numpy as np
 
 from gshf_release import statistics
 from gshf_release.checkpoints import device_of, inference_precision, load_model
-from gshf_release.errors import RunError
 from gshf_release.logprobs import traces
 from gshf_release.records import Sample, Score, Trace
-from gshf_release.results import Cell, cell, find, read_cells
+from gshf_release.results import Cell, cell
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import write_json
-from gshf_release.run.stage import RESULTS, Input, Stage
+from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
@@ -109,65 +106,6 @@ def numbers(context: StageContext) -> list[Cell]:
     rounding = statistics.mean([trace.kl_rounding for trace in rows])
     cells.append(cell(rounding, metric="KL(FP32 || BF16)", unit="nats per response", **place))
     return cells
-
-
-def declare_final(iterations: int) -> Stage:
-    """Declare the choice of the iteration that becomes the release."""
-    measures = [f"{row}/validation/measure" for row in ("base", *(f"iteration-{t}" for t in range(1, iterations + 1)))]
-    return Stage(
-        name="final",
-        work="gshf_release.diagnostics:choose_final",
-        inputs=tuple(Input(measure, RESULTS) for measure in measures),
-        outputs=("final.json",),
-        keys=("loop.final", "loop.kl_budget", "loop.length_budget"),
-        parameters={"iterations": iterations},
-    )
-
-
-def choose_final(context: StageContext) -> None:
-    """Write which iteration is the release, and what every iteration cost.
-
-    The last, or the one with the highest mean validation reward at T=0.7 among those within the budgets of KL and length: the
-    cited algorithm chooses on a validation set (arXiv 2405.07863), and reward alone would reward leaving the base. If none is
-    within, it is the one nearest to the base.
-    """
-    loop = context.recipe.loop
-    length = _validated(context, "base", "length")
-    candidates = [
-        {
-            "iteration": iteration,
-            "reward": _validated(context, f"iteration-{iteration}", "score"),
-            "kl": _validated(context, f"iteration-{iteration}", "KL to base"),
-            "length_ratio": _validated(context, f"iteration-{iteration}", "length") / length,
-        }
-        for iteration in range(1, context.parameter("iterations") + 1)
-    ]
-    within = [
-        entry
-        for entry in candidates
-        if entry["kl"] <= (loop.kl_budget or math.inf) and entry["length_ratio"] <= (loop.length_budget or math.inf)
-    ]
-    if loop.final == "last":
-        chosen, reason = candidates[-1], "the last"
-    elif within:
-        chosen, reason = max(within, key=lambda entry: entry["reward"]), "highest validation reward within the budgets"
-    else:
-        chosen, reason = (
-            min(candidates, key=lambda entry: entry["kl"]),
-            "none is within the budgets; the nearest to the base",
-        )
-    document = {"iteration": chosen["iteration"], "reason": reason, "candidates": candidates}
-    write_json(context.output("final.json"), document)
-
-
-def _validated(context: StageContext, row: str, metric: str) -> float:
-    """Return a validation cell's value: at T=0.7 where the decoding matters."""
-    cells = read_cells(context.results(f"{row}/validation/measure"))
-    decoding = {} if metric == "KL to base" else {"decoding": "T=0.7"}
-    found = find(cells, row=row, metric=metric, **decoding)
-    if found is None or found.value is None:
-        raise RunError(f"{row} has no validated {metric}.")
-    return found.value
 
 
 def score_table(paths: Sequence[Path]) -> dict[tuple[str, int], float]:

@@ -17,7 +17,7 @@ pi_t a supervised step on it.
 
 from __future__ import annotations
 
-from gshf_release import base, diagnostics
+from gshf_release import base, diagnostics, final
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
@@ -50,7 +50,7 @@ def declare(recipe: Recipe, offline_sha256: str | None = None) -> list[Stage]:
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
-    stages.append(diagnostics.declare_final(recipe.loop.iterations))
+    stages.append(final.declare(recipe.loop.iterations))
     return stages
 
 

@@ -12,7 +12,7 @@ from gshf_release import __version__, checkpoints
 from gshf_release.errors import ReleaseError
 from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import card, manifest, rules
 from gshf_release.release.folders import FINAL
 from gshf_release.results import Cell, read_cells, select
@@ -22,8 +22,11 @@ from gshf_release.run.manifest import versions
 from gshf_release.run.stage import RESULTS, Input, Stage, Task
 
 FIGURE = "assets/learning.png"
-RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "name")
-"""A card shows, and its manifest hashes, the whole recipe."""
+RECIPE_KEYS = (
+    *(key for key in Recipe.model_fields if key not in ("name", "loop")),
+    *(f"loop.{key}" for key in Loop.model_fields if key != "keep"),
+)
+"""A card shows, and its manifest hashes, the whole recipe; what `prune` may remove changes nothing in a release."""
 
 
 def repository_name(recipe: Recipe) -> str:

@@ -75,6 +75,11 @@ def test_generation_stops_at_the_tokenizers_end(released: RunDirectory, tokenize
     assert json.loads(path.read_text(encoding="utf-8"))["eos_token_id"] == tokenizer.eos_token_id  # type: ignore[attr-defined]
 
 
+def test_whoever_loads_the_release_generates_with_a_cache(released: RunDirectory) -> None:
+    path = released.path / "release" / "tiny" / "iter-2" / "config.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["use_cache"] is True
+
+
 def test_the_gguf_repository_has_a_file_and_a_card(released: RunDirectory) -> None:
     found = sorted(path.name for path in (released.path / "release" / "tiny-GGUF" / "main").iterdir())
     assert found == ["README.md", "manifest.json", "tiny-Q8_0.gguf"]
