@@ -9,7 +9,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar
@@ -47,6 +47,11 @@ def _schema(row: type[Row]) -> pa.Schema:
     return pa.schema([_field(field.name, hints[field.name]) for field in fields(row)])  # type: ignore[arg-type]
 
 
+def _optional(row: type[Row]) -> set[str]:
+    """Return the columns that a file of an earlier version may lack: they have a default."""
+    return {field.name for field in fields(row) if field.default is not MISSING}  # type: ignore[arg-type]
+
+
 def _field(name: str, hint: Any) -> pa.Field:
     options = [option for option in typing.get_args(hint) if option is not type(None)]
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -72,7 +77,7 @@ class Row:
 
     @classmethod
     def read(cls, *paths: Path) -> list[Self]:
-        """Return the rows of the files in order.
+        """Return the rows of the files in order; a column with a default may be missing.
 
         Raises:
             DataError: A file is damaged or has another schema.
@@ -83,7 +88,8 @@ class Row:
                 table = pq.read_table(path)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
-            if table.schema.names != cls.schema().names:
+            known = [name for name in cls.schema().names if name in table.schema.names or name not in _optional(cls)]
+            if table.schema.names != known:
                 raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")
             rows.extend(cls(**row) for row in table.to_pylist())
         return rows
@@ -128,6 +134,8 @@ class Score(Row):
     sample_index: int
     reward: float
     scorer_sha256: str
+    deviation: float | None = None
+    """Standard deviation (ddof 1) of the members' scores where the scorer is an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)

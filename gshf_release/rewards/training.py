@@ -19,7 +19,8 @@ from gshf_release.recipe import Contrasts
 from gshf_release.records import Contrast, ContrastScore, Message
 from gshf_release.rendering import conversation_ids
 from gshf_release.results import Cell, cell
-from gshf_release.rewards.sequence_classification import open_scorer
+from gshf_release.rewards import Inference
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import settings
 from gshf_release.run.context import StageContext
 
@@ -158,7 +159,7 @@ def _encode(tokenizer: Any, row: Contrast) -> tuple[str, list[int], list[int]]:
 
 
 def _score_held_out(context: StageContext, limit: int, rows: Sequence[Contrast]) -> list[ContrastScore]:
-    model = open_scorer(context, context.output("model"))
+    model = SequenceClassificationReward.open(context.output("model"), Inference.of(context.profile))
     rows = [row for row in rows if max(map(len, _encode(model.tokenizer, row)[1:])) <= limit]
     sides = [
         model.score([[*row.messages, Message(role="assistant", content=text)] for row, text in side])
