@@ -189,6 +189,17 @@ class ContrastScore(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class PreferenceScore(Row):
+    """What a reward model gives the two sides of a held-out preference, and how long they are in its tokens."""
+
+    prompt_id: str
+    chosen_score: float
+    rejected_score: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trace(Row):
     """Token statistics of one response under the policy that made it and under the base (nats, summed over tokens)."""
 
@@ -254,7 +265,7 @@ def parse_prompt(row: Any) -> Prompt:
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, found {type(row).__name__}")
     if isinstance(row.get("messages"), list):
-        messages = [_message(turn) for turn in row["messages"]]
+        messages = [parse_turn(turn) for turn in row["messages"]]
     elif isinstance(row.get("prompt"), str):
         messages = [Message(role="user", content=row["prompt"])]
     else:
@@ -266,7 +277,12 @@ def parse_prompt(row: Any) -> Prompt:
     return Prompt.of(messages)
 
 
-def _message(turn: Any) -> Message:
+def parse_turn(turn: Any) -> Message:
+    """Return one turn of a user's conversation; keys beside role and content are left out.
+
+    Raises:
+        ValueError: It has no known role, or no text.
+    """
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         raise ValueError('every turn needs a "role" and a text under "content"')
     if turn.get("role") not in ("system", "user", "assistant"):

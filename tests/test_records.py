@@ -21,6 +21,7 @@ from gshf_release.records import (
     Judgment,
     Message,
     Pair,
+    PreferenceScore,
     Prompt,
     ReferenceLogProbability,
     Row,
@@ -40,6 +41,7 @@ EXAMPLES: list[Row] = [
     ReferenceLogProbability("p", -3.25, -4.5, "d" * 64),
     Contrast("p", "cut", TURNS, "better", "worse", True),
     ContrastScore("p", "cut", 0.25, -0.25),
+    PreferenceScore("p", 0.25, -0.25, 12, 9),
     Trace("p", 1, 12, -30.0, -31.0, 20.0, 0.5, 1e-9),
     Judgment("p", "greedy", 0.5, 1.0, 1.0, "stand-in"),
 ]

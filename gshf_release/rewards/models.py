@@ -51,7 +51,7 @@ def _adopt(model: str, revision: str | None, kind: str, folder: Path) -> None:
 
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy the weights, configuration and tokenizer of a checkpoint folder, and nothing else."""
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for pattern in CHECKPOINT_FILES:
         for path in sorted(source.glob(pattern)):
             shutil.copyfile(path, target / path.name)
