@@ -149,3 +149,73 @@ def _show_cells(cells: list[Any]) -> None:
     for entry in cells:
         note = f" ({entry.note})" if entry.note else ""
         click.echo(f"{entry.metric:{width}}  {shown(entry)}{entry.unit}, n {entry.n}{note}")
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--model` and `--kind`."""
+    text = "Folder, Hub id or python:package.module:function; several make an ensemble."
+    kinds = click.Choice(["sequence-classification", "pairwise"])
+    function = click.option("--kind", type=kinds, default="sequence-classification", show_default=True)(function)
+    return click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=text)(function)
+
+
+@command.command(name="score")
+@click.argument("file", type=click.Path(path_type=Path))
+@model_options
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .jsonl or .parquet file [FILE with .scores before .jsonl]."
+)
+@click.option("--split", default="train", show_default=True, help="Which split, if FILE is a data set's folder.")
+@bad_row_option
+@profile_option
+@json_option
+def score(
+    file: Path,
+    models: tuple[str, ...],
+    kind: str,
+    out: Path | None,
+    split: str,
+    on_bad_row: Any,
+    profile: str,
+    as_json: bool,
+) -> None:
+    """Score the conversations in FILE (JSONL, JSON or Parquet) and write its rows with a column `reward`.
+
+    A row holds `messages` that end with the assistant's turn, or `prompt` (or `instruction`) and `response` (or `completion`,
+    `output`). With several models the reward is their mean, and `reward_deviation` their standard deviation.
+
+    \b
+    Examples:
+      gshf-release reward score answers.jsonl --model my-reward-model
+      gshf-release reward score answers.parquet --model rm-1 --model rm-2 --out scored.parquet
+      gshf-release reward score answers.jsonl --model python:my_package.rewards:brevity --json
+    """
+    from gshf_release.rewards import Inference
+    from gshf_release.rewards.models import open_named, scoring
+    from gshf_release.rewards.scoring import check_output, read_answers, score_rows, summary, write_scores
+
+    target = out or file.with_name(f"{file.name.split('.')[0]}.scores.jsonl")
+    check_output(target, file)
+    where = _open_profile(profile)
+    rows = read_answers(file, on_bad_row=on_bad_row, split=split)
+    model = scoring(open_named(models, kind, Inference.of(where)))
+    scores = score_rows(model, rows.values)
+    write_scores(rows.values, scores, target)
+    found = summary(rows.values, scores)
+    folded = getattr(model, "folded", 0)
+    if as_json:
+        document = {"models": list(models), "scores": str(target), "skipped_rows": len(rows.bad), "bad_rows": rows.bad}
+        print_json(document | {"folded_system_turns": folded} | found)
+        return
+    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
+    click.echo(
+        f"{found['n']} answers: mean {found['mean']:.3f}{error}, median {found['p50']:.3f}, "
+        f"from {found['minimum']:.3f} to {found['maximum']:.3f}; {len(rows.bad)} bad rows skipped"
+    )
+    if found["correlation_with_characters"] is not None:
+        click.echo(f"Correlation of reward and length in characters: {found['correlation_with_characters']:.2f}")
+    if "mean_deviation" in found:
+        click.echo(f"Standard deviation across {len(models)} models, on average: {found['mean_deviation']:.3f}")
+    if folded:
+        click.echo(f"The template takes no system turn: {folded} were folded into the first user turn.")
+    say(f"Scores: {shown_path(target)}")
