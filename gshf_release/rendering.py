@@ -82,9 +82,9 @@ class ConversationRenderer:
                 hint="Give conversations that this reward model can read, or another reward model.",
             ) from error
 
-    def text(self, messages: Sequence[Message]) -> str:
+    def text(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
         """Return a conversation as the model reads it, control tokens included."""
-        return str(self.tokenizer.decode(self.ids(messages)))
+        return str(self.tokenizer.decode(self.ids(messages, answer_follows=answer_follows)))
 
 
 def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

@@ -67,6 +67,18 @@ def open_adopted(chosen: ScoreSource, folder: Path, how: Inference) -> RewardMod
     return KINDS[kind_of(chosen.model, chosen.kind)].open(folder, how)
 
 
+def open_source(chosen: ScoreSource, how: Inference) -> RewardModel | PairwiseModel:
+    """Return the scorer that a recipe describes, from where it lies now, outside a run.
+
+    Raises:
+        CheckpointError: A model is not here or broken.
+        EngineError: It is no scorer of its kind.
+    """
+    if chosen.models:
+        return EnsembleReward([partial(_named_scoring, member.model, how, member.revision) for member in chosen.models])
+    return _open_one(str(chosen.model), chosen.kind, how, chosen.revision)
+
+
 def open_named(models: Sequence[str], kind: str, how: Inference) -> RewardModel | PairwiseModel:
     """Return the scorer of one name, or the ensemble of several: folders, Hub ids or `python:package.module:function`.
 
@@ -81,14 +93,14 @@ def open_named(models: Sequence[str], kind: str, how: Inference) -> RewardModel 
     return EnsembleReward([partial(_named_scoring, model, how) for model in models])
 
 
-def _open_one(model: str, kind: str, how: Inference) -> RewardModel | PairwiseModel:
+def _open_one(model: str, kind: str, how: Inference, revision: str | None = None) -> RewardModel | PairwiseModel:
     if kind_of(model) == "python":
         return PythonReward(model)
-    return KINDS[kind].open(checkpoints.locate(model), how)
+    return KINDS[kind].open(checkpoints.locate(model, revision=revision), how)
 
 
-def _named_scoring(model: str, how: Inference) -> RewardModel:
-    return scoring(_open_one(model, "sequence-classification", how))
+def _named_scoring(model: str, how: Inference, revision: str | None = None) -> RewardModel:
+    return scoring(_open_one(model, "sequence-classification", how, revision))
 
 
 def _open_scoring(kind: str, folder: Path, how: Inference) -> RewardModel:
