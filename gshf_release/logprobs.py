@@ -90,6 +90,34 @@ def traces(
     return [results[index] for index in range(len(samples))]
 
 
+def next_token_logits(
+    model: Any, prompts: Sequence[Sequence[int]], tokens: Sequence[int], *, batch: int, workers: int = 1
+) -> list[list[float]]:
+    """Return the logits of a few tokens as the continuation of each prompt, (prompts, tokens).
+
+    Args:
+        model: A causal language model in evaluation mode.
+        prompts: Ids; none may be empty.
+        tokens: The tokens asked about.
+        batch: Prompts per forward pass; it does not change the result beyond rounding.
+        workers: Batches computed side by side.
+    """
+    import torch
+
+    def compute(chosen: list[int]) -> list[list[float]]:
+        rows = [Tokens(list(prompts[index]), [tokens[0]]) for index in chosen]
+        with torch.inference_mode():
+            logits = _completion_logits(model, rows)[0]
+            values: list[list[float]] = logits[:, -1, list(tokens)].float().tolist()
+            return values
+
+    results: list[list[float]] = [[] for _ in prompts]
+    for chosen, values in in_batches(compute, by_length([len(prompt) for prompt in prompts], batch), workers):
+        for index, value in zip(chosen, values, strict=True):
+            results[index] = value
+    return results
+
+
 def _trace_batch(policy: Any, base: Any, exact: Any, rows: Sequence[Tokens]) -> list[TraceValues]:
     import torch
 

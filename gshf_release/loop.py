@@ -21,6 +21,7 @@ from gshf_release import base, diagnostics, final
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
+from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.stage import Stage
 from gshf_release.sampling import stage as sampling
@@ -123,4 +124,5 @@ def validate(iteration: int, recipe: Recipe) -> list[Stage]:
         count=recipe.prompts.roles.validation,
         max_new_tokens=recipe.sampling.max_new_tokens,
         prompts_per_shard=recipe.sampling.prompts_per_shard,
+        opponents=opponents(recipe, "reward", f"{BASE}/validation/answers"),
     )

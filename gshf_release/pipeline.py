@@ -19,6 +19,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.card import Facts
+from gshf_release.rewards.settings import checkpoints_of
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -161,9 +162,8 @@ def models(recipe: Recipe) -> list[Model]:
     if recipe.loop.reference not in ("base", "previous"):
         found.append(Model(base.REFERENCE, recipe.loop.reference))
     for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
-        if scorer.model is not None:
-            found.append(Model(f"{name}/model", scorer.model, scorer.revision))
-        elif scorer.contrasts.base != "base":
+        found += [Model(f"{name}/model", model, revision) for model, revision in checkpoints_of(scorer)]
+        if scorer.trained and scorer.contrasts.base != "base":
             found.append(Model(f"{name}/model", scorer.contrasts.base, None, scorer.contrasts.sha256))
     return found
 

@@ -10,7 +10,7 @@ import difflib
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Model = TypeVar("Model", bound=BaseModel)
+PYTHON = "python:"
+"""Begins the name of a scorer that is a Python function."""
 
 
 class Section(BaseModel):
@@ -169,13 +171,46 @@ class Contrasts(Section):
     """Pairs with a longer side are dropped and counted."""
 
 
-class Reward(Section):
-    """The training reward: one scalar per conversation."""
+class Member(Section):
+    """One model of an ensemble."""
+
+    model: str
+    """A sequence-classification checkpoint (folder or Hub id), or `python:package.module:function`."""
+    revision: str | None = None
+
+
+class ScoreSource(Section):
+    """Where a score comes from: one model, an ensemble, or a stand-in that the run trains itself."""
 
     model: str | None = None
-    """A sequence-classification checkpoint with one logit (folder or Hub id); None trains `contrasts`."""
+    """A checkpoint (folder or Hub id), or `python:package.module:function`; None, without `models`, trains `contrasts`."""
     revision: str | None = None
+    kind: Literal["sequence-classification", "pairwise"] = "sequence-classification"
+    """What the checkpoint `model` is: a classifier with one logit, or a language model that answers A or B to two responses.
+    A pairwise model ranks the responses to a prompt by a round-robin tournament, and measures a policy by how probably its
+    answer is preferred to the base's greedy one."""
+    models: tuple[Member, ...] = ()
+    """An ensemble instead of `model`: the score is the members' mean, and their standard deviation is kept beside it."""
     contrasts: Contrasts = Contrasts()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.models and self.model is not None:
+            raise ValueError("`model` and `models` exclude each other")
+        if self.models and len({(member.model, member.revision) for member in self.models}) < 2:
+            raise ValueError("`models` needs two different members at least; one model goes under `model`")
+        if self.kind == "pairwise" and (self.model is None or self.model.startswith(PYTHON)):
+            raise ValueError("kind 'pairwise' needs a checkpoint under `model`")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run trains this scorer itself, from contrasts."""
+        return self.model is None and not self.models
+
+
+class Reward(ScoreSource):
+    """The training reward: one scalar per conversation."""
 
 
 class Pairs(Section):
@@ -246,12 +281,8 @@ class Training(Section):
         return self
 
 
-class SecondScorer(Section):
+class SecondScorer(ScoreSource):
     """A scorer that training never sees: other features, other prompts. It judges what the loop has learned."""
-
-    model: str | None = None
-    revision: str | None = None
-    contrasts: Contrasts = Contrasts()
 
 
 class Evaluation(Section):
@@ -302,11 +333,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stand_ins_have_prompts(self) -> Self:
-        for model, count, key in (
-            (self.reward.model, self.prompts.roles.reward, "reward"),
-            (self.evaluation.second_scorer.model, self.prompts.roles.second_scorer, "second_scorer"),
+        for scorer, count, key in (
+            (self.reward, self.prompts.roles.reward, "reward"),
+            (self.evaluation.second_scorer, self.prompts.roles.second_scorer, "second_scorer"),
         ):
-            if model is None and count < 8:
+            if scorer.trained and count < 8:
                 raise ValueError(f"a trained stand-in needs prompts.roles.{key} of at least 8, not {count}")
         return self
 
@@ -403,7 +434,8 @@ def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
     *parents, last = location
     section: type[BaseModel] = model
     for parent in parents:
-        section = section.model_fields[parent].annotation  # type: ignore[assignment]
+        if not parent.isdigit():  # a position in a list of sections
+            section = _section_of(section.model_fields[parent].annotation)
     nearest = difflib.get_close_matches(last, section.model_fields, n=1)
     everywhere = difflib.get_close_matches(last, _all_keys(model), n=1)
     if nearest:
@@ -412,6 +444,12 @@ def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
         path = next(path for path in _paths(model) if path.split(".")[-1] == everywhere[0])
         return f"unknown key {'.'.join(location)!r}; did you mean {path!r}?"
     return f"unknown key {'.'.join(location)!r}; valid here: {', '.join(section.model_fields)}"
+
+
+def _section_of(annotation: Any) -> type[BaseModel]:
+    """Return the section that a key holds, or a list of which it holds."""
+    section: type[BaseModel] = next(iter(get_args(annotation)), annotation)
+    return section
 
 
 def _all_keys(model: type[BaseModel]) -> list[str]:

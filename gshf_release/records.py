@@ -9,7 +9,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar
@@ -47,6 +47,11 @@ def _schema(row: type[Row]) -> pa.Schema:
     return pa.schema([_field(field.name, hints[field.name]) for field in fields(row)])  # type: ignore[arg-type]
 
 
+def _optional(row: type[Row]) -> set[str]:
+    """Return the columns that a file of an earlier version may lack: they have a default."""
+    return {field.name for field in fields(row) if field.default is not MISSING}  # type: ignore[arg-type]
+
+
 def _field(name: str, hint: Any) -> pa.Field:
     options = [option for option in typing.get_args(hint) if option is not type(None)]
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -72,7 +77,7 @@ class Row:
 
     @classmethod
     def read(cls, *paths: Path) -> list[Self]:
-        """Return the rows of the files in order.
+        """Return the rows of the files in order; a column with a default may be missing.
 
         Raises:
             DataError: A file is damaged or has another schema.
@@ -83,7 +88,8 @@ class Row:
                 table = pq.read_table(path)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
-            if table.schema.names != cls.schema().names:
+            known = [name for name in cls.schema().names if name in table.schema.names or name not in _optional(cls)]
+            if table.schema.names != known:
                 raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")
             rows.extend(cls(**row) for row in table.to_pylist())
         return rows
@@ -128,6 +134,8 @@ class Score(Row):
     sample_index: int
     reward: float
     scorer_sha256: str
+    deviation: float | None = None
+    """Standard deviation (ddof 1) of the members' scores where the scorer is an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +213,17 @@ class ContrastScore(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class PreferenceScore(Row):
+    """What a reward model gives the two sides of a held-out preference, and how long they are in its tokens."""
+
+    prompt_id: str
+    chosen_score: float
+    rejected_score: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trace(Row):
     """Token statistics of one response under the policy that made it and under the base (nats, summed over tokens)."""
 
@@ -270,7 +289,7 @@ def parse_prompt(row: Any) -> Prompt:
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, found {type(row).__name__}")
     if isinstance(row.get("messages"), list):
-        messages = [_message(turn) for turn in row["messages"]]
+        messages = [parse_turn(turn) for turn in row["messages"]]
     elif isinstance(row.get("prompt"), str):
         messages = [Message(role="user", content=row["prompt"])]
     else:
@@ -282,7 +301,12 @@ def parse_prompt(row: Any) -> Prompt:
     return Prompt.of(messages)
 
 
-def _message(turn: Any) -> Message:
+def parse_turn(turn: Any) -> Message:
+    """Return one turn of a user's conversation; keys beside role and content are left out.
+
+    Raises:
+        ValueError: It has no known role, or no text.
+    """
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         raise ValueError('every turn needs a "role" and a text under "content"')
     if turn.get("role") not in ("system", "user", "assistant"):

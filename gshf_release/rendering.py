@@ -91,18 +91,93 @@ def response_text(tokenizer: Any, completion_ids: Sequence[int], stops: Sequence
     return str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
 
-def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Return the ids of a whole conversation as a reward model reads it, in the reward model's own format.
+class ConversationRenderer:
+    """Renders whole conversations as a reward model reads them: in its own tokenizer and template, never the policy's.
 
-    With a chat template, that is the rendered conversation. Without one (encoders such as BERT) it is the tokenizer's text
-    pair of everything before the last turn, and the last turn.
+    A template that refuses a system turn (Mistral-Instruct's), or drops it without a word, gets the system text as the first
+    paragraph of the first user turn instead; `folded` counts those conversations. Without a chat template (encoders such as
+    BERT) the ids are the tokenizer's text pair of everything before the last turn, and the last turn.
     """
-    if getattr(tokenizer, "chat_template", None):
-        ids = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=False)
-        return [int(token) for token in ids]
-    *before, last = messages
-    context = "\n".join(turn["content"] for turn in before)
-    return [int(token) for token in tokenizer(context, last["content"])["input_ids"]]
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.has_template = bool(getattr(tokenizer, "chat_template", None))
+        self.folds_system = self.has_template and not _reads_system_turn(tokenizer)
+        self.folded = 0
+
+    def ids(self, messages: Sequence[Message], *, answer_follows: bool = False) -> list[int]:
+        """Return the ids of a conversation.
+
+        Args:
+            messages: The turns.
+            answer_follows: End where the assistant begins to speak, as a prompt does.
+
+        Raises:
+            CheckpointError: The template refuses the conversation, for example because its turns do not alternate.
+        """
+        if not self.has_template:
+            *before, last = messages
+            context = "\n".join(turn["content"] for turn in before)
+            return [int(token) for token in self.tokenizer(context, last["content"])["input_ids"]]
+        if self.folds_system and messages[0]["role"] == "system":
+            messages = fold_system(messages)
+            self.folded += 1
+        try:
+            return _template_ids(self.tokenizer, messages, answer_follows)
+        except _template_errors() as error:
+            roles = ", ".join(turn["role"] for turn in messages)
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise CheckpointError(
+                f"The chat template of {self.tokenizer.name_or_path!r} refuses a conversation of the turns {roles}: {reason}.",
+                hint="Give conversations that this reward model can read, or another reward model.",
+            ) from error
+
+    def text(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
+        """Return a conversation as the model reads it, control tokens included."""
+        return str(self.tokenizer.decode(self.ids(messages, answer_follows=answer_follows)))
+
+
+def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Return the ids of one whole conversation; see `ConversationRenderer`."""
+    return ConversationRenderer(tokenizer).ids(messages)
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with its system text as the first paragraph of the first user turn.
+
+    Conversations without a system turn, or without a user turn after it, come back as they are.
+    """
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return list(messages)
+    system, first, *rest = messages
+    text = f"{system['content']}\n\n{first['content']}" if system["content"] else first["content"]
+    return [Message(role="user", content=text), *rest]
+
+
+def _reads_system_turn(tokenizer: Any) -> bool:
+    """Return whether the template accepts a system turn and its text reaches the ids."""
+    asked = [Message(role="user", content="Why?"), Message(role="assistant", content="So.")]
+    try:
+        one, other = (
+            _template_ids(tokenizer, [Message(role="system", content=text), *asked]) for text in ("red", "blue")
+        )
+    except _template_errors():
+        return False
+    return one != other
+
+
+def _template_ids(tokenizer: Any, messages: Sequence[Message], answer_follows: bool = False) -> list[int]:
+    ids = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=answer_follows, tokenize=True, return_dict=False
+    )
+    return [int(token) for token in ids]
+
+
+def _template_errors() -> tuple[type[Exception], ...]:
+    """Return what a chat template raises when it refuses a conversation."""
+    from jinja2 import TemplateError
+
+    return (TemplateError, TypeError)
 
 
 def _require_template(tokenizer: Any) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
 from gshf_release import base, checkpoints
-from gshf_release.checkpoints import Package, device_of, fetch, load_model, load_tokenizer, locate, save
-from gshf_release.errors import GshfError, NetworkError
+from gshf_release.checkpoints import Package, device_of, fetch, fetch_data, load_model, load_tokenizer, locate, save
+from gshf_release.errors import DataError, GshfError, NetworkError
 from gshf_release.hashing import sha256_file, sha256_tree, tree
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from tests import tiny
+from tests.conftest import REPOSITORY
 from tests.run.plans import PROFILES
+from tests.servers.hub import HubServer
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +217,32 @@ def test_a_base_that_cannot_chat_is_refused(tiny_folder: Path, tmp_path: Path) -
     (tmp_path / "mute" / "chat_template.jinja").unlink()
     recipe = parse(Recipe, tiny.recipe(tiny_folder, base={"model": str(tmp_path / "mute")}), "tiny")
     assert "has no chat template" in refusal(adopted, recipe, tmp_path / "run")
+
+
+def test_a_data_set_on_the_hub_is_fetched(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    (folder / "picture.png").write_bytes(b"not rows")
+    api = HfApi(endpoint=hub.endpoint, token=hub.write_token)
+    api.create_repo("tester/rows", repo_type="dataset")
+    api.upload_folder(repo_id="tester/rows", repo_type="dataset", folder_path=folder)
+    code = "from gshf_release.checkpoints import fetch_data; print(fetch_data('tester/rows'))"
+    environment = {**os.environ, **hub.environment, "HF_HOME": str(tmp_path / "home")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    names = {path.name for path in Path(result.stdout.strip()).rglob("*")}
+    assert "train.jsonl" in names
+    assert "picture.png" not in names
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "./gone", "a/b/c", "data/gone.parquet"])
+def test_a_data_set_that_is_not_here_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        fetch_data(name)
+
+
+def test_an_existing_path_of_data_beats_a_hub_id(tmp_path: Path) -> None:
+    assert fetch_data(str(tmp_path)) == tmp_path

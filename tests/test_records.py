@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from gshf_release.records import (
     Judgment,
     Message,
     Pair,
+    PreferenceScore,
     Prompt,
     ReferenceLogProbability,
     Row,
@@ -34,10 +36,12 @@ EXAMPLES: list[Row] = [
     Prompt.of(TURNS),
     Sample("p", 3, "T=0.7", 0.7, [1, 2], [5, 2], "text", "stop", "a" * 64),
     Score("p", 0, -1.5, "b" * 64),
+    Score("p", 0, -1.5, "b" * 64, 0.25),
     Pair("p", 1, [1], [2, 3], [4], "good", "bad", 0, 3, 1.0, -1.0, "c" * 64),
     ReferenceLogProbability("p", -3.25, -4.5, "d" * 64),
     Contrast("p", "cut", TURNS, "better", "worse", True),
     ContrastScore("p", "cut", 0.25, -0.25),
+    PreferenceScore("p", 0.25, -0.25, 12, 9),
     Trace("p", 1, 12, -30.0, -31.0, 20.0, 0.5, 1e-9),
     Judgment("p", "greedy", 0.5, 1.0, 1.0, "stand-in"),
 ]
@@ -103,6 +107,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.parquet"):
         Score.read(tmp_path / "gone.parquet")
+
+
+def test_a_file_without_a_column_that_has_a_default_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    Score.write([Score("p", 0, 0.5, "s", 0.1)], path)
+    pq.write_table(pq.read_table(path).drop(["deviation"]), path)
+    assert Score.read(path) == [Score("p", 0, 0.5, "s")]
+    pq.write_table(pq.read_table(path).drop(["reward"]), path)
+    with pytest.raises(DataError, match="has the columns"):
+        Score.read(path)
 
 
 def test_a_file_of_other_rows_is_refused(tmp_path: Path) -> None:

@@ -86,6 +86,17 @@ def model(seed: int = 0, **changes: Any) -> Any:
     return MistralForCausalLM(MistralConfig(**(settings | changes))).eval()
 
 
+STRICT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+"""Like Mistral-Instruct's: no system turn, strict alternation, EOS as the very last token."""
+
+
 def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """Save the tiny model and its tokenizer as a checkpoint folder."""
     model(seed, **changes).save_pretrained(folder)
@@ -103,6 +114,18 @@ def save_reward_model(folder: Path, seed: int = 1, **changes: Any) -> Path:
     torch.manual_seed(seed)
     MistralForSequenceClassification(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    return folder
+
+
+def retemplate(folder: Path, template: str, **changes: Any) -> Path:
+    """Give a saved checkpoint another chat template, and its tokenizer other attributes."""
+    from transformers import AutoTokenizer
+
+    changed = AutoTokenizer.from_pretrained(folder)
+    changed.chat_template = template
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    changed.save_pretrained(folder)
     return folder
 
 

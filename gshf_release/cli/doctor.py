@@ -16,11 +16,16 @@ from gshf_release.cli.terminal import json_option, print_json, profile_option
 def command(recipe: str | None, profile: str, as_json: bool) -> None:
     """Show what this machine can do; with RECIPE, check what its run needs before hours are spent.
 
+    A reward model that is here scores five answers of rising badness: the text it reads, their order and range are shown, and a
+    wrong order is a warning.
+
     \b
     Examples:
       gshf-release doctor
       gshf-release doctor quickstart
     """
+    from dataclasses import asdict
+
     from gshf_release import doctor
     from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
@@ -29,10 +34,11 @@ def command(recipe: str | None, profile: str, as_json: bool) -> None:
     if recipe is not None:
         findings += doctor.check(recipes.load(recipe), profiles.load(profile))
     if as_json:
-        print_json([{"what": item.what, "found": item.found, "ok": item.ok} for item in findings])
+        print_json([asdict(item) for item in findings])
     else:
         width = max(len(item.what) for item in findings)
         for item in findings:
-            click.echo(f"{'ok ' if item.ok else 'NO '} {item.what:{width}}  {item.found}")
+            mark = "NO " if not item.ok else "!  " if item.warning else "ok "
+            click.echo(f"{mark} {item.what:{width}}  {'Warning: ' if item.warning else ''}{item.found}")
     if not all(item.ok for item in findings):
         sys.exit(1)

@@ -15,7 +15,7 @@ from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
 from gshf_release.records import Judgment, Sample
 from gshf_release.results import Cell, cell
-from gshf_release.rewards.settings import Scorer
+from gshf_release.rewards.settings import Scorer, opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -66,7 +66,13 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
         prompts_per_shard=recipe.sampling.prompts_per_shard,
     )
     scores = [
-        declare_scores(f"{row}/{name}/{scorer}-scores", samples=answers, prompts=prompts, scorer=scorer)
+        declare_scores(
+            f"{row}/{name}/{scorer}-scores",
+            samples=answers,
+            prompts=prompts,
+            scorer=scorer,
+            opponents=opponents(recipe, scorer, f"base/{name}/answers"),
+        )
         for scorer in SCORERS
     ]
     inputs = [Input(answers.name, sampling.FILE), *(Input(stage.name, "scores.parquet") for stage in scores)]

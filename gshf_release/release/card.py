@@ -108,7 +108,7 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         "facts": card.facts,
         "recipe": card.recipe,
         "title": card.facts.title or card.repository.rpartition("/")[2],
-        "reward": _public_name(card.recipe.reward.model),
+        "reward": _reward_name(card.recipe),
         "base_weights": _base_weights(card.recipe),
         "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
@@ -137,6 +137,14 @@ def _listed(value: Any) -> list[str]:
 def _public_name(model: str | None) -> str | None:
     """Return a Hub id as it is, and of a path of this machine only its last part."""
     return model if model is None or HUB_ID.fullmatch(model) else Path(model).name
+
+
+def _reward_name(recipe: Recipe) -> str | None:
+    """Return what the card calls the reward: its model, the members of an ensemble, or None for a stand-in."""
+    reward = recipe.reward
+    if reward.models:
+        return f"mean of {', '.join(str(_public_name(member.model)) for member in reward.models)}"
+    return _public_name(reward.model)
 
 
 def _base_weights(recipe: Recipe) -> str:

@@ -1,13 +1,16 @@
-"""Reward models behind one protocol: conversations in, one number each out."""
+"""Reward models behind one protocol: conversations in, one number each out. Pairwise models behind another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.checkpoints import Precision, device_of, inference_precision
+from gshf_release.profile import Profile
 from gshf_release.records import Message
 
 
@@ -17,3 +20,43 @@ class RewardModel(Protocol):
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
         """Return the rewards, float32 (n,), in the order given."""
         ...
+
+
+class Duel(NamedTuple):
+    """Two responses to one prompt."""
+
+    prompt: Sequence[Message]
+    a: str
+    b: str
+
+
+@runtime_checkable
+class PairwiseModel(Protocol):
+    """Compares two responses to one prompt; it gives no score to one alone."""
+
+    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
+        """Return the probability that `a` is the better response; that of (b, a) is one minus it."""
+        ...
+
+    def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
+        """Return the probability that `a` is better in each duel, float32 (n,), in the order given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """How a scorer is computed; none of it changes a score beyond rounding."""
+
+    precision: Precision = "fp32"
+    device: str = "cpu"
+    batch: int = 8
+    """Sequences in one forward pass."""
+    workers: int = 1
+    """Batches computed side by side."""
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """Return what a profile asks for."""
+        device = device_of(profile.device)
+        precision = inference_precision(profile.inference_precision, device)
+        return cls(precision, device, profile.scoring_batch, profile.concurrent_batches)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gshf_release.batches import by_length, in_batches
-from gshf_release.checkpoints import Precision, device_of, inference_precision, load_model, load_tokenizer
+from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.records import Message
-from gshf_release.rendering import conversation_ids
-from gshf_release.run.context import StageContext
+from gshf_release.rendering import ConversationRenderer
+from gshf_release.rewards import Inference
 
 
 class SequenceClassificationReward:
@@ -25,39 +26,64 @@ class SequenceClassificationReward:
     def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
         self.model = load_model(checkpoint, precision, device, head="reward")
         self.tokenizer = load_tokenizer(checkpoint)
+        self.renderer = ConversationRenderer(self.tokenizer)
         self.batch = batch
         self.workers = workers
         self.device = device
-        if self.model.config.get_text_config().pad_token_id is None:
-            self.model.config.get_text_config().pad_token_id = self.padding
+        self.configured_padding: int | None = self.model.config.get_text_config().pad_token_id
         if self.model.num_labels != 1:
             raise EngineError(f"{checkpoint} has {self.model.num_labels} labels; a reward model has one logit.")
 
+    @classmethod
+    def open(cls, checkpoint: Path, how: Inference) -> Self:
+        """Load a checkpoint."""
+        return cls(checkpoint, precision=how.precision, device=how.device, batch=how.batch, workers=how.workers)
+
     @property
-    def padding(self) -> int:
-        """The id that fills short rows."""
-        configured = self.model.config.get_text_config().pad_token_id
-        token = configured if configured is not None else self.tokenizer.pad_token_id
-        return int(token if token is not None else self.tokenizer.eos_token_id)
+    def folded(self) -> int:
+        """How many conversations had their system turn folded into the first user turn so far."""
+        return self.renderer.folded
 
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
-        """Return the logits, float32 (n,)."""
-        ids = [conversation_ids(self.tokenizer, conversation) for conversation in conversations]
+        """Return the logits, float32 (n,).
+
+        Raises:
+            CheckpointError: The model's template refuses a conversation.
+            EngineError: A conversation is longer than the model reads.
+        """
+        ids = [self.renderer.ids(conversation) for conversation in conversations]
         limit = getattr(self.model.config, "max_position_embeddings", None)
         longest = max(map(len, ids), default=0)
         if limit is not None and longest > limit:
             raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {limit}.")
+        padding = self._padding(ids)
         rewards = np.zeros(len(ids), dtype=np.float32)
         batches = by_length([len(row) for row in ids], self.batch)
-        for chosen, values in in_batches(lambda chosen: self._score([ids[i] for i in chosen]), batches, self.workers):
+        for chosen, values in in_batches(
+            lambda chosen: self._score([ids[i] for i in chosen], padding), batches, self.workers
+        ):
             rewards[chosen] = values
         return rewards
 
-    def _score(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    def _padding(self, rows: Sequence[Sequence[int]]) -> int:
+        """Return the id that fills short rows, and tell the model: it reads the logit at the last token that is another one.
+
+        A checkpoint that names its padding was trained with that rule, so it is kept, even where padding is EOS and the logit
+        is therefore that of the token before EOS. One that names none was trained to be read at the very last token: any id
+        that ends no row will do. (Taking EOS there, as is common, moves the logit by one token whenever a batch is padded.)
+        """
+        if self.configured_padding is not None:
+            return self.configured_padding
+        last = {row[-1] for row in rows if row}
+        padding = next(token for token in range(len(last) + 1) if token not in last)
+        self.model.config.get_text_config().pad_token_id = padding
+        return padding
+
+    def _score(self, rows: Sequence[Sequence[int]], padding: int) -> npt.NDArray[np.float32]:
         """Return the logits of one padded batch."""
         import torch
 
-        batch = torch.full((len(rows), max(map(len, rows))), self.padding, dtype=torch.long)
+        batch = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.long)
         mask = torch.zeros_like(batch)
         for number, row in enumerate(rows):
             batch[number, : len(row)] = torch.tensor(row)
@@ -66,16 +92,3 @@ class SequenceClassificationReward:
             output = self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device))
         values: npt.NDArray[np.float32] = output.logits[:, 0].float().cpu().numpy()
         return values
-
-
-def open_scorer(context: StageContext, checkpoint: Path) -> SequenceClassificationReward:
-    """Return a scorer as the profile wants it."""
-    profile = context.profile
-    device = device_of(profile.device)
-    return SequenceClassificationReward(
-        checkpoint,
-        precision=inference_precision(profile.inference_precision, device),
-        device=device,
-        batch=profile.scoring_batch,
-        workers=profile.concurrent_batches,
-    )

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gshf_release.recipe import Recipe, Reward, SecondScorer
+from gshf_release.recipe import PYTHON, Recipe, ScoreSource
 
 Scorer = Literal["reward", "second-scorer"]
 KEYS: dict[str, str] = {"reward": "reward", "second-scorer": "evaluation.second_scorer"}
 
 
-def settings(recipe: Recipe, scorer: str) -> Reward | SecondScorer:
+def settings(recipe: Recipe, scorer: str) -> ScoreSource:
     """Return the recipe's section of a scorer: `reward` is trained on, `second-scorer` only judges."""
     return recipe.reward if scorer == "reward" else recipe.evaluation.second_scorer
+
+
+def kind_of(model: str | None, kind: str = "sequence-classification") -> str:
+    """Return the kind of a model by its name: a Python function says so itself; the rest is what the recipe calls it."""
+    return "python" if model is not None and model.startswith(PYTHON) else kind
+
+
+def checkpoints_of(chosen: ScoreSource) -> list[tuple[str, str | None]]:
+    """Return `(model, revision)` of every checkpoint that a scorer's description names."""
+    named = [(chosen.model, chosen.revision), *((member.model, member.revision) for member in chosen.models)]
+    return [(model, revision) for model, revision in named if model is not None and kind_of(model) != "python"]
+
+
+def opponents(recipe: Recipe, scorer: str, answers: str) -> str | None:
+    """Return the stage of the answers that a pairwise scorer compares others with; None for scorers of single answers.
+
+    Args:
+        recipe: The recipe.
+        scorer: `reward` or `second-scorer`.
+        answers: The stage of the base's answers to the same prompts.
+    """
+    return answers if settings(recipe, scorer).kind == "pairwise" else None

@@ -1,34 +1,35 @@
-"""The stages of a scorer: its own training from contrasts, or a given checkpoint; and the scoring of samples."""
+"""The stages of a scorer: its own training from contrasts, or a given model; and the scoring of samples."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from gshf_release import checkpoints
+import numpy as np
+import numpy.typing as npt
+
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.records import Contrast, Message, Prompt, Sample, Score
+from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
-from gshf_release.rewards.sequence_classification import SequenceClassificationReward, open_scorer
+from gshf_release.rewards.ensemble import score_all
+from gshf_release.rewards.pairwise import against, round_robin
 from gshf_release.rewards.settings import KEYS, Scorer, settings
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
-CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-
 
 def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
-    """Declare what puts out `<scorer>/model`: a given checkpoint, or training from contrasts."""
+    """Declare what puts out `<scorer>/model`: a given model or ensemble, or training from contrasts."""
     chosen, key = settings(recipe, scorer), KEYS[scorer]
-    if chosen.model is not None:
+    if not chosen.trained:
         return [
             Stage(
                 name=f"{scorer}/model",
                 work="gshf_release.rewards.stages:adopt",
                 outputs=("model",),
-                keys=(f"{key}.model", f"{key}.revision"),
+                keys=tuple(f"{key}.{name}" for name in ("model", "revision", "kind", "models")),
                 parameters={"scorer": scorer},
             )
         ]
@@ -70,36 +71,34 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
     )
 
 
-def declare_scores(name: str, *, samples: Stage, prompts: str, scorer: Scorer) -> Stage:
-    """Declare the scoring of a sampling stage's responses, shard by shard."""
+def declare_scores(name: str, *, samples: Stage, prompts: str, scorer: Scorer, opponents: str | None = None) -> Stage:
+    """Declare the scoring of a sampling stage's responses, shard by shard.
+
+    Args:
+        name: The stage's name.
+        samples: The responses.
+        prompts: The stage of the prompts.
+        scorer: Which scorer.
+        opponents: For a pairwise scorer, the stage of the base's answers to the same prompts, the first of which each
+            response is compared with; None compares the responses to a prompt with each other.
+    """
+    inputs = [Input(samples.name, sampling.FILE, scope="shard")]
+    if opponents not in (None, samples.name):
+        inputs.append(Input(str(opponents), sampling.FILE, scope="shard"))
     return Stage(
         name=name,
         work="gshf_release.rewards.stages:score",
-        inputs=(
-            Input(f"{scorer}/model", "model"),
-            Input(prompts, "prompts.parquet"),
-            Input(samples.name, sampling.FILE, scope="shard"),
-        ),
+        inputs=(Input(f"{scorer}/model", "model"), Input(prompts, "prompts.parquet"), *inputs),
         outputs=("scores.parquet",),
-        parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name},
+        parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name}
+        | ({"opponents": opponents} if opponents is not None else {}),
         shards=samples.shards,
     )
 
 
 def adopt(context: StageContext) -> None:
-    """Copy a given reward model into the run, having loaded it once."""
-    chosen = settings(context.recipe, context.parameter("scorer"))
-    source = checkpoints.locate(str(chosen.model), revision=chosen.revision)
-    SequenceClassificationReward(source, precision="bf16", device="cpu", batch=1)
-    copy_checkpoint(source, context.output("model"))
-
-
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy the weights, configuration and tokenizer of a checkpoint folder, and nothing else."""
-    target.mkdir(parents=True)
-    for pattern in CHECKPOINT_FILES:
-        for path in sorted(source.glob(pattern)):
-            shutil.copyfile(path, target / path.name)
+    """Bring a given scorer into the run, having opened it once."""
+    models.adopt(settings(context.recipe, context.parameter("scorer")), context.output("model"))
 
 
 def write_contrasts(context: StageContext) -> None:
@@ -115,11 +114,6 @@ def write_contrasts(context: StageContext) -> None:
     Contrast.write(rows, context.output("contrasts.parquet"))
 
 
-def load_scorer(context: StageContext, scorer: str) -> SequenceClassificationReward:
-    """Return the scorer of a run, ready to score on the profile's device."""
-    return open_scorer(context, context.input(f"{scorer}/model", "model"))
-
-
 def score(context: StageContext) -> None:
     """Score this shard's responses."""
     scorer = context.parameter("scorer")
@@ -128,13 +122,44 @@ def score(context: StageContext) -> None:
         prompt.prompt_id: prompt.messages
         for prompt in Prompt.read(context.input(context.parameter("prompts"), "prompts.parquet"))
     }
-    conversations = [[*prompts[sample.prompt_id], Message(role="assistant", content=sample.text)] for sample in samples]
-    rewards = load_scorer(context, scorer).score(conversations)
+    folder = context.input(f"{scorer}/model", "model")
+    model = models.open_adopted(settings(context.recipe, scorer), folder, Inference.of(context.profile))
     digest = context.input_sha256(f"{scorer}/model", "model")
-    Score.write(
-        (
-            Score(sample.prompt_id, sample.sample_index, float(reward), digest)
-            for sample, reward in zip(samples, rewards, strict=True)
-        ),
-        context.output("scores.parquet"),
-    )
+    if isinstance(model, PairwiseModel):
+        rows = _compare(context, model, samples, prompts, digest)
+    else:
+        conversations = [
+            [*prompts[sample.prompt_id], Message(role="assistant", content=sample.text)] for sample in samples
+        ]
+        rewards, deviations = score_all(model, conversations)
+        rows = [
+            Score(sample.prompt_id, sample.sample_index, float(rewards[row]), digest, _at(deviations, row))
+            for row, sample in enumerate(samples)
+        ]
+    Score.write(rows, context.output("scores.parquet"))
+    folded = getattr(model, "folded", 0)
+    if folded:
+        context.log("system turn folded into the first user turn", conversations=folded)
+
+
+def _at(deviations: npt.NDArray[np.float32] | None, row: int) -> float | None:
+    return None if deviations is None else float(deviations[row])
+
+
+def _compare(
+    context: StageContext,
+    model: PairwiseModel,
+    samples: Sequence[Sample],
+    prompts: Mapping[str, Sequence[Message]],
+    digest: str,
+) -> list[Score]:
+    """Return a pairwise model's scores: against the base's first answers where the stage names them, else a round robin."""
+    responses = {(sample.prompt_id, sample.sample_index): sample.text for sample in samples}
+    opponents = context.task.stage.parameters.get("opponents")
+    if opponents is None:
+        rewards = round_robin(model, prompts, responses)
+    else:
+        answers = Sample.read(context.input(opponents, sampling.FILE))
+        first = {answer.prompt_id: answer.text for answer in answers if answer.sample_index == 0}
+        rewards = against(model, prompts, responses, first)
+    return [Score(prompt_id, index, rewards[prompt_id, index], digest) for prompt_id, index in responses]

@@ -1,4 +1,4 @@
-"""Bradley-Terry training of a sequence-classification reward model, on TRL's RewardTrainer.
+"""The training of a stand-in scorer from contrasts of the base model's own answers.
 
 The model is a standard Hugging Face checkpoint with one logit: what is trained here on a laptop from contrasts is loaded, and
 could be trained, exactly as a 7B reward model would be.
@@ -11,15 +11,14 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gshf_release import checkpoints, statistics
 from gshf_release.errors import DataError
 from gshf_release.recipe import Contrasts
 from gshf_release.records import Contrast, ContrastScore, Message
-from gshf_release.rendering import conversation_ids
 from gshf_release.results import Cell, cell
-from gshf_release.rewards.sequence_classification import open_scorer
+from gshf_release.rewards import Inference, bradley_terry
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import settings
 from gshf_release.run.context import StageContext
 
@@ -52,8 +51,7 @@ def train(context: StageContext) -> None:
             )
         shutil.rmtree(context.output("model"))
     ContrastScore.write(scores, context.output("held-out.parquet"))
-    document = {"pairs": history["pairs"], "too_long": history["too_long"], "dropped_kinds": dropped}
-    document["steps"] = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in history["steps"]]
+    document = {"pairs": history.pairs, "too_long": history.too_long, "dropped_kinds": dropped, "steps": history.steps}
     context.output("training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
@@ -93,73 +91,42 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
-def _base(context: StageContext, chosen: Contrasts) -> Path:
-    if chosen.base == "base":
-        return context.input("base", "model")
-    return checkpoints.locate(chosen.base, sha256=chosen.sha256)
-
-
-def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scratch: Path) -> dict[str, Any]:
-    """Train from the base, write `model`, and return the history."""
-    from datasets import Dataset
-    from transformers import set_seed
-    from trl import RewardConfig, RewardTrainer
-
-    from gshf_release.resumption import Resumable, common_arguments, run_trainer, training_order
-
-    device = checkpoints.device_of(context.profile.device)
-    source = _base(context, chosen)
-    set_seed(context.seed)
-    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=chosen.layers, new_head=True)
-    tokenizer = checkpoints.load_tokenizer(source)
-    if tokenizer.pad_token == tokenizer.eos_token and tokenizer.unk_token is not None:
-        tokenizer.pad_token = tokenizer.unk_token  # the last token that is not padding is scored: EOS must count
-    encoded = [_encode(tokenizer, row) for row in rows]
-    fitting = [entry for entry in encoded if max(map(len, entry[1:])) <= chosen.max_tokens]
-    if not fitting:
-        raise DataError("No contrast pair fits reward.contrasts.max_tokens.", hint="Raise it.")
-    lengths = [len(better) + len(worse) for _, better, worse in fitting]
-    order = training_order(
-        [key for key, _, _ in fitting], lengths, epochs=chosen.epochs, batch=chosen.batch_pairs, seed=context.seed
-    )
-    dataset = Dataset.from_list(
-        [{"chosen_ids": fitting[index][1], "rejected_ids": fitting[index][2]} for index in order]
-    )
-    arguments = common_arguments(
-        scratch=scratch,
-        device=device,
-        batch=chosen.batch_pairs,
-        micro_batch=chosen.batch_pairs,
-        examples=len(dataset),
+def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scratch: Path) -> bradley_terry.History:
+    """Train from the base and write `model`."""
+    own = chosen.base == "base"
+    source = context.input("base", "model") if own else checkpoints.locate(chosen.base, sha256=chosen.sha256)
+    how = bradley_terry.Fitting(
         learning_rate=chosen.learning_rate,
+        epochs=chosen.epochs,
+        batch_pairs=chosen.batch_pairs,
+        micro_batch_pairs=chosen.batch_pairs,
+        precision=chosen.precision,
+        max_tokens=chosen.max_tokens,
+        layers=chosen.layers,
+        seed=context.seed,
         schedule="linear",
         warmup_share=0.1,
-        precision=chosen.precision,
         checkpoint_every=50,
     )
-    trainer = RewardTrainer(
-        model=model,
-        args=RewardConfig(**arguments, max_length=None, gradient_checkpointing=False),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=[Resumable(context.progress)],
-    )
-    steps = run_trainer(trainer, scratch)
-    checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, context.output("model"))
-    return {"steps": steps, "pairs": len(fitting), "too_long": len(encoded) - len(fitting)}
-
-
-def _encode(tokenizer: Any, row: Contrast) -> tuple[str, list[int], list[int]]:
-    sides = [
-        conversation_ids(tokenizer, [*row.messages, Message(role="assistant", content=text)])
-        for text in (row.better, row.worse)
+    comparisons = [
+        bradley_terry.Comparison(f"{row.kind} {row.prompt_id} {row.better}", row.messages, row.better, row.worse)
+        for row in rows
     ]
-    return f"{row.kind} {row.prompt_id} {row.better}", sides[0], sides[1]
+    device = checkpoints.device_of(context.profile.device)
+    return bradley_terry.fit(
+        source,
+        comparisons,
+        how,
+        device=device,
+        scratch=scratch,
+        output=context.output("model"),
+        progress=context.progress,
+    )
 
 
 def _score_held_out(context: StageContext, limit: int, rows: Sequence[Contrast]) -> list[ContrastScore]:
-    model = open_scorer(context, context.output("model"))
-    rows = [row for row in rows if max(map(len, _encode(model.tokenizer, row)[1:])) <= limit]
+    model = SequenceClassificationReward.open(context.output("model"), Inference.of(context.profile))
+    rows = [row for row in rows if bradley_terry.fits(model.renderer, row.messages, (row.better, row.worse), limit)]
     sides = [
         model.score([[*row.messages, Message(role="assistant", content=text)] for row, text in side])
         for side in ([(row, row.better) for row in rows], [(row, row.worse) for row in rows])

@@ -1,0 +1,156 @@
+"""Bradley-Terry training of a sequence-classification reward model on TRL's RewardTrainer.
+
+The loss is -log sigmoid(r(chosen) - r(rejected)). TRL is handed token ids in the order of training, so that it renders nothing
+and a killed training goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from gshf_release import checkpoints
+from gshf_release.errors import DataError
+from gshf_release.records import Message
+from gshf_release.rendering import ConversationRenderer
+from gshf_release.run.context import Progress
+
+
+class Comparison(NamedTuple):
+    """Two answers to one conversation, the better one first."""
+
+    key: str
+    """Decides the place in the shuffled order: equal data give equal training, whatever the order of their file."""
+    messages: Sequence[Message]
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How a reward model is optimised."""
+
+    learning_rate: float
+    epochs: int
+    batch_pairs: int
+    """Pairs in one optimiser step."""
+    micro_batch_pairs: int
+    """Pairs in one forward and backward pass."""
+    precision: Literal["bf16", "fp32"]
+    max_tokens: int
+    """Pairs with a longer side are dropped and counted, never truncated."""
+    schedule: str
+    warmup_share: float
+    checkpoint_every: int
+    """Optimiser steps between two checkpoints."""
+    seed: int
+    layers: int | None = None
+    """Keep only the first layers of the body; None keeps all."""
+    activation_checkpointing: bool = False
+
+
+class History(NamedTuple):
+    """What a training did."""
+
+    pairs: int
+    too_long: int
+    steps: list[dict[str, float]]
+    """Loss and accuracy of every optimiser step."""
+    folded: int
+    """Conversations whose system turn was folded into the first user turn."""
+
+
+def fit(
+    source: Path,
+    comparisons: Sequence[Comparison],
+    how: Fitting,
+    *,
+    device: str,
+    scratch: Path,
+    output: Path,
+    progress: Progress,
+) -> History:
+    """Train from the checkpoint `source` and write the model as `output`; `scratch` keeps what a killed training needs.
+
+    Raises:
+        DataError: No pair fits.
+        Interrupted: Asked to stop; a checkpoint has been saved.
+    """
+    from transformers import set_seed
+
+    from gshf_release.resumption import run_trainer
+
+    set_seed(how.seed)
+    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=how.layers, new_head=True)
+    tokenizer = checkpoints.load_tokenizer(source)
+    choose_padding(tokenizer)
+    renderer = ConversationRenderer(tokenizer)
+    encoded = [(entry.key, *_both(renderer, entry.messages, (entry.better, entry.worse))) for entry in comparisons]
+    fitting = [entry for entry in encoded if max(map(len, entry[1:])) <= how.max_tokens]
+    if not fitting:
+        raise DataError(f"None of {len(encoded)} pairs fits max_tokens {how.max_tokens}.", hint="Raise it.")
+    trainer = _trainer(model, tokenizer, fitting, how, device, scratch, progress)
+    steps = run_trainer(trainer, scratch)
+    checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
+    metrics = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in steps]
+    return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded)
+
+
+def choose_padding(tokenizer: Any) -> None:
+    """Give a tokenizer a padding token other than EOS: the last token that is not padding is scored, and EOS must count."""
+    if tokenizer.pad_token in (None, tokenizer.eos_token):
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
+
+
+def fits(renderer: ConversationRenderer, messages: Sequence[Message], answers: tuple[str, str], limit: int) -> bool:
+    """Return whether both answers, with what they answer, have at most `limit` tokens."""
+    return max(map(len, _both(renderer, messages, answers))) <= limit
+
+
+def _both(
+    renderer: ConversationRenderer, messages: Sequence[Message], answers: tuple[str, str]
+) -> tuple[list[int], list[int]]:
+    better, worse = (renderer.ids([*messages, Message(role="assistant", content=text)]) for text in answers)
+    return better, worse
+
+
+def _trainer(
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[tuple[str, list[int], list[int]]],
+    how: Fitting,
+    device: str,
+    scratch: Path,
+    progress: Progress,
+) -> Any:
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    from gshf_release.resumption import Resumable, common_arguments, training_order
+
+    keys = [key for key, _, _ in encoded]
+    lengths = [len(better) + len(worse) for _, better, worse in encoded]
+    order = training_order(keys, lengths, epochs=how.epochs, batch=how.batch_pairs, seed=how.seed)
+    arguments = common_arguments(
+        scratch=scratch,
+        device=device,
+        batch=how.batch_pairs,
+        micro_batch=how.micro_batch_pairs,
+        examples=len(order),
+        learning_rate=how.learning_rate,
+        schedule=how.schedule,
+        warmup_share=how.warmup_share,
+        precision=how.precision,
+        checkpoint_every=how.checkpoint_every,
+    )
+    return RewardTrainer(
+        model=model,
+        args=RewardConfig(**arguments, max_length=None, gradient_checkpointing=how.activation_checkpointing),
+        train_dataset=Dataset.from_list(
+            [{"chosen_ids": encoded[index][1], "rejected_ids": encoded[index][2]} for index in order]
+        ),
+        processing_class=tokenizer,
+        callbacks=[Resumable(progress)],
+    )

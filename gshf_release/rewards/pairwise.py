@@ -1,0 +1,137 @@
+"""A pairwise preference model: a language model that reads a prompt with two responses and says A or B.
+
+The form is that of RLHFlow/pair-preference-model-LLaMA3-8B (its model card; arXiv 2405.07863): one user turn
+`[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ...` in the model's own chat template, the logits of the tokens "A" and "B" where
+the assistant begins, and the mean over both orders, which cancels a preference for a position. The card also strips BOS from
+the rendered text; here the model's template decides.  # assumption: such a model is trained with its template as it is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gshf_release.checkpoints import Precision, load_model, load_tokenizer
+from gshf_release.errors import EngineError
+from gshf_release.logprobs import next_token_logits
+from gshf_release.records import Message
+from gshf_release.rendering import ConversationRenderer, fold_system
+from gshf_release.rewards import Duel, Inference, PairwiseModel
+
+Key = tuple[str, int]
+"""(prompt id, sample index)."""
+
+
+class GenerativePreference:
+    """P(a is better) = mean over both orders of softmax(logit of its letter, logit of the other letter)."""
+
+    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
+        self.model = load_model(checkpoint, precision, device)
+        self.tokenizer = load_tokenizer(checkpoint)
+        self.renderer = ConversationRenderer(self.tokenizer)
+        if not self.renderer.has_template:
+            raise EngineError(f"{checkpoint} has no chat template, so it cannot be asked to compare two responses.")
+        self.letters = [_single_token(self.tokenizer, letter, checkpoint) for letter in ("A", "B")]
+        self.batch = batch
+        self.workers = workers
+
+    @classmethod
+    def open(cls, checkpoint: Path, how: Inference) -> Self:
+        """Load a checkpoint."""
+        return cls(checkpoint, precision=how.precision, device=how.device, batch=how.batch, workers=how.workers)
+
+    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
+        """Return the probability that `a` is the better response to `prompt`."""
+        return float(self.prefer_all([Duel(prompt, a, b)])[0])
+
+    def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
+        """Return the probability that `a` is better in each duel, float32 (n,).
+
+        Raises:
+            EngineError: A comparison is longer than the model reads.
+        """
+        if not duels:
+            return np.zeros(0, dtype=np.float32)
+        asked = [*duels, *(Duel(duel.prompt, duel.b, duel.a) for duel in duels)]
+        ids = [self.renderer.ids(question(duel), answer_follows=True) for duel in asked]
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, ids))
+        if limit is not None and longest > limit:
+            raise EngineError(f"A comparison of {longest} tokens does not fit the pairwise model's {limit}.")
+        logits = np.asarray(
+            next_token_logits(self.model, ids, self.letters, batch=self.batch, workers=self.workers), dtype=np.float64
+        )
+        says_a = 1 / (1 + np.exp(logits[:, 1] - logits[:, 0]))
+        forwards, backwards = says_a[: len(duels)], says_a[len(duels) :]
+        return ((forwards + 1 - backwards) / 2).astype(np.float32)
+
+
+def question(duel: Duel) -> list[Message]:
+    """Return the one user turn that asks which response is better.
+
+    Turns of the context follow each other as `<turn> user` and `<turn> assistant`, with the line breaks that the card's
+    template gives when transformers renders it. A system turn becomes part of the first user turn: the format knows none.
+    """
+    turns = "".join(f"\n<turn> {turn['role']}\n {turn['content']}" for turn in fold_system(duel.prompt))
+    text = f"[CONTEXT] \n{turns}\n [RESPONSE A] {duel.a} [RESPONSE B] {duel.b} \n"
+    return [Message(role="user", content=text)]
+
+
+def round_robin(
+    model: PairwiseModel, prompts: Mapping[str, Sequence[Message]], responses: Mapping[Key, str]
+) -> dict[Key, float]:
+    """Return each response's mean probability of being preferred to the prompt's other responses; 0.5 if there is none.
+
+    All n(n-1)/2 pairs are compared, so best against worst of these scores is the winner of the tournament against its last.
+
+    Args:
+        model: A pairwise model.
+        prompts: `{prompt id: messages}`.
+        responses: `{(prompt id, sample index): text}`.
+    """
+    rivals: dict[str, list[int]] = {}
+    for prompt_id, index in responses:
+        rivals.setdefault(prompt_id, []).append(index)
+    pairs = [
+        (prompt_id, one, other)
+        for prompt_id, indices in rivals.items()
+        for place, one in enumerate(indices)
+        for other in indices[place + 1 :]
+    ]
+    duels = [
+        Duel(prompts[prompt_id], responses[prompt_id, one], responses[prompt_id, other])
+        for prompt_id, one, other in pairs
+    ]
+    won: dict[Key, list[float]] = {key: [] for key in responses}
+    for (prompt_id, one, other), probability in zip(pairs, model.prefer_all(duels), strict=True):
+        won[prompt_id, one].append(float(probability))
+        won[prompt_id, other].append(1 - float(probability))
+    return {key: float(np.mean(values)) if values else 0.5 for key, values in won.items()}
+
+
+def against(
+    model: PairwiseModel,
+    prompts: Mapping[str, Sequence[Message]],
+    responses: Mapping[Key, str],
+    opponents: Mapping[str, str],
+) -> dict[Key, float]:
+    """Return each response's probability of being preferred to its prompt's opponent, `{prompt id: text}`.
+
+    With one opponent for all policies, such as the base's greedy answer, the scores of different policies compare.
+    """
+    keys = list(responses)
+    duels = [Duel(prompts[key[0]], responses[key], opponents[key[0]]) for key in keys]
+    return {key: float(value) for key, value in zip(keys, model.prefer_all(duels), strict=True)}
+
+
+def _single_token(tokenizer: Any, letter: str, checkpoint: Path) -> int:
+    ids = tokenizer.encode(letter, add_special_tokens=False)
+    if len(ids) != 1:
+        raise EngineError(
+            f"The tokenizer of {checkpoint} has no single token for {letter!r}; a pairwise model needs one."
+        )
+    return int(ids[0])

@@ -1,0 +1,285 @@
+"""`reward train`: from a preference data set to a reward model, a standard Hugging Face sequence-classification checkpoint.
+
+The folder it writes is the checkpoint, with `training.json` (settings, steps, counts), `held-out.parquet` (scores) and
+`results.json` (accuracy and calibration with standard errors) beside the weights. `training.json` comes last: it says that the
+training finished. What a killed training needs to go on is kept in `.training` inside the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gshf_release import checkpoints
+from gshf_release.datafiles import OnBadRow, Rows, data_files, read_rows
+from gshf_release.errors import DataError, RunBusyError, RunError
+from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
+from gshf_release.profile import Profile
+from gshf_release.records import Message, PreferenceScore, Prompt
+from gshf_release.results import write_cells
+from gshf_release.rewards import Inference, quality
+from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits
+from gshf_release.rewards.contrasts import seed_share
+from gshf_release.rewards.data import PREFERENCE_EXAMPLE, Preference, parse_preference
+from gshf_release.rewards.models import copy_checkpoint
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+from gshf_release.run import interrupt
+from gshf_release.run.context import Progress, silent
+from gshf_release.run.directory import write_json
+
+DOCUMENT = "training.json"
+SCRATCH = ".training"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What decides the result. Defaults follow RLHFlow's recipe for Mistral-7B reward models (mistral_7B_rm.py) where noted."""
+
+    base: str
+    """A chat model (folder, Hub id, package) that gets a new head, or a reward model to go on from."""
+    revision: str | None = None
+    split: str = "train"
+    held_out: float = 0.05  # assumption: no source states it
+    """Share of prompts kept out of training, for the numbers."""
+    seed: int = 0
+    learning_rate: float = 5e-6
+    """RLHFlow."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """RLHFlow."""
+    warmup_share: float = 0.03
+    """RLHFlow."""
+    epochs: int = 1
+    """RLHFlow."""
+    batch_pairs: int = 64  # assumption: theirs follows from the number of devices; they accumulate 64 micro-batches
+    max_tokens: int = 4096
+    """RLHFlow, who truncate on the left; here a pair with a longer side is dropped whole and counted."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    layers: int | None = None
+    """Keep only the first layers of the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A preference with the id of its prompt and its side of the split."""
+
+    prompt_id: str
+    preference: Preference
+    held_out: bool
+
+    @property
+    def comparison(self) -> Comparison:
+        """The preference as training reads it; its key depends on its content alone."""
+        return Comparison(sha256_json(list(self.preference)), *self.preference)
+
+
+def train(
+    data: Path,
+    out: Path,
+    options: Options,
+    profile: Profile,
+    *,
+    on_bad_row: OnBadRow = "fail",
+    checkpoint_every: int = 50,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train a reward model and return the content of its `training.json`. The same call again goes on, or has nothing to do.
+
+    Args:
+        data: Preferences: a file, or the folder of a Hub data set.
+        out: The folder that becomes the checkpoint.
+        options: What decides the result.
+        profile: Where.
+        on_bad_row: Whether a bad row stops it, or is counted.
+        checkpoint_every: Optimiser steps between two checkpoints.
+        progress: Hears of the optimiser steps.
+
+    Raises:
+        DataError: A row is bad, or the split leaves nothing to train or to measure on.
+        RunError: `out` holds something else.
+        RunBusyError: Another process trains there.
+        Interrupted: Asked to stop; a checkpoint has been saved.
+    """
+    source = checkpoints.locate(options.base, revision=options.revision)
+    rows = read_rows(data, parse_preference, example=PREFERENCE_EXAMPLE, on_bad_row=on_bad_row, split=options.split)
+    facts = {
+        "options": asdict(options) | {"base": checkpoints_name(options.base)},
+        "base_sha256": sha256_tree(tree(source)),
+        "data_sha256": sha256_json([sha256_file(file) for file in data_files(data, options.split)]),
+        "skipped_rows": len(rows.bad),
+    }
+    finished = _finished(out, facts)
+    if finished is not None:
+        return finished
+    with _working_in(out, facts), interrupt.stop_gently():
+        labelled = divide(rows, options)
+        history = _fit(source, labelled, options, profile, out / SCRATCH, checkpoint_every, progress)
+        scores, too_long = _score(out / SCRATCH / "model", labelled, options, profile)
+        return _publish(out, facts, rows, history, scores, too_long)
+
+
+def checkpoints_name(model: str) -> str:
+    """Return a Hub id or package as it is, and of a path of this machine only its last part."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.exists() else model
+
+
+def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
+    """Return the preferences, held out by their prompt, so that no prompt is on both sides.
+
+    Raises:
+        DataError: One side is empty.
+    """
+    labelled = []
+    for preference in rows.values:
+        prompt_id = Prompt.of(preference.messages).prompt_id
+        labelled.append(Labelled(prompt_id, preference, seed_share(options.seed, prompt_id) < options.held_out))
+    for side, name in ((True, "held out"), (False, "left to train on")):
+        if not any(entry.held_out is side for entry in labelled):
+            prompts = len({entry.prompt_id for entry in labelled})
+            raise DataError(f"Of {prompts} prompts none is {name}.", hint="Choose another --held-out share.")
+    return labelled
+
+
+def _fit(
+    source: Path,
+    labelled: Sequence[Labelled],
+    options: Options,
+    profile: Profile,
+    scratch: Path,
+    checkpoint_every: int,
+    progress: Progress,
+) -> History:
+    """Train and write the model into the scratch folder."""
+    how = Fitting(
+        learning_rate=options.learning_rate,
+        epochs=options.epochs,
+        batch_pairs=options.batch_pairs,
+        micro_batch_pairs=profile.micro_batch_pairs,
+        precision=options.precision,
+        max_tokens=options.max_tokens,
+        schedule=options.schedule,
+        warmup_share=options.warmup_share,
+        checkpoint_every=checkpoint_every,
+        seed=options.seed,
+        layers=options.layers,
+        activation_checkpointing=profile.activation_checkpointing,
+    )
+    model = scratch / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    comparisons = [entry.comparison for entry in labelled if not entry.held_out]
+    device = checkpoints.device_of(profile.device)
+    return fit(source, comparisons, how, device=device, scratch=scratch, output=model, progress=progress)
+
+
+def _score(
+    model: Path, labelled: Sequence[Labelled], options: Options, profile: Profile
+) -> tuple[list[PreferenceScore], int]:
+    """Return the scores of the held-out preferences that fit, and how many do not.
+
+    Raises:
+        DataError: None fits.
+    """
+    reward = SequenceClassificationReward.open(model, Inference.of(profile))
+    outside = [entry for entry in labelled if entry.held_out]
+    fitting = [
+        entry
+        for entry in outside
+        if fits(reward.renderer, entry.preference.messages, entry.preference[1:], options.max_tokens)
+    ]
+    if not fitting:
+        raise DataError(
+            f"None of {len(outside)} held-out pairs fits max_tokens {options.max_tokens}.", hint="Raise it."
+        )
+    sides = [
+        reward.score([[*entry.preference.messages, Message(role="assistant", content=text)] for entry, text in side])
+        for side in (
+            [(entry, entry.preference.chosen) for entry in fitting],
+            [(entry, entry.preference.rejected) for entry in fitting],
+        )
+    ]
+    scores = []
+    for entry, chosen, rejected in zip(fitting, *sides, strict=True):
+        tokens = [len(reward.tokenizer.encode(text, add_special_tokens=False)) for text in entry.preference[1:]]
+        scores.append(PreferenceScore(entry.prompt_id, float(chosen), float(rejected), tokens[0], tokens[1]))
+    return scores, len(outside) - len(fitting)
+
+
+def _publish(
+    out: Path,
+    facts: dict[str, Any],
+    rows: Rows[Preference],
+    history: History,
+    scores: list[PreferenceScore],
+    too_long: int,
+) -> dict[str, Any]:
+    """Move the finished model into place, its numbers beside it and the document last."""
+    cells = quality.cells(scores, row=out.name, artefact="held-out.parquet")
+    found = quality.calibration(
+        [entry.chosen_score - entry.rejected_score for entry in scores], [entry.prompt_id for entry in scores]
+    )
+    document = facts | {
+        "pairs": {
+            "read": len(rows.values),
+            "trained": history.pairs,
+            "held_out": len(scores),
+            "too_long": history.too_long + too_long,
+        },
+        "bad_rows": rows.bad[:20],
+        "folded_system_turns": history.folded,
+        "calibration": [entry._asdict() for entry in found.bins],
+        "results": [entry.model_dump(exclude_defaults=True) for entry in cells],
+        "steps": history.steps,
+    }
+    copy_checkpoint(out / SCRATCH / "model", out)
+    PreferenceScore.write(scores, out / "held-out.parquet")
+    write_cells(cells, out / "results.json")
+    write_json(out / DOCUMENT, document)
+    shutil.rmtree(out / SCRATCH)
+    return document
+
+
+def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the document of a finished training of the same thing, or None if there is none.
+
+    Raises:
+        RunError: The folder holds something else.
+    """
+    if (out / DOCUMENT).is_file():
+        document: dict[str, Any] = json.loads((out / DOCUMENT).read_text(encoding="utf-8"))
+        if {name: document.get(name) for name in facts} != facts:
+            raise RunError(f"{out} holds a reward model trained otherwise.", hint="Choose another folder with --out.")
+        return document
+    if out.exists() and not (out / SCRATCH).is_dir() and any(out.iterdir()):
+        raise RunError(f"{out} exists and is no reward model in training.", hint="Choose another folder with --out.")
+    return None
+
+
+@contextlib.contextmanager
+def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[None]:
+    """Hold the scratch folder of this training, begun or to begin.
+
+    Raises:
+        RunError: A training with other settings or data was begun there.
+        RunBusyError: Another process holds it.
+    """
+    scratch = out / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "lock").open("a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunBusyError(f"Another process trains in {out}.", hint="Wait for it or stop it.") from None
+        begun = scratch / "begun.json"
+        if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != facts:
+            raise RunError(
+                f"{out} holds an unfinished training with other settings or data.",
+                hint=f"Choose another folder with --out, or remove {scratch}.",
+            )
+        write_json(begun, facts)
+        yield
