@@ -259,6 +259,9 @@ class Training(Section):
     `label_smoothing`. `robust`: its unbiased correction (arXiv 2403.00409). `ipo`: arXiv 2310.12036, equation 17."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """For `smoothed` and `robust` alone."""
+    uncertainty_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Adds this times (deviation of the chosen - deviation of the rejected reward) to the argument of the sigmoid, so that what
+    an ensemble of reward models disagrees about is learned less (arXiv 2312.11456, Option II, known from summaries)."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -272,6 +275,12 @@ class Training(Section):
     """Arithmetic of the forward and backward pass; the weights themselves are FP32 in both cases."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps between two checkpoints: what a killed optimisation may lose."""
+
+    @model_validator(mode="after")
+    def _uncertainty_enters_a_sigmoid(self) -> Self:
+        if self.uncertainty_weight and self.loss == "ipo":
+            raise ValueError("uncertainty_weight needs a loss of a sigmoid, which 'ipo' is not")
+        return self
 
     @model_validator(mode="after")
     def _smoothing_has_an_effect(self) -> Self:
@@ -329,6 +338,12 @@ class Recipe(Section):
             raise ValueError("offline pairs need loop.algorithm 'gshf'")
         if self.pairs.source != "online" and self.loop.reference == "previous":
             raise ValueError("offline pairs need a fixed loop.reference")
+        return self
+
+    @model_validator(mode="after")
+    def _uncertainty_comes_from_an_ensemble(self) -> Self:
+        if self.training.uncertainty_weight and (not self.reward.models or self.pairs.source != "online"):
+            raise ValueError("training.uncertainty_weight needs reward.models and the policy's own pairs alone")
         return self
 
     @model_validator(mode="after")

@@ -178,6 +178,9 @@ class Pair(Row):
     chosen_reward: float
     rejected_reward: float
     policy_sha256: str
+    chosen_deviation: float | None = None
+    """Standard deviation of the reward over the members of an ensemble."""
+    rejected_deviation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
                     "prompt_ids": pair.prompt_ids,
                     "chosen_ids": pair.chosen_ids,
                     "rejected_ids": pair.rejected_ids,
-                    "ref_chosen_logps": reference.chosen_logp,
+                    "ref_chosen_logps": reference.chosen_logp - uncertainty(pair, context.recipe.training),
                     "ref_rejected_logps": reference.rejected_logp,
                 }
             )
@@ -121,6 +121,16 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
             f"The pairs of {', '.join(context.parameter('sources'))} know {len(references)} reference policies."
         )
     return rows
+
+
+def uncertainty(pair: Pair, training: Training) -> float:
+    """Return what the chosen reference log-probability is lowered by, so that x gains the pair's uncertainty margin.
+
+    x = beta * (chosen log-ratio - rejected log-ratio), so lowering the reference of the chosen side by m / beta raises x by m.
+    """
+    if not training.uncertainty_weight or pair.chosen_deviation is None or pair.rejected_deviation is None:
+        return 0.0
+    return training.uncertainty_weight * (pair.chosen_deviation - pair.rejected_deviation) / training.beta
 
 
 def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:

@@ -93,6 +93,8 @@ def _pair(two: Two, iteration: int) -> Pair:
         chosen_reward=two.chosen.reward,
         rejected_reward=two.rejected.reward,
         policy_sha256=chosen.policy_sha256,
+        chosen_deviation=two.chosen.deviation,
+        rejected_deviation=two.rejected.deviation,
     )
 
 

@@ -26,6 +26,8 @@ class Candidate:
     """The reward after `length_penalty` and `kl_weight`."""
     may_win: bool
     """False for a cut response where the recipe says `cut: lose`."""
+    deviation: float | None = None
+    """Standard deviation of the reward over the members of an ensemble."""
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -43,6 +45,7 @@ def candidates(
     rewards: Mapping[int, float],
     rules: Pairs,
     log_ratios: Mapping[int, float] | None = None,
+    deviations: Mapping[int, float | None] | None = None,
 ) -> list[Candidate]:
     """Return the responses that may enter a pair, by sample index.
 
@@ -51,6 +54,7 @@ def candidates(
         rewards: `{sample index: reward}`; a response without one counts as missing.
         rules: The recipe's rules.
         log_ratios: `{sample index: log pi_(t-1) - log pi_0}` (nats), needed if `rules.kl_weight` is not 0.
+        deviations: `{sample index: standard deviation of the reward}` where an ensemble gave it.
     """
     usable = [entry for entry in samples if entry.sample_index in rewards]
     if rules.cut == "drop":
@@ -61,7 +65,8 @@ def candidates(
         value = reward - rules.length_penalty * length(entry, rules.length_unit)
         if rules.kl_weight:
             value -= rules.kl_weight * (log_ratios or {})[entry.sample_index]
-        found.append(Candidate(entry, reward, value, rules.cut != "lose" or entry.finish_reason == "stop"))
+        may_win = rules.cut != "lose" or entry.finish_reason == "stop"
+        found.append(Candidate(entry, reward, value, may_win, (deviations or {}).get(entry.sample_index)))
     return found
 
 
@@ -83,14 +88,18 @@ def read_candidates(context: StageContext, iteration: int) -> dict[str, list[Can
     for entry in Sample.read(*context.inputs(f"iteration-{iteration}/samples", "samples.parquet")):
         samples.setdefault(entry.prompt_id, []).append(entry)
     rewards: dict[str, dict[int, float]] = {}
+    deviations: dict[str, dict[int, float | None]] = {}
     for score in Score.read(*context.inputs(f"iteration-{iteration}/rewards", "scores.parquet")):
         rewards.setdefault(score.prompt_id, {})[score.sample_index] = score.reward
+        deviations.setdefault(score.prompt_id, {})[score.sample_index] = score.deviation
     ratios: dict[str, dict[int, float]] = {}
     if rules.kl_weight:
         for row in LogRatio.read(*context.inputs(f"iteration-{iteration}/log-ratios", LOG_RATIOS)):
             ratios.setdefault(row.prompt_id, {})[row.sample_index] = row.logp_policy - row.logp_base
     return {
-        prompt_id: candidates(responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id))
+        prompt_id: candidates(
+            responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id), deviations.get(prompt_id)
+        )
         for prompt_id, responses in samples.items()
     }
 

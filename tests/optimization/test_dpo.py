@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import transformers
 from gshf_release import checkpoints
 from gshf_release.errors import DataError, Interrupted, RecipeError
 from gshf_release.hashing import seed_from
+from gshf_release.optimization.dpo import uncertainty
 from gshf_release.profile import Profile
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Recipe, Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import find, read_cells
 from gshf_release.run.directory import RunDirectory
@@ -140,6 +142,17 @@ def test_two_losses_by_hand(loss: str, tiny_folder: Path, tmp_path: Path) -> Non
     second = float(loss_by_hand(model, base, in_order[3:], loss))
     assert abs(second - float(first)) > 0.0005, "the step changed something"
     assert [step["loss"] for step in steps(run)] == pytest.approx([float(first), second], abs=2e-5)
+
+
+def test_uncertainty_is_a_margin_inside_the_sigmoid() -> None:
+    """x = beta * (4 - 1) = 0.3 without; deviations 0.5 and 0.2 at weight 2 add 0.6."""
+    training = Training(beta=0.1, uncertainty_weight=2.0)
+    pair = replace(pairs()[0], chosen_deviation=0.5, rejected_deviation=0.2)
+    reference_chosen = -10.0 - uncertainty(pair, training)
+    x = 0.1 * ((-6.0 - reference_chosen) - (-9.0 + 10.0))
+    assert x == pytest.approx(0.3 + 0.6)
+    assert uncertainty(pair, Training()) == 0
+    assert uncertainty(pairs()[0], training) == 0, "one reward model has no deviation"
 
 
 def test_reference_log_probabilities_are_those_of_the_base(golden: RunDirectory, policy: Any) -> None:
