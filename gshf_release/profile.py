@@ -30,6 +30,8 @@ class Profile(Section):
     micro_batch_pairs: PositiveInt = 4
     """Pairs in one forward and backward pass; batch_pairs must be a multiple."""
     activation_checkpointing: bool = False
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """A preempted optimisation loses at most this long, or the recipe's `training.checkpoint_every` steps if that is less."""
     stages: Literal["in-process", "worker"] = "in-process"
     """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1

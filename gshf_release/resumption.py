@@ -7,6 +7,7 @@ resumed run sees exactly what an unbroken one would have seen.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,31 @@ COMPLETE = "complete"
 
 
 class Resumable(TrainerCallback):
-    """Marks finished checkpoints, reports progress, and turns a request to stop into a checkpoint and a stop."""
+    """Marks finished checkpoints, reports progress, and turns a request to stop into a checkpoint and a stop.
 
-    def __init__(self, progress: Progress, *, at_end: bool = False) -> None:
+    Args:
+        progress: Hears of every step.
+        minutes: Checkpoint when this long has passed since the last one.
+        at_end: Also checkpoint the last step, for those who want to keep the optimiser's state.
+    """
+
+    def __init__(self, progress: Progress, *, minutes: float = math.inf, at_end: bool = False) -> None:
         self.progress = progress
+        self.minutes = minutes
         self.at_end = at_end
-        """Also checkpoint the last step, for those who want to keep the optimiser's state."""
+        self.saved = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint just written as complete."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         (folder / COMPLETE).touch()
+        self.saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step; save and stop if asked to."""
         self.progress(state.global_step, state.max_steps, "optimiser steps")
+        if time.monotonic() - self.saved > 60 * self.minutes:
+            control.should_save = True
         if self.at_end and state.global_step == state.max_steps:
             control.should_save = True
         if interrupt.requested() and state.global_step < state.max_steps:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from gshf_release.resumption import latest_checkpoint, training_order
+from gshf_release.resumption import Resumable, latest_checkpoint, training_order
+from gshf_release.run.context import silent
 
 
 def checkpoint(folder: Path, step: int, *, complete: bool) -> None:
@@ -34,6 +36,19 @@ def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         checkpoint(tmp_path, step, complete=True)
     assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
+def test_a_checkpoint_is_due_when_its_minutes_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("gshf_release.resumption.time.monotonic", lambda: now[0])
+    callback = Resumable(silent, minutes=10)
+    due = []
+    for second in (1, 599, 601, 700):
+        now[0] = second
+        control = TrainerControl()
+        callback.on_step_end(TrainingArguments(), TrainerState(max_steps=9), control)  # type: ignore[no-untyped-call]
+        due.append(control.should_save)
+    assert due == [False, False, True, True], "and it stays due until one was saved"
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 3), st.integers(1, 8), st.integers(0, 5))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gshf_release.recipe import Training
 from gshf_release.run.context import StageContext
+
+if TYPE_CHECKING:
+    from gshf_release.resumption import Resumable
 
 # Every key of `training` but checkpoint_every, which changes nothing in the result.
 KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
@@ -30,6 +33,14 @@ def keep_optimiser(context: StageContext) -> None:
     folder.mkdir(parents=True)
     for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json"):
         shutil.move(Path(newest) / name, folder / name)
+
+
+def resumable(context: StageContext) -> Resumable:
+    """Return the callback that checkpoints an optimisation as profile and recipe say."""
+    from gshf_release.resumption import Resumable
+
+    kept = context.recipe.loop.keep.optimiser != "none"
+    return Resumable(context.progress, minutes=context.profile.checkpoint_minutes, at_end=kept)
 
 
 def training_arguments(

@@ -11,7 +11,14 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError, RunError
-from gshf_release.optimization.common import KEYS, keep_optimiser, last_quarter, share_changed, training_arguments
+from gshf_release.optimization.common import (
+    KEYS,
+    keep_optimiser,
+    last_quarter,
+    resumable,
+    share_changed,
+    training_arguments,
+)
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
@@ -137,8 +144,6 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
     from datasets import Dataset
     from trl import DPOConfig
 
-    from gshf_release.resumption import Resumable
-
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     order, arguments = training_arguments(context, [row["prompt_id"] for row in rows], lengths, device)
     configuration = DPOConfig(
@@ -152,7 +157,7 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
         args=configuration,
         train_dataset=Dataset.from_list([rows[index] for index in order]),
         processing_class=tokenizer,
-        callbacks=[Resumable(context.progress, at_end=context.recipe.loop.keep.optimiser != "none")],
+        callbacks=[resumable(context)],
     )
 
 

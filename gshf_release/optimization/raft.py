@@ -10,7 +10,14 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError
-from gshf_release.optimization.common import KEYS, keep_optimiser, last_quarter, share_changed, training_arguments
+from gshf_release.optimization.common import (
+    KEYS,
+    keep_optimiser,
+    last_quarter,
+    resumable,
+    share_changed,
+    training_arguments,
+)
 from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
@@ -100,8 +107,6 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from gshf_release.resumption import Resumable
-
     order, arguments = training_arguments(
         context, [row["prompt_id"] for row in rows], [len(row["input_ids"]) for row in rows], device
     )
@@ -116,5 +121,5 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
         args=configuration,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
-        callbacks=[Resumable(context.progress, at_end=context.recipe.loop.keep.optimiser != "none")],
+        callbacks=[resumable(context)],
     )
