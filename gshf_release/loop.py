@@ -14,7 +14,7 @@ public runs do (field reports: no regression, half the time). The reference is p
 
 from __future__ import annotations
 
-from gshf_release import diagnostics
+from gshf_release.diagnostics import exploration, validation
 from gshf_release.optimization import dpo, reference
 from gshf_release.preference import pairs
 from gshf_release.recipe import Recipe
@@ -52,6 +52,7 @@ def iterate(iteration: int, recipe: Recipe) -> list[Stage]:
         explored,
         declare_scores(f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
         pairs.declare(iteration),
+        exploration.declare(iteration),
         reference.declare(iteration, anchor),
         dpo.declare(iteration, init=init, history=history),
         *validate(iteration, recipe),
@@ -77,7 +78,7 @@ def explore(iteration: int, recipe: Recipe) -> Stage:
 
 def validate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare the measurement of pi_t on the validation prompts."""
-    return diagnostics.declare(
+    return validation.declare(
         BASE if iteration == 0 else f"iteration-{iteration}",
         policy_stage(iteration),
         count=recipe.prompts.roles.validation,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gshf_release import statistics
-from gshf_release.diagnostics import length_cells, reward_cells, score_table
+from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
+from gshf_release.diagnostics.explanations import explanation_cells
 from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
@@ -72,6 +73,7 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
     inputs = [Input(answers.name, sampling.FILE), *(Input(stage.name, "scores.parquet") for stage in scores)]
     if row != "base":
         inputs += [Input(f"base/{name}/{scorer}-scores", "scores.parquet") for scorer in SCORERS]
+        inputs.append(Input(f"base/{name}/answers", sampling.FILE))
     judged = Stage(
         name=f"{row}/{name}/judgments",
         work="gshf_release.evaluation.stages:judge",
@@ -98,11 +100,13 @@ def judge(context: StageContext) -> None:
 
 
 def numbers(context: StageContext) -> list[Cell]:
-    """Return the row's cells: scores and paired gains under both scorers, win rate, length."""
+    """Return the row's cells: scores and paired gains under both scorers, what else explains them, length, texts, win rate."""
     row, table = context.parameter("row"), context.parameter("set")
     cells: list[Cell] = []
+    scores: dict[str, tuple[Scores, Scores]] = {}
     for scorer in SCORERS:
         answers, own, base = _read(context, scorer)
+        scores[scorer] = (own, base)
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
@@ -111,7 +115,12 @@ def numbers(context: StageContext) -> list[Cell]:
             cells.append(_control(own, control, artefact=artefact, table=table, judge=scorer))
         else:
             cells.append(_over_control(own, base, control, artefact=artefact, **place))
-    cells += length_cells(answers, table=table, row=row, artefact=f"{row}/{table}/answers")
+    place = {"table": table, "row": row, "artefact": f"{row}/{table}/answers"}
+    cells += length_cells(answers, **place)
+    cells += text_cells(answers, **place)
+    if row != "base":
+        base_answers = Sample.read(*context.inputs(f"base/{table}/answers", sampling.FILE))
+        cells += explanation_cells(answers, base_answers, scores, **place)
     path = context.output("judgments.parquet")
     judgments = Judgment.read(path)
     for decoding in dict.fromkeys(judgment.decoding for judgment in judgments):

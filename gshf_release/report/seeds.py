@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gshf_release import statistics
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown
 
@@ -54,7 +55,7 @@ def _seed_row(chosen: Sequence[Cell], cells: Sequence[Cell], row: str, seed: int
         *gains,
         shown(find(chosen, row=row, metric="win rate", decoding="greedy"), digits=1),
         shown(find(chosen, row=row, metric="length", decoding="T=0.7"), digits=0),
-        shown(find(cells, table="validation", row=row, metric="KL to base")),
+        shown(find(cells, table="validation", row=row, metric=KL_TO_BASE)),
     ]
 
 

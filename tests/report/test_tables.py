@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from markdown_it import MarkdownIt
 
-from gshf_release.report.tables import Table, all_tables, evaluation_table, markdown, reported_table
-from gshf_release.report.verdict import verdict
+from gshf_release.diagnostics.verdict import verdict
+from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.report.tables import Table, all_tables, diagnostics_table, evaluation_table, markdown, reported_table
 from gshf_release.results import Cell
 
 Gains = dict[tuple[str, str], tuple[float, float]]
@@ -107,6 +108,20 @@ def test_the_control_stands_in_a_row_of_its_own() -> None:
 def test_missing_cells_are_dashes_and_empty_tables_are_left_out() -> None:
     assert evaluation_table(gains({}), "test").rows[0][1:5] == ["–"] * 4
     assert all_tables([]) == []
+
+
+def test_a_kl_beyond_best_of_n_stands_below_the_table() -> None:
+    place = {"table": "validation", "decoding": "T=1"}
+    cells = [Cell(row=row, metric=KL_TO_BASE, value=1.0, **place) for row in ("base", "iteration-1")]
+    cells.append(
+        Cell(row="iteration-1", metric="best-of-n KL bound", value=0.6, note="log N; EXCEEDED: by far", **place)
+    )
+    table = diagnostics_table(cells)
+    assert [row[:5] for row in table.rows] == [
+        ["base", "1.00", "–", "–", "–"],
+        ["iteration-1", "1.00", "–", "–", "0.60"],
+    ]
+    assert table.notes[-1] == "iteration-1: log N; EXCEEDED: by far."
 
 
 def test_published_numbers_say_where_they_are_from() -> None:
