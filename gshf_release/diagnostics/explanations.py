@@ -94,7 +94,7 @@ def _differences(pattern: texts.Pattern) -> list[float]:
 
 
 def _pattern_cells(pattern: texts.Pattern, gains: Mapping[str, list[float]], place: Mapping[str, str]) -> list[Cell]:
-    note = f"{pattern.kind}: {pattern.key}"
+    note = f'{pattern.kind} "{pattern.key}"'
     unit = "% of words" if pattern.kind == "word" else "% of answers"
     own, base = pattern.uses
     use = statistics.mean(own)

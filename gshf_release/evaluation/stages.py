@@ -6,7 +6,7 @@ reward, and the second scorer that training never saw; the latter stands in for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gshf_release import statistics
 from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
@@ -25,8 +25,8 @@ from gshf_release.sampling.protocol import Decoding
 
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
-WARM, CONTROL = 1, 2
-"""Which response of a prompt is the one at T=0.7, and (of the base) the one at the control temperature."""
+GREEDY, WARM, CONTROL = 0, 1, 2
+"""Which response of a prompt is the greedy one, the one at T=0.7, and (of the base) the one at the control temperature."""
 
 
 def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
@@ -114,7 +114,8 @@ def numbers(context: StageContext) -> list[Cell]:
         if row == "base":
             cells.append(_control(own, control, artefact=artefact, table=table, judge=scorer))
         else:
-            cells.append(_over_control(own, base, control, artefact=artefact, **place))
+            for index, baseline in ((CONTROL, f"base at T={control:g}"), (GREEDY, "base, greedy")):
+                cells.append(_over_control(own, base, index, baseline=baseline, artefact=artefact, **place))
     place = {"table": table, "row": row, "artefact": f"{row}/{table}/answers"}
     cells += length_cells(answers, **place)
     cells += text_cells(answers, **place)
@@ -130,7 +131,7 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
-def _control(own: Mapping[tuple[str, int], float], control: float, **place: str) -> Cell:
+def _control(own: Scores, control: float, **place: str) -> Cell:
     """Return what mere sharpening gains: the base at the control temperature over the base at 0.7."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
@@ -141,15 +142,13 @@ def _control(own: Mapping[tuple[str, int], float], control: float, **place: str)
     return cell(gain, row=row, metric="gain over base", decoding="T=0.7", baseline="base", note=note, **place)
 
 
-def _over_control(
-    own: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int], float], control: float, **place: str
-) -> Cell:
-    """Return the gain of a policy at T=0.7 over the untrained base at the control temperature."""
+def _over_control(own: Scores, base: Scores, index: int, **place: str) -> Cell:
+    """Return the gain of a policy at T=0.7 over the untrained base's answer `index`, which is sharper."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
-        [own[prompt, WARM] for prompt in prompts], [base[prompt, CONTROL] for prompt in prompts]
+        [own[prompt, WARM] for prompt in prompts], [base[prompt, index] for prompt in prompts]
     )
-    return cell(gain, metric="gain over control", decoding="T=0.7", baseline=f"base at T={control:g}", **place)
+    return cell(gain, metric="gain over control", decoding="T=0.7", **place)
 
 
 def _read(

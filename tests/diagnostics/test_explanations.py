@@ -63,7 +63,7 @@ def test_a_reward_for_list_lines_is_explained_by_them() -> None:
     cells = cells_of(own, base, [2.0, 0.0, 3.0, 0.0])
     (use,) = select(cells, metric="use of line start")
     (rise,) = select(cells, metric="rise of line start")
-    assert (use.value, rise.value, use.note) == (75, 50, "line start: list")
+    assert (use.value, rise.value, use.note) == (75, 50, 'line start "list"')
     assert left(cells, "gain at equal pattern").value == pytest.approx(0, abs=1e-12)
 
 
