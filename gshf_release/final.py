@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gshf_release.errors import RunError
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.results import find, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
@@ -37,7 +38,7 @@ def choose(context: StageContext) -> None:
         {
             "iteration": iteration,
             "reward": _validated(context, f"iteration-{iteration}", "score"),
-            "kl": _validated(context, f"iteration-{iteration}", "KL to base"),
+            "kl": _validated(context, f"iteration-{iteration}", KL_TO_BASE),
             "length_ratio": _validated(context, f"iteration-{iteration}", "length") / length,
         }
         for iteration in range(1, context.parameter("iterations") + 1)
@@ -63,7 +64,7 @@ def choose(context: StageContext) -> None:
 def _validated(context: StageContext, row: str, metric: str) -> float:
     """Return a validation cell's value: at T=0.7 where the decoding matters."""
     cells = read_cells(context.results(f"{row}/validation/measure"))
-    decoding = {} if metric == "KL to base" else {"decoding": "T=0.7"}
+    decoding = {} if metric == KL_TO_BASE else {"decoding": "T=0.7"}
     found = find(cells, row=row, metric=metric, **decoding)
     if found is None or found.value is None:
         raise RunError(f"{row} has no validated {metric}.")

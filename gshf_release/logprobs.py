@@ -6,11 +6,15 @@ All sums run over the completion's tokens only, never over the prompt or padding
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gshf_release.batches import by_length, in_batches
 from gshf_release.records import Sample
+
+KL_TO_BASE = "KL to base (Rao-Blackwellised)"
+"""The metric's name in result cells; see `traces`."""
 
 
 class Tokens(NamedTuple):
@@ -27,7 +31,34 @@ class TraceValues(NamedTuple):
     logp_base: float
     entropy: float
     kl: float
+    kl_k3: float
     kl_rounding: float
+
+
+def k3(own: Any, other: Any, mask: Any) -> Any:
+    """Return the k3 estimate of KL(own || other) per response: r - 1 - log r with r = p_other / p_own, summed over its tokens.
+
+    Never negative, and of lower variance than k1 = -log r while the two policies are close (J. Schulman, "Approximating KL
+    Divergence", 2020, joschu.net/blog/kl-approx.html). It is applied token by token, where it estimates the next-token KL; by
+    the chain rule the sum along a response, sampled from `own` at temperature 1, estimates the KL of whole responses.
+
+    Args:
+        own: Log-probabilities of the sampled tokens under the policy that drew them, (batch, width), nats.
+        other: The same tokens under the other policy, (batch, width).
+        mask: 1 at the response's tokens, 0 elsewhere, (batch, width).
+    """
+    import torch
+
+    log_ratio = other - own
+    return (torch.expm1(log_ratio) - log_ratio).masked_fill(mask == 0, 0.0).sum(dim=1)
+
+
+def best_of_n_kl(n: int, rounds: int = 1) -> float:
+    """Return the largest KL (nats) from a policy to best-of-n of it: log N - (N - 1) / N with N = n ** rounds.
+
+    arXiv 2405.07863 for one round; best of n, of the best of n, is best of n squared.
+    """
+    return rounds * math.log(n) - (1.0 - float(n) ** -rounds)
 
 
 def completion_logps(
@@ -64,9 +95,9 @@ def traces(
 ) -> list[TraceValues]:
     """Return token statistics of responses that `policy` sampled at temperature 1.
 
-    The divergences sum, over the response's positions, the exact KL between the two next-token distributions: the
+    `kl` and `kl_rounding` sum, over the response's positions, the exact KL between the two next-token distributions: the
     Rao-Blackwellised estimator of KL(policy || base) (arXiv 2504.10637), unbiased for samples at temperature 1 and of lower
-    variance than the log-ratio of the sampled tokens alone.
+    variance than the log-ratio of the sampled tokens alone, k1 = logp_policy - logp_base.
 
     Args:
         policy: The sampling policy (BF16).
@@ -125,15 +156,18 @@ def _trace_batch(policy: Any, base: Any, exact: Any, rows: Sequence[Tokens]) -> 
     own = torch.log_softmax(logits.float(), dim=-1)
     other = torch.log_softmax(_completion_logits(base, rows)[0].float(), dim=-1)
     unrounded = torch.log_softmax(_completion_logits(exact, rows)[0].float(), dim=-1)
+    drawn, drawn_by_base = _target_logps(own, targets), _target_logps(other, targets)
     columns = (
-        _target_logps(own, targets),
-        _target_logps(other, targets),
-        -(own.exp() * own).sum(dim=-1),
-        (own.exp() * (own - other)).sum(dim=-1),
-        (unrounded.exp() * (unrounded - own)).sum(dim=-1),
+        drawn * mask,
+        drawn_by_base * mask,
+        -(own.exp() * own).sum(dim=-1) * mask,
+        (own.exp() * (own - other)).sum(dim=-1) * mask,
+        (unrounded.exp() * (unrounded - own)).sum(dim=-1) * mask,
     )
-    sums = [(column * mask).sum(dim=1).tolist() for column in columns]
-    return [TraceValues(*values) for values in zip(*sums, strict=True)]
+    logp_policy, logp_base, entropy, kl, kl_rounding = (column.sum(dim=1).tolist() for column in columns)
+    kl_k3 = k3(drawn, drawn_by_base, mask).tolist()
+    sums = zip(logp_policy, logp_base, entropy, kl, kl_k3, kl_rounding, strict=True)
+    return [TraceValues(*values) for values in sums]
 
 
 def _completion_logits(model: Any, rows: Sequence[Tokens]) -> tuple[Any, Any, Any]:

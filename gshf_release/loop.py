@@ -17,7 +17,8 @@ pi_t a supervised step on it.
 
 from __future__ import annotations
 
-from gshf_release import base, diagnostics, final
+from gshf_release import base, final
+from gshf_release.diagnostics import exploration, validation
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
@@ -73,10 +74,11 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
     if log_ratios:
         stages.append(ranking.declare_log_ratios(iteration, policy_stage(iteration - 1), explored.shards))
     if recipe.loop.algorithm == "raft":
-        return [*stages, winners.declare(iteration, log_ratios=log_ratios)]
+        return [*stages, winners.declare(iteration, log_ratios=log_ratios), exploration.declare(iteration, pairs=False)]
     return [
         *stages,
         pairs.declare(iteration, log_ratios=log_ratios),
+        exploration.declare(iteration, pairs=True),
         reference.declare(f"iteration-{iteration}", reference_stage(iteration, recipe)),
     ]
 
@@ -118,7 +120,7 @@ def explore(iteration: int, recipe: Recipe) -> Stage:
 
 def validate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare the measurement of pi_t on the validation prompts."""
-    return diagnostics.declare(
+    return validation.declare(
         BASE if iteration == 0 else f"iteration-{iteration}",
         policy_stage(iteration),
         count=recipe.prompts.roles.validation,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report.tables import iterations_of
 from gshf_release.results import Cell, find, select
 
@@ -88,9 +89,7 @@ def _draw_cost(axis: Any, cells: Sequence[Cell], rows: list[str]) -> None:
         found = [find(cells, table="validation", row=row, metric=metric, decoding=decoding) for row in rows]
         return [entry.value if entry and entry.value is not None else float("nan") for entry in found]
 
-    axis.plot(
-        range(len(rows)), values("KL to base", "T=1"), color="#444444", marker="s", ms=3, label="KL to base (nats)"
-    )
+    axis.plot(range(len(rows)), values(KL_TO_BASE, "T=1"), color="#444444", marker="s", ms=3, label="KL to base (nats)")
     axis.set_ylabel("KL to base, nats per response")
     axis.set_title("What it cost: KL (solid), length (dotted)")
     _ticks(axis, rows)

@@ -237,8 +237,23 @@ class Trace(Row):
     logp_base: float
     entropy: float
     kl: float
+    """Exact next-token KL(policy || base), summed along the response."""
+    kl_k3: float
+    """Schulman's k3 estimate of the same, from the sampled tokens alone."""
     kl_rounding: float
     """KL(FP32 policy || its BF16 cast) along the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread(Row):
+    """How the sampled responses to one prompt differ from each other."""
+
+    prompt_id: str
+    responses: int
+    repeated: int
+    """Responses whose text another response to the same prompt has too."""
+    length_reward: float | None
+    """Pearson's correlation of length in tokens and reward; None if either does not vary."""
 
 
 @dataclass(frozen=True, slots=True)

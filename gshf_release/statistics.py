@@ -68,3 +68,48 @@ def percent(share: Estimate) -> Estimate:
     """Return a share as a percentage."""
     error = None if share.standard_error is None else 100 * share.standard_error
     return Estimate(100 * share.value, error, share.n)
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return Pearson's correlation of paired values, in [-1, 1]; None if one side does not vary.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"paired values differ in number: {len(x)} and {len(y)}")
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    first, second = (np.asarray(values, dtype=np.float64) - np.mean(values) for values in (x, y))
+    return float(np.clip(first @ second / math.sqrt((first @ first) * (second @ second)), -1.0, 1.0))
+
+
+def mean_at_zero(values: Sequence[float], covariate: Sequence[float]) -> Estimate | None:
+    """Return the mean of `values` where `covariate` would be zero: the intercept of an ordinary least-squares line.
+
+    With differences between two answers as values and a difference in some property as the covariate, it is what would be left
+    of the mean difference if the two had the property alike. Standard error sqrt(RSS / (n - 2) * (1/n + m^2 / S)), m and S the
+    covariate's mean and its sum of squared deviations (the textbook error of an intercept, e.g. Draper and Smith, Applied
+    Regression Analysis, chapter 1).
+
+    Returns:
+        The estimate; the plain mean if the covariate is zero throughout; None below three values, or if the covariate is the
+        same non-zero number throughout, since the line is then not determined.
+
+    Raises:
+        ValueError: The two differ in length, or there are none.
+    """
+    if len(values) != len(covariate):
+        raise ValueError(f"paired values differ in number: {len(values)} and {len(covariate)}")
+    if not any(covariate):
+        return mean(values)
+    y, x = np.asarray(values, dtype=np.float64), np.asarray(covariate, dtype=np.float64)
+    if len(y) < 3 or len(set(covariate)) < 2:
+        return None
+    deviations = x - x.mean()
+    spread = float(deviations @ deviations)
+    slope = float(deviations @ y) / spread
+    residuals = y - y.mean() - slope * deviations
+    variance = float(residuals @ residuals) / (len(y) - 2)
+    error = math.sqrt(variance * (1 / len(y) + float(x.mean()) ** 2 / spread))
+    return Estimate(float(y.mean() - slope * x.mean()), error, len(y))

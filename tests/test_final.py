@@ -9,6 +9,7 @@ import pytest
 
 from gshf_release import final
 from gshf_release.errors import RecipeError
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe, parse
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
@@ -40,7 +41,7 @@ def cells(context: StageContext) -> list[Cell]:
         Cell(metric="score", value=reward, decoding="T=0.7", judge="reward", **place),
         Cell(metric="score", value=-reward, decoding="greedy", judge="reward", **place),
         Cell(metric="length", value=length, decoding="T=0.7", **place),
-        Cell(metric="KL to base", value=kl, decoding="T=1", **place),
+        Cell(metric=KL_TO_BASE, value=kl, decoding="T=1", **place),
     ]
 
 

@@ -194,7 +194,7 @@ def identities(chosen: Recipe) -> dict[str, str]:
         ({"training": {"beta": 0.2}}, {"policy"}),
         ({"training": {"precision": "fp32"}}, {"policy", "reference"}),
         ({"pairs": {"minimum_margin": 0.5}}, {"pairs"}),
-        ({"sampling": {"n": 4}}, {"samples"}),
+        ({"sampling": {"n": 4}}, {"samples", "measure"}),  # best of n is the yardstick of the KL
         ({"reward": {"model": "other"}}, {"reward/model"}),
         ({"release": {"repository": "o/n"}}, set()),
         ({"evaluation": {"second_scorer": {"model": "other"}}}, set()),

@@ -27,6 +27,7 @@ from gshf_release.records import (
     Row,
     Sample,
     Score,
+    Spread,
     Trace,
     parse_prompt,
 )
@@ -42,7 +43,8 @@ EXAMPLES: list[Row] = [
     Contrast("p", "cut", TURNS, "better", "worse", True),
     ContrastScore("p", "cut", 0.25, -0.25),
     PreferenceScore("p", 0.25, -0.25, 12, 9),
-    Trace("p", 1, 12, -30.0, -31.0, 20.0, 0.5, 1e-9),
+    Trace("p", 1, 12, -30.0, -31.0, 20.0, 0.5, 0.4, 1e-9),
+    Spread("p", 8, 2, None),
     Judgment("p", "greedy", 0.5, 1.0, 1.0, "stand-in"),
 ]
 

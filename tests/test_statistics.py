@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from gshf_release.statistics import Estimate, clustered_mean, mean, paired_difference, win_rate
+from gshf_release.statistics import (
+    Estimate,
+    clustered_mean,
+    mean,
+    mean_at_zero,
+    paired_difference,
+    pearson,
+    win_rate,
+)
 
 
 def test_mean_of_four_values() -> None:
@@ -56,3 +65,46 @@ def test_clustered_mean_by_hand() -> None:
 
 def test_one_cluster_has_no_standard_error() -> None:
     assert clustered_mean([1.0, 0.0], ["a", "a"]).standard_error is None
+
+
+def test_pearson_by_hand() -> None:
+    # Deviations -1, 0, 1 and -1, 1, 0: product 1, squares 2 and 2.
+    assert pearson([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+    assert pearson([1, 2, 3], [9, 6, 3]) == pytest.approx(-1)
+
+
+def test_a_side_that_does_not_vary_has_no_correlation() -> None:
+    assert pearson([1, 1, 1], [1, 2, 3]) is None
+    assert pearson([1], [2]) is None
+
+
+def test_pearson_of_unequal_lengths_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 and 1"):
+        pearson([1, 2], [1])
+
+
+def test_mean_at_zero_is_the_intercept_with_its_error() -> None:
+    # x 1, 2, 3 and y 2, 3, 5: slope 3/2, intercept 1/3; residuals 1/6, -1/3, 1/6, squares sum to 1/6, variance 1/6;
+    # standard error sqrt(1/6 * (1/3 + 4/2)).
+    assert mean_at_zero([2, 3, 5], [1, 2, 3]) == pytest.approx((1 / 3, math.sqrt(7 / 18), 3))
+
+
+def test_mean_at_zero_equals_the_matrix_form() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(2, 1, 40), draw.normal(1, 3, 40)
+    design = np.column_stack([np.ones(40), x])
+    coefficients, (squares,), *_ = np.linalg.lstsq(design, y)
+    covariance = squares / 38 * np.linalg.inv(design.T @ design)
+    expected = (coefficients[0], math.sqrt(covariance[0, 0]), 40)
+    assert mean_at_zero(y.tolist(), x.tolist()) == pytest.approx(expected)
+
+
+def test_mean_at_zero_of_a_zero_covariate_is_the_mean() -> None:
+    assert mean_at_zero([1, 2, 3, 4], [0, 0, 0, 0]) == mean([1, 2, 3, 4])
+
+
+def test_mean_at_zero_needs_a_covariate_that_varies() -> None:
+    assert mean_at_zero([1, 2, 3], [4, 4, 4]) is None
+    assert mean_at_zero([1, 2], [1, 2]) is None
+    with pytest.raises(ValueError, match="2 and 1"):
+        mean_at_zero([1, 2], [1])

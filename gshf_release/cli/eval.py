@@ -37,8 +37,8 @@ def command(run: Path, profile: str, allow_redo: bool, as_json: bool) -> None:
     from gshf_release import pipeline
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
+    from gshf_release.diagnostics.verdict import verdict
     from gshf_release.report.tables import all_tables
-    from gshf_release.report.verdict import verdict
     from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 

@@ -27,10 +27,10 @@ def command(run: Path, as_markdown: bool, as_json: bool) -> None:
       gshf-release report runs/quickstart
       gshf-release report runs/learn --markdown
     """
+    from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
     from gshf_release.report.seeds import read_seeds, seed_folders, seed_table
     from gshf_release.report.tables import all_tables
-    from gshf_release.report.verdict import verdict
     from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
 

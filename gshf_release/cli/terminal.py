@@ -116,6 +116,7 @@ class Terminal:
 
 def summary(cells: Sequence[Cell], row: str) -> str:
     """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
+    from gshf_release.logprobs import KL_TO_BASE
     from gshf_release.results import find, shown
 
     def one(metric: str, digits: int = 2, **more: str) -> str:
@@ -124,7 +125,7 @@ def summary(cells: Sequence[Cell], row: str) -> str:
     parts = [f"{row}: reward {one('score', decoding='greedy')} greedy, {one('score', decoding='T=0.7')} at T=0.7"]
     if row != "base":
         parts.append(f"gain {one('gain over base', decoding='greedy')} and {one('gain over base', decoding='T=0.7')}")
-        parts.append(f"KL {one('KL to base')}")
+        parts.append(f"KL {one(KL_TO_BASE)}")
     parts.append(f"entropy {one('entropy')}")
     parts.append(f"length {one('length', 0, decoding='T=0.7')} tokens, {one('cut', 0, decoding='T=0.7')}% cut")
     if row != "base":

@@ -6,10 +6,11 @@ reward, and the second scorer that training never saw; the latter stands in for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gshf_release import statistics
-from gshf_release.diagnostics import length_cells, reward_cells, score_table
+from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
+from gshf_release.diagnostics.explanations import explanation_cells
 from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
@@ -24,8 +25,8 @@ from gshf_release.sampling.protocol import Decoding
 
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
-WARM, CONTROL = 1, 2
-"""Which response of a prompt is the one at T=0.7, and (of the base) the one at the control temperature."""
+GREEDY, WARM, CONTROL = 0, 1, 2
+"""Which response of a prompt is the greedy one, the one at T=0.7, and (of the base) the one at the control temperature."""
 
 
 def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
@@ -78,6 +79,7 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
     inputs = [Input(answers.name, sampling.FILE), *(Input(stage.name, "scores.parquet") for stage in scores)]
     if row != "base":
         inputs += [Input(f"base/{name}/{scorer}-scores", "scores.parquet") for scorer in SCORERS]
+        inputs.append(Input(f"base/{name}/answers", sampling.FILE))
     judged = Stage(
         name=f"{row}/{name}/judgments",
         work="gshf_release.evaluation.stages:judge",
@@ -104,11 +106,13 @@ def judge(context: StageContext) -> None:
 
 
 def numbers(context: StageContext) -> list[Cell]:
-    """Return the row's cells: scores and paired gains under both scorers, win rate, length."""
+    """Return the row's cells: scores and paired gains under both scorers, what else explains them, length, texts, win rate."""
     row, table = context.parameter("row"), context.parameter("set")
     cells: list[Cell] = []
+    scores: dict[str, tuple[Scores, Scores]] = {}
     for scorer in SCORERS:
         answers, own, base = _read(context, scorer)
+        scores[scorer] = (own, base)
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
@@ -116,8 +120,14 @@ def numbers(context: StageContext) -> list[Cell]:
         if row == "base":
             cells.append(_control(own, control, artefact=artefact, table=table, judge=scorer))
         else:
-            cells.append(_over_control(own, base, control, artefact=artefact, **place))
-    cells += length_cells(answers, table=table, row=row, artefact=f"{row}/{table}/answers")
+            for index, baseline in ((CONTROL, f"base at T={control:g}"), (GREEDY, "base, greedy")):
+                cells.append(_over_control(own, base, index, baseline=baseline, artefact=artefact, **place))
+    place = {"table": table, "row": row, "artefact": f"{row}/{table}/answers"}
+    cells += length_cells(answers, **place)
+    cells += text_cells(answers, **place)
+    if row != "base":
+        base_answers = Sample.read(*context.inputs(f"base/{table}/answers", sampling.FILE))
+        cells += explanation_cells(answers, base_answers, scores, **place)
     path = context.output("judgments.parquet")
     judgments = Judgment.read(path)
     for decoding in dict.fromkeys(judgment.decoding for judgment in judgments):
@@ -127,7 +137,7 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
-def _control(own: Mapping[tuple[str, int], float], control: float, **place: str) -> Cell:
+def _control(own: Scores, control: float, **place: str) -> Cell:
     """Return what mere sharpening gains: the base at the control temperature over the base at 0.7."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
@@ -138,15 +148,13 @@ def _control(own: Mapping[tuple[str, int], float], control: float, **place: str)
     return cell(gain, row=row, metric="gain over base", decoding="T=0.7", baseline="base", note=note, **place)
 
 
-def _over_control(
-    own: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int], float], control: float, **place: str
-) -> Cell:
-    """Return the gain of a policy at T=0.7 over the untrained base at the control temperature."""
+def _over_control(own: Scores, base: Scores, index: int, **place: str) -> Cell:
+    """Return the gain of a policy at T=0.7 over the untrained base's answer `index`, which is sharper."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
-        [own[prompt, WARM] for prompt in prompts], [base[prompt, CONTROL] for prompt in prompts]
+        [own[prompt, WARM] for prompt in prompts], [base[prompt, index] for prompt in prompts]
     )
-    return cell(gain, metric="gain over control", decoding="T=0.7", baseline=f"base at T={control:g}", **place)
+    return cell(gain, metric="gain over control", decoding="T=0.7", **place)
 
 
 def _read(

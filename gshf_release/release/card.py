@@ -16,11 +16,11 @@ import yaml
 
 from gshf_release import assets
 from gshf_release.checkpoints import PREFIX
+from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Recipe, read_mapping
 from gshf_release.release.rules import LICENCES
 from gshf_release.report import tables
-from gshf_release.report.verdict import verdict
 from gshf_release.results import Cell, select
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

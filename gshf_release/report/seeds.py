@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gshf_release import statistics
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown
 
@@ -36,7 +37,7 @@ def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test") -> Tabl
     for row in rows_of(select(first, table=table)):
         if row == "base":
             continue
-        for name, measure in measures(table).items():
+        for name, measure in measures(first, table).items():
             found = [find(cells, row=row, **measure) for cells in seeds.values()]
             if any(entry is not None for entry in found):
                 rows.append([row, name, *(shown(entry) for entry in found), *_over_seeds(found)])
@@ -48,21 +49,24 @@ def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test") -> Tabl
     return Table(f"Over {len(seeds)} seeds, n = {count} {table} prompts each", header, rows, notes)
 
 
-def measures(table: str) -> dict[str, dict[str, str]]:
+def measures(cells: Sequence[Cell], table: str) -> dict[str, dict[str, str]]:
     """Return `{shown name: what selects its cell}`."""
+    controls = dict.fromkeys(entry.baseline for entry in select(cells, table=table, metric="gain over control"))
     found: dict[str, dict[str, str]] = {}
     for judge in JUDGES:
         for decoding in DECODINGS:
             selection = {"table": table, "metric": "gain over base", "judge": judge, "decoding": decoding}
             found[f"gain, {judge}, {decoding}"] = selection
     for judge in JUDGES:
-        found[f"gain over control, {judge}, T=0.7"] = {"table": table, "metric": "gain over control", "judge": judge}
+        for control in controls:
+            selection = {"table": table, "metric": "gain over control", "judge": judge, "baseline": str(control)}
+            found[f"gain over {control}, {judge}, T=0.7"] = selection
     for decoding in DECODINGS:
         found[f"win rate %, {decoding}"] = {"table": table, "metric": "win rate", "decoding": decoding}
     for decoding in DECODINGS:
         found[f"tokens, {decoding}"] = {"table": table, "metric": "length", "decoding": decoding}
     found["cut %, T=0.7"] = {"table": table, "metric": "cut", "decoding": "T=0.7"}
-    found["KL to base, nats"] = {"table": "validation", "metric": "KL to base"}
+    found["KL to base, nats"] = {"table": "validation", "metric": KL_TO_BASE}
     return found
 
 

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gshf_release import assets
+from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import read_mapping
 from gshf_release.results import Cell, find, rows_of, select, shown
 
+OTHER_KL = ("KL to base (k1)", "KL to base (k3)")
+LENGTH_IN_PAIRS = ("length-only accuracy of pairs", "chosen longer")
 TITLES = {"eval": "Evaluation prompts", "test": "Untouched test prompts"}
 
 
@@ -86,7 +90,7 @@ def validation_table(cells: Sequence[Cell]) -> Table:
                 shown(find(chosen, row=row, metric="score", decoding="greedy")),
                 shown(find(chosen, row=row, metric="score", decoding="T=0.7")),
                 shown(find(chosen, row=row, metric="gain over base", decoding="T=0.7")),
-                shown(find(chosen, row=row, metric="KL to base")),
+                shown(find(chosen, row=row, metric=KL_TO_BASE)),
                 shown(find(chosen, row=row, metric="entropy")),
                 shown(find(chosen, row=row, metric="length", decoding="T=0.7"), digits=0),
                 shown(find(chosen, row=row, metric="cut", decoding="T=0.7"), digits=0),
@@ -95,8 +99,32 @@ def validation_table(cells: Sequence[Cell]) -> Table:
             ]
         )
     header = ["model", "reward, greedy", "reward, T=0.7", "gain, T=0.7", "KL to base", "entropy", "tokens", "cut %"]
-    notes = [f"KL in nats per response ({entry.note})." for entry in select(chosen, metric="KL to base")[:1]]
+    notes = [f"KL in nats per response ({entry.note})." for entry in select(chosen, metric=KL_TO_BASE)[:1]]
     return Table("Validation prompts, after every iteration", [*header, "pairs", "weights moved %"], rows, notes)
+
+
+def diagnostics_table(cells: Sequence[Cell]) -> Table:
+    """Return how far every iteration went from the base, how varied its answers are, and how far length decides its reward."""
+    chosen = select(cells, table="validation")
+    training = select(cells, table="training")
+    bounds = select(chosen, metric="best-of-n KL bound")
+    rows = []
+    for row in iterations_of(chosen):
+        columns = [shown(find(chosen, row=row, metric=metric)) for metric in (KL_TO_BASE, *OTHER_KL)]
+        columns.append(shown(find(bounds, row=row)))
+        columns.append(shown(find(chosen, row=row, metric="distinct-2", decoding="T=0.7")))
+        columns.append(shown(find(chosen, row=row, metric="duplicates", decoding="T=0.7"), digits=0))
+        columns.append(shown(find(training, row=row, metric=LENGTH_REWARD)))
+        columns += [shown(find(training, row=row, metric=metric), digits=0) for metric in LENGTH_IN_PAIRS]
+        rows.append([row, *columns])
+    header = ["model", "KL", "KL, k1", "KL, k3", "best-of-n KL", "distinct-2, T=0.7", "duplicates %"]
+    notes = [
+        "KL to the base in nats per response: Rao-Blackwellised, and by the estimators k1 and k3. The last three columns are "
+        "about the responses and pairs that the iteration was trained on."
+    ]
+    notes += [f"{bound.row}: {bound.note}." for bound in bounds if "EXCEEDED" in bound.note]
+    length = ["Pearson(length, reward)", "longer is right %", "chosen longer %"]
+    return Table("Divergence, variety and length, on validation and training prompts", [*header, *length], rows, notes)
 
 
 def scorer_table(cells: Sequence[Cell]) -> Table:
@@ -123,7 +151,7 @@ def reported_table(name: str) -> Table:
 
 def all_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return every table that has cells, the most important last (it stays on the screen)."""
-    tables = [scorer_table(cells), validation_table(cells)]
+    tables = [scorer_table(cells), diagnostics_table(cells), validation_table(cells)]
     tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
     return [table for table in tables if table.rows]
 

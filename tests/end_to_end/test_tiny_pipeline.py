@@ -15,6 +15,7 @@ from gshf_release import pipeline
 from gshf_release.errors import RecipeError, RunError
 from gshf_release.evaluation.annotators import STAND_IN
 from gshf_release.hashing import sha256_tree, tree
+from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.prompts.split import read_prompts
 from gshf_release.recipe import Recipe
 from gshf_release.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace, Winner
@@ -130,7 +131,7 @@ def test_win_rates_come_from_the_stand_in_and_say_so(finished: RunDirectory, cel
 
 
 def test_the_base_does_not_diverge_from_itself(cells: list[Cell]) -> None:
-    divergences = {cell.row: cell.value for cell in select(cells, table="validation", metric="KL to base")}
+    divergences = {cell.row: cell.value for cell in select(cells, table="validation", metric=KL_TO_BASE)}
     assert divergences["base"] == 0
     assert all(divergences[row] > 0 for row in ROWS[1:])  # type: ignore[operator]
 

@@ -1,4 +1,4 @@
-"""What an iteration did to the policy, on validation prompts that are never trained on.
+"""What an iteration did to the policy, measured on validation prompts that are never trained on.
 
 Answers are decoded greedily, at temperature 0.7 and at 1.0. Rewards are compared with the base's on the same prompts, so
 standard errors are paired. Entropy and KL need samples of the policy itself, so they are measured at temperature 1.0.
@@ -6,15 +6,14 @@ standard errors are paired. Entropy and KL need samples of the policy itself, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
 from gshf_release import statistics
 from gshf_release.checkpoints import device_of, inference_precision, load_model
-from gshf_release.logprobs import traces
-from gshf_release.records import Sample, Score, Trace
+from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
+from gshf_release.logprobs import KL_TO_BASE, best_of_n_kl, traces
+from gshf_release.records import Sample, Trace
 from gshf_release.results import Cell, cell
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
@@ -24,7 +23,11 @@ from gshf_release.sampling.protocol import Decoding
 
 PROMPTS = "prompts/validation"
 DECODINGS = (0.0, 0.7, 1.0)
-KL_ESTIMATOR = "Rao-Blackwellised: exact next-token KL summed along samples at T=1"
+NOTES = {
+    KL_TO_BASE: "exact next-token KL summed along samples at T=1",
+    "KL to base (k1)": "mean log-ratio of the sampled responses",
+    "KL to base (k3)": "mean over responses of the sum over tokens of r - 1 - log r, r = p_base / p_policy",
+}
 
 
 def declare(
@@ -57,11 +60,12 @@ def declare(
         inputs += [Input(policy, "model"), Input("base/validation/scores", "scores.parquet")]
     measure = Stage(
         name=f"{row}/validation/measure",
-        work="gshf_release.diagnostics:measure",
+        work="gshf_release.diagnostics.validation:measure",
         inputs=tuple(inputs),
         outputs=("traces.parquet",),
+        keys=() if row == "base" else ("sampling.n",),
         parameters={"row": row, "policy": policy},
-        numbers="gshf_release.diagnostics:numbers",
+        numbers="gshf_release.diagnostics.validation:numbers",
     )
     return [answers, scores, measure]
 
@@ -98,61 +102,46 @@ def numbers(context: StageContext) -> list[Cell]:
     place = {"table": "validation", "row": row}
     cells = reward_cells(answers, own, base, judge="reward", artefact=f"{row}/validation/scores", **place)
     cells += length_cells(answers, artefact=f"{row}/validation/answers", **place)
-    rows = Trace.read(context.output("traces.parquet"))
-    place["artefact"] = context.run.relative(context.output("traces.parquet"))
-    place["decoding"] = "T=1"
-    per_token = [trace.entropy / trace.tokens for trace in rows]
-    cells.append(cell(statistics.mean(per_token), metric="entropy", unit="nats per token", **place))
-    kl = statistics.mean([trace.kl for trace in rows])
-    cells.append(cell(kl, metric="KL to base", unit="nats per response", note=KL_ESTIMATOR, **place))
-    ratio = statistics.mean([trace.logp_policy - trace.logp_base for trace in rows])
-    note = "k1: mean log-ratio of the sampled responses"
-    cells.append(cell(ratio, metric="KL to base (k1)", unit="nats per response", note=note, **place))
-    rounding = statistics.mean([trace.kl_rounding for trace in rows])
-    cells.append(cell(rounding, metric="KL(FP32 || BF16)", unit="nats per response", **place))
-    return cells
+    cells += text_cells(answers, artefact=f"{row}/validation/answers", **place)
+    path = context.output("traces.parquet")
+    place |= {"artefact": context.run.relative(path), "decoding": "T=1"}
+    return cells + trace_cells(Trace.read(path), n=context.recipe.sampling.n, **place)
 
 
-def score_table(paths: Sequence[Path]) -> dict[tuple[str, int], float]:
-    """Return `{(prompt id, sample index): score}` of score files."""
-    return {(score.prompt_id, score.sample_index): score.reward for score in Score.read(*paths)}
+def trace_cells(rows: Sequence[Trace], *, n: int, row: str, **place: Any) -> list[Cell]:
+    """Return entropy, KL to the base by three estimators, the yardstick for it, and what rounding to BF16 costs.
 
-
-def reward_cells(
-    answers: Sequence[Sample],
-    own: Mapping[tuple[str, int], float],
-    base: Mapping[tuple[str, int], float],
-    *,
-    judge: str,
-    table: str,
-    row: str,
-    artefact: str,
-) -> list[Cell]:
-    """Return the mean score per decoding and its paired difference from the base at the same decoding.
-
-    `own` and `base` map (prompt id, sample index) to a score.
+    Args:
+        rows: Of responses sampled from the policy at temperature 1.
+        n: Responses per prompt in training, of which the best is chosen.
+        row: `base` or `iteration-t`.
+        place: The other fields of the cells.
     """
-    cells = []
-    for decoding in dict.fromkeys(answer.decoding for answer in answers):
-        keys = [(answer.prompt_id, answer.sample_index) for answer in answers if answer.decoding == decoding]
-        place = {"table": table, "row": row, "decoding": decoding, "judge": judge, "artefact": artefact}
-        cells.append(cell(statistics.mean([own[key] for key in keys]), metric="score", **place))
-        if row != "base" and all(key in base for key in keys):
-            gain = statistics.paired_difference([own[key] for key in keys], [base[key] for key in keys])
-            cells.append(cell(gain, metric="gain over base", baseline="base", **place))
+    unit = "nats per response"
+    divergences = {
+        KL_TO_BASE: [trace.kl for trace in rows],
+        "KL to base (k1)": [trace.logp_policy - trace.logp_base for trace in rows],
+        "KL to base (k3)": [trace.kl_k3 for trace in rows],
+    }
+    per_token = statistics.mean([trace.entropy / trace.tokens for trace in rows])
+    rounding = statistics.mean([trace.kl_rounding for trace in rows])
+    cells = [cell(per_token, metric="entropy", unit="nats per token", row=row, **place)]
+    cells += [
+        cell(statistics.mean(values), metric=metric, unit=unit, note=NOTES[metric], row=row, **place)
+        for metric, values in divergences.items()
+    ]
+    if row != "base":
+        kl = statistics.mean(divergences[KL_TO_BASE]).value
+        cells.append(_yardstick(kl, n, iteration=int(row.removeprefix("iteration-")), unit=unit, row=row, **place))
+    cells.append(cell(rounding, metric="KL(FP32 || BF16)", unit=unit, row=row, **place))
     return cells
 
 
-def length_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str) -> list[Cell]:
-    """Return mean and median length in tokens and the share of responses cut by the limit, per decoding."""
-    cells = []
-    for decoding in dict.fromkeys(answer.decoding for answer in answers):
-        chosen = [answer for answer in answers if answer.decoding == decoding]
-        tokens = [len(answer.completion_ids) for answer in chosen]
-        cut = [answer.finish_reason == "length" for answer in chosen]
-        place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact}
-        cells.append(cell(statistics.mean(tokens), metric="length", unit="tokens", **place))
-        median = float(np.median(tokens))
-        cells.append(Cell(metric="median length", value=median, n=len(tokens), unit="tokens", **place))
-        cells.append(cell(statistics.win_rate(cut), metric="cut", unit="%", **place))
-    return cells
+def _yardstick(kl: float, n: int, iteration: int, **place: Any) -> Cell:
+    """Return the KL that best-of-n sampling could reach in as many rounds; the note warns if the policy has gone further."""
+    bound = best_of_n_kl(n, rounds=iteration)
+    rounds = f"best of {n}" + (f", {iteration} times over" if iteration > 1 else "")
+    note = f"log N - (N - 1)/N for {rounds}"
+    if kl > bound:
+        note += f"; EXCEEDED: the KL to the base is {kl:.2f}"
+    return Cell(metric="best-of-n KL bound", value=bound, note=note, **place)

@@ -1,0 +1,74 @@
+"""Cells over a set of answers, the same for validation and evaluation: score, length, and what the texts look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gshf_release import statistics
+from gshf_release.diagnostics import texts
+from gshf_release.records import Sample, Score
+from gshf_release.results import Cell, cell
+
+Scores = Mapping[tuple[str, int], float]
+"""`{(prompt id, sample index): score}`."""
+DISTINCT = (1, 2, 3)
+
+
+def score_table(paths: Sequence[Path]) -> dict[tuple[str, int], float]:
+    """Return `{(prompt id, sample index): score}` of score files."""
+    return {(score.prompt_id, score.sample_index): score.reward for score in Score.read(*paths)}
+
+
+def by_decoding(answers: Sequence[Sample]) -> Iterator[tuple[str, list[Sample]]]:
+    """Yield `(decoding, its answers)` in order of first appearance."""
+    for decoding in dict.fromkeys(answer.decoding for answer in answers):
+        yield decoding, [answer for answer in answers if answer.decoding == decoding]
+
+
+def reward_cells(
+    answers: Sequence[Sample], own: Scores, base: Scores, *, judge: str, table: str, row: str, artefact: str
+) -> list[Cell]:
+    """Return the mean score per decoding and its paired difference from the base at the same decoding."""
+    cells = []
+    for decoding, chosen in by_decoding(answers):
+        keys = [(answer.prompt_id, answer.sample_index) for answer in chosen]
+        place = {"table": table, "row": row, "decoding": decoding, "judge": judge, "artefact": artefact}
+        cells.append(cell(statistics.mean([own[key] for key in keys]), metric="score", **place))
+        if row != "base" and all(key in base for key in keys):
+            gain = statistics.paired_difference([own[key] for key in keys], [base[key] for key in keys])
+            cells.append(cell(gain, metric="gain over base", baseline="base", **place))
+    return cells
+
+
+def length_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str) -> list[Cell]:
+    """Return mean and median length in tokens and the share of responses cut by the limit, per decoding."""
+    cells = []
+    for decoding, chosen in by_decoding(answers):
+        tokens = [len(answer.completion_ids) for answer in chosen]
+        cut = [answer.finish_reason == "length" for answer in chosen]
+        place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact}
+        cells.append(cell(statistics.mean(tokens), metric="length", unit="tokens", **place))
+        median = float(np.median(tokens))
+        cells.append(Cell(metric="median length", value=median, n=len(tokens), unit="tokens", **place))
+        cells.append(cell(statistics.win_rate(cut), metric="cut", unit="%", **place))
+    return cells
+
+
+def text_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str) -> list[Cell]:
+    """Return distinct-1 to distinct-3 and the share of answers that stand there twice, per decoding.
+
+    One answer a prompt is compared with the answers to the other prompts. distinct-n: arXiv 1510.03055.
+    """
+    cells = []
+    for decoding, chosen in by_decoding(answers):
+        found = [answer.text for answer in chosen]
+        place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact}
+        cells += [
+            Cell(metric=f"distinct-{n}", value=texts.distinct(found, n), n=len(found), unit="share", **place)
+            for n in DISTINCT
+        ]
+        cells.append(cell(statistics.win_rate(texts.repeated(found)), metric="duplicates", unit="%", **place))
+    return cells

@@ -1,0 +1,114 @@
+"""What else might explain a gain over the base: longer answers, or a pattern that the policy has taken up.
+
+The paired difference in score is regressed on the paired difference in length (or in the use of the pattern), prompt by prompt.
+The line's value at no difference is the gain that is left at equal length (at equal use): near zero if the gain came with the
+length, near the gain itself if it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gshf_release import statistics
+from gshf_release.diagnostics import texts
+from gshf_release.diagnostics.cells import Scores, by_decoding
+from gshf_release.records import Sample
+from gshf_release.results import Cell, cell
+
+RISE: Mapping[texts.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
+"""Percentage points from which a rise counts as a pattern. assumption: nearly a third of all answers is what a reader notices;
+`the` is about 5% of all words of English, so a word that rises by as much is everywhere."""
+NOT_ESTIMABLE = (
+    "not to be told from the gain: all answers differ from the base's by the same amount, or there are too few"
+)
+
+
+def explanation_cells(
+    answers: Sequence[Sample],
+    base_answers: Sequence[Sample],
+    scores: Mapping[str, tuple[Scores, Scores]],
+    *,
+    table: str,
+    row: str,
+    artefact: str,
+) -> list[Cell]:
+    """Return, per decoding, the gains left at equal length and at equal use of the pattern, and the use of that pattern.
+
+    Args:
+        answers: The policy's.
+        base_answers: The base's; what it was not asked at the same decoding is left out.
+        scores: `{judge: (scores of the policy, scores of the base)}`; the first judge is the one that training optimised.
+        table: The set of prompts.
+        row: The iteration.
+        artefact: Where the answers are.
+    """
+    counterparts = {(answer.prompt_id, answer.sample_index): answer for answer in base_answers}
+    cells = []
+    for decoding, chosen in by_decoding(answers):
+        pairs = [
+            (answer, counterparts[key])
+            for answer in chosen
+            if (key := (answer.prompt_id, answer.sample_index)) in counterparts
+        ]
+        if not pairs:
+            continue
+        gains = {judge: _gains(pairs, *tables) for judge, tables in scores.items()}
+        place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact, "baseline": "base"}
+        longer = [float(len(own.completion_ids) - len(base.completion_ids)) for own, base in pairs]
+        cells += [_left(gain, longer, "gain at equal length", judge=judge, **place) for judge, gain in gains.items()]
+        pattern = strongest(
+            [own.text for own, _ in pairs], [base.text for _, base in pairs], next(iter(gains.values()))
+        )
+        if pattern is not None:
+            cells += _pattern_cells(pattern, gains, place)
+    return cells
+
+
+def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -> texts.Pattern | None:
+    """Return the pattern most worth suspecting.
+
+    Of the patterns that rose enough to count (`RISE`), the one at whose equal use least of the gain is left; if none did, the
+    one that came closest. None if neither side has any words.
+    """
+    patterns = texts.risen(own, base)
+    counting = [pattern for pattern in patterns if pattern.rise >= RISE[pattern.kind]]
+    if not counting:
+        return max(patterns, key=lambda pattern: pattern.rise / RISE[pattern.kind], default=None)
+
+    def left(pattern: texts.Pattern) -> float:
+        estimate = statistics.mean_at_zero(gains, _differences(pattern))
+        return float("inf") if estimate is None else abs(estimate.value)
+
+    return min(counting, key=left)
+
+
+def _gains(pairs: Sequence[tuple[Sample, Sample]], own: Scores, base: Scores) -> list[float]:
+    return [
+        own[answer.prompt_id, answer.sample_index] - base[other.prompt_id, other.sample_index]
+        for answer, other in pairs
+    ]
+
+
+def _differences(pattern: texts.Pattern) -> list[float]:
+    return [own - base for own, base in zip(pattern.own, pattern.base, strict=True)]
+
+
+def _pattern_cells(pattern: texts.Pattern, gains: Mapping[str, list[float]], place: Mapping[str, str]) -> list[Cell]:
+    note = f'{pattern.kind} "{pattern.key}"'
+    unit = "% of words" if pattern.kind == "word" else "% of answers"
+    own, base = pattern.uses
+    use = statistics.mean(own)
+    rise = statistics.paired_difference(own, base)
+    differences = _differences(pattern)
+    return [
+        cell(use, metric=f"use of {pattern.kind}", unit=unit, note=note, **place),
+        cell(rise, metric=f"rise of {pattern.kind}", unit="percentage points", note=note, **place),
+        *(_left(gain, differences, "gain at equal pattern", judge=judge, **place) for judge, gain in gains.items()),
+    ]
+
+
+def _left(gains: Sequence[float], differences: Sequence[float], metric: str, **place: str) -> Cell:
+    estimate = statistics.mean_at_zero(gains, differences)
+    if estimate is None:
+        return Cell(metric=metric, value=None, n=len(gains), note=NOT_ESTIMABLE, **place)
+    return cell(estimate, metric=metric, **place)

@@ -1,0 +1,132 @@
+"""Counts over a set of texts: how varied they are, and which pattern a policy has taken up since the base.
+
+A word is a run of letters, digits and apostrophes in lower case, or any other single sign; in scripts that do not separate
+words, a whole run of letters counts as one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
+LIST_MARK = re.compile(r"(?:[-*+•–]|\d{1,3}[.)])\s")
+ORDINARY_SIGNS = frozenset(".,;:?()'\"’“”")
+"""Their share of all words follows from the length of sentences, so a rise of it is no pattern."""
+OPENING_WORDS = 3
+PHRASE_WORDS = 3
+
+Kind = Literal["opening", "phrase", "line start", "word"]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in order."""
+    return WORD.findall(text.lower())
+
+
+def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Return the n-grams in order; none if there are fewer than n tokens."""
+    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Return distinct-n: different n-grams over all n-grams of the texts together (arXiv 1510.03055).
+
+    It falls with the amount of text, so compare only sets of about the same size. None if there are no n-grams.
+    """
+    found = [gram for text in texts for gram in ngrams(words(text), n)]
+    return len(set(found)) / len(found) if found else None
+
+
+def repeated(texts: Sequence[str]) -> list[bool]:
+    """Return for each text whether another one is the same, apart from white space around it."""
+    counts = Counter(text.strip() for text in texts)
+    return [counts[text.strip()] > 1 for text in texts]
+
+
+def line_starts(text: str) -> list[str]:
+    """Return how the lines begin that do not begin like prose: `list`, or the sign a line starts with, such as `#`."""
+    found = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if LIST_MARK.match(f"{stripped} "):
+            found.append("list")
+        elif stripped and not stripped[0].isalnum() and stripped[0] not in ORDINARY_SIGNS:
+            found.append(stripped[0])
+    return found
+
+
+class Pattern(NamedTuple):
+    """Something in the form of answers, and how much each answer has of it."""
+
+    kind: Kind
+    key: str
+    own: list[float]
+    """Per answer of the policy: 1 or 0 for an opening or a phrase, lines for a line start, percent of all words for a word."""
+    base: list[float]
+    """The same of the base's answer to the same prompt."""
+
+    @property
+    def uses(self) -> tuple[list[float], list[float]]:
+        """Policy's and base's use per answer in percent: whether it is there at all, or for a word its share of the words."""
+        if self.kind == "word":
+            return self.own, self.base
+        own, base = ([100.0 * (value > 0) for value in values] for values in (self.own, self.base))
+        return own, base
+
+    @property
+    def rise(self) -> float:
+        """Mean rise of the use, in percentage points."""
+        own, base = self.uses
+        return sum(own) / len(own) - sum(base) / len(base)
+
+
+def _opening(text: str) -> dict[str, float]:
+    found = words(text)[:OPENING_WORDS]
+    return {" ".join(found): 1.0} if found else {}
+
+
+def _phrases(text: str) -> dict[str, float]:
+    return {" ".join(gram): 1.0 for gram in ngrams(words(text), PHRASE_WORDS)}
+
+
+def _line_starts(text: str) -> dict[str, float]:
+    return {start: float(count) for start, count in Counter(line_starts(text)).items()}
+
+
+def _words(text: str) -> dict[str, float]:
+    found = words(text)
+    return {word: 100.0 * n / len(found) for word, n in Counter(found).items() if word not in ORDINARY_SIGNS}
+
+
+FEATURES: dict[Kind, Callable[[str], dict[str, float]]] = {
+    "opening": _opening,
+    "phrase": _phrases,
+    "line start": _line_starts,
+    "word": _words,
+}
+
+
+def risen(own: Sequence[str], base: Sequence[str]) -> list[Pattern]:
+    """Return of each kind the pattern whose use rose most from the base's texts to the policy's; ties go by the alphabet.
+
+    Args:
+        own: The policy's answers; not empty.
+        base: The base's answers to the same prompts, in the same order.
+    """
+    patterns = []
+    for kind, features in FEATURES.items():
+        found, before = [features(text) for text in own], [features(text) for text in base]
+        gained: dict[str, float] = defaultdict(float)
+        for sign, answers in ((1.0, found), (-1.0, before)):
+            for answer in answers:
+                for key, value in answer.items():
+                    gained[key] += sign * (value if kind == "word" else 1.0)
+        if gained:
+            key = min(gained, key=lambda key: (-gained[key], key))
+            patterns.append(
+                Pattern(kind, key, *([answer.get(key, 0.0) for answer in side] for side in (found, before)))
+            )
+    return patterns

@@ -1,0 +1,187 @@
+"""The verdict from hand-made cells."""
+
+from __future__ import annotations
+
+import pytest
+
+from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
+from gshf_release.results import Cell
+from tests.diagnostics.rows import GREEDY, REWARD, SECOND, WARM, all_at, gains
+
+
+def test_a_gain_everywhere_is_learning() -> None:
+    assert verdict(gains(all_at(0.3))) == (
+        "iteration-1 learned: it is better than the base under both scorers, greedily and at T=0.7. Gains beyond two standard "
+        "errors: training reward greedily, training reward at T=0.7, second scorer greedily, second scorer at T=0.7."
+    )
+
+
+def test_two_standard_errors_are_not_beyond_two_standard_errors() -> None:
+    assert "shows no gain beyond two standard errors" in verdict(gains(all_at(0.2)))
+
+
+def test_a_gain_that_a_lower_temperature_reaches_is_sharpening() -> None:
+    values = all_at(0.3) | {(REWARD, GREEDY): (0.0, 0.1)}
+    assert "iteration-1 sharpened" in verdict(gains(values, over_control=0.1))
+    assert "second scorer greedily" in verdict(gains(values, over_control=0.1))
+
+
+def test_a_gain_beyond_the_sharpened_base_is_learning() -> None:
+    values = all_at(0.3) | {(SECOND, GREEDY): (0.0, 0.1)}
+    assert "than the base sharpened by a lower temperature" in verdict(gains(values, over_control=0.3))
+
+
+def test_a_gain_under_the_second_scorer_alone_is_said_so() -> None:
+    values = all_at(0.0) | {(SECOND, GREEDY): (0.3, 0.1)}
+    assert "under the second scorer only" in verdict(gains(values))
+
+
+def test_a_mixed_gain_lists_where() -> None:
+    values = all_at(0.0) | {(SECOND, GREEDY): (0.3, 0.1), (REWARD, WARM): (0.3, 0.1)}
+    found = verdict(gains(values))
+    assert "gained in part" in found
+    assert "training reward at T=0.7, second scorer greedily." in found
+
+
+def test_shorter_answers_are_mentioned() -> None:
+    assert "0.50 times as long" in verdict(gains(all_at(0.3), length=5.0))
+
+
+def test_a_gain_under_the_training_reward_alone_is_not_confirmed() -> None:
+    values = all_at(0.3) | {(SECOND, GREEDY): (0.0, 0.1), (SECOND, WARM): (0.0, 0.1)}
+    assert "the second scorer does not confirm it" in verdict(gains(values))
+
+
+def test_a_loss_is_no_gain() -> None:
+    assert "shows no gain" in verdict(gains(all_at(-1.0)))
+
+
+def test_longer_answers_are_mentioned() -> None:
+    assert verdict(gains(all_at(0.3), length=20.0)).endswith("Its answers are 2.00 times as long as the base's.")
+    assert "as long" not in verdict(gains(all_at(0.3), length=11.0))
+
+
+def test_nothing_evaluated_is_said_so() -> None:
+    assert verdict([]) == "No iteration was evaluated."
+
+
+def test_a_gain_without_a_standard_error_is_not_significant() -> None:
+    cells = [cell.model_copy(update={"standard_error": None}) for cell in gains(all_at(9.0))]
+    assert "shows no gain" in verdict(cells)
+
+
+REWARD_ONLY = all_at(1.0) | {(SECOND, GREEDY): (0.0, 0.1), (SECOND, WARM): (0.0, 0.1)}
+
+
+def left(metric: str, share: float | None, judge: str = REWARD) -> list[Cell]:
+    """Return what an explanation leaves of the gain, at both decodings."""
+    return [
+        Cell(
+            table="test", row="iteration-1", metric=metric, judge=judge, decoding=place, value=share, standard_error=0.1
+        )
+        for place in (GREEDY, WARM)
+    ]
+
+
+def pattern(rise: float, kind: str = "opening", share: float | None = 0.1) -> list[Cell]:
+    place = {"table": "test", "row": "iteration-1", "unit": "% of answers", "note": f'{kind} "sure here is"'}
+    cells = left("gain at equal pattern", share)
+    for decoding in (GREEDY, WARM):
+        cells.append(Cell(metric=f"rise of {kind}", value=rise, standard_error=2.0, decoding=decoding, **place))
+        cells.append(Cell(metric=f"use of {kind}", value=rise + 1, standard_error=2.0, decoding=decoding, **place))
+    return cells
+
+
+def entropy(value: float) -> list[Cell]:
+    place = {"table": "validation", "metric": "entropy", "decoding": "T=1"}
+    return [Cell(row="base", value=2.0, **place), Cell(row="iteration-1", value=value, **place)]
+
+
+def preference(value: float) -> list[Cell]:
+    return [Cell(table="training", row="iteration-1", metric=LENGTH_REWARD, judge=REWARD, value=value)]
+
+
+def kind(*cells: list[Cell]) -> Kind:
+    return diagnose([cell for group in cells for cell in group]).kind
+
+
+def test_a_gain_that_came_with_the_length_is_got_longer() -> None:
+    cells = [*gains(REWARD_ONLY, length=15.0), *left("gain at equal length", 0.1), *preference(0.8)]
+    assert diagnose(cells).kind == "got longer"
+    assert "got longer: at equal length 10% of the gain under the training reward is left" in verdict(cells)
+    assert "(Pearson 0.80)" in verdict(cells)
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "pearson"),
+    [(11.0, 0.1, 0.8), (15.0, 0.6, 0.8), (15.0, 0.1, 0.2)],
+    ids=["no longer", "most of the gain is left at equal length", "the reward does not prefer length"],
+)
+def test_got_longer_needs_all_its_signs(length: float, share: float, pearson: float) -> None:
+    cells = [gains(REWARD_ONLY, length=length), left("gain at equal length", share), preference(pearson)]
+    assert kind(*cells) == "gained in part"
+
+
+def test_longer_answers_that_the_second_scorer_likes_at_equal_length_are_learning() -> None:
+    cells = [gains(all_at(1.0), length=15.0), left("gain at equal length", 0.1), preference(0.8)]
+    assert kind(*cells) == "got longer"
+    assert kind(*cells, left("gain at equal length", 0.5, judge=SECOND)) == "learned"
+
+
+def test_a_gain_that_came_with_a_pattern_is_gamed() -> None:
+    cells = [*gains(REWARD_ONLY), *pattern(70.0)]
+    assert diagnose(cells).kind == "gamed a template"
+    assert (
+        'gamed a template (opening "sure here is": 71% of answers at T=0.7, 70 points more than the base\'s); at equal use 10%'
+    ) in verdict(cells)
+
+
+def test_a_pattern_that_cannot_be_told_from_the_gain_explains_it() -> None:
+    assert kind(gains(REWARD_ONLY), pattern(100.0, share=None)) == "gamed a template"
+
+
+@pytest.mark.parametrize(
+    ("of", "rise", "found"), [("opening", 29.0, "gained in part"), ("word", 6.0, "gamed a template")]
+)
+def test_each_kind_of_pattern_has_its_own_threshold(of: str, rise: float, found: Kind) -> None:
+    assert kind(gains(REWARD_ONLY), pattern(rise, of)) == found
+
+
+def test_a_pattern_that_leaves_the_gain_is_no_explanation() -> None:
+    assert kind(gains(REWARD_ONLY), pattern(70.0, share=0.6)) == "gained in part"
+
+
+def test_the_explanation_that_leaves_least_is_named() -> None:
+    longer = [gains(REWARD_ONLY, length=15.0), preference(0.8), pattern(70.0, share=0.2)]
+    assert kind(*longer, left("gain at equal length", 0.1)) == "got longer"
+    assert kind(*longer, left("gain at equal length", 0.3)) == "gamed a template"
+
+
+def test_sharpening_needs_a_fall_of_entropy_where_entropy_is_known() -> None:
+    cells = gains(REWARD_ONLY | {(REWARD, GREEDY): (0.0, 0.1)}, over_control=0.2)
+    assert kind(cells, entropy(1.6)) == "sharpened"
+    assert kind(cells, entropy(1.9)) == "gained in part"
+    assert "its entropy is 0.80 of the base's" in verdict([*cells, *entropy(1.6)])
+
+
+def test_a_gain_over_the_sharpened_base_under_one_scorer_is_not_learning() -> None:
+    cells = gains(all_at(1.0) | {(REWARD, GREEDY): (0.0, 0.1)}, over_control=0.1)
+    assert kind(cells, entropy(1.9)) == "gained in part"
+
+
+def test_no_gain_is_nothing_whatever_else_changed() -> None:
+    assert kind(gains(all_at(0.0), length=30.0), pattern(90.0), preference(0.9), entropy(1.0)) == "nothing"
+
+
+def test_a_loss_of_variety_is_mentioned() -> None:
+    place = {"table": "test", "metric": "distinct-2", "decoding": WARM}
+    cells = [Cell(row="base", value=0.8, **place), Cell(row="iteration-1", value=0.4, **place)]
+    assert verdict([*gains(all_at(0.3)), *cells]).endswith("They vary less: distinct-2 is 0.50 of the base's.")
+
+
+def test_an_earlier_iteration_can_be_asked_for() -> None:
+    later = [cell.model_copy(update={"row": "iteration-2"}) for cell in gains(all_at(0.0)) if cell.row == "iteration-1"]
+    cells = [*gains(all_at(0.3)), *later]
+    assert diagnose(cells).kind == "nothing"
+    assert diagnose(cells, row="iteration-1").kind == "learned"
