@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 @click.command(name="report")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
+@click.option("--every-iteration", is_flag=True, help="Over seeds: show all iterations, not the last alone.")
 @json_option
-def command(run: Path, as_markdown: bool, as_json: bool) -> None:
+def command(run: Path, as_markdown: bool, every_iteration: bool, as_json: bool) -> None:
     """Print the results of RUN as tables: scorers, validation after every iteration, evaluation against the base.
 
     For the parent that `train --seeds` made, print one table over its seeds.
@@ -40,7 +41,7 @@ def command(run: Path, as_markdown: bool, as_json: bool) -> None:
         if as_json:
             print_json({str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()})
             return
-        _print([seed_table(seeds)], as_markdown)
+        _print([seed_table(seeds, every_iteration=every_iteration)], as_markdown)
         for seed, cells in seeds.items():
             click.echo(f"Seed {seed}: {verdict(cells)}")
         return

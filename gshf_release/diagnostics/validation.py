@@ -22,6 +22,7 @@ from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
 PROMPTS = "prompts/validation"
+BOUND = "best-of-n KL bound"
 DECODINGS = (0.0, 0.7, 1.0)
 NOTES = {
     KL_TO_BASE: "exact next-token KL summed along samples at T=1",
@@ -144,4 +145,4 @@ def _yardstick(kl: float, n: int, iteration: int, **place: Any) -> Cell:
     note = f"log N - (N - 1)/N for {rounds}"
     if kl > bound:
         note += f"; EXCEEDED: the KL to the base is {kl:.2f}"
-    return Cell(metric="best-of-n KL bound", value=bound, note=note, **place)
+    return Cell(metric=BOUND, value=bound, note=note, **place)

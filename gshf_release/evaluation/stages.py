@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gshf_release import statistics
 from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
 from gshf_release.diagnostics.explanations import explanation_cells
+from gshf_release.evaluation import best_of
 from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
@@ -25,8 +26,8 @@ from gshf_release.sampling.protocol import Decoding
 
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
-GREEDY, WARM, CONTROL = 0, 1, 2
-"""Which response of a prompt is the greedy one, the one at T=0.7, and (of the base) the one at the control temperature."""
+GREEDY, WARM = 0, 1
+"""Which response of a prompt is the greedy one, and the one at T=0.7."""
 
 
 def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
@@ -41,6 +42,10 @@ def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[
     for name, prompts, count in sets:
         for row, policy in policies:
             stages += _declare_row(recipe, name, prompts, count, row, policy)
+    if recipe.evaluation.best_of:
+        name, prompts, count = test_set(recipe)
+        plain_index = len(TEMPERATURES)
+        stages += best_of.declare(recipe, prompts, count, f"base/{name}", plain_index)
     return stages
 
 
@@ -50,10 +55,15 @@ def test_set(recipe: Recipe) -> tuple[str, str, int]:
 
 
 def decodings(recipe: Recipe, row: str) -> list[Decoding]:
-    """Return how a row is decoded: the base also at the control temperature."""
+    """Return how a row is decoded: the base also, and last, at the control temperature."""
     limit = recipe.evaluation.max_new_tokens
     control = [recipe.evaluation.control_temperature] if row == "base" else []
-    return [Decoding(temperature, limit) for temperature in (*TEMPERATURES, *control)]
+    return [Decoding(temperature, limit) for temperature in (*temperatures(recipe), *control)]
+
+
+def temperatures(recipe: Recipe) -> tuple[float, ...]:
+    """Return the temperatures at which every policy answers, in order of the sample index."""
+    return (*TEMPERATURES, *([best_of.TEMPERATURE] if recipe.evaluation.best_of else []))
 
 
 def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, policy: str) -> list[Stage]:
@@ -85,7 +95,12 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
         work="gshf_release.evaluation.stages:judge",
         inputs=tuple(inputs),
         outputs=("judgments.parquet",),
-        parameters={"row": row, "set": name, "control": recipe.evaluation.control_temperature},
+        parameters={
+            "row": row,
+            "set": name,
+            "control": recipe.evaluation.control_temperature,
+            "control_index": len(temperatures(recipe)),
+        },
         numbers="gshf_release.evaluation.stages:numbers",
     )
     return [answers, *scores, judged]
@@ -116,11 +131,11 @@ def numbers(context: StageContext) -> list[Cell]:
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
-        control = context.parameter("control")
+        control, control_index = context.parameter("control"), context.parameter("control_index")
         if row == "base":
-            cells.append(_control(own, control, artefact=artefact, table=table, judge=scorer))
+            cells.append(_control(own, control, control_index, artefact=artefact, table=table, judge=scorer))
         else:
-            for index, baseline in ((CONTROL, f"base at T={control:g}"), (GREEDY, "base, greedy")):
+            for index, baseline in ((control_index, f"base at T={control:g}"), (GREEDY, "base, greedy")):
                 cells.append(_over_control(own, base, index, baseline=baseline, artefact=artefact, **place))
     place = {"table": table, "row": row, "artefact": f"{row}/{table}/answers"}
     cells += length_cells(answers, **place)
@@ -137,11 +152,11 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
-def _control(own: Scores, control: float, **place: str) -> Cell:
+def _control(own: Scores, control: float, index: int, **place: str) -> Cell:
     """Return what mere sharpening gains: the base at the control temperature over the base at 0.7."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in own))
     gain = statistics.paired_difference(
-        [own[prompt, CONTROL] for prompt in prompts], [own[prompt, WARM] for prompt in prompts]
+        [own[prompt, index] for prompt in prompts], [own[prompt, WARM] for prompt in prompts]
     )
     note = "control: sharpening without training"
     row = f"base at T={control:g}"

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gshf_release import statistics
+from gshf_release.diagnostics.validation import BOUND
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown
 
 JUDGES = ("reward", "second-scorer")
-DECODINGS = ("greedy", "T=0.7")
+DECODINGS = ("greedy", "T=0.7", "T=1")
 
 
 def seed_folders(path: Path) -> dict[int, Path]:
@@ -29,13 +30,21 @@ def read_seeds(folders: Mapping[int, Path]) -> dict[int, list[Cell]]:
     return {seed: read_cells(folder / "results.json") for seed, folder in folders.items()}
 
 
-def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test") -> Table:
-    """Return every measure of every model with a column per seed, the mean over seeds and the standard error across them."""
+def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test", *, every_iteration: bool = False) -> Table:
+    """Return every measure with a column per seed, the mean over seeds and the standard error across them.
+
+    Args:
+        seeds: The cells of each seed.
+        table: The set of prompts.
+        every_iteration: Show all iterations; else the last one. Controls are shown in both cases.
+    """
     header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
     first = next(iter(seeds.values()))
     rows = []
-    for row in rows_of(select(first, table=table)):
-        if row == "base":
+    shown_rows = [row for row in rows_of(select(first, table=table)) if row != "base"]
+    iterations = [row for row in shown_rows if row.startswith("iteration-")]
+    for row in shown_rows:
+        if row in iterations[:-1] and not every_iteration:
             continue
         for name, measure in measures(first, table).items():
             found = [find(cells, row=row, **measure) for cells in seeds.values()]
@@ -66,6 +75,7 @@ def measures(cells: Sequence[Cell], table: str) -> dict[str, dict[str, str]]:
     for decoding in DECODINGS:
         found[f"tokens, {decoding}"] = {"table": table, "metric": "length", "decoding": decoding}
     found["cut %, T=0.7"] = {"table": table, "metric": "cut", "decoding": "T=0.7"}
+    found["best-of-n KL bound, nats"] = {"table": table, "metric": BOUND}
     found["KL to base, nats"] = {"table": "validation", "metric": KL_TO_BASE}
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gshf_release import assets
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.validation import BOUND
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import read_mapping
 from gshf_release.results import Cell, find, rows_of, select, shown
@@ -107,7 +108,7 @@ def diagnostics_table(cells: Sequence[Cell]) -> Table:
     """Return how far every iteration went from the base, how varied its answers are, and how far length decides its reward."""
     chosen = select(cells, table="validation")
     training = select(cells, table="training")
-    bounds = select(chosen, metric="best-of-n KL bound")
+    bounds = select(chosen, metric=BOUND)
     rows = []
     for row in iterations_of(chosen):
         columns = [shown(find(chosen, row=row, metric=metric)) for metric in (KL_TO_BASE, *OTHER_KL)]

@@ -30,6 +30,12 @@ def test_the_standard_error_across_seeds_has_its_own_column() -> None:
     ]
 
 
+def test_the_last_iteration_stands_for_the_others_unless_all_are_wanted() -> None:
+    cells = [gain(1.0), gain(2.0, row="iteration-2")]
+    assert [row[0] for row in seed_table({0: cells}).rows] == ["iteration-2"]
+    assert [row[0] for row in seed_table({0: cells}, every_iteration=True).rows] == ["iteration-1", "iteration-2"]
+
+
 def test_one_seed_has_no_error_across_seeds() -> None:
     assert seed_table({0: [gain(1.0)]}).rows[0][-2:] == ["1.00", "–"]
 

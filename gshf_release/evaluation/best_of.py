@@ -1,0 +1,120 @@
+"""The base's best of n: what mere choosing among n of its own answers gains, at a known bound on the divergence.
+
+It is the yardstick for a trained policy: at the same KL to the base, does training reach more than choosing? The best of n by
+the training reward is at most log n - (n - 1) / n nats per response from the base (section 3.2 of arXiv 2405.07863).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gshf_release import statistics
+from gshf_release.diagnostics.cells import Scores, score_table
+from gshf_release.diagnostics.validation import BOUND
+from gshf_release.logprobs import best_of_n_kl
+from gshf_release.recipe import Recipe
+from gshf_release.records import Sample
+from gshf_release.results import Cell, cell
+from gshf_release.rewards.settings import Scorer, opponents
+from gshf_release.rewards.stages import declare_scores
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.stage import Input, Stage
+from gshf_release.sampling import stage as sampling
+from gshf_release.sampling.protocol import Decoding
+
+SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
+PLACE = "base/best-of"
+TEMPERATURE = 1.0
+
+
+def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: int) -> list[Stage]:
+    """Declare the base's answers, their scores and the choice among them, for the largest n of `evaluation.best_of`.
+
+    Args:
+        recipe: The recipe.
+        prompts: The stage of the test prompts.
+        count: Their number.
+        plain: The stage prefix of the base's own evaluation, `base/test`, whose plain answers are compared with.
+        plain_index: Which of those answers is the one at temperature 1.
+    """
+    decoding = Decoding(TEMPERATURE, recipe.evaluation.max_new_tokens)
+    answers = sampling.declare(
+        f"{PLACE}/answers",
+        policy="base",
+        prompts=prompts,
+        count=count,
+        decodings=[decoding] * max(recipe.evaluation.best_of),
+        purpose="best-of",
+        prompts_per_shard=recipe.sampling.prompts_per_shard,
+    )
+    scores = [
+        declare_scores(
+            f"{PLACE}/{scorer}-scores",
+            samples=answers,
+            prompts=prompts,
+            scorer=scorer,
+            opponents=opponents(recipe, scorer, f"{plain}/answers"),
+        )
+        for scorer in SCORERS
+    ]
+    choice = Stage(
+        name=f"{PLACE}/choice",
+        work="gshf_release.evaluation.best_of:choose",
+        inputs=(
+            Input(answers.name, sampling.FILE),
+            *(Input(stage.name, "scores.parquet") for stage in scores),
+            *(Input(f"{plain}/{scorer}-scores", "scores.parquet") for scorer in SCORERS),
+        ),
+        outputs=("chosen.json",),
+        keys=("evaluation.best_of",),
+        parameters={"plain": plain, "plain_index": plain_index},
+        numbers="gshf_release.evaluation.best_of:numbers",
+    )
+    return [answers, *scores, choice]
+
+
+def choose(context: StageContext) -> None:
+    """Write which answer of each prompt has the highest training reward among the first n; the lowest index wins a tie."""
+    rewards = score_table(context.inputs(f"{PLACE}/reward-scores", "scores.parquet"))
+    chosen = {str(n): best_of(rewards, n) for n in context.recipe.evaluation.best_of}
+    write_json(context.output("chosen.json"), chosen)
+
+
+def best_of(rewards: Scores, n: int) -> dict[str, int]:
+    """Return `{prompt id: sample index}` of the highest reward among the first n responses to each prompt."""
+    found: dict[str, int] = {}
+    for prompt_id, index in sorted(rewards):
+        if index < n and (prompt_id not in found or rewards[prompt_id, index] > rewards[prompt_id, found[prompt_id]]):
+            found[prompt_id] = index
+    return found
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return, for each n, the gain over one plain answer at temperature 1 under both scorers, the length and the bound."""
+    chosen: Mapping[str, Mapping[str, int]] = read_json(context.output("chosen.json"))
+    plain, index = context.parameter("plain"), context.parameter("plain_index")
+    answers = Sample.read(*context.inputs(f"{PLACE}/answers", sampling.FILE))
+    lengths = {(answer.prompt_id, answer.sample_index): len(answer.completion_ids) for answer in answers}
+    decoding = f"T={TEMPERATURE:g}"
+    cells = []
+    for n, picks in chosen.items():
+        place = {
+            "table": "test",
+            "row": f"base, best of {n}",
+            "artefact": context.run.relative(context.output("chosen.json")),
+        }
+        for scorer in SCORERS:
+            own = score_table(context.inputs(f"{PLACE}/{scorer}-scores", "scores.parquet"))
+            base = score_table(context.inputs(f"{plain}/{scorer}-scores", "scores.parquet"))
+            gain = statistics.paired_difference(
+                [own[prompt, pick] for prompt, pick in picks.items()], [base[prompt, index] for prompt in picks]
+            )
+            cells.append(cell(gain, metric="gain over base", decoding=decoding, judge=scorer, baseline="base", **place))
+        tokens = statistics.mean([float(lengths[prompt, pick]) for prompt, pick in picks.items()])
+        cells.append(cell(tokens, metric="length", unit="tokens", decoding=decoding, **place))
+        note = "log n - (n - 1) / n, an upper bound"
+        cells.append(
+            Cell(metric=BOUND, value=best_of_n_kl(int(n)), n=int(n), unit="nats per response", note=note, **place)
+        )
+    return cells

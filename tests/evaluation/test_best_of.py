@@ -1,0 +1,44 @@
+"""The base's best of n: which answer is chosen, its bound, and its cells in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gshf_release import pipeline
+from gshf_release.evaluation.best_of import best_of
+from gshf_release.recipe import Recipe
+from gshf_release.results import find, read_cells, select
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import Quiet
+from tests.end_to_end.train_tiny import EXACT, evaluate
+
+
+def test_the_highest_of_the_first_n_wins_and_ties_go_to_the_first() -> None:
+    rewards = {("p", 0): 1.0, ("p", 1): 3.0, ("p", 2): 3.0, ("p", 3): 9.0, ("q", 0): 2.0, ("q", 1): 1.0}
+    assert best_of(rewards, 3) == {"p": 1, "q": 0}
+    assert best_of(rewards, 4) == {"p": 3, "q": 0}
+
+
+def test_a_run_compares_with_the_best_of_n(
+    one_thread: None, tiny_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    wanted = tiny_recipe.evaluation.model_copy(update={"best_of": (2, 6), "prompts": None})
+    loop = tiny_recipe.loop.model_copy(update={"iterations": 1})
+    recipe = tiny_recipe.model_copy(update={"evaluation": wanted, "loop": loop})
+    run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    evaluate(run)
+    cells = read_cells(run.path / "results.json")
+    gains = [
+        find(cells, row=f"base, best of {n}", metric="gain over base", judge="reward", decoding="T=1") for n in (2, 6)
+    ]
+    assert gains[1].value > gains[0].value  # type: ignore[union-attr, operator]
+    assert gains[0].n == 4  # type: ignore[union-attr]
+    trained = select(cells, table="test", row="iteration-1", metric="gain over base", decoding="T=1")
+    assert {cell.judge for cell in trained} == {"reward", "second-scorer"}
+    control = find(cells, row="base at T=0.3", metric="gain over base", judge="reward")
+    own = find(cells, table="test", row="base", metric="score", decoding="T=0.3", judge="reward")
+    warm = find(cells, table="test", row="base", metric="score", decoding="T=0.7", judge="reward")
+    assert control.value == pytest.approx(own.value - warm.value)  # type: ignore[union-attr, operator]
