@@ -10,6 +10,19 @@ from gshf_release import assets
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
 
 
+class Server(Section):
+    """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, and many others."""
+
+    address: str | None = None
+    """Up to and without `/chat/completions`, for example https://api.openai.com/v1."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself stands in no file."""
+    concurrent_requests: PositiveInt = 8
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    attempts: PositiveInt = 6
+    """How often a request is tried before the command gives up."""
+
+
 class Profile(Section):
     """Devices, processes and batch sizes. None of it may change what a stage means."""
 
@@ -34,6 +47,7 @@ class Profile(Section):
     """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
+    server: Server = Server()
 
 
 def load(reference: str) -> Profile:
