@@ -1,6 +1,7 @@
 """A client for servers that speak OpenAI's chat completions.
 
-It retries with back-off, keeps within a limit of concurrent requests, and leaves the key in the environment. The standard library's HTTP is used: one request takes seconds of a model's time, so nothing would be won by more.
+It retries with back-off, keeps within a limit of concurrent requests, and leaves the key in the environment. The standard
+library's HTTP is used: one request takes seconds of a model's time, so nothing would be won by more.
 """
 
 from __future__ import annotations
@@ -88,14 +89,12 @@ class ChatClient:
         """Prepare the client; nothing is sent yet.
 
         Raises:
-            EngineError: The profile names no server, or one that is no http(s) address.
+            EngineError: The profile names no server.
         """
         if not server.address:
             raise EngineError(
                 "The profile names no server.", hint="Set server.address in a profile, or give --server ADDRESS."
             )
-        if not server.address.startswith(("http://", "https://")):
-            raise EngineError(f"server.address {server.address!r} does not begin with http:// or https://.")
         self.server = server
         self.address = f"{server.address.rstrip('/')}/chat/completions"
         self._opener = urllib.request.build_opener(_NoRedirects)
@@ -129,8 +128,8 @@ class ChatClient:
 
         Args:
             requests: What is wanted.
-            finished: Called in this thread as `finished(index, answer)` when an answer comes. After a failure it is still called
-                for the requests that were under way, because they are paid for.
+            finished: Called in this thread as `finished(index, answer)` when an answer comes, after a failure too for those
+                requests that were under way, because they are paid for.
 
         Raises:
             EngineError: As `complete`, for the first request that failed.

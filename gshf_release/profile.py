@@ -13,8 +13,8 @@ from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
 class Server(Section):
     """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, and many others."""
 
-    address: str | None = None
-    """Up to and without `/chat/completions`, for example https://api.openai.com/v1."""
+    address: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = None
+    """Up to and without `/chat/completions`, for example https://api.openai.com/v1; no user, password or key in it."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; the key itself stands in no file."""
     concurrent_requests: PositiveInt = 8
@@ -58,3 +58,13 @@ def load(reference: str) -> Profile:
     """
     path = assets.find(reference, "training/profiles", ".yaml")
     return parse(Profile, read_mapping(path), str(path))
+
+
+def with_server(profile: Profile, address: str) -> Profile:
+    """Return the profile with another server address.
+
+    Raises:
+        RecipeError: It is no http(s) address, or holds more than one.
+    """
+    server = parse(Server, profile.server.model_dump() | {"address": address}, "--server")
+    return profile.model_copy(update={"server": server})
