@@ -196,7 +196,7 @@ def _parsed(body: bytes) -> ChatAnswer:
         choice = document["choices"][0]
         usage = document.get("usage") or {}
         return ChatAnswer(
-            text=str(choice["message"].get("content") or ""),
+            text=str(choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8"),
             finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
