@@ -14,7 +14,8 @@ from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.preference import offline
 from gshf_release.profile import Profile
-from gshf_release.prompts import split
+from gshf_release.prompts import augmentation, split
+from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
 from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
@@ -76,9 +77,15 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
 
 
 def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
-    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there."""
+    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there.
+
+    For the pool, `prompts.exclude` counts too.
+    """
     try:
         path = split.source_path(reference, folder)
+        if stage == split.POOL:
+            prompts, excluded = split.supply(recipe, path)
+            return {"source_sha256": sha256_file(path), "count": len(prompts), **excluded}
     except RecipeError:
         recorded = {known.name: known for known in run.plan} if run is not None else {}
         if run is None or stage not in recorded or run.manifest(Task(recorded[stage])) is None:
@@ -166,6 +173,14 @@ def models(recipe: Recipe) -> list[Model]:
         if scorer.trained and scorer.contrasts.base != "base":
             found.append(Model(f"{name}/model", scorer.contrasts.base, None, scorer.contrasts.sha256))
     return found
+
+
+def writers(recipe: Recipe) -> list[Model]:
+    """Return the model that writes AI prompts, if it is another than the base and runs here."""
+    model, revision, sha256 = writer_model(recipe)
+    if model.startswith(SERVED) or model == recipe.base.model:
+        return []
+    return [Model(augmentation.STAGE, model, revision, sha256)]
 
 
 def require_models(run: RunDirectory, recipe: Recipe) -> None:

@@ -10,6 +10,19 @@ from gshf_release import assets
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
 
 
+class Server(Section):
+    """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, and many others."""
+
+    address: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = None
+    """Up to and without `/chat/completions`, for example https://api.openai.com/v1; no user, password or key in it."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself stands in no file."""
+    concurrent_requests: PositiveInt = 8
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    attempts: PositiveInt = 6
+    """How often a request is tried before the command gives up."""
+
+
 class Profile(Section):
     """Devices, processes and batch sizes. None of it may change what a stage means."""
 
@@ -36,6 +49,7 @@ class Profile(Section):
     """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
+    server: Server = Server()
 
 
 def load(reference: str) -> Profile:
@@ -46,3 +60,13 @@ def load(reference: str) -> Profile:
     """
     path = assets.find(reference, "training/profiles", ".yaml")
     return parse(Profile, read_mapping(path), str(path))
+
+
+def with_server(profile: Profile, address: str) -> Profile:
+    """Return the profile with another server address.
+
+    Raises:
+        RecipeError: It is no http(s) address, or holds more than one.
+    """
+    server = parse(Server, profile.server.model_dump() | {"address": address}, "--server")
+    return profile.model_copy(update={"server": server})

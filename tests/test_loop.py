@@ -138,7 +138,9 @@ def test_raft_is_one_key_and_trains_on_the_best_responses(tmp_path: Path) -> Non
     run = executed(tmp_path / "run", small(loop={"algorithm": "raft"}))
     steps = [label for label in made(run) if label.startswith("iteration-") and label.count("/") == 1]
     assert [step for step in steps if not step.endswith("prompts")] == [
-        f"iteration-{t}/{step}" for t in (1, 2, 3) for step in ("samples", "rewards", "winners", "policy")
+        f"iteration-{t}/{step}"
+        for t in (1, 2, 3)
+        for step in ("samples", "rewards", "winners", "exploration", "policy")
     ]
     assert read_by(run, "iteration-2/policy") == {"iteration-1/policy/model", "iteration-2/winners/winners.parquet"}
 

@@ -14,6 +14,7 @@ from gshf_release import __version__
 COMMANDS = {
     "init": "Write a small recipe and editable copies of the assets.",
     "prefetch": "Bring everything a recipe needs from networks into the cache.",
+    "prompts": "Let a model write the prompts, filtered and decontaminated.",
     "train": "Run the loop: sample, score, choose pairs, optimise, measure.",
     "eval": "Let every policy answer and compare it with the base.",
     "publish": "Make the release and bring it to a folder or to the Hub.",

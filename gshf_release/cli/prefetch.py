@@ -20,11 +20,11 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import fetch
-    from gshf_release.pipeline import models
+    from gshf_release.pipeline import models, writers
 
     chosen = recipes.load(recipe, overrides)
     places = {}
-    for model in models(chosen):
+    for model in [*models(chosen), *writers(chosen)]:
         say(f"{model.model} ...")
         places[model.model] = str(fetch(model.model, revision=model.revision, sha256=model.sha256))
     if as_json:

@@ -12,6 +12,7 @@ from pathlib import Path
 from gshf_release import assets
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.hashing import seed_from
+from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
 from gshf_release.records import JsonLines, Message, Prompt, parse_prompt
 from gshf_release.run.context import StageContext
@@ -35,6 +36,26 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     """
     prompts = [with_system(prompt, system) for _, prompt in JsonLines.read(path, parse_prompt)]
     return list({prompt.prompt_id: prompt for prompt in prompts}.values())
+
+
+def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str]]:
+    """Return the prompts of `prompts.source` that may be used, and what says which were left out (for fingerprints).
+
+    Args:
+        recipe: The recipe; prompts of what `prompts.exclude` names are left out.
+        path: The source's file.
+
+    Raises:
+        DataError: A row is bad.
+        RecipeError: Something to exclude is not there.
+    """
+    prompts = read_prompts(path, recipe.prompts.system)
+    if not recipe.prompts.exclude:
+        return prompts, {}
+    excluded = used.excluded(recipe)
+    ids = excluded.ids
+    left = [prompt for prompt in prompts if used.content_id(prompt.messages) not in ids]
+    return left, {"excluded_sha256": excluded.sha256}
 
 
 def with_system(prompt: Prompt, system: str | None) -> Prompt:
@@ -78,27 +99,30 @@ def check_supply(recipe: Recipe, available: int) -> None:
     if needed > available:
         raise RecipeError(
             f"The recipe divides {needed} prompts among its roles, but prompts.source {recipe.prompts.source!r} has "
-            f"{available} distinct ones.",
+            f"{available} distinct ones{' beside the excluded' if recipe.prompts.exclude else ''}.",
             hint="Lower prompts.roles or loop.iterations, or give more prompts.",
         )
 
 
-def declare(recipe: Recipe, source_sha256: str, count: int) -> list[Stage]:
-    """Declare the pool and one stage per role.
+def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str) -> list[Stage]:
+    """Declare the pool, one stage per role, and the manifest of who used what.
 
     Args:
         recipe: The recipe.
         source_sha256: Content hash of the file of prompts.
-        count: How many distinct prompts it holds.
+        count: How many distinct prompts it has to give.
+        excluded: What `supply` says of the prompts that were left out.
     """
     pool = Stage(
         name=POOL,
         work="gshf_release.prompts.split:write_pool",
         outputs=(FILE,),
         keys=("seed", "prompts.system"),
-        parameters={"source_sha256": source_sha256, "count": count},
+        parameters={"source_sha256": source_sha256, "count": count, **excluded},
     )
-    return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
+    roles = ranges(recipe)
+    manifest = used.declare([(role, stage_name(role)) for role in roles], FILE)
+    return [pool, *(_role_stage(role, bounds) for role, bounds in roles.items()), manifest]
 
 
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
@@ -119,7 +143,7 @@ def stage_name(role: str) -> str:
 def write_pool(context: StageContext) -> None:
     """Write all prompts in the run's order."""
     path = source_path(context.recipe.prompts.source, "training/prompts")
-    prompts = read_prompts(path, context.recipe.prompts.system)
+    prompts, _ = supply(context.recipe, path)
     Prompt.write(ordered(prompts, context.seed), context.output(FILE))
 
 

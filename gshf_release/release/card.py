@@ -90,18 +90,6 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         template: A file in model_cards/.
         extra: Further values for the template.
     """
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["text"] = escape_text
-    environment.filters["table"] = tables.markdown
     found = [tables.evaluation_table(card.cells, name) for name in ("eval", "test") if select(card.cells, table=name)]
     values = {
         "card": card,
@@ -117,9 +105,26 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         "reported": tables.reported_table(card.facts.reported) if card.facts.reported else None,
         **extra,
     }
-    body = environment.get_template(template).render(values)
+    body = environment().get_template(template).render(values)
     relation = "quantized" if template == "gguf.md.j2" else "finetune"
     return f"---\n{_metadata(card, relation)}---\n\n{body}"
+
+
+def environment() -> Any:
+    """Return the sandbox that templates in model_cards/ are rendered in, with the filters `text` and `table`."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    made = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["text"] = escape_text
+    made.filters["table"] = tables.markdown
+    return made
 
 
 def escape_text(value: Any) -> str:

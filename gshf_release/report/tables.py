@@ -150,9 +150,18 @@ def reported_table(name: str) -> Table:
     return Table(f"Reported for {content['name']}, {content['benchmark']} (not measured here)", header, rows, [note])
 
 
+def prompt_table(cells: Sequence[Cell]) -> Table:
+    """Return what came of writing prompts."""
+    rows = []
+    for entry in select(cells, table="prompts"):
+        digits, unit = (1, " %") if entry.unit == "%" else (0, "")
+        rows.append([entry.metric, f"{shown(entry, digits)}{unit}", entry.note])
+    return Table("AI prompts", ["", "number", ""], rows)
+
+
 def all_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return every table that has cells, the most important last (it stays on the screen)."""
-    tables = [scorer_table(cells), diagnostics_table(cells), validation_table(cells)]
+    tables = [prompt_table(cells), scorer_table(cells), diagnostics_table(cells), validation_table(cells)]
     tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
     return [table for table in tables if table.rows]
 

@@ -1,0 +1,126 @@
+"""Which prompts a run used, and in which role; and which prompts another run must therefore leave alone.
+
+Inside a run roles and iterations are disjoint by construction (`split.py`). Between runs the manifest `prompts/used` serves: a
+recipe names earlier runs in `prompts.exclude`, and none of their prompts can be drawn again, whatever source, seed or sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release.errors import RecipeError
+from gshf_release.hashing import sha256_json
+from gshf_release.prompts.pool import Accepted
+from gshf_release.recipe import Recipe
+from gshf_release.records import JsonLines, Message, Prompt, Row, parse_prompt
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import DOCUMENT
+from gshf_release.run.stage import Input, Stage
+
+STAGE = "prompts/used"
+FILE = "used.parquet"
+WRITTEN = ("prompts/written", "accepted.parquet")
+"""Where a run of `gshf-release prompts` keeps what it accepted."""
+EVALUATING = ("validation", "test")
+UNKNOWN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Used(Row):
+    """One prompt of a run and the role it had there."""
+
+    prompt_id: str
+    role: str
+    """`validation`, `test`, `reward`, `second_scorer`, `iteration-1`, ..."""
+    messages: list[Message]
+
+
+def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
+    """Declare the manifest.
+
+    Args:
+        roles: `(role, stage that puts out its prompts)`.
+        file: What these stages call them.
+    """
+    return Stage(
+        name=STAGE,
+        work="gshf_release.prompts.used:write",
+        inputs=tuple(Input(stage, file) for _, stage in roles),
+        outputs=(FILE,),
+        parameters={"roles": [list(pair) for pair in roles], "file": file},
+    )
+
+
+def write(context: StageContext) -> None:
+    """Write who used what."""
+    file = context.parameter("file")
+    rows = [
+        Used(prompt.prompt_id, role, prompt.messages)
+        for role, stage in context.parameter("roles")
+        for prompt in Prompt.read(context.input(stage, file))
+    ]
+    Used.write(rows, context.output(FILE))
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """The prompts of earlier runs and of files."""
+
+    rows: tuple[Used, ...]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """What identifies them, whatever system turn they had."""
+        return frozenset(content_id(row.messages) for row in self.rows)
+
+    @property
+    def texts(self) -> list[str]:
+        """Their text, for comparison."""
+        return [user_text(row.messages) for row in self.rows]
+
+    @property
+    def evaluating(self) -> frozenset[str]:
+        """What identifies those that chose or were reported (validation, test): they must not even be shown to a writer."""
+        return frozenset(content_id(row.messages) for row in self.rows if row.role in EVALUATING)
+
+    @property
+    def sha256(self) -> str:
+        """Content hash, for fingerprints."""
+        return sha256_json(sorted((content_id(row.messages), row.role) for row in self.rows))
+
+
+def excluded(recipe: Recipe) -> Excluded:
+    """Return what `prompts.exclude` names.
+
+    Raises:
+        RecipeError: An entry is neither a run with a list of prompts nor a file.
+        DataError: A file has a bad row.
+    """
+    return Excluded(tuple(row for entry in recipe.prompts.exclude for row in _read(Path(entry).expanduser())))
+
+
+def content_id(messages: Sequence[Message]) -> str:
+    """Return the id of a conversation without its system turn: two runs may have put different ones before a prompt."""
+    return Prompt.of([turn for turn in messages if turn["role"] != "system"]).prompt_id
+
+
+def user_text(messages: Sequence[Message]) -> str:
+    """Return what the user says in a conversation, as one text."""
+    return "\n".join(turn["content"] for turn in messages if turn["role"] == "user")
+
+
+def _read(path: Path) -> list[Used]:
+    if path.is_file():
+        return [Used(row.prompt_id, UNKNOWN, row.messages) for _, row in JsonLines.read(path, parse_prompt)]
+    manifest = path / STAGE / FILE
+    written = path.joinpath(*WRITTEN)
+    if manifest.is_file():
+        return Used.read(manifest)
+    if written.is_file():
+        return [
+            Used(row.prompt_id, UNKNOWN, [Message(role="user", content=row.prompt)]) for row in Accepted.read(written)
+        ]
+    what = "is a run that has not divided its prompts yet" if (path / DOCUMENT).is_file() else "is no file and no run"
+    raise RecipeError(f"prompts.exclude: {path} {what}.", hint="Name a run directory or a JSONL file of prompts.")

@@ -1,0 +1,189 @@
+"""The chat client against a real HTTP server: retries, limits, refusals, and a key that appears nowhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gshf_release import openai_client, profile
+from gshf_release.errors import EngineError, Interrupted, NetworkError, RecipeError
+from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest
+from gshf_release.profile import Server
+from gshf_release.run import interrupt
+from tests.servers.chat import ChatServer, Fault
+from tests.servers.chat.server import KEY
+
+
+def echo(body: dict[str, Any]) -> str:
+    return f"you said {body['messages'][-1]['content']}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """Return a server that repeats, its key in the environment, and pauses of a moment."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 0.01)
+    with ChatServer(echo) as started:
+        yield started
+
+
+def client(server: ChatServer, **settings: Any) -> ChatClient:
+    return ChatClient(Server(address=server.address, **settings))
+
+
+def request(text: str = "hello", **settings: Any) -> ChatRequest:
+    return ChatRequest(
+        "some-model", [{"role": "user", "content": text}], **({"temperature": 0.5, "max_tokens": 9} | settings)
+    )
+
+
+def test_an_answer_with_its_tokens(server: ChatServer) -> None:
+    assert client(server).complete(request(seed=7)) == ChatAnswer("you said hello", "stop", 11, 3)
+    (received,) = server.received
+    assert received.body == {
+        "model": "some-model",
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "max_tokens": 9,
+        "seed": 7,
+    }
+    assert received.headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_an_answer_cut_by_the_limit_says_so(server: ChatServer) -> None:
+    assert client(server).complete(request(max_tokens=2)) == ChatAnswer("you said", "length", 11, 2)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(status=429), Fault(status=503), Fault(body="<html>"), Fault(body="{}"), Fault(drop=True)], ids=str
+)
+def test_a_failure_that_may_pass_is_tried_again(server: ChatServer, fault: Fault) -> None:
+    server.fail(fault, times=3)
+    assert client(server).complete(request()).text == "you said hello"
+    assert len(server.received) == 4
+
+
+def test_giving_up_is_a_network_error_with_the_last_reason(server: ChatServer) -> None:
+    server.fail(Fault(status=503, message="overloaded"), times=9)
+    with pytest.raises(NetworkError, match="failed 3 times, at last with: HTTP 503: overloaded"):
+        client(server, attempts=3).complete(request())
+    assert len(server.received) == 3
+
+
+def test_a_server_that_is_not_there_is_a_network_error(server: ChatServer) -> None:
+    gone = ChatClient(Server(address="http://127.0.0.1:9/v1", attempts=2))
+    with pytest.raises(NetworkError, match="failed 2 times"):
+        gone.complete(request())
+
+
+def test_a_server_that_does_not_answer_in_time_is_tried_again(server: ChatServer) -> None:
+    server.delay = 0.4
+    with pytest.raises(NetworkError, match="timed out"):
+        client(server, attempts=2, timeout_seconds=0.1).complete(request())
+
+
+def test_pauses_double_and_are_spread(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 1.0)
+    one = client(server)
+    pauses = [one._pause(attempt, request()) for attempt in range(1, 9)]
+    assert all(0.5 * 2**k <= pause <= 2**k for k, pause in enumerate(pauses[:6]))
+    assert all(30 <= pause <= 60 for pause in pauses[6:])
+    assert one._pause(1, request("a")) != one._pause(1, request("b"))
+
+
+def test_the_pause_the_server_asks_for_is_kept(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(openai_client, "_wait", waited.append)
+    server.fail(Fault(status=429, retry_after="7"))
+    server.fail(Fault(status=429, retry_after="soon"))
+    client(server).complete(request())
+    assert waited[0] == 7
+    assert 0 < waited[1] <= 0.02
+
+
+def test_a_refusal_for_good_is_not_tried_again(server: ChatServer) -> None:
+    server.fail(Fault(status=400, message="too many tokens\nin the prompt"))
+    with pytest.raises(EngineError, match="refused the request with HTTP 400: too many tokens in the prompt"):
+        client(server).complete(request())
+    assert len(server.received) == 1
+
+
+def test_a_wrong_key_names_the_variable_and_never_the_key(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_KEY", "sk-wrong-and-secret")
+    with pytest.raises(EngineError) as caught:
+        client(server, key_variable="OTHER_KEY").complete(request())
+    line = str(caught.value)
+    assert "HTTP 401: Incorrect API key provided: Bearer $OTHER_KEY" in line
+    assert "Set the environment variable OTHER_KEY" in line
+    assert "sk-wrong" not in line
+
+
+def test_the_key_is_in_no_representation(server: ChatServer) -> None:
+    one = client(server)
+    assert KEY not in repr(one) + repr(vars(one)) + repr(one.server)
+
+
+def test_the_key_is_not_carried_to_another_address(server: ChatServer) -> None:
+    with ChatServer(echo) as elsewhere:
+        server.fail(Fault(status=302, location=f"{elsewhere.address}/chat/completions"))
+        with pytest.raises(EngineError, match="HTTP 302"):
+            client(server).complete(request())
+        assert elsewhere.received == []
+
+
+def test_answers_come_in_the_order_of_the_requests_within_the_limit(server: ChatServer) -> None:
+    server.delay = 0.05
+    finished: list[int] = []
+    answers = client(server, concurrent_requests=3).complete_all(
+        [request(str(number)) for number in range(10)], lambda index, answer: finished.append(index)
+    )
+    assert [answer.text for answer in answers] == [f"you said {number}" for number in range(10)]
+    assert sorted(finished) == list(range(10))
+    assert server.most_at_once == 3
+
+
+def test_after_a_failure_what_was_under_way_is_still_heard_of(server: ChatServer) -> None:
+    def refuse_some(body: dict[str, Any]) -> str:
+        if body["messages"][-1]["content"] == "0":
+            server.fail(Fault(status=400))
+        time.sleep(0.02)
+        return echo(body)
+
+    server.answer = refuse_some
+    server.delay = 0.05
+    finished: list[int] = []
+    with pytest.raises(EngineError, match="HTTP 400"):
+        client(server, concurrent_requests=2).complete_all(
+            [request(str(number)) for number in range(30)], lambda index, answer: finished.append(index)
+        )
+    assert 0 in finished
+    assert len(server.received) < 10
+
+
+def test_a_request_to_stop_ends_the_waiting(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 30.0)
+    server.fail(Fault(status=503), times=9)
+    stop = threading.Event()
+    monkeypatch.setattr(interrupt, "_requested", stop)
+    threading.Timer(0.3, stop.set).start()
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        client(server).complete_all([request()], lambda index, answer: None)
+    assert time.monotonic() - begun < 5
+
+
+def test_an_address_is_needed() -> None:
+    with pytest.raises(EngineError, match="names no server"):
+        ChatClient(Server())
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "http://me:secret@host/v1", "https://host/v1?key=secret"])
+def test_an_address_is_http_and_holds_no_secret(address: str) -> None:
+    with pytest.raises(RecipeError, match="--server: address"):
+        profile.with_server(profile.Profile(), address)
+    assert profile.with_server(profile.Profile(), "http://host:8000/v1").server.address == "http://host:8000/v1"
