@@ -100,9 +100,10 @@ def spread_cells(rows: Sequence[Spread], **place: str) -> list[Cell]:
     repeated = [row.repeated / row.responses for row in rows]
     cells = [cell(statistics.win_rate(repeated), metric="repeated samples", unit="%", **place)]
     correlations = [row.length_reward for row in rows if row.length_reward is not None]
-    if correlations:
-        cells.append(cell(statistics.mean(correlations), metric=LENGTH_REWARD, judge="reward", **place))
-    return cells
+    if not correlations:
+        note = "no prompt has responses that differ in both length and reward"
+        return [*cells, Cell(metric=LENGTH_REWARD, value=None, n=0, judge="reward", note=note, **place)]
+    return [*cells, cell(statistics.mean(correlations), metric=LENGTH_REWARD, judge="reward", **place)]
 
 
 def pair_cells(pairs: Sequence[Pair], **place: str) -> list[Cell]:

@@ -35,8 +35,8 @@ KNOWN = [
         ("why do US coins carry small letters", Contamination(EXACT, "a/1")),
         ("WHY do U.S. coins carry small letters?", Contamination(SIMILAR, "a/1")),
         (
-            "My grandmother asks: which planets of our solar system have rings? She means those known in her youth, not today's, "
-            "and would like to know how far from the sun they are.",
+            "My grandmother asks: which planets of our solar system have rings? She means those known in her youth, "
+            "not today's, and would like to know how far from the sun they are.",
             Contamination(OVERLAP, "a/0"),
         ),
         ("Shorten your answer. End each line with the word tea.", Contamination(SIMILAR, "m/81/2")),

@@ -1,0 +1,308 @@
+"""The twenty known traps of iterative DPO, each closed by a test of its name."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gshf_release import checkpoints
+from gshf_release.benchmark_data import BenchmarkPrompt
+from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.logprobs import Tokens, completion_logps, traces
+from gshf_release.optimization.dpo import loss_arguments
+from gshf_release.preference.pairs import choose
+from gshf_release.preference.ranking import candidates
+from gshf_release.prompts.decontamination import Decontaminator
+from gshf_release.prompts.rouge import SimilarityIndex
+from gshf_release.prompts.split import ordered, ranges
+from gshf_release.recipe import Pairs, Prompts, Recipe, Training
+from gshf_release.records import Message, Pair, Prompt, ReferenceLogProbability, Sample
+from gshf_release.rendering import render
+from gshf_release.results import find, read_cells
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import execute
+from gshf_release.run.manifest import State, state
+from gshf_release.run.stage import Stage, Task
+from tests.preference.test_pairs import response
+from tests.run.plans import PROFILES, RECIPE, begin
+
+EOS = 2
+
+
+def samples(run: RunDirectory, stage: str = "") -> list[Sample]:
+    return [row for path in sorted((run.path / stage).rglob("samples.parquet")) for row in Sample.read(path)]
+
+
+def pairs(run: RunDirectory, iteration: int) -> list[Pair]:
+    return Pair.read(run.path / f"iteration-{iteration}" / "pairs" / "pairs.parquet")
+
+
+def test_trap_01_one_id_sequence_everywhere(finished: RunDirectory, tokenizer: Any) -> None:
+    prompts = {row.prompt_id: row for path in finished.path.rglob("prompts.parquet") for row in Prompt.read(path)}
+    for sample in samples(finished):
+        messages = prompts[sample.prompt_id].messages
+        assert sample.prompt_ids == tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    for iteration in (1, 2):
+        drawn = {(row.prompt_id, row.sample_index): row for row in samples(finished, f"iteration-{iteration}/samples")}
+        for pair in pairs(finished, iteration):
+            assert pair.prompt_ids == drawn[pair.prompt_id, pair.chosen_index].prompt_ids
+
+
+def test_trap_02_the_empty_system_turn_is_one_switch(tokenizer: Any) -> None:
+    asked = [{"role": "user", "content": "why?"}]
+    texts = [tokenizer.decode(render(tokenizer, asked, Prompts(empty_system=empty))) for empty in (False, True)]  # type: ignore[arg-type]
+    assert texts == [
+        "<|user|>\nwhy?</s>\n<|assistant|>\n",
+        "<|system|>\n</s>\n<|user|>\nwhy?</s>\n<|assistant|>\n",
+    ]
+
+
+def test_trap_03_eos_once_and_only_where_the_model_stopped(finished: RunDirectory) -> None:
+    reasons = set()
+    for sample in samples(finished):
+        reasons.add(sample.finish_reason)
+        assert sample.completion_ids.count(EOS) == (sample.finish_reason == "stop")
+        assert (sample.completion_ids[-1] == EOS) == (sample.finish_reason == "stop")
+    assert reasons == {"stop", "length"}
+
+
+def test_trap_04_sampled_ids_are_trained_not_their_text_again(finished: RunDirectory, tokenizer: Any) -> None:
+    again = 0
+    for iteration in (1, 2):
+        drawn = {(row.prompt_id, row.sample_index): row for row in samples(finished, f"iteration-{iteration}/samples")}
+        for pair in pairs(finished, iteration):
+            for index, ids in ((pair.chosen_index, pair.chosen_ids), (pair.rejected_index, pair.rejected_ids)):
+                assert ids == drawn[pair.prompt_id, index].completion_ids
+                again += tokenizer(drawn[pair.prompt_id, index].text, add_special_tokens=False)["input_ids"] != ids
+    assert again > 0, "tokenising the text again would have given other ids"
+
+
+def test_trap_05_a_long_pair_is_dropped_whole_never_cut() -> None:
+    found = candidates([response(0), response(1, ids=[3] * 50)], {0: 1.0, 1: 0.0}, Pairs(max_tokens=20))
+    assert choose(found, Pairs(max_tokens=20), 1, random.Random(0)) == (None, "too long")
+
+
+def test_trap_06_degenerate_pairs_are_dropped_by_reason() -> None:
+    cases: list[tuple[list[Sample], list[float], str]] = [
+        ([response(0, "same", [3]), response(1, " same", [4])], [0.0, 1.0], "identical text"),
+        ([response(0, ids=[3]), response(1, ids=[3])], [0.0, 1.0], "identical ids"),
+        ([response(0), response(1)], [1.0, 1.0], "tied rewards"),
+        ([response(0), response(1)], [math.nan, 1.0], "non-finite reward"),
+        ([response(0)], [1.0], "too few responses"),
+    ]
+    for found, rewards, reason in cases:
+        rows = candidates(found, dict(enumerate(rewards)), Pairs())
+        assert choose(rows, Pairs(), 1, random.Random(0)).reason == reason
+
+
+def test_trap_07_the_loss_starts_at_log_two(finished: RunDirectory) -> None:
+    loss = find(read_cells(finished.path / "results.json"), row="iteration-1", metric="DPO loss, first step")
+    assert loss is not None
+    assert loss.value == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_trap_08_the_reference_is_the_base_by_content_hash(finished: RunDirectory) -> None:
+    base = finished.stage_sha256(Stage("base", work=""), "model")
+    for iteration in (1, 2):
+        rows = ReferenceLogProbability.read(
+            finished.path / f"iteration-{iteration}" / "reference" / "reference.parquet"
+        )
+        assert {row.reference_sha256 for row in rows} == {base}
+        assert all(row.chosen_logp < 0 and math.isfinite(row.chosen_logp) for row in rows)
+
+
+def test_trap_09_log_probabilities_are_sums_whatever_the_padding(policy: Any) -> None:
+    rows = [Tokens([4, 40, 41, 5], [60, 61, EOS]), Tokens([4, 5], [70]), Tokens([4, *range(40, 60), 5], [60, 61])]
+    logits = policy(torch.tensor([[4, 40, 41, 5, 60, 61, EOS]])).logits[0].log_softmax(dim=-1)
+    by_hand = float(logits[3, 60] + logits[4, 61] + logits[5, EOS])
+    alone, together = completion_logps(policy, rows, batch=1), completion_logps(policy, rows[::-1], batch=3)[::-1]
+    assert alone[0] == pytest.approx(by_hand, abs=1e-4)
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize("x", [-2.0, 0.0, 1.3])
+def test_trap_10_label_smoothing_is_conservative_or_robust_as_asked(x: float) -> None:
+    """The two terms that TRL is handed, with their weights, add up to the closed forms."""
+    e = 0.2
+
+    def log_sigmoid(value: float) -> float:
+        return -math.log1p(math.exp(-value))
+
+    trl = {
+        "sigmoid": -log_sigmoid(x),
+        "robust": (-(1 - e) * log_sigmoid(x) + e * log_sigmoid(-x)) / (1 - 2 * e),
+    }
+    closed = {"smoothed": -(1 - e) * log_sigmoid(x) - e * log_sigmoid(-x), "robust": trl["robust"]}
+    for loss, expected in closed.items():
+        arguments = loss_arguments(Training.model_validate({"loss": loss, "label_smoothing": e}))
+        weights = arguments.get("loss_weights") or [1.0]
+        total = sum(weight * trl[name] for name, weight in zip(arguments["loss_type"], weights, strict=True))
+        assert total == pytest.approx(expected, abs=1e-12)
+        assert arguments["label_smoothing"] == e
+
+
+def test_trap_11_every_iteration_reports_what_length_did(finished: RunDirectory) -> None:
+    cells = read_cells(finished.path / "results.json")
+    for row in ("iteration-1", "iteration-2"):
+        for metric, more in (
+            ("length", {"table": "validation", "decoding": "T=0.7"}),
+            ("median length", {"table": "validation", "decoding": "T=0.7"}),
+            ("cut", {"table": "validation", "decoding": "T=0.7"}),
+            ("chosen longer", {}),
+            ("length-only accuracy of pairs", {}),
+            (LENGTH_REWARD, {}),
+        ):
+            assert find(cells, row=row, metric=metric, **more) is not None, metric
+
+
+def test_trap_12_divergence_never_counts_padding(policy: Any) -> None:
+    noisy = type(policy)(policy.config).eval()
+    rows = [
+        Sample(
+            str(number),
+            0,
+            "T=1",
+            1.0,
+            [4, *range(40, 41 + 9 * number), 5],
+            [60 + number, 61][: 1 + number % 2],
+            "",
+            "length",
+            "",
+        )
+        for number in range(4)
+    ]
+    alone = traces(policy, noisy, policy, rows, batch=1)
+    together = traces(policy, noisy, policy, rows, batch=4)
+    for one, many in zip(alone, together, strict=True):
+        assert list(many) == pytest.approx(list(one), abs=1e-3)
+        assert one.kl > 0
+
+
+def test_trap_13_sharding_changes_no_draw_and_loses_no_prompt(
+    finished: RunDirectory, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    from gshf_release import pipeline
+    from gshf_release.run.execution import Quiet
+    from tests.end_to_end.train_tiny import EXACT
+
+    sampling = tiny_recipe.sampling.model_copy(update={"prompts_per_shard": 3})
+    recipe = tiny_recipe.model_copy(
+        update={"sampling": sampling, "loop": tiny_recipe.loop.model_copy(update={"iterations": 1})}
+    )
+    run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
+    graph = pipeline.build(recipe)
+    goal = [
+        stage for stage in graph.train if not stage.name.startswith("iteration-1/") or stage.name.endswith("/prompts")
+    ]
+    goal += [stage for stage in graph.train if stage.name == "iteration-1/samples"]
+    goal = [stage for stage in goal if stage.name != "final"]
+    execute(graph.stages, run, recipe, EXACT, goal=goal, observer=Quiet())
+    narrow, wide = (
+        {(row.prompt_id, row.sample_index): row for row in samples(each, "iteration-1/samples")}
+        for each in (run, finished)
+    )
+    assert narrow.keys() == wide.keys()
+    assert all(narrow[key].completion_ids == wide[key].completion_ids for key in wide)
+
+
+def test_trap_14_roles_are_disjoint_and_validation_is_never_trained_on(finished: RunDirectory) -> None:
+    recipe = finished.recipe
+    pool = Prompt.read(finished.path / "prompts" / "pool" / "prompts.parquet")
+    assert [row.prompt_id for row in ordered(pool, recipe.seed)] == [row.prompt_id for row in pool]
+    taken = [row.prompt_id for start, stop in ranges(recipe).values() for row in pool[start:stop]]
+    assert len(taken) == len(set(taken))
+    files = [finished.path / "prompts" / role / "prompts.parquet" for role in ("validation", "test")]
+    held_out = {row.prompt_id for row in Prompt.read(*files)}
+    assert not held_out & {pair.prompt_id for iteration in (1, 2) for pair in pairs(finished, iteration)}
+
+
+def test_trap_15_near_copies_among_prompts_are_dropped_by_exact_rouge_l() -> None:
+    """F of the second with the first: 9 words in common of 10 and 10, 0.9; of the third: 7 of 10 and 10, 0.7, not above."""
+    first = "explain why the tea in a cup cools so slowly"
+    index = SimilarityIndex()
+    hits = index.add_distinct(
+        [
+            first,
+            "explain why the tea in a cup cools so quickly",
+            "explain why the tea in a cup never gets hot",
+            "name three rivers",
+        ]
+    )
+    assert [hit is not None for hit in hits] == [False, True, False, False]
+
+
+def test_trap_16_benchmark_prompts_and_near_copies_are_removed() -> None:
+    known = [BenchmarkPrompt("b/0", "Which river of the old world carries the most water to the sea?")]
+    found = Decontaminator(known).check(
+        [
+            "which river of the old world carries the most water to the sea",
+            "Which river of the old world carries more water to the sea?",
+            "Which mountain of the new world is the highest?",
+        ]
+    )
+    assert [hit is not None for hit in found] == [True, True, False]
+    assert {hit.key for hit in found if hit is not None} == {"b/0"}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_trap_17_a_reward_model_scores_the_same_alone_and_in_a_batch(tiny_folder: Path, side: str) -> None:
+    asked = Message(role="user", content="why is gold good?")
+    conversations = [[asked, Message(role="assistant", content="tea " * (1 + 3 * number))] for number in range(8)]
+    scores = []
+    for batch in (1, 8):
+        model = SequenceClassificationReward(tiny_folder / "reward", precision="fp32", device="cpu", batch=batch)
+        model.tokenizer.padding_side = side
+        scores.append(model.score(conversations))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert len(set(scores[0].round(4))) == 8
+
+
+def test_trap_18_users_text_is_never_cut_lowered_or_turned_into_control_tokens(tokenizer: Any) -> None:
+    specials = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for text in ("None", "Use HTML and Python", "say </s> or <|assistant|>", "<s>", "emoji 🙂"):
+        ids = render(tokenizer, [{"role": "user", "content": text}])
+        assert text in tokenizer.decode(ids)
+        assert sum(token in specials for token in ids) == 3, "user, end, assistant"
+
+
+def half_done(context: StageContext) -> None:
+    """Write one of two outputs and die."""
+    context.output("a").write_text("half", encoding="utf-8")
+    raise OSError("killed")
+
+
+def test_trap_19_a_stage_that_died_never_looks_finished(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    stage = Stage("s", "tests.test_traps:half_done", outputs=("a", "b"))
+    with pytest.raises(OSError, match="killed"):
+        execute([stage], run, RECIPE, PROFILES["here"])
+    assert state(Task(stage), run, RECIPE, {"s": stage}) is State.MISSING
+    assert not (run.path / "s" / "a").exists()
+
+
+def test_trap_20_weights_template_and_generation_config_travel(released: RunDirectory, tokenizer: Any) -> None:
+    from safetensors.torch import load_file
+
+    policy = load_file(released.path / "iteration-2" / "policy" / "model" / "model.safetensors")
+    folder = released.path / "release" / "tiny" / "iter-2"
+    published = load_file(folder / "model.safetensors")
+    assert published.keys() == policy.keys()
+    for name, weight in policy.items():
+        assert torch.equal(published[name], weight.bfloat16()), name
+    assert checkpoints.load_tokenizer(folder).chat_template == tokenizer.chat_template
+    assert json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == EOS
+
+
+def test_there_is_a_test_for_every_trap() -> None:
+    named = {name[:12] for name in globals() if name.startswith("test_trap_")}
+    assert named == {f"test_trap_{number:02d}" for number in range(1, 21)}
