@@ -11,7 +11,7 @@ from gshf_release import assets, base, loop
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import stages as evaluation
-from gshf_release.hashing import sha256_file, sha256_json
+from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.preference import offline
 from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
@@ -85,13 +85,13 @@ def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory 
         path = split.source_path(reference, folder)
         if stage == split.POOL:
             prompts, excluded = split.supply(recipe, path)
-            return {"source_sha256": sha256_file(path), "count": len(prompts), **excluded}
+            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **excluded}
     except RecipeError:
         recorded = {known.name: known for known in run.plan} if run is not None else {}
         if run is None or stage not in recorded or run.manifest(Task(recorded[stage])) is None:
             raise
         return dict(recorded[stage].parameters)
-    return {"source_sha256": sha256_file(path), "count": len(split.read_prompts(path, recipe.prompts.system))}
+    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.read_prompts(path, recipe.prompts.system))}
 
 
 def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
@@ -99,8 +99,8 @@ def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
     if recipe.pairs.offline is None:
         return None
     path = Path(recipe.pairs.offline).expanduser()
-    if path.is_file():
-        return sha256_file(path)
+    if path.exists():
+        return sha256_tree(tree(path))
     recorded = {known.name: known for known in run.plan} if run is not None else {}
     stage = recorded.get(f"{offline.SOURCE}/pairs")
     if run is None or stage is None or run.manifest(Task(stage)) is None:

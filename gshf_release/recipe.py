@@ -122,7 +122,10 @@ class Prompts(Section):
     """Where prompts come from and how they are divided."""
 
     source: str = "seed"
-    """A JSONL file of `{"prompt": ...}` or `{"messages": [...]}` rows, or a name in training/prompts."""
+    """Rows of `{"prompt": ...}` or `{"messages": [...]}`: a JSONL, JSON or Parquet file, a data set's folder, or a name in
+    training/prompts."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    """A bad row stops the run with its file and line, or is skipped and counted."""
     system: str | None = None
     """A system turn put before every conversation that has none, in training and evaluation alike."""
     empty_system: bool = False
@@ -286,7 +289,7 @@ class Pairs(Section):
     source: Literal["online", "hybrid", "offline"] = "online"
     """The policy's own responses; those and `offline` (D_off of the cited algorithm); or `offline` alone, in one iteration."""
     offline: str | None = None
-    """A JSONL file of `prompt`, `chosen` and `rejected`."""
+    """A file (JSONL, JSON, Parquet) or data set's folder with rows of `prompt`, `chosen` and `rejected`."""
     choice: Literal["best-vs-worst", "best-vs-random", "first-vs-random", "rejection-sampling"] = "best-vs-worst"
     etas: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """The falling temperatures of `rejection-sampling`, in units of the reward; the last is the target's."""

@@ -1,18 +1,17 @@
-"""Typed rows and their Parquet schemas, and the one reader of JSONL files that names a bad row.
+"""Typed rows and their Parquet schemas, and what a row of prompts looks like.
 
 A row class is a frozen dataclass; its Parquet schema is derived from its annotations, so the two cannot differ.
 """
 
 from __future__ import annotations
 
-import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -269,31 +268,7 @@ class Judgment(Row):
     annotator: str
 
 
-class JsonLines:
-    """Reads JSONL files; a bad row is one clear line that names file, line and reason."""
-
-    example: ClassVar[str] = '{"prompt": "Why is the sky blue?"}'
-
-    @staticmethod
-    def read(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tuple[int, Parsed]]:
-        """Yield `(line number, parse(row))`; blank lines are skipped.
-
-        Raises:
-            DataError: The file is missing or not UTF-8, a line is not JSON, or `parse` refused it with a ValueError.
-        """
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028 inside a text
-        except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist.") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as UTF-8 text: {error}.") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, parse(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: {error}.", hint=f"A row looks like {JsonLines.example}") from error
+PROMPT_EXAMPLE = '{"prompt": "Why is the sky blue?"}'
 
 
 def parse_prompt(row: Any) -> Prompt:

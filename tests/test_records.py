@@ -15,10 +15,11 @@ from gshf_release import records
 from gshf_release.errors import DataError
 from gshf_release.prompts.split import read_prompts
 from gshf_release.records import (
+    PROMPT_EXAMPLE,
     Contrast,
     ContrastScore,
-    JsonLines,
     Judgment,
+    LogRatio,
     Message,
     Pair,
     PreferenceScore,
@@ -29,6 +30,7 @@ from gshf_release.records import (
     Score,
     Spread,
     Trace,
+    Winner,
     parse_prompt,
 )
 
@@ -39,6 +41,9 @@ EXAMPLES: list[Row] = [
     Score("p", 0, -1.5, "b" * 64),
     Score("p", 0, -1.5, "b" * 64, 0.25),
     Pair("p", 1, [1], [2, 3], [4], "good", "bad", 0, 3, 1.0, -1.0, "c" * 64),
+    Pair("p", 1, [1], [2, 3], [4], "good", "bad", 0, 3, 1.0, -1.0, "c" * 64, 0.5, 0.25),
+    LogRatio("p", 0, -3.0, -4.0),
+    Winner("p", 1, [1], [2, 3], "good", 0, 1.5, "c" * 64),
     ReferenceLogProbability("p", -3.25, -4.5, "d" * 64),
     Contrast("p", "cut", TURNS, "better", "worse", True),
     ContrastScore("p", "cut", 0.25, -0.25),
@@ -173,7 +178,7 @@ def test_a_bad_row_names_file_and_line(tmp_path: Path, row: str, reason: str) ->
     line = refusal(tmp_path, '{"prompt": "fine"}\n\n' + row + "\n")
     assert "prompts.jsonl:3: " in line
     assert reason in line
-    assert JsonLines.example in line
+    assert PROMPT_EXAMPLE in line
 
 
 def test_a_missing_prompt_file_is_one_line(tmp_path: Path) -> None:
@@ -183,7 +188,7 @@ def test_a_missing_prompt_file_is_one_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="UTF-8"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_prompts(tmp_path / "prompts.jsonl")
 
 

@@ -76,6 +76,8 @@ class Terminal:
         click.echo(f"{start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
         if task.stage.name.endswith("/validation/measure"):
             self._summary(task)
+        if task.stage.name == "prompts/pool":
+            self._bad_rows()
         if task.stage.name == "rendering":
             self._rendering()
         if task.stage.name.endswith("/model") and task.stage.numbers:
@@ -84,6 +86,13 @@ class Terminal:
     def notice(self, text: str) -> None:
         """Show something the user should know."""
         click.secho(text, fg="yellow", err=True)
+
+    def _bad_rows(self) -> None:
+        from gshf_release.run.directory import read_json
+
+        bad = read_json(self.run.path / "prompts" / "pool" / "bad-rows.json")
+        if bad["count"]:
+            self.notice(f"  {bad['count']} bad row(s) skipped; the first: {bad['first'][0]}")
 
     def _rendering(self) -> None:
         from gshf_release.run.directory import read_json

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key, e.g. sampling.n=8."
 )
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["fail", "skip"]),
+    help="A bad row in your data stops the run, or is skipped and counted (prompts.on_bad_row).",
+)
 @click.option("--seeds", help="Train once per seed, e.g. 0,1,2, in runs/<name>/seed-<k>.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show the stages and what is finished; do nothing.")
 @click.option(
@@ -32,6 +37,7 @@ def command(
     profile: str,
     run_path: Path | None,
     overrides: tuple[str, ...],
+    on_bad_row: str | None,
     seeds: str | None,
     plan_only: bool,
     allow_redo: bool,
@@ -49,6 +55,8 @@ def command(
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import prepare
 
+    if on_bad_row is not None:
+        overrides = (*overrides, f"prompts.on_bad_row={on_bad_row}")
     chosen = recipes.load(recipe, overrides)
     where = profiles.load(profile)
     path = run_path or default_run(chosen.name)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.checkpoints import load_tokenizer
+from gshf_release.datafiles import read_rows
 from gshf_release.errors import DataError
 from gshf_release.prompts.split import with_system
 from gshf_release.recipe import Pairs
-from gshf_release.records import JsonLines, Pair, Prompt, parse_prompt
+from gshf_release.records import Pair, Prompt, parse_prompt
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render
 from gshf_release.results import Cell
@@ -21,7 +22,8 @@ from gshf_release.run.stage import Input, Stage
 SOURCE = "offline"
 NO_INDEX = -1
 HELD_OUT = ("prompts/validation", "prompts/test")
-Reason = Literal["held-out prompt", "identical text", "too long"]
+Reason = Literal["bad row", "held-out prompt", "identical text", "too long"]
+EXAMPLE = '{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}'
 
 
 class Preference(NamedTuple):
@@ -39,7 +41,7 @@ def declare(source_sha256: str) -> Stage:
         work="gshf_release.preference.offline:write_pairs",
         inputs=(Input("base", "model"), *(Input(name, "prompts.parquet") for name in HELD_OUT)),
         outputs=("pairs.parquet", "dropped.json"),
-        keys=("pairs.max_tokens", "prompts.system", *RENDERING),
+        keys=("pairs.max_tokens", "prompts.system", "prompts.on_bad_row", *RENDERING),
         parameters={"source_sha256": source_sha256},
         numbers="gshf_release.preference.offline:numbers",
     )
@@ -80,7 +82,9 @@ def write_pairs(context: StageContext) -> None:
     held_out = {entry.prompt_id for name in HELD_OUT for entry in Prompt.read(context.input(name, "prompts.parquet"))}
     pairs: list[Pair] = []
     counts: Counter[str] = Counter()
-    for _, row in JsonLines.read(path, parse_preference):
+    rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=context.recipe.prompts.on_bad_row)
+    counts["bad row"] = len(rows.bad)
+    for row in rows.values:
         prompt = with_system(row.prompt, context.recipe.prompts.system)
         prompt_ids = render(tokenizer, prompt.messages, context.recipe.prompts)
         pair = _pair(tokenizer, prompt.prompt_id, prompt_ids, row)

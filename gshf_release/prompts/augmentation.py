@@ -21,16 +21,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gshf_release.errors import RecipeError
-from gshf_release.hashing import seed_from, sha256_file, sha256_json
+from gshf_release.hashing import seed_from, sha256_json, sha256_tree, tree
 from gshf_release.prompts import used
 from gshf_release.prompts.decontamination import REASONS, Decontaminator, load
 from gshf_release.prompts.filters import RULES
 from gshf_release.prompts.numbered_lists import parse, request_text
 from gshf_release.prompts.pool import DUPLICATE, NEAR_COPY, Accepted, Candidate, Dropped, Pool
-from gshf_release.prompts.split import ordered, read_prompts, source_path
+from gshf_release.prompts.split import ordered, read_prompts, read_rows, source_path
 from gshf_release.prompts.writers import Answer, Ask, Record, Writer, ask_once, make_writer
 from gshf_release.recipe import Augmentation, Recipe
-from gshf_release.records import JsonLines, Prompt, parse_prompt
+from gshf_release.records import Prompt
 from gshf_release.results import Cell
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
@@ -69,7 +69,7 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
         outputs=(ACCEPTED, DROPPED, FACTS),
         keys=("seed", "base", "prompts.augmentation", "evaluation.prompts"),
         parameters={
-            "seeds_sha256": sha256_file(seeds),
+            "seeds_sha256": sha256_tree(tree(seeds)),
             "request_sha256": sha256_json(request_text(["example"], 1)),
             "excluded_sha256": excluded_sha256,
             "evaluation_sha256": _evaluation_sha256(recipe.evaluation.prompts),
@@ -245,13 +245,13 @@ def _up_to(rows: Sequence[Accepted], target: int) -> list[Accepted]:
 
 
 def _evaluation_sha256(reference: str | None) -> str:
-    return "" if reference is None else sha256_file(source_path(reference, "eval/prompts"))
+    return "" if reference is None else sha256_tree(tree(source_path(reference, "eval/prompts")))
 
 
 def _evaluation_rows(reference: str | None) -> list[Prompt]:
     if reference is None:
         return []
-    return [row for _, row in JsonLines.read(source_path(reference, "eval/prompts"), parse_prompt)]
+    return read_rows(source_path(reference, "eval/prompts")).values
 
 
 def _evaluation_prompts(recipe: Recipe) -> list[str]:

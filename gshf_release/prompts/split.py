@@ -8,34 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from gshf_release import assets
+from gshf_release import assets, datafiles
+from gshf_release.datafiles import OnBadRow, Rows
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.hashing import seed_from
 from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
-from gshf_release.records import JsonLines, Message, Prompt, parse_prompt
+from gshf_release.records import PROMPT_EXAMPLE, Message, Prompt, parse_prompt
+from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
 FILE = "prompts.parquet"
+BAD_ROWS = "bad-rows.json"
+SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
 
 
-def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
-    """Return the distinct prompts of a JSONL file in its order.
+def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fail") -> Rows[Prompt]:
+    """Return the prompts of a JSONL, JSON or Parquet file, or of a data set's folder, in order and with repetitions.
 
     Args:
-        path: The file.
+        path: The file or folder.
         system: A system turn for conversations that have none.
+        on_bad_row: `fail`, or `skip` and count.
 
     Raises:
-        DataError: A row is bad; file and line are named.
+        DataError: A row is bad (file and line are named), or the file cannot be read.
     """
-    prompts = [with_system(prompt, system) for _, prompt in JsonLines.read(path, parse_prompt)]
-    return list({prompt.prompt_id: prompt for prompt in prompts}.values())
+
+    def parse(row: Any) -> Prompt:
+        return with_system(parse_prompt(row), system)
+
+    return datafiles.read_rows(path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row)
+
+
+def read_prompts(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fail") -> list[Prompt]:
+    """Return the distinct prompts of `read_rows`."""
+    rows = read_rows(path, system, on_bad_row)
+    return list({prompt.prompt_id: prompt for prompt in rows.values}.values())
 
 
 def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str]]:
@@ -49,7 +65,7 @@ def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str]]:
         DataError: A row is bad.
         RecipeError: Something to exclude is not there.
     """
-    prompts = read_prompts(path, recipe.prompts.system)
+    prompts = read_prompts(path, recipe.prompts.system, recipe.prompts.on_bad_row)
     if not recipe.prompts.exclude:
         return prompts, {}
     excluded = used.excluded(recipe)
@@ -66,7 +82,10 @@ def with_system(prompt: Prompt, system: str | None) -> Prompt:
 
 
 def source_path(reference: str, folder: str) -> Path:
-    """Return the file of a prompt source: a path, or a name in `folder` of the assets."""
+    """Return the file (or data set's folder) of a prompt source: a path, or a name in `folder` of the assets."""
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
     return assets.find(reference, folder, ".jsonl")
 
 
@@ -116,9 +135,10 @@ def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str) -> 
     pool = Stage(
         name=POOL,
         work="gshf_release.prompts.split:write_pool",
-        outputs=(FILE,),
-        keys=("seed", "prompts.system"),
+        outputs=(FILE, BAD_ROWS),
+        keys=("seed", "prompts.system", "prompts.on_bad_row"),
         parameters={"source_sha256": source_sha256, "count": count, **excluded},
+        numbers="gshf_release.prompts.split:numbers",
     )
     roles = ranges(recipe)
     manifest = used.declare([(role, stage_name(role)) for role in roles], FILE)
@@ -141,10 +161,23 @@ def stage_name(role: str) -> str:
 
 
 def write_pool(context: StageContext) -> None:
-    """Write all prompts in the run's order."""
-    path = source_path(context.recipe.prompts.source, "training/prompts")
-    prompts, _ = supply(context.recipe, path)
+    """Write all prompts in the run's order, and how many bad rows the source had."""
+    recipe = context.recipe
+    path = source_path(recipe.prompts.source, "training/prompts")
+    prompts, _ = supply(recipe, path)
     Prompt.write(ordered(prompts, context.seed), context.output(FILE))
+    bad = read_rows(path, on_bad_row=recipe.prompts.on_bad_row).bad
+    document = {"count": len(bad), "first": [place.replace(str(path), path.name, 1) for place in bad[:SHOWN_BAD_ROWS]]}
+    write_json(context.output(BAD_ROWS), document)
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return the number of prompts, and of bad rows that were skipped."""
+    path = context.output(FILE)
+    place = {"table": "training", "row": "prompts", "artefact": context.run.relative(path)}
+    bad = read_json(context.output(BAD_ROWS))["count"]
+    cells = [Cell(metric="prompts", value=len(Prompt.read(path)), **place)]
+    return [*cells, Cell(metric="bad rows skipped", value=bad, **place)] if bad else cells
 
 
 def write_role(context: StageContext) -> None:

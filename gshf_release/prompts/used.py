@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gshf_release import datafiles
 from gshf_release.errors import RecipeError
 from gshf_release.hashing import sha256_json
 from gshf_release.prompts.pool import Accepted
 from gshf_release.recipe import Recipe
-from gshf_release.records import JsonLines, Message, Prompt, Row, parse_prompt
+from gshf_release.records import PROMPT_EXAMPLE, Message, Prompt, Row, parse_prompt
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import DOCUMENT
 from gshf_release.run.stage import Input, Stage
@@ -113,7 +114,8 @@ def user_text(messages: Sequence[Message]) -> str:
 
 def _read(path: Path) -> list[Used]:
     if path.is_file():
-        return [Used(row.prompt_id, UNKNOWN, row.messages) for _, row in JsonLines.read(path, parse_prompt)]
+        rows = datafiles.read_rows(path, parse_prompt, example=PROMPT_EXAMPLE)
+        return [Used(row.prompt_id, UNKNOWN, row.messages) for row in rows.values]
     manifest = path / STAGE / FILE
     written = path.joinpath(*WRITTEN)
     if manifest.is_file():

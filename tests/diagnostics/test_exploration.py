@@ -57,7 +57,8 @@ def test_prompts_without_a_correlation_are_left_out_of_the_mean() -> None:
     cells = spread_cells([row, Spread("q", 4, 0, 0.25), Spread("r", 4, 0, 0.75)], **PLACE)
     assert (one(cells, LENGTH_REWARD).value, one(cells, LENGTH_REWARD).n) == (0.5, 2)
     assert one(cells, "repeated samples").value == pytest.approx(100 / 3)
-    assert find(spread_cells([row], **PLACE), metric=LENGTH_REWARD) is None
+    alone = one(spread_cells([row], **PLACE), LENGTH_REWARD)
+    assert (alone.value, alone.n) == (None, 0)
 
 
 def pair(chosen: int, rejected: int) -> Pair:

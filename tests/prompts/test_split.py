@@ -22,6 +22,8 @@ from gshf_release.prompts.split import (
     stage_name,
 )
 from gshf_release.records import Prompt
+from gshf_release.results import find, read_cells
+from gshf_release.run.directory import read_json
 from gshf_release.run.execution import execute
 from tests.run.plans import PROFILES, begin, recipe
 
@@ -130,3 +132,44 @@ def test_evaluation_prompts_that_are_in_the_pool_are_refused(tmp_path: Path) -> 
     stages = [*declare(chosen, "0" * 64, 9), declare_evaluation(chosen, "1" * 64, 2)]
     with pytest.raises(DataError, match=r"1 of 2 prompts are also in prompts.source .* the first: 'question 3'"):
         execute(stages, begin(tmp_path / "run", chosen), chosen, PROFILES["here"])
+
+
+def pool_of(tmp_path: Path, source: Path, on_bad_row: str) -> Any:
+    """Return the run whose pool was made from a source."""
+    chosen = recipe(
+        prompts={
+            "source": str(source),
+            "on_bad_row": on_bad_row,
+            "roles": {"per_iteration": 1, "validation": 1, "test": 1},
+        },
+        loop={"iterations": 1},
+    )
+    run = begin(tmp_path / "run", chosen)
+    execute(declare(chosen, "0" * 64, 9), run, chosen, PROFILES["here"])
+    return run
+
+
+def test_bad_rows_are_fatal_or_skipped_and_counted_as_the_recipe_says(tmp_path: Path) -> None:
+    source = tmp_path / "p.jsonl"
+    rows = [f'{{"prompt": "question {number}"}}' for number in range(9)]
+    source.write_text("\n".join([*rows, "{not json", '{"prompt": 3}']) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"p\.jsonl:10: "):
+        pool_of(tmp_path / "fail", source, "fail")
+    run = pool_of(tmp_path / "skip", source, "skip")
+    assert len(Prompt.read(run.path / "prompts" / "pool" / "prompts.parquet")) == 9
+    bad = read_json(run.path / "prompts" / "pool" / "bad-rows.json")
+    assert (bad["count"], bad["first"][1].split(": ")[0]) == (2, "p.jsonl:11")
+    assert find(read_cells(run.path / "results.json"), metric="bad rows skipped").value == 2  # type: ignore[union-attr]
+
+
+def test_a_parquet_file_and_a_data_sets_folder_are_sources_too(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    pq.write_table(
+        pa.table({"prompt": [f"question {number}" for number in range(9)]}), folder / "train-00000-of-00001.parquet"
+    )
+    assert len(read_prompts(folder / "train-00000-of-00001.parquet")) == len(read_prompts(tmp_path / "set")) == 9
+    assert pool_of(tmp_path, tmp_path / "set", "fail").path.is_dir()
