@@ -18,6 +18,7 @@ from gshf_release.results import Cell, cell
 RISE: Mapping[texts.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
 """Percentage points from which a rise counts as a pattern. assumption: nearly a third of all answers is what a reader notices;
 `the` is about 5% of all words of English, so a word that rises by as much is everywhere."""
+WHERE_ENDED = "gain where the base ended"
 NOT_ESTIMABLE = (
     "not to be told from the gain: all answers differ from the base's by the same amount, or there are too few"
 )
@@ -56,6 +57,8 @@ def explanation_cells(
         place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact, "baseline": "base"}
         longer = [float(len(own.completion_ids) - len(base.completion_ids)) for own, base in pairs]
         cells += [_left(gain, longer, "gain at equal length", judge=judge, **place) for judge, gain in gains.items()]
+        ended = [base.finish_reason == "stop" for _, base in pairs]
+        cells += [_where_ended(gain, ended, judge=judge, **place) for judge, gain in gains.items() if any(ended)]
         pattern = strongest(
             [own.text for own, _ in pairs], [base.text for _, base in pairs], next(iter(gains.values()))
         )
@@ -105,6 +108,16 @@ def _pattern_cells(pattern: texts.Pattern, gains: Mapping[str, list[float]], pla
         cell(rise, metric=f"rise of {pattern.kind}", unit="percentage points", note=note, **place),
         *(_left(gain, differences, "gain at equal pattern", judge=judge, **place) for judge, gain in gains.items()),
     ]
+
+
+def _where_ended(gains: Sequence[float], ended: Sequence[bool], **place: str) -> Cell:
+    """Return the gain on the prompts where the base's own answer ended within the limit.
+
+    Where it was broken off, a policy may gain by learning to finish, which is more than length but less than a better answer.
+    """
+    return cell(
+        statistics.mean([gain for gain, whole in zip(gains, ended, strict=True) if whole]), metric=WHERE_ENDED, **place
+    )
 
 
 def _left(gains: Sequence[float], differences: Sequence[float], metric: str, **place: str) -> Cell:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gshf_release.diagnostics.explanations import RISE
+from gshf_release.diagnostics.explanations import RISE, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.results import Cell, find, select
+from gshf_release.results import Cell, find, select, shown
 
 Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "gained in part", "nothing"]
 
@@ -27,6 +27,8 @@ PREFERS_LENGTH = 0.3
 """Pearson(length, reward) from which a reward is said to prefer length: a medium correlation in Cohen's usage."""
 SHARPER = 0.85
 """assumption: entropy, relative to the base, below which a policy counts as sharper. Any optimisation costs a few percent."""
+FINISHES = 20.0
+"""assumption: percentage points fewer answers cut at the limit from which finishing is mentioned as what was learned."""
 POORER = 0.7
 """assumption: distinct-2, relative to the base, below which the loss of variety is mentioned."""
 JUDGES = {"reward": "training reward", "second-scorer": "second scorer"}
@@ -121,7 +123,7 @@ def diagnose(cells: Sequence[Cell], table: str = "test", row: str | None = None)
         return Diagnosis("nothing", "No iteration was evaluated.")
     evidence = Evidence(cells, table, row or rows[-1])
     counted = [(judge, decoding) for judge in JUDGES for decoding in evidence.gained(judge)]
-    aside = _length(evidence) + _variety(evidence)
+    aside = _finishing(evidence) + _length(evidence) + _variety(evidence)
     if not counted:
         return Diagnosis("nothing", f"{evidence.row} shows no gain beyond two standard errors.{aside}")
     where = ", ".join(f"{JUDGES[judge]} {DECODINGS[decoding]}" for judge, decoding in counted)
@@ -225,6 +227,24 @@ def _gained(evidence: Evidence, counted: list[tuple[str, str]]) -> tuple[Kind, s
     if all("greedy" in evidence.gained(judge) for judge in JUDGES):
         return "learned", "learned: decoded greedily it is better than the base under both scorers"
     return "learned", "learned: at T=0.7 it is better than the base, and than the base sharpened by a lower temperature"
+
+
+def _finishing(evidence: Evidence) -> str:
+    """Return a sentence if the gain is in answers that the base broke off at the limit and the policy finishes."""
+    cut = [
+        find(evidence.cells, table=evidence.table, row=row, metric="cut", decoding="T=0.7")
+        for row in ("base", evidence.row)
+    ]
+    shares = [entry.value for entry in cut if entry is not None and entry.value is not None]
+    left = [evidence.one(WHERE_ENDED, judge=judge, decoding="T=0.7") for judge in JUDGES]
+    gained = all("T=0.7" in evidence.gained(judge) for judge in JUDGES)
+    if len(shares) < 2 or shares[0] - shares[1] < FINISHES or not gained or all(significant(entry) for entry in left):
+        return ""
+    judged = ", ".join(f"{shown(entry)} under the {name}" for entry, name in zip(left, JUDGES.values(), strict=True))
+    return (
+        f" What it learned at T=0.7 is above all to finish within the limit: {shares[0]:.0f}% of the base's answers are cut, "
+        f"{shares[1]:.0f}% of its own. Where the base's answer had ended, the gain is {judged}."
+    )
 
 
 def _length(evidence: Evidence) -> str:

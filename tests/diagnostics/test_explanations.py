@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gshf_release.diagnostics.cells import text_cells
-from gshf_release.diagnostics.explanations import explanation_cells, strongest
+from gshf_release.diagnostics.explanations import WHERE_ENDED, explanation_cells, strongest
 from gshf_release.records import Sample
 from gshf_release.results import Cell, select
 from tests.diagnostics.rows import answer
@@ -93,3 +93,10 @@ def test_text_cells_per_decoding() -> None:
     cells = text_cells(answers, **PLACE)
     assert [cell.value for cell in select(cells, decoding="greedy")] == [0.75, 0.75, None, 50]
     assert [cell.value for cell in select(cells, decoding="T=0.7")] == [1, 1, None, 0]
+
+
+def test_the_gain_where_the_base_ended_leaves_out_what_was_cut() -> None:
+    base = [answer(f"p{i}", "word", reason="stop" if i < 2 else "length") for i in range(5)]
+    own = [answer(f"p{i}", "word") for i in range(5)]
+    found = left(cells_of(own, base, [1.0, 3.0, 9.0, 9.0, 9.0]), WHERE_ENDED)
+    assert (found.value, found.n) == (2.0, 2)

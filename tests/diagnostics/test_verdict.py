@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gshf_release.diagnostics.explanations import WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
 from gshf_release.results import Cell
@@ -60,6 +61,25 @@ def test_a_loss_is_no_gain() -> None:
 def test_longer_answers_are_mentioned() -> None:
     assert verdict(gains(all_at(0.3), length=20.0)).endswith("Its answers are 2.00 times as long as the base's.")
     assert "as long" not in verdict(gains(all_at(0.3), length=11.0))
+
+
+def cut(base: float, own: float) -> list[Cell]:
+    place = {"table": "test", "metric": "cut", "decoding": WARM, "unit": "%"}
+    return [Cell(row="base", value=base, **place), Cell(row="iteration-1", value=own, **place)]
+
+
+def test_a_gain_in_answers_that_now_end_is_called_finishing() -> None:
+    ended = [*left(WHERE_ENDED, 0.1), *left(WHERE_ENDED, 0.15, SECOND)]
+    text = verdict([*gains(all_at(1.0)), *cut(60.0, 5.0), *ended])
+    assert "learned" in text
+    assert "60% of the base's answers are cut, 5% of its own" in text
+    assert "the gain is 0.10 ± 0.10 under the training reward, 0.15 ± 0.10 under the second scorer" in text
+
+
+def test_finishing_is_not_mentioned_where_answers_that_ended_gained_too() -> None:
+    ended = [*left(WHERE_ENDED, 1.0), *left(WHERE_ENDED, 1.0, SECOND)]
+    assert "finish" not in verdict([*gains(all_at(1.0)), *cut(60.0, 5.0), *ended])
+    assert "finish" not in verdict([*gains(all_at(1.0)), *cut(10.0, 5.0), *left(WHERE_ENDED, 0.0)])
 
 
 def test_nothing_evaluated_is_said_so() -> None:
