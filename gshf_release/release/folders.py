@@ -47,7 +47,7 @@ def copy_release(release: Path, repository: str, out: Path) -> list[Path]:
             temporary.replace(target)
         manifest.verify(target)
         copied.append(target)
-    final = release / repository / FINAL
-    if final.is_file():
-        shutil.copyfile(final, out / repository / FINAL)
+    final, copy = release / repository / FINAL, out / repository / FINAL
+    if final.is_file() and not (copy.is_file() and copy.read_bytes() == final.read_bytes()):
+        shutil.copyfile(final, copy)
     return copied
