@@ -12,6 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from gshf_release.benchmark_data import BenchmarkPrompt
 from gshf_release.prompts.decontamination import Decontaminator
 from gshf_release.prompts.pool import Candidate, Pool, prompt_id
+from gshf_release.prompts.rouge import SimilarityIndex
+from gshf_release.prompts.split import read_prompts, source_path
 from gshf_release.recipe import Augmentation, Filters
 from gshf_release.records import Message, Prompt
 
@@ -95,3 +97,9 @@ def test_the_accepted_are_pairwise_distinct_and_pieces_do_not_matter(drawn: list
     for number, one in enumerate(known):
         assert all(SCORER.score(one, other)["rougeL"].fmeasure <= 0.7 for other in known[:number])
     assert len(at_once.accepted) + len(at_once.dropped) == len(texts)
+
+
+def test_the_shipped_seeds_are_many_and_no_near_copies_of_each_other() -> None:
+    seeds = [prompt.messages[-1]["content"] for prompt in read_prompts(source_path("seed", "training/prompts"))]
+    assert len(seeds) >= 175  # as many as self-instruct had
+    assert SimilarityIndex().add_distinct(seeds) == [None] * len(seeds)
