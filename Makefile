@@ -1,6 +1,7 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
 # make learn        evidence of learning over three seeds (an hour or more, in the foreground)
+# make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
 #
 # Another machine may need torch's CPU index (a plain install takes gigabytes of CUDA):
@@ -12,11 +13,12 @@ PIP_ARGUMENTS ?=
 RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 0,1,2
+PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test learn check install install-dev
+.PHONY: quickstart test learn evidence check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -38,6 +40,10 @@ learn: $(VENV)/installed
 	$(BIN)/gshf-release prefetch learn
 	$(BIN)/gshf-release train learn --seeds $(SEEDS)
 	for seed in $$(echo $(SEEDS) | tr , ' '); do $(BIN)/gshf-release eval runs/learn/seed-$$seed || exit 1; done
+
+evidence: $(VENV)/installed-dev
+	$(BIN)/gshf-release prefetch quickstart
+	failed=0; for reward in $(PLANTED); do $(BIN)/python -m tests.planted.evidence $$reward || failed=1; done; exit $$failed
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
