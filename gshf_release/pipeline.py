@@ -50,7 +50,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = [base.declare(recipe), *split.declare(recipe, **pool), *loop.declare(recipe)]
+    train = training(recipe, **pool)
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]
@@ -65,6 +65,11 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
     check_graph(graph.stages)
     return graph
+
+
+def training(recipe: Recipe, source_sha256: str, count: int) -> list[Stage]:
+    """Return the training stages of a recipe whose pool has that content and that many prompts."""
+    return [base.declare(recipe), *split.declare(recipe, source_sha256, count), *loop.declare(recipe)]
 
 
 def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
