@@ -116,9 +116,9 @@ def lines(plan: Plan) -> list[str]:
     text = [
         f"{plan.name}: {work.iterations} iterations, {work.prompts:,} prompts, {len(plan.tasks)} tasks ({finished} finished)",
         f"parameters: {', '.join(sizes)}",
-        f"sample: {work.responses:,} responses, {_millions(work.sampled_tokens)} tokens if a mean response has "
-        f"{plan.response_tokens} (at most {_millions(work.sampled_tokens_at_most)})",
-        f"train: {work.pairs:,} pairs at most, {_millions(work.trained_tokens)} tokens over all epochs",
+        f"sample: {work.responses:,} responses, {_count(work.sampled_tokens)} tokens if a mean response has "
+        f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",
+        f"train: {work.pairs:,} pairs at most, {_count(work.trained_tokens)} tokens over all epochs",
         *_listed("hours", plan.hours, "h"),
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
@@ -146,8 +146,8 @@ def _size(parameters: float | None, what: str) -> str:
     return f"{what} unknown (not here)" if parameters is None else f"{what} {parameters / 1e9:.3g} billion"
 
 
-def _millions(count: float) -> str:
-    return f"{count / 1e6:,.1f} million"
+def _count(count: float) -> str:
+    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,.0f}"
 
 
 def _parameters(recipe: Recipe, base: Geometry, reward: Geometry | None) -> tuple[float | None, float | None]:
