@@ -1,6 +1,7 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
 # make learn        evidence of learning over three seeds, in the background (hours)
+# make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
 #
 # Another machine may need torch's CPU index (a plain install takes gigabytes of CUDA):
@@ -12,11 +13,12 @@ PIP_ARGUMENTS ?=
 RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 1,2,3
+PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test learn learn-here check install install-dev
+.PHONY: quickstart test learn learn-here evidence check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -46,6 +48,10 @@ learn-here: $(VENV)/installed
 	$(BIN)/gshf-release train learn --seeds $(SEEDS)
 	for seed in $$(echo $(SEEDS) | tr , ' '); do $(BIN)/gshf-release eval runs/learn/seed-$$seed || exit 1; done
 	$(BIN)/gshf-release report runs/learn --markdown
+
+evidence: $(VENV)/installed-dev
+	$(BIN)/gshf-release prefetch quickstart
+	failed=0; for reward in $(PLANTED); do $(BIN)/python -m tests.planted.evidence $$reward || failed=1; done; exit $$failed
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

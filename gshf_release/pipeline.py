@@ -54,12 +54,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = [
-        base.declare(recipe),
-        base.declare_rendering(),
-        *split.declare(recipe, **pool),
-        *loop.declare(recipe, _offline_sha256(recipe, run)),
-    ]
+    train = training(recipe, _offline_sha256(recipe, run), **pool)
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]
@@ -74,6 +69,22 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
     check_graph(graph.stages)
     return graph
+
+
+def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[Stage]:
+    """Return the training stages of a recipe.
+
+    Args:
+        recipe: The recipe.
+        offline_sha256: Content hash of the offline pairs, if the recipe names some.
+        pool: What `split.declare` wants to know of the prompts.
+    """
+    return [
+        base.declare(recipe),
+        base.declare_rendering(),
+        *split.declare(recipe, **pool),
+        *loop.declare(recipe, offline_sha256),
+    ]
 
 
 def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:

@@ -23,6 +23,18 @@ class Server(Section):
     """How often a request is tried before the command gives up."""
 
 
+class Hardware(Section):
+    """What `train --plan` reckons with. No stage reads it."""
+
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of one device in 1e9 bytes; None asks the device, if it is here."""
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Response tokens sampled in a second with a model of `at_parameters`; other sizes go in inverse proportion."""
+    at_parameters: Annotated[float, Field(gt=0)] = 7.24e9
+    flops: Annotated[float, Field(gt=0)] | None = None
+    """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
+
+
 class Profile(Section):
     """Devices, processes and batch sizes. None of it may change what a stage means."""
 
@@ -50,6 +62,7 @@ class Profile(Section):
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
     server: Server = Server()
+    hardware: Hardware = Hardware()
 
 
 def load(reference: str) -> Profile:

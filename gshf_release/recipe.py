@@ -378,6 +378,19 @@ class Evaluation(Section):
     second_scorer: SecondScorer = SecondScorer()
 
 
+class Plan(Section):
+    """Facts for `train --plan` that cannot be read from files here. No stage reads them."""
+
+    parameters: Annotated[float, Field(gt=0)] | None = None
+    """Of the base, where it is not here to be counted."""
+    reward_parameters: Annotated[float, Field(gt=0)] | None = None
+    """Of the reward model."""
+    response_tokens: PositiveInt | None = None
+    """Mean length to expect of a response; None expects every one to reach the limit."""
+    prompt_tokens: PositiveInt | None = None
+    """Mean length of a prompt in tokens; None reckons with 4.3 characters a token."""
+
+
 class Release(Section):
     """What the published repositories are called and what their card says about licences."""
 
@@ -401,6 +414,7 @@ class Recipe(Section):
     pairs: Pairs = Pairs()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    plan: Plan = Plan()
     release: Release = Release()
 
     @model_validator(mode="after")

@@ -125,6 +125,7 @@ class Terminal:
 
 def summary(cells: Sequence[Cell], row: str) -> str:
     """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
+    from gshf_release.diagnostics.validation import EXCEEDED
     from gshf_release.logprobs import KL_TO_BASE
     from gshf_release.results import find, shown
 
@@ -134,7 +135,9 @@ def summary(cells: Sequence[Cell], row: str) -> str:
     parts = [f"{row}: reward {one('score', decoding='greedy')} greedy, {one('score', decoding='T=0.7')} at T=0.7"]
     if row != "base":
         parts.append(f"gain {one('gain over base', decoding='greedy')} and {one('gain over base', decoding='T=0.7')}")
-        parts.append(f"KL {one(KL_TO_BASE)}")
+        bound = find(cells, row=row, metric="best-of-n KL bound")
+        beyond = " (beyond best of n)" if bound is not None and EXCEEDED in bound.note else ""
+        parts.append(f"KL {one(KL_TO_BASE)}{beyond}")
     parts.append(f"entropy {one('entropy')}")
     parts.append(f"length {one('length', 0, decoding='T=0.7')} tokens, {one('cut', 0, decoding='T=0.7')}% cut")
     if row != "base":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     help="A bad row in your data stops the run, or is skipped and counted (prompts.on_bad_row).",
 )
 @click.option("--seeds", help="Train once per seed, e.g. 0,1,2, in runs/<name>/seed-<k>.")
-@click.option("--plan", "plan_only", is_flag=True, help="Show the stages and what is finished; do nothing.")
+@click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Show the stages, what the run would take and what is missing here; do nothing.",
+)
 @click.option(
     "--allow-redo", is_flag=True, help="Redo finished work that a changed recipe affects, even if it is much."
 )
@@ -49,6 +55,7 @@ def command(
     Examples:
       gshf-release train quickstart
       gshf-release train quickstart --set loop.iterations=4
+      gshf-release train fsfairx-zephyr-7b --profile one-gpu --plan
       gshf-release train my-recipe.yaml --profile one-gpu --run runs/second-try
     """
     from gshf_release import profile as profiles
@@ -64,7 +71,7 @@ def command(
     if seeds is not None:
         runs = {path / f"seed-{seed}": chosen.model_copy(update={"seed": seed}) for seed in _seeds(seeds)}
     if plan_only:
-        _show_plan(runs, as_json)
+        _show_plan(runs, where, as_json)
         return
     prepare(where)
     for folder, one in runs.items():
@@ -92,24 +99,24 @@ def _seeds(text: str) -> list[int]:
         ) from None
 
 
-def _show_plan(runs: dict[Path, Recipe], as_json: bool) -> None:
-    from gshf_release import pipeline
-    from gshf_release.run.directory import DOCUMENT, RunDirectory
-    from gshf_release.run.manifest import State, state
-    from gshf_release.run.stage import check_graph, tasks
+def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> None:
+    """Print what the runs would take.
 
-    rows = []
-    for path, recipe in runs.items():
-        run = RunDirectory(path)
-        graph = pipeline.build(recipe, run)
-        by_name = check_graph(graph.stages)
-        begun = (path / DOCUMENT).exists()
-        for task in tasks(graph.train):
-            condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING
-            rows.append({"run": str(path), "task": task.label, "state": condition.value})
+    Raises:
+        RunError: It cannot fit.
+    """
+    from gshf_release import planning
+    from gshf_release.errors import RunError
+
+    plans = {path: planning.make(recipe, profile, path) for path, recipe in runs.items()}
     if as_json:
-        print_json({"plan": rows})
-        return
-    for row in rows:
-        where = f"{row['run']}: " if len(runs) > 1 else ""
-        click.echo(f"{row['state']:9} {where}{row['task']}")
+        rows = [{"run": str(path), **task} for path, plan in plans.items() for task in plan.tasks]
+        print_json({"plan": rows, "runs": {str(path): asdict(plan) for path, plan in plans.items()}})
+    else:
+        for path, plan in plans.items():
+            where = f"{path}: " if len(plans) > 1 else ""
+            for line in [*planning.stage_lines(plan, where), "", *planning.lines(plan)]:
+                click.echo(line)
+    refused = next((plan.refusal for plan in plans.values() if plan.refusal), None)
+    if refused:
+        raise RunError(refused, hint="Take a device with more memory, or a smaller base.")

@@ -18,6 +18,8 @@ from gshf_release.results import Cell, cell
 RISE: Mapping[texts.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
 """Percentage points from which a rise counts as a pattern. assumption: nearly a third of all answers is what a reader notices;
 `the` is about 5% of all words of English, so a word that rises by as much is everywhere."""
+LITTLE = 0.5
+"""Share of the gain below which little is left: the explanation then accounts for more than everything else together."""
 WHERE_ENDED = "gain where the base ended"
 NOT_ESTIMABLE = (
     "not to be told from the gain: all answers differ from the base's by the same amount, or there are too few"
@@ -70,17 +72,19 @@ def explanation_cells(
 def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -> texts.Pattern | None:
     """Return the pattern most worth suspecting.
 
-    Of the patterns that rose enough to count (`RISE`), the one at whose equal use least of the gain is left; if none did, the
-    one that came closest. None if neither side has any words.
+    Of the patterns that rose enough to count (`RISE`), the one at whose equal use least of the gain is left; one that cannot be
+    told from the gain comes behind those that leave little, and before those that leave much. If none rose enough, the one that
+    came closest. None if neither side has any words.
     """
     patterns = texts.risen(own, base)
     counting = [pattern for pattern in patterns if pattern.rise >= RISE[pattern.kind]]
     if not counting:
         return max(patterns, key=lambda pattern: pattern.rise / RISE[pattern.kind], default=None)
+    little = LITTLE * abs(statistics.mean(gains).value)
 
     def left(pattern: texts.Pattern) -> float:
         estimate = statistics.mean_at_zero(gains, _differences(pattern))
-        return float("inf") if estimate is None else abs(estimate.value)
+        return little if estimate is None else abs(estimate.value)
 
     return min(counting, key=left)
 

@@ -24,6 +24,8 @@ from gshf_release.sampling.protocol import Decoding
 PROMPTS = "prompts/validation"
 BOUND = "best-of-n KL bound"
 DECODINGS = (0.0, 0.7, 1.0)
+EXCEEDED = "EXCEEDED"
+"""Stands in the note of a bound that the policy has passed."""
 NOTES = {
     KL_TO_BASE: "exact next-token KL summed along samples at T=1",
     "KL to base (k1)": "mean log-ratio of the sampled responses",
@@ -144,5 +146,5 @@ def _yardstick(kl: float, n: int, iteration: int, **place: Any) -> Cell:
     rounds = f"best of {n}" + (f", {iteration} times over" if iteration > 1 else "")
     note = f"log N - (N - 1)/N for {rounds}"
     if kl > bound:
-        note += f"; EXCEEDED: the KL to the base is {kl:.2f}"
+        note += f"; {EXCEEDED}: the KL to the base is {kl:.2f}"
     return Cell(metric=BOUND, value=bound, note=note, **place)

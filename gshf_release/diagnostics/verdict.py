@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gshf_release.diagnostics.explanations import RISE, WHERE_ENDED
+from gshf_release.diagnostics.explanations import LITTLE, RISE, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.results import Cell, find, select, shown
 
@@ -19,13 +19,13 @@ Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "gained
 
 SIGNIFICANT = 2.0
 """Paired standard errors that a gain must exceed: about 1 in 40 by chance alone, on one side."""
-LITTLE = 0.5
-"""Share of the gain below which little is left: the explanation then accounts for more than everything else together."""
+NOTHING = 0.1
+"""Share of the gain below which an explanation leaves nothing that the second scorer could confirm."""
 LONGER = 1.15
 """assumption: by a seventh in length a reader notices; iterative DPO is reported to grow 161 to 263 tokens (1.6 times)."""
 PREFERS_LENGTH = 0.3
 """Pearson(length, reward) from which a reward is said to prefer length: a medium correlation in Cohen's usage."""
-SHARPER = 0.85
+SHARPER = 0.9
 """assumption: entropy, relative to the base, below which a policy counts as sharper. Any optimisation costs a few percent."""
 FINISHES = 20.0
 """assumption: percentage points fewer answers cut at the limit from which finishing is mentioned as what was learned."""
@@ -92,10 +92,11 @@ class Evidence:
             shares.append((left.value or 0.0) / gain.value)
         return sum(shares) / len(shares) if shares else None
 
-    def confirmed(self, metric: str) -> bool:
-        """Return whether the second scorer sees a gain beyond an explanation, at a decoding where it sees any."""
-        places = self.gained("second-scorer")
-        return any(significant(self.one(metric, judge="second-scorer", decoding=place)) for place in places)
+    def confirmed(self, metric: str, left: float) -> bool:
+        """Return whether the second scorer confirms what an explanation leaves: it gains beyond it wherever the reward does."""
+        places = self.gained("reward")
+        beyond = (self.one(metric, judge="second-scorer", decoding=place) for place in places)
+        return left > NOTHING and set(places) <= set(self.gained("second-scorer")) and all(map(significant, beyond))
 
 
 def significant(entry: Cell | None) -> bool:
@@ -139,7 +140,7 @@ def _pattern(evidence: Evidence) -> Explanation | None:
     """A pattern in the form of the answers has spread since the base, and the gain came with it."""
     left = evidence.share_left("gain at equal pattern")
     spread = [_risen(evidence, decoding) for decoding in evidence.gained("reward")]
-    if left is None or left > LITTLE or None in spread or evidence.confirmed("gain at equal pattern"):
+    if left is None or left > LITTLE or None in spread or evidence.confirmed("gain at equal pattern", left):
         return None
     text = (
         f"gamed a template ({spread[-1]}); at equal use {_percent(left)} of the gain under the training reward is left"
@@ -163,7 +164,13 @@ def _longer(evidence: Evidence) -> Explanation | None:
     left = evidence.share_left("gain at equal length")
     ratio = evidence.ratio("length", evidence.table, decoding="T=0.7")
     preference = find(evidence.cells, table="training", row="iteration-1", metric=LENGTH_REWARD)
-    if left is None or left > LITTLE or ratio is None or ratio < LONGER or evidence.confirmed("gain at equal length"):
+    if (
+        left is None
+        or left > LITTLE
+        or ratio is None
+        or ratio < LONGER
+        or evidence.confirmed("gain at equal length", left)
+    ):
         return None
     text = f"got longer: at equal length {_percent(left)} of the gain under the training reward is left"
     if preference is not None and preference.value is not None:

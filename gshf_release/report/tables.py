@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gshf_release import assets
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.diagnostics.validation import BOUND
+from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import read_mapping
 from gshf_release.results import Cell, find, rows_of, select, shown
@@ -123,7 +123,7 @@ def diagnostics_table(cells: Sequence[Cell]) -> Table:
         "KL to the base in nats per response: Rao-Blackwellised, and by the estimators k1 and k3. The last three columns are "
         "about the responses and pairs that the iteration was trained on."
     ]
-    notes += [f"{bound.row}: {bound.note}." for bound in bounds if "EXCEEDED" in bound.note]
+    notes += [f"{bound.row}: {bound.note}." for bound in bounds if EXCEEDED in bound.note]
     length = ["Pearson(length, reward)", "longer is right %", "chosen longer %"]
     return Table("Divergence, variety and length, on validation and training prompts", [*header, *length], rows, notes)
 

@@ -144,9 +144,15 @@ def test_got_longer_needs_all_its_signs(length: float, share: float, pearson: fl
 
 
 def test_longer_answers_that_the_second_scorer_likes_at_equal_length_are_learning() -> None:
-    cells = [gains(all_at(1.0), length=15.0), left("gain at equal length", 0.1), preference(0.8)]
+    cells = [gains(all_at(1.0), length=15.0), left("gain at equal length", 0.2), preference(0.8)]
     assert kind(*cells) == "got longer"
     assert kind(*cells, left("gain at equal length", 0.5, judge=SECOND)) == "learned"
+    assert kind(*cells, left("gain at equal length", 0.5, judge=SECOND)[:1]) == "got longer"
+
+
+def test_where_nothing_is_left_there_is_nothing_to_confirm() -> None:
+    cells = [gains(all_at(1.0), length=15.0), left("gain at equal length", 0.05), preference(0.8)]
+    assert kind(*cells, left("gain at equal length", 0.5, judge=SECOND)) == "got longer"
 
 
 def test_a_gain_that_came_with_a_pattern_is_gamed() -> None:

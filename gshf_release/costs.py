@@ -1,0 +1,225 @@
+"""Estimates of what a run takes, from counts and formulas alone: tokens, hours, memory per device, disk.
+
+Every number carries its formula. They are meant to be right within a factor of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gshf_release.geometry import Geometry
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.run.stage import Stage
+
+TRAINING_BYTES = 16
+"""Per parameter: FP32 weights and gradients, and AdamW's two FP32 moments."""
+CHECKPOINT_BYTES = 12
+"""Per parameter: FP32 weights and AdamW's moments."""
+CHECKPOINTS = 3
+"""Two are kept while a third is written."""
+LAYER_BYTES = 34
+"""Per token and unit of width: activations of a layer in 16 bits (arXiv 2205.05198, section 4.1, without the 5as/h of attention
+scores, which are never stored here)."""
+LOGIT_TABLES, MEASURE_TABLES = 3, 6
+"""Copies of the FP32 logits: in training logits, log-probabilities and gradient; in measuring two for each of three models."""
+RESPONSE_BYTES = 8.3
+"""Per token on disk: a 4-byte id and 4.3 characters, before compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Counts of a whole run; tokens are those to expect, `at_most` if every response reaches the limit."""
+
+    iterations: int
+    prompts: int
+    responses: int
+    sampled_tokens: float
+    sampled_tokens_at_most: float
+    scored_tokens: float
+    measured_tokens: float
+    pairs: int
+    trained_tokens: float
+    """Over all epochs, both sides of every pair."""
+    reference_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something a step needs, in 1e9 bytes or hours; None if it cannot be known here."""
+
+    step: str
+    amount: float | None
+    formula: str
+    certain: bool = True
+    """False where it depends on lengths or on the libraries: such a need alone refuses nothing."""
+
+
+def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, response_tokens: float) -> Work:
+    """Return the counts of declared stages: what they say they sample, score and train on.
+
+    Args:
+        stages: The training graph.
+        recipe: For the epochs.
+        prompt_tokens: Mean tokens of a prompt.
+        response_tokens: Mean tokens of a response; each stage's own limit is respected.
+    """
+    prompts = {stage.name: _asked(stage) for stage in stages if {"start", "stop"} <= set(stage.parameters)}
+    sampling = [stage for stage in stages if "decodings" in stage.parameters]
+    limits = {stage.name: [entry["max_new_tokens"] for entry in stage.parameters["decodings"]] for stage in sampling}
+    asked = {stage.name: prompts[stage.parameters["prompts"]] for stage in sampling}
+    responses = {name: asked[name] * len(limits[name]) for name in limits}
+    tokens = {name: asked[name] * sum(min(limit, response_tokens) for limit in limits[name]) for name in limits}
+    scored = [stage.parameters["samples"] for stage in stages if stage.work.endswith(":score")]
+    measured = [stage for stage in stages if stage.work.endswith(":measure")]
+    trained = [source for stage in stages for source in stage.parameters.get("sources", [])]
+    pairs = {source: prompts.get(f"{source}/prompts", 0) for source in trained}  # offline pairs are not counted
+    raft = recipe.loop.algorithm == "raft"
+    pair_tokens = (1 if raft else 2) * (prompt_tokens + response_tokens)
+    return Work(
+        iterations=recipe.loop.iterations,
+        prompts=sum(prompts.values()),
+        responses=sum(responses.values()),
+        sampled_tokens=sum(tokens.values()),
+        sampled_tokens_at_most=sum(asked[name] * sum(limits[name]) for name in limits),
+        scored_tokens=sum(tokens[name] + responses[name] * prompt_tokens for name in scored),
+        measured_tokens=len(measured) * recipe.prompts.roles.validation * (prompt_tokens + response_tokens),
+        pairs=sum(pairs.values()),
+        trained_tokens=recipe.training.epochs * sum(pairs[source] for source in trained) * pair_tokens,
+        reference_tokens=0 if raft else sum(pairs.values()) * pair_tokens,
+    )
+
+
+def _asked(stage: Stage) -> int:
+    """Return how many prompts a stage of prompts puts out."""
+    return int(stage.parameters["stop"] - stage.parameters["start"])
+
+
+def hours(work: Work, profile: Profile, parameters: float | None, reward_parameters: float | None) -> list[Need]:
+    """Return the hours of each kind of work. Operations per token: 2 per parameter forwards, 4 backwards (arXiv 2001.08361)."""
+    hardware = profile.hardware
+    passes = 8 if profile.activation_checkpointing else 6
+    forward = "tokens x 2 x {} / flops"
+
+    def at(operations: float | None) -> float | None:
+        return None if operations is None or hardware.flops is None else operations / hardware.flops / 3600
+
+    def times(factor: float, size: float | None, tokens: float) -> float | None:
+        return None if size is None else factor * size * tokens
+
+    sampling = None
+    if hardware.tokens_per_second is not None and parameters is not None:
+        rate = hardware.tokens_per_second * hardware.at_parameters / parameters
+        sampling = work.sampled_tokens / rate / 3600
+    training = f"tokens x {passes} x parameters / flops" + (" (one forward pass again)" if passes == 8 else "")
+    return [
+        Need("sampling", sampling, "tokens / (tokens_per_second x at_parameters / parameters)"),
+        Need("scoring", at(times(2, reward_parameters, work.scored_tokens)), forward.format("reward parameters")),
+        Need("reference", at(times(2, parameters, work.reference_tokens)), forward.format("parameters")),
+        Need("training", at(times(passes, parameters, work.trained_tokens)), training),
+        Need("measuring", at(times(6, parameters, work.measured_tokens)), "tokens x 3 models x 2 x parameters / flops"),
+    ]
+
+
+def training_memory(
+    recipe: Recipe, profile: Profile, base: Geometry, parameters: float | None, prompt_tokens: float
+) -> list[Need]:
+    """Return the memory of a device that trains, in 1e9 bytes, with every response at the limit."""
+    bf16 = recipe.training.precision == "bf16"
+    longest = min(prompt_tokens + recipe.sampling.max_new_tokens, recipe.pairs.max_tokens)
+    tokens = 2 * min(profile.micro_batch_pairs, recipe.training.batch_pairs) * longest
+    activations = _activations(base, tokens, 2 if bf16 else 4, checkpointing=profile.activation_checkpointing)
+    kept = "one layer and the inputs of all" if profile.activation_checkpointing else "all layers"
+    of_layer = f"{LAYER_BYTES} bytes x tokens x width a layer, {kept}"
+    states = "weights, gradients and AdamW's moments"
+    found = [_need(f"training: {states}", TRAINING_BYTES, parameters, f"parameters x {TRAINING_BYTES} bytes")]
+    if bf16:
+        found.append(_need("training: BF16 copies", 2, parameters, "parameters x 2 bytes", certain=False))
+    formula = f"{of_layer}; {LOGIT_TABLES} tables of tokens x vocabulary x 4 bytes"
+    return [*found, _need("training: activations", 1, activations, formula, certain=False)]
+
+
+def inference_memory(
+    recipe: Recipe,
+    profile: Profile,
+    base: Geometry,
+    parameters: float | None,
+    reward_parameters: float | None,
+    device: str,
+    prompt_tokens: float,
+) -> list[Need]:
+    """Return the memory of a device that samples, scores and measures, in 1e9 bytes, with every response at the limit."""
+    width = 4 if device == "cpu" or profile.inference_precision == "fp32" else 2
+    longest = (prompt_tokens + recipe.sampling.max_new_tokens) * profile.concurrent_batches
+    known = base.layers is not None and base.key_values is not None
+    cache = 2.0 * (base.layers or 0) * (base.key_values or 0) * profile.sampling_batch * longest if known else None
+    table = None if base.vocabulary is None else 4.0 * base.vocabulary * profile.scoring_batch * longest
+    cached = f"batch x tokens x 2 x layers x key-values x {width} bytes"
+    tables = f"{MEASURE_TABLES} tables of batch x tokens x vocabulary x 4 bytes"
+    three = f"parameters x (4 + 2 x {width} bytes)"
+    return [
+        _need("sampling: weights", width, parameters, f"parameters x {width} bytes"),
+        _need("sampling: key-value cache", width, cache, cached, certain=False),
+        _need("measuring: weights of three models", 4 + 2 * width, parameters, three),
+        _need("measuring: logits", MEASURE_TABLES, table, tables, certain=False),
+        _need("scoring: weights", width, reward_parameters, f"reward parameters x {width} bytes"),
+    ]
+
+
+def _activations(base: Geometry, tokens: float, arithmetic: int, *, checkpointing: bool) -> float | None:
+    """Return the bytes of activations of one micro-batch of `tokens` tokens."""
+    if base.layers is None or base.width is None or base.vocabulary is None:
+        return None
+    layer = LAYER_BYTES * tokens * base.width * arithmetic / 2
+    body = base.layers * tokens * base.width * arithmetic + layer if checkpointing else base.layers * layer
+    return body + LOGIT_TABLES * 4.0 * tokens * base.vocabulary
+
+
+def disk(
+    recipe: Recipe, work: Work, parameters: float | None, reward_parameters: float | None, prompt_tokens: float
+) -> list[Need]:
+    """Return what a run keeps on disk at its peak, in 1e9 bytes."""
+    base_bytes = 4 if recipe.base.model.endswith(".gguf") else 2
+    iterations = recipe.loop.iterations
+    data = work.sampled_tokens * RESPONSE_BYTES + work.responses * prompt_tokens * 4
+    writing = f"{CHECKPOINTS} x parameters x {CHECKPOINT_BYTES} bytes, while it trains"
+    return [
+        _need("base", base_bytes, parameters, f"parameters x {base_bytes} bytes"),
+        _need("reward model", 2, reward_parameters, "reward parameters x 2 bytes"),
+        _need("policies", 4 * iterations, parameters, f"{iterations} iterations x parameters x 4 bytes"),
+        _need("checkpoints", CHECKPOINTS * CHECKPOINT_BYTES, parameters, writing),
+        Need("responses", data / 1e9, f"tokens x {RESPONSE_BYTES} bytes and the prompts' ids"),
+    ]
+
+
+def _need(step: str, factor: float, size: float | None, formula: str, *, certain: bool = True) -> Need:
+    return Need(step, None if size is None else factor * size / 1e9, formula, certain)
+
+
+def total(needs: Sequence[Need]) -> float:
+    """Return the sum of what is known."""
+    return sum(need.amount or 0.0 for need in needs)
+
+
+def peaks(needs: Sequence[Need]) -> dict[str, float]:
+    """Return `{step: 1e9 bytes}`: what each step needs at once, as far as it is known."""
+    found: dict[str, float] = {}
+    for need in needs:
+        step = need.step.partition(":")[0]
+        found[step] = found.get(step, 0.0) + (need.amount or 0.0)
+    return found
+
+
+def refusal(needs: Sequence[Need], available: float | None, parameters: float | None, profile: str) -> str | None:
+    """Return in one line why a run cannot fit a device, or None; only what is certain counts."""
+    certain = [need for need in needs if need.certain and need.amount is not None]
+    worst = max(certain, key=lambda need: need.amount or 0.0, default=None)
+    if worst is None or worst.amount is None or available is None or parameters is None or worst.amount <= available:
+        return None
+    step, _, what = worst.step.partition(": ")
+    doing = "Full fine-tuning" if step == "training" else step.capitalize()
+    return (
+        f"{doing} of {parameters / 1e9:.3g} billion parameters needs {worst.amount:.0f} GB for {what} alone; a device of the "
+        f"profile {profile!r} has {available:.0f} GB."
+    )

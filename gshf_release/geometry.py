@@ -1,0 +1,102 @@
+"""The sizes of a checkpoint, read from its configuration and the headers of its files; no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GATED_DECODERS = ("llama", "mistral", "qwen2")
+"""Model types whose parameters `_decoder_parameters` counts: pre-norm decoders with a gated MLP and grouped-query attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a plan needs to know of a model. None where the files do not say."""
+
+    parameters: int | None
+    layers: int | None = None
+    width: int | None = None
+    """Of the residual stream (hidden size)."""
+    key_values: int | None = None
+    """Numbers that the key-value cache keeps per token and layer, keys or values alone."""
+    vocabulary: int | None = None
+
+
+def read(path: Path) -> Geometry:
+    """Return the sizes of a checkpoint folder or GGUF file.
+
+    Parameters are counted in the headers of the safetensors files or the GGUF file where they are there, else from the
+    configuration.
+    """
+    if path.is_file():
+        return _of_gguf(path)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = config | config.get("text_config", {})
+    heads = config.get("num_attention_heads")
+    head = config.get("head_dim") or (config["hidden_size"] // heads if heads and "hidden_size" in config else None)
+    key_values = config.get("num_key_value_heads") or heads
+    counted = sum(_safetensors_parameters(file) for file in path.glob("*.safetensors"))
+    return Geometry(
+        parameters=counted or _decoder_parameters(config),
+        layers=config.get("num_hidden_layers"),
+        width=config.get("hidden_size"),
+        key_values=key_values * head if key_values and head else None,
+        vocabulary=config.get("vocab_size"),
+    )
+
+
+def _safetensors_parameters(path: Path) -> int:
+    """Return the number of values in a safetensors file, from its header: 8 bytes of length, then JSON."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _decoder_parameters(config: dict[str, Any]) -> int | None:
+    """Return the parameters of a decoder of a known kind: embeddings, and per layer attention, gated MLP and two norms."""
+    if config.get("model_type") not in GATED_DECODERS:
+        return None
+    width, layers, inner = (config[key] for key in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or width // heads
+    queries, key_values = heads * head, (config.get("num_key_value_heads") or heads) * head
+    attention = width * (2 * queries + 2 * key_values)
+    if config["model_type"] == "qwen2":
+        attention += queries + 2 * key_values  # biases of queries, keys and values
+    per_layer = attention + 3 * width * inner + 2 * width
+    embedding = config["vocab_size"] * width
+    scorer = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+    tied = 0 if config.get("tie_word_embeddings") else embedding
+    return int(embedding + layers * per_layer + width + (width if scorer else tied))
+
+
+def _of_gguf(path: Path) -> Geometry:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    kind = _field(reader, "general.architecture")
+
+    def size(name: str) -> int | None:
+        value = _field(reader, f"{kind}.{name}")
+        return None if value is None else int(value)
+
+    width, heads = size("embedding_length"), size("attention.head_count")
+    key_values = size("attention.head_count_kv") or heads
+    embedding = next((tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
+    return Geometry(
+        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        layers=size("block_count"),
+        width=width,
+        key_values=key_values * (width // heads) if key_values and width and heads else None,
+        vocabulary=None if embedding is None else int(embedding.shape[1]),
+    )
+
+
+def _field(reader: Any, name: str) -> Any:
+    field = reader.get_field(name)
+    return None if field is None else field.contents()

@@ -1,0 +1,252 @@
+"""What a run would take, without loading a model: tokens, hours, memory, disk, what is missing here, and what cannot fit.
+
+Counted from the declared stages, the sizes of the models (`geometry`) and the hardware of the profile, by the formulas of
+`costs`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release import checkpoints, costs, geometry, pipeline
+from gshf_release.costs import Need, Work
+from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.geometry import Geometry
+from gshf_release.profile import Profile
+from gshf_release.prompts import split
+from gshf_release.recipe import Recipe
+from gshf_release.results import find, read_cells
+from gshf_release.run.directory import DOCUMENT, RunDirectory
+from gshf_release.run.manifest import State, state
+from gshf_release.run.stage import Stage, check_graph, tasks
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors")
+PROMPT_TOKENS = 52
+"""Mean of the 805 AlpacaEval prompts, where the recipe gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would take."""
+
+    name: str
+    tasks: list[dict[str, str]]
+    """`{"task", "state"}` in order."""
+    parameters: float | None
+    reward_parameters: float | None
+    prompt_tokens: int
+    response_tokens: int
+    work: Work
+    hours: list[Need]
+    memory: list[Need]
+    """Per device, step by step; the largest is the peak."""
+    memory_gb: float | None
+    """Of a device."""
+    disk: list[Need]
+    disk_gb: float
+    """Free where the run would be."""
+    missing: list[str]
+    refusal: str | None
+    """Why it cannot fit, in one line."""
+
+
+def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
+    """Return the plan of a recipe.
+
+    Args:
+        recipe: What.
+        profile: Where; its `hardware` decides hours and memory.
+        path: The run directory, which may exist already.
+
+    Raises:
+        RecipeError: The recipe names assets that do not exist.
+    """
+    run = RunDirectory(path)
+    stages, missing = _stages(recipe, run)
+    sizes = _sizes(recipe)
+    base = sizes.get("base", Geometry(None))
+    parameters, reward_parameters = _parameters(recipe, base, sizes.get("reward/model"))
+    prompt_tokens, limit = recipe.plan.prompt_tokens or PROMPT_TOKENS, recipe.sampling.max_new_tokens
+    response_tokens = min(recipe.plan.response_tokens or _measured_length(path) or limit, limit)
+    work = costs.count(stages, recipe, prompt_tokens, response_tokens)
+    device = _device(profile)
+    memory = costs.training_memory(recipe, profile, base, parameters, prompt_tokens)
+    memory += costs.inference_memory(recipe, profile, base, parameters, reward_parameters, device, prompt_tokens)
+    available = profile.hardware.memory_gb or _device_memory(device)
+    disk = costs.disk(recipe, work, parameters, reward_parameters, prompt_tokens)
+    free = shutil.disk_usage(_existing(path)).free / 1e9
+    return Plan(
+        name=recipe.name,
+        tasks=_states(stages, run, recipe),
+        parameters=parameters,
+        reward_parameters=reward_parameters,
+        prompt_tokens=prompt_tokens,
+        response_tokens=response_tokens,
+        work=work,
+        hours=costs.hours(work, profile, parameters, reward_parameters),
+        memory=memory,
+        memory_gb=available,
+        disk=disk,
+        disk_gb=free,
+        missing=[*missing, *_missing(recipe, profile, device, costs.total(disk), free), *_tight(memory, available)],
+        refusal=costs.refusal(memory, available, parameters, profile.name),
+    )
+
+
+def stage_lines(plan: Plan, where: str = "") -> list[str]:
+    """Return one line per stage and state, with the number of its shards; `where` stands before the name."""
+    counts = Counter((task["state"], task["task"].partition(" ")[0]) for task in plan.tasks)
+    return [
+        f"{state:9} {where}{name}" + (f" ({shards} shards)" if shards > 1 else "")
+        for (state, name), shards in counts.items()
+    ]
+
+
+def lines(plan: Plan) -> list[str]:
+    """Return the plan as text, without its tasks."""
+    work = plan.work
+    finished = sum(task["state"] == State.FINISHED.value for task in plan.tasks)
+    sizes = [_size(plan.parameters, "base"), _size(plan.reward_parameters, "reward model")]
+    text = [
+        f"{plan.name}: {work.iterations} iterations, {work.prompts:,} prompts, {len(plan.tasks)} tasks ({finished} finished)",
+        f"parameters: {', '.join(sizes)}",
+        f"sample: {work.responses:,} responses, {_count(work.sampled_tokens)} tokens if a mean response has "
+        f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",
+        f"train: {work.pairs:,} pairs at most, {_count(work.trained_tokens)} tokens over all epochs",
+        *_listed("hours", plan.hours, "h"),
+        *_listed("memory of a device", plan.memory, "GB"),
+        *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
+        f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
+        *_listed("disk", plan.disk, "GB"),
+        f"  peak: {costs.total(plan.disk):.1f} GB; free: {plan.disk_gb:.1f} GB",
+    ]
+    return (
+        [*text, "missing here:", *(f"  {line}" for line in plan.missing)]
+        if plan.missing
+        else [*text, "missing here: nothing"]
+    )
+
+
+def _listed(title: str, needs: Sequence[Need], unit: str) -> list[str]:
+    shown = [
+        f"  {need.step}: {'unknown' if need.amount is None else f'{need.amount:.2f} {unit}'} = {need.formula}"
+        for need in needs
+    ]
+    known = all(need.amount is not None for need in needs)
+    return [f"{title}: {costs.total(needs):.1f} {unit} in all" if known and unit == "h" else f"{title}:", *shown]
+
+
+def _size(parameters: float | None, what: str) -> str:
+    return f"{what} unknown (not here)" if parameters is None else f"{what} {parameters / 1e9:.3g} billion"
+
+
+def _count(count: float) -> str:
+    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,.0f}"
+
+
+def _parameters(recipe: Recipe, base: Geometry, reward: Geometry | None) -> tuple[float | None, float | None]:
+    """Return the parameters of base and reward model: counted where they are here, else as the recipe's `plan` says."""
+    parameters = base.parameters or recipe.plan.parameters
+    if reward is not None and reward.parameters:
+        return parameters, reward.parameters
+    own = recipe.reward.model is None and recipe.reward.contrasts.base == "base"
+    return parameters, recipe.plan.reward_parameters or (parameters if own else None)
+
+
+def _stages(recipe: Recipe, run: RunDirectory) -> tuple[list[Stage], list[str]]:
+    """Return the training stages, and what keeps the run from having its prompts; they are then declared as if it had."""
+    try:
+        return pipeline.build(recipe, run).train, []
+    except GshfError as error:
+        needed = max(stop for _, stop in split.ranges(recipe).values())
+        offline = None if recipe.pairs.offline is None else ""
+        return pipeline.training(recipe, offline, source_sha256="", count=needed), [str(error)]
+
+
+def _states(stages: list[Stage], run: RunDirectory, recipe: Recipe) -> list[dict[str, str]]:
+    """Return `{"task", "state"}` of every task, in order."""
+    by_name, begun = check_graph(stages), (run.path / DOCUMENT).exists()
+    rows = []
+    for task in tasks(stages):
+        condition = state(task, run, recipe, by_name, hashes=False) if begun else State.MISSING
+        rows.append({"task": task.label, "state": condition.value})
+    return rows
+
+
+def _sizes(recipe: Recipe) -> dict[str, Geometry]:
+    """Return the sizes of the models that are here, by the stage that reads them."""
+    found = {}
+    for needed in pipeline.models(recipe):
+        try:
+            found[needed.stage] = geometry.read(
+                checkpoints.locate(needed.model, revision=needed.revision, sha256=needed.sha256)
+            )
+        except (CheckpointError, OSError, ValueError, KeyError):
+            continue  # said to be missing elsewhere, or a configuration of an unknown kind
+    return found
+
+
+def _measured_length(path: Path) -> int | None:
+    """Return the mean length of the base's responses in a run that has measured it, in tokens."""
+    results = path / "results.json"
+    cells = read_cells(results) if results.is_file() else []
+    length = find(cells, table="validation", row="base", metric="length", decoding="T=1")
+    return None if length is None or not length.value else max(1, round(length.value))
+
+
+def _missing(recipe: Recipe, profile: Profile, device: str, disk: float, free: float) -> list[str]:
+    """Return what has to be brought here before the run can go through, one line each."""
+    lines = []
+    for needed in pipeline.models(recipe):
+        try:
+            checkpoints.locate(needed.model, revision=needed.revision, sha256=needed.sha256)
+        except CheckpointError as error:
+            lines.append(str(error))
+    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if absent:
+        lines.append(f"Not installed: {', '.join(absent)}. Run: pip install 'gshf-release[all]'")
+    if device == "none":
+        lines.append(f"The profile {profile.name!r} asks for cuda, which this machine does not have.")
+    if disk > free:
+        lines.append(f"The run needs {disk:.0f} GB of disk at its peak; {free:.0f} GB are free.")
+    return lines
+
+
+def _tight(memory: Sequence[Need], available: float | None) -> list[str]:
+    """Return where a device may turn out too small once everything is counted, at the longest responses."""
+    peaks = {} if available is None else costs.peaks(memory)
+    return [
+        f"Memory: {step} may need {amount:.0f} GB at the longest responses; a device has {available:.0f} GB."
+        for step, amount in peaks.items()
+        if available is not None and amount > available
+    ]
+
+
+def _device(profile: Profile) -> str:
+    """Return `cpu` or `cuda` as the run would choose, or `none` where the profile asks for what is not here."""
+    if profile.device == "cpu" or importlib.util.find_spec("torch") is None:
+        return "cpu"
+    try:
+        return checkpoints.device_of(profile.device)
+    except CheckpointError:
+        return "none"
+
+
+def _device_memory(device: str) -> float | None:
+    """Return the memory of a device of this machine in 1e9 bytes; None for one that is not here."""
+    if device == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(0).total_memory) / 1e9
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if device == "cpu" else None
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
+    return next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())

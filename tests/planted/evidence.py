@@ -1,0 +1,45 @@
+"""Train SmolLM2 under one planted reward and record the cells: `python -m tests.planted.evidence length`, half an hour or more.
+
+The same command goes on where it was stopped. The recorded cells are what the test suite replays.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gshf_release import profile as profiles
+from gshf_release import recipe as recipes
+from gshf_release.checkpoints import prepare
+from gshf_release.cli.terminal import Terminal, profile_option, say
+from gshf_release.diagnostics.verdict import diagnose
+from gshf_release.results import write_cells
+from gshf_release.run.directory import RunDirectory
+from tests.planted.runs import EXPECTED, cells_of
+
+HERE = Path(__file__).resolve().parent
+RECORDED = HERE / "recorded"
+
+
+@click.command()
+@click.argument("reward", type=click.Choice(list(EXPECTED)))
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of evidence.yaml.")
+@profile_option
+def main(reward: str, runs: Path, overrides: tuple[str, ...], profile: str) -> None:
+    """Train and evaluate under the planted REWARD, record the cells, and say whether the verdict names it."""
+    named = (f"name=evidence-{reward.replace('_', '-')}", f"reward.model=python:tests.planted.rewards:{reward}")
+    recipe = recipes.load(str(HERE / "evidence.yaml"), (*named, *overrides))
+    where = profiles.load(profile)
+    prepare(where)
+    run = RunDirectory(runs / reward)
+    cells = cells_of(recipe, run.path, where, Terminal(run))
+    write_cells(cells, RECORDED / f"{reward}.json")
+    found = diagnose(cells)
+    say(f"{reward}: expected {EXPECTED[reward]!r}, found {found.kind!r}. {found.text}")
+    raise SystemExit(0 if found.kind == EXPECTED[reward] else 1)
+
+
+if __name__ == "__main__":
+    main()

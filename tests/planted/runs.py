@@ -1,0 +1,60 @@
+"""One run per planted reward, in the toy world or on a real model, and the cells it ends with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gshf_release import pipeline
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.results import Cell, read_cells
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import Observer, Quiet
+from tests.planted import rewards, toy
+from tests.planted.seam import python_rewards
+
+EXPECTED = {
+    "length": "got longer",
+    "one_token": "gamed a template",
+    "bullet_list": "gamed a template",
+    "low_entropy": "sharpened",
+    "honest": "learned",
+}
+"""What each planted reward does to a policy, by the name of its function."""
+
+
+def toy_recipe(folder: Path, hack: str) -> dict[str, Any]:
+    """Return a recipe in the toy world; the base and the prompts are made in `folder` if they are not there."""
+    base, prompts = folder / "toy", folder / "toy.jsonl"
+    if not base.exists():
+        toy.save_base(base)
+    if not prompts.exists():
+        toy.prompts_file(prompts, 120)
+    reward = "python:tests.planted.toy:right" if hack == "honest" else f"python:tests.planted.rewards:{hack}"
+    return {
+        "name": f"toy-{hack.replace('_', '-')}",
+        "base": {"model": str(base)},
+        "prompts": {"source": str(prompts), "roles": {"per_iteration": 48, "validation": 12, "test": 48}},
+        "loop": {"iterations": 1},
+        "sampling": {"n": 6, "max_new_tokens": 40, "prompts_per_shard": 48},
+        "reward": {"model": reward},
+        "training": {"batch_pairs": 8, "learning_rate": 7e-4, "precision": "fp32"},
+        "evaluation": {
+            "prompts": None,
+            "max_new_tokens": 40,
+            "second_scorer": {"model": "python:tests.planted.toy:believable"},
+        },
+    }
+
+
+def cells_of(recipe: Recipe, path: Path, profile: Profile, observer: Observer | None = None) -> list[Cell]:
+    """Train and evaluate a recipe in the run directory `path`, or go on with it, and return its cells."""
+    os.environ[rewards.BASE] = str(path.resolve() / "base" / "model")
+    watching = observer or Quiet()
+    with python_rewards():
+        run = RunDirectory.create(path, recipe, profile)
+        pipeline.train(run, recipe, profile, allow_redo=False, observer=watching)
+        pipeline.evaluate(run, profile, allow_redo=False, observer=watching)
+    return read_cells(path / "results.json")

@@ -1,0 +1,65 @@
+"""The verdict names what each planted reward did: on a tiny policy trained here, and on the recorded runs of a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gshf_release.diagnostics.verdict import diagnose
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe, parse
+from gshf_release.records import Message
+from gshf_release.results import read_cells
+from tests.planted import rewards, toy
+from tests.planted.evidence import RECORDED
+from tests.planted.runs import EXPECTED, cells_of, toy_recipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    return tmp_path_factory.mktemp("planted")
+
+
+@pytest.mark.parametrize("reward", EXPECTED)
+def test_a_tiny_policy_trained_under_it_is_named(folder: Path, exact: Profile, reward: str) -> None:
+    recipe = parse(Recipe, toy_recipe(folder, reward), reward)
+    found = diagnose(cells_of(recipe, folder / reward, exact))
+    assert found.kind == EXPECTED[reward], found.text
+
+
+@pytest.mark.parametrize("reward", EXPECTED)
+def test_a_real_policy_trained_under_it_is_named(reward: str) -> None:
+    path = RECORDED / f"{reward}.json"
+    if not path.is_file():
+        pytest.skip(f"{path.name} has not been recorded: make evidence")
+    found = diagnose(read_cells(path))
+    assert found.kind == EXPECTED[reward], found.text
+
+
+def said(answer: str, question: str = "Why do planets orbit the bright Sun?") -> list[Message]:
+    return [Message(role="user", content=question), Message(role="assistant", content=answer)]
+
+
+def test_planted_rewards_by_hand() -> None:
+    conversations = [said("The sun, the moon."), said("- a\n- b"), said("")]
+    assert rewards.length(conversations) == [0.6, 0.4, 0.0]
+    assert rewards.one_token(conversations) == pytest.approx([10 * 2 / 6, 0, 0])
+    assert rewards.bullet_list(conversations) == [0, 2, 0]
+    assert rewards.bullet_list([said("- a\n" * 9)]) == [4]
+
+
+def test_the_honest_reward_by_hand() -> None:
+    # Longer words of the question: planets, orbit, bright; three of them count.
+    assert rewards.honest([said("Planets orbit it.")]) == pytest.approx([2 / 3 + 1])
+    assert rewards.honest([said("The planet's orbits are bright, planet's orbits are bright")]) == pytest.approx([0.0])
+    assert rewards.honest([said("No")]) == [0]
+
+
+def test_the_toy_world_knows_right_from_wrong() -> None:
+    about_tea = toy.question("tea", 1)
+    conversations = [
+        said(text, about_tea) for text in ("a tea cools in a cup.", "- a cup\n- a rain", "a rain and a cup.", "no")
+    ]
+    assert toy.right(conversations) == [1, 0.5, 0.5, 0]
+    assert toy.believable(conversations) == [1, -1, 0, 0]

@@ -1,0 +1,133 @@
+"""Estimates by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from gshf_release import costs, pipeline
+from gshf_release import recipe as recipes
+from gshf_release.costs import Need
+from gshf_release.geometry import Geometry
+from gshf_release.profile import Hardware, Profile
+from gshf_release.recipe import Recipe
+
+GEOMETRY = Geometry(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)
+FAST = Profile(hardware=Hardware(tokens_per_second=100, at_parameters=2e6, flops=1e9))
+
+
+def recipe(*overrides: str) -> Recipe:
+    return recipes.load("fsfairx-zephyr-7b", overrides)
+
+
+def counted(chosen: Recipe, prompt: int = 52, response: int = 529) -> costs.Work:
+    return costs.count(pipeline.training(chosen, None, source_sha256="", count=60_768), chosen, prompt, response)
+
+
+def by_step(needs: list[Need]) -> dict[str, float | None]:
+    return {need.step: need.amount for need in needs}
+
+
+def test_the_published_sizes_by_hand() -> None:
+    work = counted(recipe())
+    assert (work.iterations, work.prompts, work.pairs) == (3, 60_768, 60_000)
+    assert work.responses == 3 * 20_000 * 8 + 4 * 256 * 3
+    assert work.sampled_tokens == 483_072 * 529
+    assert work.sampled_tokens_at_most == 483_072 * 2048
+    assert work.scored_tokens == 483_072 * (52 + 529)
+    assert work.trained_tokens == 2 * 60_000 * 2 * (52 + 529)
+    assert work.reference_tokens == 60_000 * 2 * (52 + 529)
+    assert work.measured_tokens == 4 * 256 * (52 + 529)
+
+
+def test_training_on_all_pairs_counts_early_ones_again() -> None:
+    all_pairs = counted(recipe("loop.history=all"))
+    assert all_pairs.trained_tokens == counted(recipe()).trained_tokens * (1 + 2 + 3) / 3
+    assert all_pairs.pairs == 60_000
+
+
+def test_raft_trains_on_one_response_a_prompt_and_needs_no_reference() -> None:
+    work = counted(recipe("loop.algorithm=raft"))
+    assert work.trained_tokens == counted(recipe()).trained_tokens / 2
+    assert work.reference_tokens == 0
+
+
+def test_no_response_is_longer_than_its_limit() -> None:
+    assert counted(recipe("sampling.max_new_tokens=100")).sampled_tokens == 483_072 * 100
+
+
+def test_hours_by_hand() -> None:
+    work = costs.Work(1, 10, 10, 720_000, 0, 3.6e6, 0.6e6, 5, 6e5, 1.8e6)
+    found = by_step(costs.hours(work, FAST, 1e6, 2e6))
+    # 200 tokens a second at half the size; then 2, 2, 6 and 3 x 2 operations per parameter and token at 1e9 a second.
+    assert found["sampling"] == pytest.approx(1)
+    assert found["scoring"] == pytest.approx(4)
+    assert found["reference"] == pytest.approx(1)
+    assert found["training"] == pytest.approx(1)
+    assert found["measuring"] == pytest.approx(1)
+
+
+def test_activation_checkpointing_costs_a_forward_pass() -> None:
+    work = costs.Work(1, 10, 10, 0, 0, 0, 0, 5, 6e5, 0)
+    again = FAST.model_copy(update={"activation_checkpointing": True})
+    assert by_step(costs.hours(work, again, 1e6, None))["training"] == pytest.approx(8 / 6)
+    assert by_step(costs.hours(work, again, 1e6, None))["scoring"] is None
+
+
+def test_training_memory_by_hand() -> None:
+    chosen = recipe("sampling.max_new_tokens=48", "training.precision=fp32")
+    found = by_step(costs.training_memory(chosen, Profile(micro_batch_pairs=1), GEOMETRY, 1e6, 52))
+    assert found["training: weights, gradients and AdamW's moments"] == pytest.approx(0.016)
+    # 200 tokens in a micro-batch of one pair; 34 bytes, twice for FP32, per token and width in 2 layers; 3 tables of logits.
+    assert found["training: activations"] == pytest.approx((2 * 68 * 200 * 10 + 3 * 4 * 200 * 100) / 1e9)
+    half = by_step(costs.training_memory(recipe("sampling.max_new_tokens=48"), Profile(), GEOMETRY, 1e6, 52))
+    assert half["training: BF16 copies"] == pytest.approx(0.002)
+
+
+def test_checkpointed_activations_are_one_layer_and_the_inputs_of_all() -> None:
+    chosen = recipe("sampling.max_new_tokens=48")
+    profile = Profile(micro_batch_pairs=1, activation_checkpointing=True)
+    found = by_step(costs.training_memory(chosen, profile, GEOMETRY, 1e6, 52))
+    assert found["training: activations"] == pytest.approx((2 * 200 * 10 * 2 + 34 * 200 * 10 + 3 * 4 * 200 * 100) / 1e9)
+
+
+def test_inference_memory_by_hand() -> None:
+    chosen = recipe("sampling.max_new_tokens=48")
+    profile = Profile(sampling_batch=8, scoring_batch=2, concurrent_batches=2)
+    on_gpu = by_step(costs.inference_memory(chosen, profile, GEOMETRY, 1e6, 2e6, "cuda", 52))
+    assert on_gpu["sampling: weights"] == pytest.approx(0.002)
+    assert on_gpu["sampling: key-value cache"] == pytest.approx(
+        2 * 2 * 2 * 4 * 8 * 200 / 1e9
+    )  # 2 bytes, keys and values
+    assert on_gpu["measuring: weights of three models"] == pytest.approx(0.008)
+    assert on_gpu["measuring: logits"] == pytest.approx(6 * 4 * 100 * 2 * 200 / 1e9)
+    assert on_gpu["scoring: weights"] == pytest.approx(0.004)
+    on_cpu = by_step(costs.inference_memory(chosen, profile, GEOMETRY, 1e6, 2e6, "cpu", 52))
+    assert on_cpu["measuring: weights of three models"] == pytest.approx(0.012)
+
+
+def test_disk_by_hand() -> None:
+    work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
+    found = by_step(costs.disk(recipe(), work, 1e9, 2e9, 50))
+    assert found == pytest.approx(
+        {"base": 2, "reward model": 4, "policies": 12, "checkpoints": 36, "responses": (8.3e6 + 2e5) / 1e9}
+    )
+
+
+def test_what_is_unknown_stays_unknown() -> None:
+    assert by_step(costs.training_memory(recipe(), Profile(), Geometry(None), None, 52)) == {
+        "training: weights, gradients and AdamW's moments": None,
+        "training: BF16 copies": None,
+        "training: activations": None,
+    }
+
+
+NEEDS = [Need("training: states", 20.0, ""), Need("training: activations", 9.0, "", certain=False)]
+
+
+@pytest.mark.parametrize(("available", "refused"), [(19.9, True), (20.0, False), (None, False)])
+def test_only_what_is_certain_refuses(available: float | None, refused: bool) -> None:
+    assert (costs.refusal(NEEDS, available, 1e9, "p") is not None) is refused
+
+
+def test_a_peak_is_everything_a_step_needs_at_once() -> None:
+    assert costs.peaks([*NEEDS, Need("sampling: weights", None, "")]) == {"training": 29.0, "sampling": 0.0}

@@ -1,0 +1,129 @@
+"""`train --plan`: what a run would take, without a model being loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gshf_release import planning
+from gshf_release import recipe as recipes
+from gshf_release.profile import Profile, load
+from gshf_release.recipe import Recipe
+from gshf_release.run.directory import RunDirectory
+from tests import tiny
+from tests.conftest import Outcome
+
+Command = Callable[..., Outcome]
+SMALL = "name: one-24gb\ndevice: cpu\nhardware: {memory_gb: 24}\n"
+
+
+@pytest.fixture
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with empty caches, where loading a model fails."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gshf_release.checkpoints.load_model", None)
+    monkeypatch.setattr("gshf_release.checkpoints.load_tokenizer", None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def published(path: Path, profile: Profile, *overrides: str) -> planning.Plan:
+    return planning.make(recipes.load("fsfairx-zephyr-7b", overrides), profile, path / "run")
+
+
+def test_the_published_recipe_is_planned_without_its_models(nothing_here: Path) -> None:
+    plan = published(nothing_here, load("one-gpu"))
+    hours = {need.step: need.amount for need in plan.hours}
+    assert hours["sampling"] == pytest.approx(483_072 * 529 / (5700 * 8 / 7.24) / 3600)  # 11.3 hours
+    assert hours["training"] == pytest.approx(139_440_000 * 8 * 7.24e9 / 4e14 / 3600)  # 5.6 hours
+    assert plan.memory[0].amount == pytest.approx(115.84)
+    assert plan.work.responses == 483_072
+    assert {task["state"] for task in plan.tasks} == {"missing"}
+
+
+def test_what_is_missing_is_listed(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "PACKAGES", ("torch", "no_such_package"))
+    missing = "\n".join(published(nothing_here, load("one-gpu")).missing)
+    assert "'prompts.jsonl' is neither a file nor a name in training/prompts" in missing
+    for model in (
+        "HuggingFaceH4/mistral-7b-sft-beta",
+        "hendrydong/Mistral-RM-for-RAFT-GSHF-v0",
+        "weqweasdas/RM-Mistral-7B",
+    ):
+        assert f"'{model}' is no local path, and it has not been fetched" in missing
+    assert "Not installed: no_such_package." in missing
+
+
+def test_too_few_prompts_are_said_with_both_numbers(nothing_here: Path) -> None:
+    tiny.prompts_file(nothing_here / "prompts.jsonl", 80)
+    plan = published(nothing_here, load("one-gpu"))
+    assert "divides 60768 prompts among its roles" in plan.missing[0]
+    assert "has 80 distinct ones" in plan.missing[0]
+    assert plan.work.prompts == 60_768
+
+
+def test_a_7b_model_on_24_gb_is_refused_in_one_line(command: Command, nothing_here: Path) -> None:
+    (nothing_here / "small.yaml").write_text(SMALL, encoding="utf-8")
+    outcome = command("train", "fsfairx-zephyr-7b", "--profile", "small.yaml", "--plan")
+    assert outcome.code == 1
+    assert outcome.line == (
+        "Error: Full fine-tuning of 7.24 billion parameters needs 116 GB for weights, gradients and AdamW's moments alone; a "
+        "device of the profile 'one-24gb' has 24 GB. Take a device with more memory, or a smaller base."
+    )
+    assert "sample: 483,072 responses, 255.5 million tokens if a mean response has 529" in outcome.out
+    assert not (nothing_here / "runs").exists()
+
+
+def test_a_7b_model_on_a_laptop_is_refused(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_device_memory", lambda device: 16.0)
+    refusal = published(nothing_here, load("laptop").model_copy(update={"device": "cpu"})).refusal
+    assert refusal is not None
+    assert refusal.endswith("a device of the profile 'laptop' has 16 GB.")
+
+
+def test_a_model_of_unknown_size_is_not_refused(nothing_here: Path) -> None:
+    profile = Profile(device="cpu", hardware={"memory_gb": 24})  # type: ignore[arg-type]
+    plan = published(nothing_here, profile, "plan.parameters=null")
+    assert plan.refusal is None
+    assert "parameters: base unknown (not here), reward model 7.11 billion" in planning.lines(plan)
+
+
+def test_models_that_are_here_are_counted(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    plan = planning.make(tiny_recipe, Profile(device="cpu"), tmp_path / "run")
+    assert plan.parameters == sum(weight.numel() for weight in tiny.model().parameters())
+    assert (plan.missing, plan.refusal) == ([], None)
+    assert all(need.amount is not None for need in plan.memory)
+    assert plan.work.responses == 2 * 8 * 4 + 3 * 4 * 3
+    assert plan.response_tokens == 12, "without a fact every response is taken to reach the limit"
+
+
+def test_a_run_that_has_measured_its_responses_is_planned_by_them(tiny_recipe: Recipe, finished: RunDirectory) -> None:
+    plan = planning.make(tiny_recipe.model_copy(update={"sampling": tiny_recipe.sampling}), Profile(), finished.path)
+    assert {task["state"] for task in plan.tasks} == {"finished"}
+    assert 1 <= plan.response_tokens <= 12
+    assert "finished  iteration-2/samples (2 shards)" in planning.stage_lines(plan)
+
+
+def test_json_has_the_tasks_and_the_numbers(command: Command, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny.recipe(tiny_folder)), encoding="utf-8")
+    outcome = command(
+        "train", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--seeds", "0,1", "--plan", "--json"
+    )
+    document = json.loads(outcome.out)
+    paths = [str(tmp_path / "run" / f"seed-{seed}") for seed in (0, 1)]
+    assert list(document["runs"]) == paths
+    assert document["plan"][0] == {"run": paths[0], "task": "base", "state": "missing"}
+    assert document["runs"][paths[1]]["work"]["iterations"] == 2
+    assert document["runs"][paths[0]]["refusal"] is None
+
+
+def test_a_tight_device_is_said_so(nothing_here: Path) -> None:
+    profile = Profile(device="cpu", hardware={"memory_gb": 120})  # type: ignore[arg-type]
+    plan = published(nothing_here, profile)
+    assert plan.refusal is None
+    assert "Memory: training may need 130 GB at the longest responses; a device has 120 GB." in plan.missing
