@@ -267,6 +267,8 @@ class ScoreSource(Section):
     def _one_source(self) -> Self:
         if self.models and self.model is not None:
             raise ValueError("`model` and `models` exclude each other")
+        if self.revision is not None and self.model is None:
+            raise ValueError("`revision` belongs to `model`; a member of `models` has its own")
         if self.models and len({(member.model, member.revision) for member in self.models}) < 2:
             raise ValueError("`models` needs two different members at least; one model goes under `model`")
         if self.kind == "pairwise" and (self.model is None or self.model.startswith(PYTHON)):

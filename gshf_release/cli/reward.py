@@ -219,3 +219,54 @@ def score(
     if folded:
         click.echo(f"The template takes no system turn: {folded} were folded into the first user turn.")
     say(f"Scores: {shown_path(target)}")
+
+
+@command.command(name="agreement")
+@click.argument("judgments", nargs=-1, required=True, type=click.Path(path_type=Path))
+@model_options
+@click.option("--sample", type=click.IntRange(1), help="Only this many instructions, drawn by --seed [all].")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--judge", default="stored judgments", show_default=True, help="What the judge is called in the results.")
+@bad_row_option
+@profile_option
+@json_option
+def agreement(
+    judgments: tuple[Path, ...],
+    models: tuple[str, ...],
+    kind: str,
+    sample: int | None,
+    seed: int,
+    judge: str,
+    on_bad_row: Any,
+    profile: str,
+    as_json: bool,
+) -> None:
+    """Compare a reward model with a judge's comparisons in JUDGMENTS (AlpacaEval annotation files), as an outside check.
+
+    Judgments that take no side are left out and counted. Beside the agreement stand its baselines: the longer answer, and the
+    side that wins more often. Do not train on the judgments you check with.
+
+    \b
+    Examples:
+      gshf-release reward agreement annotations.json --model my-reward-model
+      gshf-release reward agreement a.json.gz b.json.gz --model my-preference-model --kind pairwise --sample 100
+    """
+    from gshf_release.rewards import Inference
+    from gshf_release.rewards import agreement as work
+    from gshf_release.rewards.models import open_named
+
+    where = _open_profile(profile)
+    rows = work.read_judgments(judgments, on_bad_row=on_bad_row)
+    drawn = work.sample(rows.values, sample, seed)
+    model = open_named(models, kind, Inference.of(where))
+    kept = work.usable(model, drawn)
+    name = " + ".join(Path(entry).name for entry in models)
+    cells = work.cells(kept.judged, work.margins(model, kept.judged), row=name, judge=judge)
+    if as_json:
+        counts = {"judgments": len(drawn), "compared": len(kept.judged), "left_out": kept.left_out}
+        results = [entry.model_dump(exclude_defaults=True) for entry in cells]
+        print_json(counts | {"skipped_rows": len(rows.bad), "bad_rows": rows.bad, "results": results})
+        return
+    left_out = ", ".join(f"{count} {reason}" for reason, count in kept.left_out.items() if count) or "none"
+    click.echo(f"{len(kept.judged)} of {len(drawn)} judgments compared; left out: {left_out}; {len(rows.bad)} bad rows")
+    _show_cells(cells)

@@ -57,17 +57,29 @@ class GenerativePreference:
         if not duels:
             return np.zeros(0, dtype=np.float32)
         asked = [*duels, *(Duel(duel.prompt, duel.b, duel.a) for duel in duels)]
-        ids = [self.renderer.ids(question(duel), answer_follows=True) for duel in asked]
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        ids = [self._ids(duel) for duel in asked]
         longest = max(map(len, ids))
-        if limit is not None and longest > limit:
-            raise EngineError(f"A comparison of {longest} tokens does not fit the pairwise model's {limit}.")
+        if self.limit is not None and longest > self.limit:
+            raise EngineError(f"A comparison of {longest} tokens does not fit the pairwise model's {self.limit}.")
         logits = np.asarray(
             next_token_logits(self.model, ids, self.letters, batch=self.batch, workers=self.workers), dtype=np.float64
         )
         says_a = 1 / (1 + np.exp(logits[:, 1] - logits[:, 0]))
         forwards, backwards = says_a[: len(duels)], says_a[len(duels) :]
         return ((forwards + 1 - backwards) / 2).astype(np.float32)
+
+    @property
+    def limit(self) -> int | None:
+        """The longest comparison that the model reads, in tokens."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def reads(self, duel: Duel) -> bool:
+        """Return whether a comparison is short enough in both orders."""
+        orders = (duel, Duel(duel.prompt, duel.b, duel.a))
+        return self.limit is None or max(len(self._ids(order)) for order in orders) <= self.limit
+
+    def _ids(self, duel: Duel) -> list[int]:
+        return self.renderer.ids(question(duel), answer_follows=True)
 
 
 def question(duel: Duel) -> list[Message]:

@@ -44,6 +44,15 @@ class SequenceClassificationReward:
         """How many conversations had their system turn folded into the first user turn so far."""
         return self.renderer.folded
 
+    @property
+    def limit(self) -> int | None:
+        """The longest conversation that the model reads, in tokens."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def reads(self, conversation: Sequence[Message]) -> bool:
+        """Return whether a conversation is short enough."""
+        return self.limit is None or len(self.renderer.ids(conversation)) <= self.limit
+
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
         """Return the logits, float32 (n,).
 
@@ -52,10 +61,9 @@ class SequenceClassificationReward:
             EngineError: A conversation is longer than the model reads.
         """
         ids = [self.renderer.ids(conversation) for conversation in conversations]
-        limit = getattr(self.model.config, "max_position_embeddings", None)
         longest = max(map(len, ids), default=0)
-        if limit is not None and longest > limit:
-            raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {limit}.")
+        if self.limit is not None and longest > self.limit:
+            raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {self.limit}.")
         padding = self._padding(ids)
         rewards = np.zeros(len(ids), dtype=np.float32)
         batches = by_length([len(row) for row in ids], self.batch)

@@ -136,6 +136,12 @@ def test_the_gguf_card_names_its_source_and_files(released: RunDirectory) -> Non
     assert "tiny-Q8\\_0.gguf" in content
 
 
+def test_an_ensemble_is_named_by_its_members_without_their_paths(tiny_recipe: Recipe) -> None:
+    reward = {"models": [{"model": "/home/me/first"}, {"model": "someone/second"}]}
+    chosen = Recipe.model_validate(tiny_recipe.model_dump() | {"reward": reward})
+    assert "mean of first, someone/second" in card(chosen, [])
+
+
 def test_a_card_without_results_can_be_rendered(tiny_recipe: Recipe) -> None:
     content = card(tiny_recipe, [], license=None, base_model=None)
     assert "model-index" not in content

@@ -154,6 +154,7 @@ def test_every_checkpoint_of_an_ensemble_is_fetched_beforehand(tiny_folder: Path
         ({"model": "a", "models": [{"model": "b"}, {"model": "c"}]}, "`model` and `models` exclude each other"),
         ({"models": [{"model": "a"}]}, "two different members at least"),
         ({"models": [{"model": "a"}, {"model": "a"}]}, "two different members at least"),
+        ({"models": [{"model": "a"}, {"model": "b"}], "revision": "v1"}, "`revision` belongs to `model`"),
         ({"kind": "pairwise"}, "kind 'pairwise' needs a checkpoint under `model`"),
         ({"kind": "pairwise", "model": "python:a:b"}, "kind 'pairwise' needs a checkpoint under `model`"),
         (
