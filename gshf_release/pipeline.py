@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = training(recipe, **pool)
+    train = training(recipe, pool)
     iterations = range(1, recipe.loop.iterations + 1)
     policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
     sets = [evaluation.test_set(recipe)]
@@ -67,9 +67,9 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     return graph
 
 
-def training(recipe: Recipe, source_sha256: str, count: int) -> list[Stage]:
-    """Return the training stages of a recipe whose pool has that content and that many prompts."""
-    return [base.declare(recipe), *split.declare(recipe, source_sha256, count), *loop.declare(recipe)]
+def training(recipe: Recipe, pool: Mapping[str, Any]) -> list[Stage]:
+    """Return the training stages of a recipe; `pool` is what `split.declare` is told of the prompts."""
+    return [base.declare(recipe), *split.declare(recipe, **pool), *loop.declare(recipe)]
 
 
 def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _stages(recipe: Recipe, run: RunDirectory) -> tuple[list[Stage], list[str]]:
         return pipeline.build(recipe, run).train, []
     except GshfError as error:
         needed = max(stop for _, stop in split.ranges(recipe).values())
-        return pipeline.training(recipe, "", needed), [str(error)]
+        return pipeline.training(recipe, {"source_sha256": "", "count": needed}), [str(error)]
 
 
 def _states(stages: list[Stage], run: RunDirectory, recipe: Recipe) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def counted(chosen: Recipe, prompt: int = 52, response: int = 529) -> costs.Work:
-    return costs.count(pipeline.training(chosen, "", 60_768), chosen, prompt, response)
+    return costs.count(pipeline.training(chosen, {"source_sha256": "", "count": 60_768}), chosen, prompt, response)
 
 
 def by_step(needs: list[Need]) -> dict[str, float | None]:
