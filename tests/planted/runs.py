@@ -23,6 +23,8 @@ EXPECTED = {
     "honest": "learned",
 }
 """What each planted reward does to a policy, by the name of its function."""
+TOY_RATES = {"low_entropy": 5e-4}
+"""The tiny policy starts to babble under this reward where the others only begin to show."""
 
 
 def toy_recipe(folder: Path, hack: str) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def toy_recipe(folder: Path, hack: str) -> dict[str, Any]:
         "loop": {"iterations": 1},
         "sampling": {"n": 6, "max_new_tokens": 40, "prompts_per_shard": 48},
         "reward": {"model": reward},
-        "training": {"batch_pairs": 8, "learning_rate": 7e-4, "precision": "fp32"},
+        "training": {"batch_pairs": 8, "learning_rate": TOY_RATES.get(hack, 7e-4), "precision": "fp32"},
         "evaluation": {
             "prompts": None,
             "max_new_tokens": 40,
