@@ -13,7 +13,6 @@ from gshf_release.results import Cell, read_cells
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, Quiet
 from tests.planted import rewards, toy
-from tests.planted.seam import python_rewards
 
 EXPECTED = {
     "length": "got longer",
@@ -55,8 +54,7 @@ def cells_of(recipe: Recipe, path: Path, profile: Profile, observer: Observer | 
     """Train and evaluate a recipe in the run directory `path`, or go on with it, and return its cells."""
     os.environ[rewards.BASE] = str(path.resolve() / "base" / "model")
     watching = observer or Quiet()
-    with python_rewards():
-        run = RunDirectory.create(path, recipe, profile)
-        pipeline.train(run, recipe, profile, allow_redo=False, observer=watching)
-        pipeline.evaluate(run, profile, allow_redo=False, observer=watching)
+    run = RunDirectory.create(path, recipe, profile)
+    pipeline.train(run, recipe, profile, allow_redo=False, observer=watching)
+    pipeline.evaluate(run, profile, allow_redo=False, observer=watching)
     return read_cells(path / "results.json")
