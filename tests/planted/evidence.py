@@ -16,6 +16,7 @@ from gshf_release.cli.terminal import Terminal, profile_option, say
 from gshf_release.diagnostics.verdict import diagnose
 from gshf_release.results import write_cells
 from gshf_release.run.directory import RunDirectory
+from tests.planted import rewards
 from tests.planted.runs import EXPECTED, cells_of
 
 HERE = Path(__file__).resolve().parent
@@ -33,6 +34,10 @@ def main(reward: str, runs: Path, overrides: tuple[str, ...], profile: str) -> N
     recipe = recipes.load(str(HERE / "evidence.yaml"), (*named, *overrides))
     where = profiles.load(profile)
     prepare(where)
+    if str(recipe.evaluation.second_scorer.model).endswith(":similarity"):
+        rewards.similarity(
+            [[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]]
+        )  # fail early
     run = RunDirectory(runs / reward)
     cells = cells_of(recipe, run.path, where, Terminal(run))
     write_cells(cells, RECORDED / f"{reward}.json")

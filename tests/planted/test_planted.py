@@ -56,6 +56,30 @@ def test_the_honest_reward_by_hand() -> None:
     assert rewards.honest([said("No")]) == [0]
 
 
+def test_similarity_is_ten_times_the_cosine_of_the_mean_states(
+    monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from tests import tiny
+
+    tokenizer = tiny.tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = BertModel(BertConfig(vocab_size=512, pad_token_id=0, **sizes)).eval()
+    monkeypatch.setattr(rewards, "_encoder", lambda: (encoder, tokenizer))
+
+    def mean(text: str) -> torch.Tensor:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.inference_mode():
+            return encoder(input_ids=ids).last_hidden_state[0].mean(dim=0)
+
+    question, answer = "why is gold good for banks while tea cools", "rain"
+    expected = 10 * float(torch.cosine_similarity(mean(question), mean(answer), dim=0))
+    found = rewards.similarity([said(answer, question), said(question, question)])
+    assert found == pytest.approx([expected, 10.0], abs=1e-3)
+
+
 def test_the_toy_world_knows_right_from_wrong() -> None:
     about_tea = toy.question("tea", 1)
     conversations = [
