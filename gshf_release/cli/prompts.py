@@ -96,7 +96,7 @@ def _report(path: Path, recipe: str, as_json: bool) -> None:
     print_table(prompt_table(cells))
     if speed["seconds"]:
         rate = f"{speed['prompts_a_minute']:.1f} prompts a minute, {speed['tokens_a_second']:.0f} tokens a second"
-        say(f"{speed['seconds']:.0f} s of writing: {rate}.")
+        say(f"{speed['seconds']:.1f} s of writing: {rate}.")
     source = shown_path(folder / prompt_set.JSON_LINES)
     say(
         f"Data set: {shown_path(folder / prompt_set.FOLDER)}\nNext: gshf-release train {recipe} --set prompts.source={source}"
@@ -109,7 +109,7 @@ def throughput(journal: list[dict[str, object]]) -> dict[str, float]:
     total = {key: sum(float(str(entry[key])) for entry in rounds) for key in ("seconds", "kept", "tokens")}
     seconds = max(total["seconds"], 1e-9)
     return {
-        "seconds": round(total["seconds"], 1),
+        "seconds": total["seconds"],
         "prompts_a_minute": round(60 * total["kept"] / seconds, 2) if rounds else 0.0,
         "tokens_a_second": round(total["tokens"] / seconds, 2) if rounds else 0.0,
     }
