@@ -12,7 +12,7 @@ VENV ?= .venv
 PIP_ARGUMENTS ?=
 RUN ?= runs/quickstart
 OUT ?= release-out
-SEEDS ?= 1,2,3
+SEEDS ?= 4,5,6
 PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
