@@ -1,6 +1,6 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
-# make learn        evidence of learning over three seeds, in the background (hours)
+# make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
 #
@@ -41,13 +41,19 @@ learn: $(VENV)/installed
 	@nohup $(MAKE) --no-print-directory learn-here >> runs/learn.log 2>&1 &
 	@echo "Running in the background; the same command goes on after a stop."
 	@echo "Log:     runs/learn.log"
-	@echo "Results: $(BIN)/gshf-release report runs/learn"
+	@echo "Results: $(BIN)/gshf-release report runs/learn runs/learn-raft runs/learn-once"
 
+# learn-once has the prompts and responses of all three iterations in one: DPO on a fixed set of the base's own answers.
 learn-here: $(VENV)/installed
 	$(BIN)/gshf-release prefetch learn
 	$(BIN)/gshf-release train learn --seeds $(SEEDS)
-	for seed in $$(echo $(SEEDS) | tr , ' '); do $(BIN)/gshf-release eval runs/learn/seed-$$seed || exit 1; done
+	$(BIN)/gshf-release train learn --seeds $(SEEDS) --run runs/learn-raft --set loop.algorithm=raft
+	$(BIN)/gshf-release train learn --seeds $(SEEDS) --run runs/learn-once --set loop.iterations=1 \
+		--set prompts.roles.per_iteration=240
+	for parent in learn learn-raft learn-once; do for seed in $$(echo $(SEEDS) | tr , ' '); do \
+		$(BIN)/gshf-release eval runs/$$parent/seed-$$seed || exit 1; done; done
 	$(BIN)/gshf-release report runs/learn --markdown
+	$(BIN)/gshf-release report runs/learn runs/learn-raft runs/learn-once --markdown --plot runs/learn.png
 
 evidence: $(VENV)/installed-dev
 	$(BIN)/gshf-release prefetch quickstart

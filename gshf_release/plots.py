@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.report.methods import UNTRAINED, Point
 from gshf_release.report.tables import iterations_of
 from gshf_release.results import Cell, find, select
 
@@ -36,6 +37,61 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
         figure.savefig(path, dpi=144, metadata={"Software": None})
         plt.close(figure)
     return _alternative_text(cells, table, rows)
+
+
+def reward_against_divergence(points: Sequence[Point], path: Path) -> str:
+    """Draw the gain at temperature 1 over the divergence from the base, a panel for each scorer; return the alt text.
+
+    Args:
+        points: The models of several methods.
+        path: A PNG file to write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    methods = list(dict.fromkeys(point.method for point in points))
+    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+        for axis, (judge, name) in zip(axes, NAMES.items(), strict=True):
+            for number, method in enumerate(methods):
+                _draw_method(axis, [point for point in points if point.method == method], judge, f"C{number}")
+            axis.axhline(0, color="#999999", linewidth=0.8)
+            axis.set_title(f"{name}, T=1".capitalize())
+            axis.set_xlabel("KL to the base, nats per response")
+            axis.set_ylabel("gain over the base")
+            axis.spines["right"].set_visible(False)
+        axes[0].legend(frameon=False, fontsize=8)
+        figure.savefig(path, dpi=144, metadata={"Software": None})
+        plt.close(figure)
+    return "Gain over the base at temperature 1 against the divergence from it: " + ", ".join(
+        "best of n" if method == UNTRAINED else method for method in methods
+    )
+
+
+def _draw_method(axis: Any, points: Sequence[Point], judge: str, colour: str) -> None:
+    """Draw one method's models in order, from the base at zero, with standard errors across seeds both ways."""
+    found = [
+        (point.divergence, point.gains[judge, "T=1"])
+        for point in points
+        if point.divergence is not None and (judge, "T=1") in point.gains
+    ]
+    if not found:
+        return
+    axis.errorbar(
+        [0.0, *(divergence.value for divergence, _ in found)],
+        [0.0, *(gain.value for _, gain in found)],
+        [0.0, *(gain.standard_error or 0.0 for _, gain in found)],
+        [0.0, *(divergence.standard_error or 0.0 for divergence, _ in found)],
+        color=colour,
+        marker="o",
+        ms=3,
+        capsize=2,
+        elinewidth=0.8,
+        linestyle=":" if points[0].method == UNTRAINED else "-",
+        label="best of n of the base" if points[0].method == UNTRAINED else points[0].method,
+    )
 
 
 def _draw_gains(axis: Any, cells: Sequence[Cell], table: str, rows: list[str]) -> None:

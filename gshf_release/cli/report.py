@@ -7,54 +7,105 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.report.tables import Table
 
 
 @click.command(name="report")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
 @click.option("--every-iteration", is_flag=True, help="Over seeds: show all iterations, not the last alone.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the results into this PNG file as well."
+)
 @json_option
-def command(run: Path, as_markdown: bool, every_iteration: bool, as_json: bool) -> None:
+def command(runs: tuple[Path, ...], as_markdown: bool, every_iteration: bool, plot: Path | None, as_json: bool) -> None:
     """Print the results of RUN as tables: scorers, validation after every iteration, evaluation against the base.
 
-    For the parent that `train --seeds` made, print one table over its seeds.
+    For the parent that `train --seeds` made, print one table over its seeds; for several of them, one table that sets their
+    methods side by side.
 
     \b
     Examples:
       gshf-release report runs/quickstart
       gshf-release report runs/learn --markdown
+      gshf-release report runs/learn runs/learn-raft --plot methods.png
     """
+    from gshf_release.report.seeds import seed_folders
+
+    if len(runs) > 1:
+        _methods(runs, as_markdown, plot, as_json)
+    elif seed_folders(runs[0]):
+        _seeds(runs[0], as_markdown, every_iteration, plot, as_json)
+    else:
+        _one(runs[0], as_markdown, plot, as_json)
+
+
+def _one(run: Path, as_markdown: bool, plot: Path | None, as_json: bool) -> None:
+    from gshf_release import plots
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
-    from gshf_release.report.seeds import read_seeds, seed_folders, seed_table
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
 
-    folders = seed_folders(run)
-    if folders:
-        seeds = read_seeds(folders)
-        if as_json:
-            print_json({str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()})
-            return
-        _print([seed_table(seeds, every_iteration=every_iteration)], as_markdown)
-        for seed, cells in seeds.items():
-            click.echo(f"Seed {seed}: {verdict(cells)}")
-        return
     RunDirectory.open(run)
     if not (run / "results.json").is_file():
         raise RunError(f"{run} has no results yet.", hint="Run: gshf-release train RECIPE")
     cells = read_cells(run / "results.json")
+    if plot is not None:
+        say(f"{shown_path(plot)}: {plots.learning_curve(cells, plot)}")
     if as_json:
         print_json({"cells": [cell.model_dump() for cell in cells]})
         return
     _print(all_tables(cells), as_markdown)
     if select(cells, table="test"):
         click.echo(verdict(cells))
+
+
+def _seeds(parent: Path, as_markdown: bool, every_iteration: bool, plot: Path | None, as_json: bool) -> None:
+    from gshf_release.diagnostics.verdict import verdict
+    from gshf_release.report.seeds import read_seeds, seed_folders, seed_table
+
+    seeds = read_seeds(seed_folders(parent))
+    if plot is not None:
+        raise click.UsageError("--plot needs one run, or the parents of several methods.")
+    if as_json:
+        print_json({str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()})
+        return
+    _print([seed_table(seeds, every_iteration=every_iteration)], as_markdown)
+    for seed, cells in seeds.items():
+        click.echo(f"Seed {seed}: {verdict(cells)}")
+
+
+def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as_json: bool) -> None:
+    from gshf_release import plots
+    from gshf_release.errors import RunError
+    from gshf_release.report.methods import label, method_table, points
+    from gshf_release.report.seeds import read_seeds, seed_folders
+    from gshf_release.run.directory import RunDirectory
+
+    methods = {}
+    for parent in parents:
+        folders = seed_folders(parent) or {0: parent}
+        recipes = [RunDirectory.open(folder).recipe for folder in folders.values()]
+        name = label(recipes[0])
+        if name in methods:
+            raise RunError(f"{parent}: another of the runs is {name} too.", hint="Give one parent for each method.")
+        methods[name] = read_seeds(folders)
+    if plot is not None:
+        say(f"{shown_path(plot)}: {plots.reward_against_divergence(points(methods), plot)}")
+    if as_json:
+        print_json(
+            {
+                name: {str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()}
+                for name, seeds in methods.items()
+            }
+        )
+        return
+    _print([method_table(methods)], as_markdown)
 
 
 def _print(tables: list[Table], as_markdown: bool) -> None:

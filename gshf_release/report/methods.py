@@ -1,0 +1,126 @@
+"""Several recipes side by side, over seeds: what each way of training reaches, and how far it went from the base for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gshf_release import statistics
+from gshf_release.diagnostics.validation import BOUND
+from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.recipe import Recipe
+from gshf_release.report.seeds import JUDGES
+from gshf_release.report.tables import Table
+from gshf_release.results import Cell, find, rows_of, select
+from gshf_release.statistics import Estimate
+
+Seeds = Mapping[int, Sequence[Cell]]
+DECODINGS = ("greedy", "T=0.7", "T=1")
+UNTRAINED = "base"
+"""The method of rows that no training made: the base at a lower temperature, the best of n of its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One model of one method: means over seeds with the standard error across them."""
+
+    method: str
+    row: str
+    divergence: Estimate | None
+    """KL to the base in nats per response at temperature 1; of a best of n its upper bound."""
+    gains: Mapping[tuple[str, str], Estimate]
+    """`{(judge, decoding): gain over the base}`."""
+    tokens: Estimate | None
+    """Length at T=0.7; of a best of n at T=1."""
+    cut: Estimate | None
+    """Percent of answers at T=0.7 that the limit cut."""
+
+
+def label(recipe: Recipe) -> str:
+    """Return what a method is called: its algorithm and how many iterations it has, for example `GSHF x3`."""
+    return f"{recipe.loop.algorithm.upper()} x{recipe.loop.iterations}"
+
+
+def points(methods: Mapping[str, Seeds]) -> list[Point]:
+    """Return every model of every method; what no training made once, from the first method."""
+    found = []
+    for number, (method, seeds) in enumerate(methods.items()):
+        first = select(next(iter(seeds.values())), table="test")
+        for row in rows_of(first):
+            trained = row.startswith("iteration-")
+            if row != "base" and (trained or number == 0):
+                found.append(_point(method if trained else UNTRAINED, row, seeds))
+    return sorted(found, key=lambda point: point.method != UNTRAINED)
+
+
+def method_table(methods: Mapping[str, Seeds]) -> Table:
+    """Return gains under both scorers, divergence and length of every method, beside the best of n at equal divergence."""
+    found = points(methods)
+    header = ["method", "model", *(f"{judge}, {decoding}" for judge in JUDGES for decoding in DECODINGS)]
+    header += ["KL, nats", "reward of best of n at this KL, T=1", "tokens", "cut %"]
+    rows = []
+    for point in found:
+        gains = [_shown(point.gains.get((judge, decoding))) for judge in JUDGES for decoding in DECODINGS]
+        rest = [_shown(point.divergence), equal_divergence(found, point), _shown(point.tokens, 0), _shown(point.cut, 0)]
+        rows.append([point.method, point.row, *gains, *rest])
+    seeds = sorted({seed for method in methods.values() for seed in method})
+    count = max(
+        entry.n or 0 for cells in next(iter(methods.values())).values() for entry in select(cells, table="test")
+    )
+    notes = [
+        "Gains over the base at equal decoding: mean over seeds ± standard error across seeds. `base at T=...` is the "
+        "untrained base at a lower temperature against itself at T=0.7. The KL of a best of n is its upper bound "
+        "log n - (n - 1) / n; between two n the reward is interpolated, and beyond the largest n nothing is known."
+    ]
+    return Table(f"Seeds {', '.join(map(str, seeds))}; n = {count} test prompts each", header, rows, notes)
+
+
+def equal_divergence(found: Sequence[Point], point: Point) -> str:
+    """Return the gain under the training reward of the best of n whose divergence is that of `point`."""
+    if point.divergence is None or point.method == UNTRAINED:
+        return "–"
+    untrained = [
+        (other.divergence.value, other.gains["reward", "T=1"].value)
+        for other in found
+        if other.method == UNTRAINED and other.divergence is not None and ("reward", "T=1") in other.gains
+    ]
+    for (left, low), (right, high) in pairwise([(0.0, 0.0), *sorted(untrained)]):
+        if left <= point.divergence.value <= right:
+            return f"{low + (high - low) * (point.divergence.value - left) / (right - left):.2f}"
+    return "beyond the largest n"
+
+
+def _point(method: str, row: str, seeds: Seeds) -> Point:
+    gains = {}
+    for judge in JUDGES:
+        for decoding in DECODINGS:
+            place = {"table": "test", "metric": "gain over base", "judge": judge, "decoding": decoding}
+            estimate = _over_seeds(seeds, row=row, **place)
+            if estimate is not None:
+                gains[judge, decoding] = estimate
+    best_of = row.startswith("base, best of")
+    divergence = {"table": "test", "metric": BOUND} if best_of else {"table": "validation", "metric": KL_TO_BASE}
+    place = {"table": "test", "decoding": "T=1" if best_of else "T=0.7"}
+    return Point(
+        method=method,
+        row=row,
+        divergence=_over_seeds(seeds, row=row, **divergence),
+        gains=gains,
+        tokens=_over_seeds(seeds, row=row, metric="length", **place),
+        cut=_over_seeds(seeds, row=row, metric="cut", **place),
+    )
+
+
+def _over_seeds(seeds: Seeds, **wanted: str) -> Estimate | None:
+    """Return the mean over seeds, or None unless every seed has the cell."""
+    found = [find(cells, **wanted) for cells in seeds.values()]
+    values = [entry.value for entry in found if entry is not None and entry.value is not None]
+    return statistics.mean(values) if len(values) == len(found) else None
+
+
+def _shown(estimate: Estimate | None, digits: int = 2) -> str:
+    if estimate is None:
+        return "–"
+    text = f"{estimate.value:.{digits}f}"
+    return text if estimate.standard_error is None else f"{text} ± {estimate.standard_error:.{digits}f}"
