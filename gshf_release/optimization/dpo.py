@@ -6,25 +6,17 @@ response that was cut, nor takes the moving policy as its own reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gshf_release import checkpoints
-from gshf_release.errors import DataError, RunError
-from gshf_release.optimization.common import (
-    KEYS,
-    keep_optimiser,
-    last_quarter,
-    resumable,
-    share_changed,
-    training_arguments,
-)
+from gshf_release.errors import RunError
+from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.directory import read_json
+from gshf_release.run.stage import Stage
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
@@ -35,51 +27,22 @@ def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
         init: The stage whose `model` it starts from.
         sources: Where pairs come from: `<source>/pairs` and their `<source>/reference`.
     """
-    inputs = [Input(init, "model")]
-    for source in sources:
-        inputs.append(Input(f"{source}/pairs", "pairs.parquet"))
-        inputs.append(Input(f"{source}/reference", "reference.parquet"))
-    return Stage(
-        name=f"iteration-{iteration}/policy",
-        work="gshf_release.optimization.dpo:optimise",
-        inputs=tuple(inputs),
-        outputs=("model", "training.json"),
-        keys=("seed", *KEYS),
-        parameters={"iteration": iteration, "init": init, "sources": list(sources)},
-        numbers="gshf_release.optimization.dpo:numbers",
-    )
+    files = (("pairs", "pairs.parquet"), ("reference", "reference.parquet"))
+    return policy_stage("gshf_release.optimization.dpo", iteration, init=init, sources=sources, files=files)
 
 
 def optimise(context: StageContext) -> None:
-    """Train the policy and write its FP32 weights and the metrics of every optimiser step.
+    """Train the policy on the pairs and write its FP32 weights and the metrics of every optimiser step.
 
     Raises:
         DataError: No pairs are left to train on.
     """
-    iteration, init = context.parameter("iteration"), context.parameter("init")
     rows = _rows(context)
-    if not rows:
-        raise DataError(
-            f"Iteration {iteration} has no preference pairs.",
-            hint=f"iteration-{iteration}/pairs/dropped.json counts the reasons.",
-        )
-    from gshf_release.resumption import run_trainer
 
-    device = checkpoints.device_of(context.profile.device)
-    model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
-    tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
-    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
-    trainer = _trainer(context, model, tokenizer, rows, device)
-    steps = run_trainer(trainer, context.scratch)
-    keep_optimiser(context)
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    document = {
-        "pairs": len(rows),
-        "changed_after_bf16": share_changed(before, trained),
-        "steps": [_metrics(entry) for entry in steps],
-    }
-    checkpoints.save(trained, tokenizer, context.output("model"))
-    write_json(context.output("training.json"), document)
+    def build(model: Any, tokenizer: Any, device: str) -> Any:
+        return _trainer(context, model, tokenizer, rows, device)
+
+    train_policy(context, rows, counted="pairs", dropped="pairs", build=build, metrics=_metrics)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -197,7 +160,7 @@ def token_trainer() -> Any:
     return TokenDPOTrainer
 
 
-def _metrics(entry: dict[str, float]) -> dict[str, float]:
+def _metrics(entry: Mapping[str, float]) -> dict[str, float]:
     return {
         "step": entry["step"],
         "loss": entry["loss"],

@@ -5,74 +5,37 @@ TRL is handed token ids and labels, so it neither tokenises text again nor appen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gshf_release import checkpoints
-from gshf_release.errors import DataError
-from gshf_release.optimization.common import (
-    KEYS,
-    keep_optimiser,
-    last_quarter,
-    resumable,
-    share_changed,
-    training_arguments,
-)
+from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.directory import read_json
+from gshf_release.run.stage import Stage
 
 IGNORED = -100
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
     """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
-    inputs = [Input(init, "model"), *(Input(f"{source}/winners", "winners.parquet") for source in sources)]
-    return Stage(
-        name=f"iteration-{iteration}/policy",
-        work="gshf_release.optimization.raft:optimise",
-        inputs=tuple(inputs),
-        outputs=("model", "training.json"),
-        keys=("seed", *KEYS),
-        parameters={"iteration": iteration, "init": init, "sources": list(sources)},
-        numbers="gshf_release.optimization.raft:numbers",
-    )
+    files = (("winners", "winners.parquet"),)
+    return policy_stage("gshf_release.optimization.raft", iteration, init=init, sources=sources, files=files)
 
 
 def optimise(context: StageContext) -> None:
-    """Train the policy and write its FP32 weights and the metrics of every optimiser step.
+    """Train the policy on the best responses and write its FP32 weights and the metrics of every optimiser step.
 
     Raises:
         DataError: No responses are left to train on.
     """
-    iteration, init = context.parameter("iteration"), context.parameter("init")
     rows = _rows(context)
-    if not rows:
-        raise DataError(
-            f"Iteration {iteration} has no responses to train on.",
-            hint=f"iteration-{iteration}/winners/dropped.json counts the reasons.",
-        )
-    from gshf_release.resumption import run_trainer
 
-    device = checkpoints.device_of(context.profile.device)
-    model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
-    tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
-    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
-    trainer = _trainer(context, model, tokenizer, rows, device)
-    steps = run_trainer(trainer, context.scratch)
-    keep_optimiser(context)
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    write_json(
-        context.output("training.json"),
-        {
-            "responses": len(rows),
-            "changed_after_bf16": share_changed(before, trained),
-            "steps": [{"step": entry["step"], "loss": entry["loss"]} for entry in steps],
-        },
-    )
-    checkpoints.save(trained, tokenizer, context.output("model"))
+    def build(model: Any, tokenizer: Any, device: str) -> Any:
+        return _trainer(context, model, tokenizer, rows, device)
+
+    train_policy(context, rows, counted="responses", dropped="winners", build=build, metrics=_metrics)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -101,6 +64,10 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
         }
         for winner in Winner.read(*paths)
     ]
+
+
+def _metrics(entry: Mapping[str, float]) -> dict[str, float]:
+    return {"step": entry["step"], "loss": entry["loss"]}
 
 
 def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:

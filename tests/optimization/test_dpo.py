@@ -238,7 +238,7 @@ def test_no_pairs_are_one_line(tiny_folder: Path, tmp_path: Path) -> None:
     chosen = recipe(tiny_folder)
     run = begin(tmp_path / "run", chosen)
     with pytest.raises(
-        DataError, match=r"Iteration 1 has no preference pairs\. iteration-1/pairs/dropped\.json counts"
+        DataError, match=r"Iteration 1 has no pairs to train on\. iteration-1/pairs/dropped\.json counts"
     ):
         execute(stages(chosen, count=0), run, chosen, EXACT)
 
