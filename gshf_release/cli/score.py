@@ -169,7 +169,7 @@ def _pair_row(one: MTBenchPairScore) -> list[str]:
         str(one.win),
         str(one.tie),
         str(one.loss),
-        _number(100 * one.adjusted_win_rate),
+        "-" if one.adjusted_win_rate is None else _number(100 * one.adjusted_win_rate),
         str(one.n),
         one.judge,
     ]
