@@ -35,6 +35,15 @@ class Hardware(Section):
     """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
 
 
+class Judging(Section):
+    """How judges are paid and asked."""
+
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """US dollars that one judge may cost for one row of one benchmark; None sets no limit."""
+    batch: bool = False
+    """Ask through the endpoint's Batch API, which is slower and cheaper."""
+
+
 class Profile(Section):
     """Devices, processes and batch sizes. None of it may change what a stage means."""
 
@@ -62,6 +71,7 @@ class Profile(Section):
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
     server: Server = Server()
+    judging: Judging = Judging()
     hardware: Hardware = Hardware()
 
 

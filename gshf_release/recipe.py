@@ -378,6 +378,10 @@ class Evaluation(Section):
     """Compare with the best of n of the base's own answers to the test prompts, chosen by the training reward; every policy
     then also answers at temperature 1."""
     second_scorer: SecondScorer = SecondScorer()
+    benchmarks: tuple[str, ...] = ()
+    """Names in eval/benchmarks, or files: what `gshf-release eval` asks of every policy beside the above."""
+    only: bool = False
+    """No training and no scorers: the run only evaluates `base` on benchmarks, as `gshf-release eval MODEL` does."""
 
 
 class Plan(Section):
@@ -437,6 +441,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stand_ins_have_prompts(self) -> Self:
+        if self.evaluation.only:
+            return self
         for scorer, count, key in (
             (self.reward, self.prompts.roles.reward, "reward"),
             (self.evaluation.second_scorer, self.prompts.roles.second_scorer, "second_scorer"),
