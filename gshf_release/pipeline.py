@@ -10,7 +10,7 @@ from typing import Any
 from gshf_release import assets, base, loop
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
-from gshf_release.evaluation import benchmark_stages, requests
+from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.preference import offline
@@ -21,8 +21,10 @@ from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.card import Facts
+from gshf_release.report.tables import document
+from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import checkpoints_of
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task, check_graph, tasks
@@ -147,6 +149,7 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     graph = build(recipe, run)
     require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
+    render(run)
 
 
 def evaluate(
@@ -183,7 +186,16 @@ def evaluate(
         read = {item.stage for stage in goal for item in stage.inputs}
         models = [stage for stage in graph.train if stage.name in read]
         require_finished(run, recipe, models, graph.stages, _train_command(run))
+    judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
+    render(run)
+
+
+def render(run: RunDirectory) -> None:
+    """Write results.csv and results.md beside results.json, which they are rendered from."""
+    cells = read_cells(run.path / "results.json")
+    write_csv(cells, run.path / "results.csv")
+    write_text(run.path / "results.md", document(run.recipe.name, cells))
 
 
 def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_model: bool) -> RunDirectory:
@@ -216,7 +228,8 @@ def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_m
     run = RunDirectory.create(folder or Path("runs") / name, recipe, profile)
     if run.recipe.base.model != found:
         raise RunError(
-            f"{run.path} evaluates the model {run.recipe.base.model}, not {found}.", hint="Choose another folder with --run."
+            f"{run.path} evaluates the model {run.recipe.base.model}, not {found}.",
+            hint="Choose another folder with --run.",
         )
     return run
 

@@ -39,7 +39,7 @@ class Judging(Section):
     """How judges are paid and asked."""
 
     max_cost: Annotated[float, Field(ge=0)] | None = None
-    """US dollars that one judge may cost for one row of one benchmark; None sets no limit."""
+    """US dollars that one command may spend on judges; None sets no limit."""
     batch: bool = False
     """Ask through the endpoint's Batch API, which is slower and cheaper."""
 

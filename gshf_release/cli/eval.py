@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.command(name="eval")
 @click.argument("target", metavar="RUN|MODEL")
 @click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="A name in eval/benchmarks, or a file.")
-@click.option("--iteration", "iterations", multiple=True, type=click.IntRange(min=0), help="Only this one; 0 is the base.")
+@click.option(
+    "--iteration", "iterations", multiple=True, type=click.IntRange(min=0), help="Only this one; 0 is the base."
+)
 @click.option("--judge", metavar="NAME", help="A name in eval/judges, or a file; else the benchmark's own.")
 @click.option("--set-judge", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the judge.")
 @click.option("--baseline", metavar="MODEL|FILE|RUN", help="Whose answers the judge compares with.")
@@ -36,10 +38,16 @@ if TYPE_CHECKING:
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="What judging may cost at most.")
 @click.option("--batch", is_flag=True, help="Judge through the endpoint's Batch API.")
 @click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of benchmark files.")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of benchmark files."
+)
 @click.option("--allow-unverified-data", is_flag=True, help="Take a replaceable benchmark file with another sha256.")
-@click.option("--import", "imported", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Add results of "
-              "lm-evaluation-harness.")
+@click.option(
+    "--import",
+    "imported",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Add results of lm-evaluation-harness.",
+)
 @click.option("--row", help="Whose results --import holds: base, iteration-1, ...")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the evaluation of a MODEL.")
 @profile_option
@@ -71,15 +79,16 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     wanted = _ask(directory, options)
     if options["outputs"] is None and options["imported"] is None:
         prepare(where)
-    pipeline.evaluate(
-        directory, where, allow_redo=options["allow_redo"], observer=Terminal(directory), wanted=wanted
-    )
+    pipeline.evaluate(directory, where, allow_redo=options["allow_redo"], observer=Terminal(directory), wanted=wanted)
     _show(directory, compare, as_json)
 
 
 def _with_limits(where: Profile, max_cost: float | None, batch: bool) -> Profile:
     judging = where.judging.model_copy(
-        update={"max_cost": where.judging.max_cost if max_cost is None else max_cost, "batch": where.judging.batch or batch}
+        update={
+            "max_cost": where.judging.max_cost if max_cost is None else max_cost,
+            "batch": where.judging.batch or batch,
+        }
     )
     return where.model_copy(update={"judging": judging})
 

@@ -93,9 +93,7 @@ def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str])
     return [f"imports/{name}"]
 
 
-def _request(
-    run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None
-) -> BenchmarkRequest:
+def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
     path = benchmarks.questions_file(benchmark, wish.data)
     limit = wish.limit if wish.limit is not None or known is None else known.limit
     template = wish.template if wish.template is not None or known is None else known.template
@@ -129,7 +127,12 @@ def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFi
 
 
 def _judge(
-    run: RunDirectory, benchmark: Benchmark, wish: Wish, judge: JudgeSettings, asked: BenchmarkRequest, rows: tuple[str, ...]
+    run: RunDirectory,
+    benchmark: Benchmark,
+    wish: Wish,
+    judge: JudgeSettings,
+    asked: BenchmarkRequest,
+    rows: tuple[str, ...],
 ) -> tuple[str, JudgeRequest]:
     """Return the name of the judge's folder and the request."""
     judgments.check_fits(benchmark, judge)
@@ -137,7 +140,9 @@ def _judge(
     if judgments.compares(judge):
         reference = wish.baseline or benchmark.baseline
         if reference is None:
-            raise RunError(f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline.")
+            raise RunError(
+                f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline."
+            )
         path = None if reference == "questions" else baseline_file(reference, benchmark)
         sha256 = asked.questions if path is None else kept.keep(run, path)
         name = answers.model_of(benchmark.protocol, kept.path(run, sha256))

@@ -45,7 +45,5 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
 
 def policies_needed(requests: Requests, policies: Sequence[tuple[str, str]]) -> list[str]:
     """Return the stages of the models that must answer."""
-    asked = {
-        row for request in requests.benchmarks.values() for row in request.rows if row not in request.existing
-    }
+    asked = {row for request in requests.benchmarks.values() for row in request.rows if row not in request.existing}
     return [stage for row, stage in policies if row in asked]

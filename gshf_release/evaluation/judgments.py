@@ -8,33 +8,38 @@ A new judge makes no new answers and leaves the old judge's cells.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gshf_release import statistics
 from gshf_release.benchmark_data import GAMED_BASELINES
-from gshf_release.checkpoints import cache_folder
 from gshf_release.errors import RecipeError
 from gshf_release.evaluation import answers, kept
 from gshf_release.evaluation.alpaca_eval import annotations, scoring
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, read_gamed, read_instructions
-from gshf_release.evaluation.benchmarks import Benchmark
+from gshf_release.evaluation.benchmarks import Benchmark, read_json_lines
+from gshf_release.evaluation.judging import alpaca_eval, mt_bench
+from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
+from gshf_release.evaluation.judging.session import JudgeSession
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
-from gshf_release.evaluation.requests import BenchmarkRequest, BorrowedFiles, JudgeRequest
+from gshf_release.evaluation.requests import BenchmarkRequest, BorrowedFiles, JudgeRequest, read
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import write_json
+from gshf_release.run.directory import RunDirectory, write_json
 from gshf_release.run.stage import Input, Stage
 
 FILES = {"alpaca_eval_2": "annotations.json", "mt_bench_single": "single.jsonl", "mt_bench_pair": "pair.jsonl"}
 """What a judge of each kind writes."""
 PROTOCOLS = {"alpaca_eval_2": "alpaca_eval", "mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench"}
 SCORE = "score.json"
+SPENDING, SPENDING_BEGINS = "judged", "judging begins"
+"""Events of the journal."""
 
 
 def check_fits(benchmark: Benchmark, judge: JudgeSettings) -> None:
@@ -106,8 +111,90 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     return [judged, scored]
 
 
+def judge(context: StageContext) -> None:
+    """Ask the judge about a row's answers and write what it said, in the form of the benchmark's own program.
+
+    Raises:
+        EngineError: The judge refuses, would cost more than is left of `judging.max_cost`, or fails too often.
+        NetworkError: Its server gave up; the same command goes on without asking again what was answered.
+    """
+    kind, repeats = context.parameter("kind"), context.parameter("repeats")
+    settings = _settings(context)
+    path = context.output(FILES[kind])
+    with _session(context, settings) as session:
+        if kind == "alpaca_eval_2":
+            rows = json.loads(_own_file(context).read_text(encoding="utf-8"))
+            given = answers.alpaca_eval_answers(kept.path(context.run, context.parameter("baseline")))
+            baseline = [given[row["instruction"]] for row in rows if row["instruction"] in given]
+            judged = alpaca_eval.annotate(rows, baseline, session)
+            answers.write_alpaca_eval(judged, path)
+            return
+        questions, rows = _asked_rows(context), read_json_lines(_own_file(context))
+        references = mt_bench.read_references(settings.references) if _need_references(questions) else {}
+        if kind == "mt_bench_single":
+            lines = mt_bench.judge_single(questions, rows, session, references, repeats)
+        else:
+            others = read_json_lines(kept.path(context.run, context.parameter("baseline")))
+            lines = mt_bench.judge_pair(questions, rows, others, session, references)
+        answers.write_mt_bench(lines, path)
+
+
+def _settings(context: StageContext) -> JudgeSettings:
+    """Return the judge as it was last asked for: where it is may have changed since the stage was declared."""
+    place = [context.parameter(key) for key in ("benchmark", "label")]
+    return JudgeSettings.model_validate(read(context.run).benchmarks[place[0]].judges[place[1]].judge)
+
+
+@contextlib.contextmanager
+def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSession]:
+    """Open the judge with what is left of the command's money; what it spends is written into the journal, come what may."""
+    judging = context.profile.judging
+    waits = context.run.short_lock("judging") if judging.max_cost is not None else contextlib.nullcontext()
+    with waits:  # two workers at once would each spend what is left
+        left = None if judging.max_cost is None else max(0.0, judging.max_cost - spent(context.run))
+        session = JudgeSession(settings, default_folder(), max_cost=left, say=context.say, batch=judging.batch)
+        try:
+            yield session
+        finally:
+            told = session.spending
+            context.log(SPENDING, cost=told.cost, asked=told.asked, cached=told.cached, failed=told.failed)
+
+
+def begin_spending(run: RunDirectory) -> None:
+    """Let the money that a command may spend count from now."""
+    run.log(SPENDING_BEGINS)
+
+
+def spent(run: RunDirectory) -> float:
+    """Return the US dollars that judges have cost since the command began."""
+    total = 0.0
+    for entry in run.journal():
+        if entry["event"] == SPENDING_BEGINS:
+            total = 0.0
+        elif entry["event"] == SPENDING:
+            total += entry["cost"] or 0.0
+    return total
+
+
+def _own_file(context: StageContext) -> Path:
+    place = (context.parameter("row"), context.parameter("benchmark"))
+    protocol = PROTOCOLS[context.parameter("kind")]
+    return context.input(answers.answers_stage(*place), answers.FILES[protocol])
+
+
+def _asked_rows(context: StageContext) -> list[dict[str, Any]]:
+    """Return the questions that were asked as the file of questions has them."""
+    asked = {question.key for question in answers.stored_questions(context, context.parameter("benchmark"))}
+    rows = read_json_lines(kept.path(context.run, context.parameter("questions")))
+    return [row for row in rows if str(row["question_id"]) in asked]
+
+
+def _need_references(questions: Sequence[Mapping[str, Any]]) -> bool:
+    return any(question["category"] in mt_bench.NEEDS_REFERENCE for question in questions)
+
+
 def asked_of(judge: JudgeSettings, request: JudgeRequest) -> dict[str, Any]:
-    """Return what decides the judgments, for the fingerprint: not where the judge is, what it costs, or how often it is tried."""
+    """Return what decides the judgments, for the fingerprint: not where the judge is, what it costs, how often it is tried."""
     decisive = {"name", "official", "annotator", "references", "model", "parameters", "context"}
     return {
         "judge": judge.model_dump(mode="json", include=decisive),
@@ -149,7 +236,11 @@ def _scores(context: StageContext) -> list[Any]:
     if kind == "alpaca_eval_2":
         return [scoring.score(annotations.read(path), _borrowed(context))]
     singles, pairs = mt_bench_judgments.read(path)
-    return list(mt_bench_scoring.score(singles)) if kind == "mt_bench_single" else list(mt_bench_scoring.score_pairs(pairs))
+    return (
+        list(mt_bench_scoring.score(singles))
+        if kind == "mt_bench_single"
+        else list(mt_bench_scoring.score_pairs(pairs))
+    )
 
 
 def _borrowed(context: StageContext) -> AlpacaEvalData:
@@ -272,7 +363,7 @@ def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
 
 def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     _, pairs = mt_bench_judgments.read(_judgments_file(context))
-    own = answers.model_of("mt_bench", context.input(*_own_answers(context)))
+    own = answers.model_of("mt_bench", _own_file(context))
     score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
     clusters: dict[int, list[float]] = {}
     for one in pairs:
@@ -304,10 +395,6 @@ def _points(one: mt_bench_judgments.PairJudgment, model: str) -> float:
     if one.winner_1 == "tie" or one.winner_1 != one.winner_2:
         return 0.5
     return float((one.model_1 if one.winner_1 == "model_1" else one.model_2) == model)
-
-
-def _own_answers(context: StageContext) -> tuple[str, str]:
-    return (answers.answers_stage(context.parameter("row"), context.parameter("benchmark")), answers.FILES["mt_bench"])
 
 
 def _joined(*notes: str) -> str:

@@ -1,7 +1,7 @@
 """What was asked for with `gshf-release eval`, remembered in the run: `evaluations/requests.json`.
 
-The stage graph is built from the recipe and from this file, so that `status`, `verify`, `report` and `publish` know the stages of
-an evaluation that no recipe mentions. A request is only added to or replaced; another judge leaves the earlier judge's cells.
+The stage graph is built from the recipe and from this file, so that `status`, `verify`, `report` and `publish` know the stages
+of an evaluation that no recipe mentions. A request is only added to or replaced; another judge leaves the earlier one's cells.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def read(run: RunDirectory | None) -> Requests:
     try:
         return parse(Requests, read_json(run.path / FILE), str(run.path / FILE))
     except ValueError as error:
-        raise RunError(f"{run.path / FILE} is damaged: {error}", hint="Restore it, or remove it and ask again.") from error
+        raise RunError(
+            f"{run.path / FILE} is damaged: {error}", hint="Restore it, or remove it and ask again."
+        ) from error
 
 
 def write(run: RunDirectory, requests: Requests) -> None:

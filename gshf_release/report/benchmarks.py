@@ -74,15 +74,17 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
         entry = find(cells, metric=metric)
         header.append(metric + (UNITS.get(entry.unit, "") if entry is not None else ""))
     rows = [
-        [row, *(shown(find(cells, row=row, metric=metric), digits) for metric, digits in columns.items()), _count(cells, row)]
+        [
+            row,
+            *(shown(find(cells, row=row, metric=metric), digits) for metric, digits in columns.items()),
+            _count(cells, row),
+        ]
         for row in rows_of(cells)
     ]
     against = f" against {baseline}" if baseline else ""
     decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
     notes = [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
-    notes += [
-        f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in MARKS and entry.note
-    ]
+    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in MARKS and entry.note]
     return Table(f"{table}, judged by {judge}{against}", [*header, "n"], rows, notes)
 
 
@@ -110,11 +112,14 @@ def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseli
             entry, other = find(cells, row=reported["row"], metric=metric), reported.get(metric)
             row += [shown(entry, digits), "–" if other is None else f"{float(other):.{digits}f}"]
             known = entry is not None and entry.value is not None and other is not None
-            row.append(f"{entry.value - float(other):+.{digits}f}" if known and entry and entry.value is not None else "–")
+            row.append(
+                f"{entry.value - float(other):+.{digits}f}" if known and entry and entry.value is not None else "–"
+            )
         rows.append(row)
     header = ["model", *(part for metric in metrics for part in (f"{metric}, measured", "reported", "difference"))]
     notes = [
-        f"Reported for {content['name']}: judge {content['judge']}, baseline {content['baseline']}, source {content['source']}. "
+        f"Reported for {content['name']}: judge {content['judge']}, baseline {content['baseline']}, source "
+        f"{content['source']}. "
         f"Measured: judge {judge}, baseline {baseline}. Another judge's numbers differ for that reason alone."
     ]
     return Table(f"{content['benchmark']}: measured beside reported", header, rows, notes)

@@ -157,3 +157,11 @@ def all_tables(cells: Sequence[Cell]) -> list[Table]:
     tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
     tables += benchmark_tables(cells)
     return [table for table in tables if table.rows]
+
+
+def document(name: str, cells: Sequence[Cell]) -> str:
+    """Return the results of a run as a Markdown document: every table, measured numbers alone."""
+    parts = [f"# Results of {name}"]
+    for table in all_tables(cells):
+        parts += [f"## {table.title}", markdown(table), *table.notes]
+    return "\n\n".join(parts) + "\n"
