@@ -100,7 +100,8 @@ def declare_row(
     size = recipe.sampling.prompts_per_shard
     turns: list[Stage] = []
     for turn in range(1, (1 if asking.protocol == "alpaca_eval" else 2) + 1):
-        earlier = tuple(Input(stage.name, sampling.FILE, "shard") for stage in turns)
+        earlier = [Input(stage.name, sampling.FILE, "shard") for stage in turns]
+        earlier = earlier or [Input(rendering_stage(benchmark), "prompt.json")]  # so that it is shown before all work
         turns.append(
             Stage(
                 name=f"{row}/{benchmark}/turn-{turn}",

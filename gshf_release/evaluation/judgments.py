@@ -19,7 +19,8 @@ from gshf_release import statistics
 from gshf_release.benchmark_data import GAMED_BASELINES
 from gshf_release.errors import RecipeError
 from gshf_release.evaluation import answers, kept
-from gshf_release.evaluation.alpaca_eval import annotations, scoring
+from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
+from gshf_release.evaluation.alpaca_eval import scoring
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, read_gamed, read_instructions
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_lines
 from gshf_release.evaluation.judging import alpaca_eval, mt_bench
@@ -234,7 +235,7 @@ def _place(context: StageContext) -> dict[str, Any]:
 def _scores(context: StageContext) -> list[Any]:
     path, kind = _judgments_file(context), context.parameter("kind")
     if kind == "alpaca_eval_2":
-        return [scoring.score(annotations.read(path), _borrowed(context))]
+        return [scoring.score(annotation_rows.read(path), _borrowed(context))]
     singles, pairs = mt_bench_judgments.read(path)
     return (
         list(mt_bench_scoring.score(singles))
@@ -259,7 +260,7 @@ def _borrowed(context: StageContext) -> AlpacaEvalData:
 
 def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     (score,) = _scores(context)
-    rows = annotations.read(_judgments_file(context))
+    rows = annotation_rows.read(_judgments_file(context))
     limit = context.parameter("note")
     judged = score.n_total - score.n_null
     length = statistics.mean([float(len(row.output_2)) for row in rows])

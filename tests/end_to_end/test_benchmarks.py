@@ -1,4 +1,4 @@
-"""`gshf-release eval` from the command line to the cells: the tiny model, benchmarks of our own sentences, a judge over HTTP."""
+"""`gshf-release eval` from the command line to the cells: the tiny model, benchmarks of our own, a judge over HTTP."""
 
 from __future__ import annotations
 
