@@ -1,0 +1,1 @@
+"""MT-Bench: grades of 80 questions of two turns."""
