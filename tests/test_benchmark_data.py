@@ -14,6 +14,7 @@ from gshf_release.benchmark_data import (
     ALPACA_EVAL,
     MT_BENCH,
     BenchmarkFile,
+    Found,
     HubFile,
     PackagedFile,
     UpstreamFile,
@@ -21,6 +22,7 @@ from gshf_release.benchmark_data import (
     fetch,
     find,
     mt_bench_prompts,
+    obtain,
 )
 from gshf_release.errors import DataError, NetworkError
 from gshf_release.hashing import sha256_file
@@ -95,6 +97,34 @@ def test_a_file_of_the_name_with_another_content_is_an_error(pinned: BenchmarkFi
     (folder / "q.jsonl").write_text("other", encoding="utf-8")
     with pytest.raises(DataError, match="another version of the file"):
         find(pinned, folder)
+
+
+def test_a_replaceable_file_with_another_content_is_taken_only_if_allowed(
+    pinned: BenchmarkFile, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "q.jsonl").write_text("other", encoding="utf-8")
+    replaceable = replace(pinned, replaceable=True)
+    with pytest.raises(DataError, match="or use it as it is with --allow-unverified-data"):
+        obtain(replaceable, folder)
+    assert obtain(replaceable, folder, allow_unverified=True) == Found(folder / "q.jsonl", verified=False)
+    with pytest.raises(DataError, match="another version of the file"):
+        obtain(pinned, folder, allow_unverified=True)
+
+
+def test_the_pinned_file_is_preferred_to_one_of_its_name(pinned: BenchmarkFile, origin: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "q.jsonl").write_text("other", encoding="utf-8")
+    shutil.copyfile(origin, folder / "z.jsonl")
+    found = obtain(replace(pinned, replaceable=True), folder, allow_unverified=True)
+    assert found == Found(folder / "z.jsonl", verified=True)
+
+
+def test_a_file_of_unknown_size_is_found_by_content(pinned: BenchmarkFile, origin: Path) -> None:
+    assert find(replace(pinned, name="other.jsonl", size=None), origin.parent) == origin
+    assert find(replace(pinned, name="other.csv", size=None), origin.parent) is None
 
 
 def test_a_folder_that_does_not_exist_is_an_error(pinned: BenchmarkFile, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def _mt_bench(files: tuple[Path, ...], as_json: bool) -> None:
     scores: list[tuple[Path, MTBenchScore | MTBenchPairScore]] = []
     for path in files:
         singles, pairs = judgments.read(path)
-        scores += [(path, one) for one in (*scoring.score(singles), *scoring.score_pairs(pairs))]
+        scores += [(path, single) for single in scoring.score(singles)]
+        scores += [(path, pair) for pair in scoring.score_pairs(pairs)]
     _show_warnings([(path, one.model, one.warnings) for path, one in scores])
     if as_json:
         print_json([one.as_json() | {"file": str(path)} for path, one in scores])
@@ -168,7 +169,7 @@ def _pair_row(one: MTBenchPairScore) -> list[str]:
         str(one.win),
         str(one.tie),
         str(one.loss),
-        _number(100 * one.adjusted_win_rate),
+        "-" if one.adjusted_win_rate is None else _number(100 * one.adjusted_win_rate),
         str(one.n),
         one.judge,
     ]

@@ -77,13 +77,12 @@ def parse(row: Any, place: str) -> Annotation:
         raise DataError(f"{place}: expected an object, found {type(row).__name__}.", hint=HINT)
     texts = {key: _text(row, key, place) for key in ("instruction", "output_1", "output_2")}
     names = {key: _text(row, key, place) for key in ("generator_1", "generator_2")}
-    price = row.get("price_per_example", row.get("preference_price_per_example"))
     return Annotation(
         **texts,
         **names,
         annotator=str(row.get("annotator") or ""),
         preference=_preference(row, place),
-        price=float(price) if _is_number(price) and math.isfinite(price) else None,
+        price=_price(row),
         place=place,
     )
 
@@ -118,6 +117,11 @@ def _preference(row: dict[str, Any], place: str) -> float | None:
             hint="Remove the row, or judge it again.",
         )
     return 1.5 if value == 0 else float(value)
+
+
+def _price(row: dict[str, Any]) -> float | None:
+    value: Any = row.get("price_per_example", row.get("preference_price_per_example"))
+    return float(value) if _is_number(value) and math.isfinite(value) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gshf_release.benchmark_data import (
     obtain,
 )
 from gshf_release.errors import DataError, NetworkError
+from gshf_release.evaluation.stored import read_text
 from gshf_release.hashing import sha256_json
 
 Array = npt.NDArray[np.float64]
@@ -145,12 +147,14 @@ def _compare(difficulty: Array, other: Array) -> list[str]:
 
 def _columns(path: Path, names: tuple[str, ...]) -> Array:
     """Return columns of a CSV file, (rows, columns)."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
         missing = [name for name in names if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path} has no column {missing[0]!r}.", hint="Bring the file again.")
         rows = [[_number(row[name], name, f"{path}:{line}") for name in names] for line, row in enumerate(reader, 2)]
+    except csv.Error as error:
+        raise DataError(f"{path} is not CSV: {error}.", hint="Bring the file again.") from error
     if not rows:
         raise DataError(f"{path} has no rows.", hint="Bring the file again.")
     return np.asarray(rows, dtype=np.float64)

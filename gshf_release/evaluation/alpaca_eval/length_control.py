@@ -58,8 +58,8 @@ class LengthControlled:
     low: float
     """Least win rate over the equally good strengths."""
     high: float
-    regularisation: float
-    """The strength C that cross-validation chose."""
+    regularisation: float | None
+    """The strength C that cross-validation chose; None where nothing was fitted."""
     coefficients: tuple[float, ...]
     """One a feature, at that strength; the last is the model's."""
 

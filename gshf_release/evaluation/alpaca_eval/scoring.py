@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gshf_release.benchmark_data import GAMED_BASELINES
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval import length_control
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE, JUDGE, Annotation
@@ -154,7 +155,9 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
 
 def _length_control(rows: list[Annotation], data: AlpacaEvalData, as_published: bool) -> _LengthControl:
     if rows[0].generator_2 == rows[0].generator_1:
-        return _LengthControl(LengthControlled(50.0, 0.0, 50.0, 50.0, 0.0, ()), PUBLISHED, reason="the baseline itself")
+        return _LengthControl(
+            LengthControlled(50.0, 0.0, 50.0, 50.0, None, ()), PUBLISHED, reason="the baseline itself"
+        )
     foreign = _foreign_names(rows)
     if foreign:
         return _hybrid(rows, foreign)
@@ -170,6 +173,9 @@ def _published(rows: list[Annotation], data: AlpacaEvalData, as_published: bool)
     assert data.gamed is not None  # checked by the caller; the type does not say so
     assert data.difficulty is not None
     places = _places(rows, data)
+    if places is not None and max(places) >= len(data.difficulty):
+        known = f"for {len(data.difficulty)} instructions, row {max(places) + 1} of the evaluation set is needed"
+        raise DataError(f"{GAMED_BASELINES.name} has difficulties {known}.", hint="Bring the complete file.")
     warnings = list(data.warnings)
     by_instruction = by_position = None
     in_order = places == list(range(len(rows)))

@@ -66,9 +66,10 @@ class MTBenchPairScore:
     tie: int
     """Ties, and comparisons that the swapped order turned round."""
     loss: int
-    win_rate: float
-    loss_rate: float
-    adjusted_win_rate: float
+    win_rate: float | None
+    """None if every comparison failed."""
+    loss_rate: float | None
+    adjusted_win_rate: float | None
     """A tie counts half."""
     n: int
     n_errors: int
@@ -163,7 +164,7 @@ def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
     played = [one for one in newest if "error" not in (one.winner_1, one.winner_2)]
     outcomes = [_outcome(one, model) for one in played]
     win, tie, loss = (outcomes.count(name) for name in ("win", "tie", "loss"))
-    count = max(len(played), 1)
+    count = len(played)
     duplicates, errors = len(rows) - len(newest), len(newest) - len(played)
     warnings = []
     if duplicates:
@@ -176,9 +177,9 @@ def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
         win=win,
         tie=tie,
         loss=loss,
-        win_rate=win / count,
-        loss_rate=loss / count,
-        adjusted_win_rate=(win + tie / 2) / count,
+        win_rate=win / count if count else None,
+        loss_rate=loss / count if count else None,
+        adjusted_win_rate=(win + tie / 2) / count if count else None,
         n=len(played),
         n_errors=errors,
         n_duplicates=duplicates,

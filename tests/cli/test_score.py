@@ -1,0 +1,135 @@
+"""`gshf-release score`: one JSON document alone on stdout, warnings beside it, one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release.evaluation.alpaca_eval.annotations import Annotation
+from tests.conftest import Outcome
+from tests.evaluation.alpaca_eval.rows import judged
+from tests.evaluation.mt_bench.test_judgments import line, pair
+
+Command = Callable[..., Outcome]
+FIELDS = {"model", "win_rate", "standard_error", "length_controlled_winrate", "lc_standard_error", "avg_length"}
+COUNTS = {"n_total", "n_wins", "n_wins_base", "n_draws"}
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("GSHF_BENCHMARK_DATA", raising=False)
+
+
+def stored(rows: list[Annotation], **changes: Any) -> list[dict[str, Any]]:
+    names = ("instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference")
+    return [{name: getattr(row, name) for name in names} | changes for row in rows]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def test_without_the_borrowed_files_the_win_rate_is_shown_and_the_reason(command: Command, tmp_path: Path) -> None:
+    outcome = command("score", "alpaca_eval_2", write(tmp_path / "annotations.json", stored(judged())), "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)
+    assert set(row) >= FIELDS | COUNTS
+    assert row["model"] == "mine"
+    assert row["n_total"] == 60
+    assert row["length_controlled_winrate"] is None
+    assert row["lc_standard_error"] is None
+    assert "df_gamed.csv" in row["lc_reason"]
+    table = command("score", "alpaca_eval_2", "annotations.json")
+    assert table.code == 0
+    assert "no LC win rate: df_gamed.csv" in table.out
+
+
+def test_several_models_and_several_files_are_rows(command: Command, tmp_path: Path) -> None:
+    both = stored(judged()[:30], annotator="x") + stored(judged()[30:], annotator="x", generator_2="other")
+    paths = [write(tmp_path / "a.json", both), write(tmp_path / "b.json", stored(judged(), annotator="y"))]
+    outcome = command("score", "alpaca_eval_2", *paths, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    assert [(row["model"], row["judge"], Path(row["file"]).name) for row in rows] == [
+        ("mine", "x", "a.json"),
+        ("other", "x", "a.json"),
+        ("mine", "y", "b.json"),
+    ]
+    assert {row["lc_label"] for row in rows} == {"hybrid"}
+    assert "Warning: a.json, mine: Hybrid (another judge, x)" in outcome.err
+
+
+def test_a_stand_in_for_a_borrowed_file_needs_permission_and_is_labelled(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    header = "model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline\n"
+    lines = [f"a,{number},0.{number:03},{number / 50 - 0.5},{(number % 7) / 7},False\n" for number in range(60)]
+    (folder / "df_gamed.csv").write_text(header + "".join(lines), encoding="utf-8")
+    path = write(tmp_path / "a.json", stored(judged()))
+    refused = command("score", "alpaca_eval_2", path, "--data", folder)
+    assert refused.code == 1
+    assert "--allow-unverified-data" in refused.line
+    outcome = command(
+        "score", "alpaca_eval_2", path, "--data", folder, "--allow-unverified-data", "--as-published", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)
+    assert row["data"] == "unverified: df_gamed.csv"
+    assert row["lc_low"] <= row["length_controlled_winrate"] <= row["lc_high"]
+    assert "Warning: Not the pinned files" in outcome.err
+
+
+def test_mt_bench_is_scored_in_json_and_as_a_table(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "gpt-4_single.jsonl"
+    rows = [line(), line(tstamp=9.0, score=6), line(turn=2, score=-1), pair()]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    outcome = command("score", "mt_bench", path, "--json")
+    assert outcome.code == 0, outcome.err
+    single, first, second = json.loads(outcome.out)
+    assert (single["model"], single["first_turn"], single["second_turn"], single["average"]) == ("mine", 6, None, 6)
+    assert (single["n"], single["n_unparsed"], single["n_duplicates"], single["lower_bound"]) == (1, 1, 1, 3.5)
+    assert single["by_category"] == {"writing": 6}
+    assert [(row["model"], row["tie"], row["adjusted_win_rate"]) for row in (first, second)] == [
+        ("a", 1, 0.5),
+        ("b", 1, 0.5),
+    ]
+    assert "FastChat, which averages all of them, would print 7.000000" in outcome.err
+    table = command("score", "mt_bench", path)
+    assert table.code == 0
+    assert "MT-Bench, pairwise" in table.out
+    assert "Warning" not in table.out
+
+
+@pytest.mark.parametrize("benchmark", ["alpaca_eval_2", "mt_bench"])
+@pytest.mark.parametrize("content", [None, b"", b"[{", b"\x1f\x8bxx", b"\xff\xff"])
+def test_a_file_that_cannot_be_scored_is_one_line(
+    command: Command, tmp_path: Path, benchmark: str, content: bytes | None
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    outcome = command("score", benchmark, path, "--json")
+    assert outcome.code == 1
+    assert str(path) in outcome.line
+    assert outcome.out == ""
+
+
+def test_a_file_of_the_other_benchmark_is_one_line(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_text(json.dumps(line()) + "\n" + json.dumps(line(turn=2)), encoding="utf-8")
+    assert "Expected is AlpacaEval's annotations.json" in command("score", "alpaca_eval_2", path).line
+    assert "Expected are FastChat's lines" in command("score", "mt_bench", write(tmp_path / "a.json", [{}])).line
+
+
+def test_options_of_the_other_benchmark_and_unknown_ones_are_usage_errors(command: Command, tmp_path: Path) -> None:
+    assert command("score", "mt_bench", "x", "--as-published").code == 2
+    assert command("score", "arena", "x").code == 2
+    assert command("score", "mt_bench").code == 2
