@@ -63,7 +63,7 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
         known = requests.benchmarks.get(benchmark.name)
         asked = _request(run, benchmark, wish, known)
         rows = tuple(asked.existing) if wish.outputs is not None else wish.rows
-        if set(asked.existing) & set(policies):
+        if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
             raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
         judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides)
         judge.ready()

@@ -376,19 +376,23 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     return [
         Cell(
             metric="adjusted win rate",
-            value=100 * score.adjusted_win_rate,
-            standard_error=None if error is None else 100 * error,
+            value=_percent(score.adjusted_win_rate),
+            standard_error=_percent(error),
             n=score.n,
             unit="%",
             note=_joined("a tie counts half", limit),
             **place,
         ),
         *(
-            Cell(metric=metric, value=100 * value, n=score.n, unit="%", note=limit, **place)
+            Cell(metric=metric, value=_percent(value), n=score.n, unit="%", note=limit, **place)
             for metric, value in rates.items()
         ),
         Cell(metric="failed judgments", value=float(score.n_errors), n=score.n + score.n_errors, note=limit, **place),
     ]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _points(one: mt_bench_judgments.PairJudgment, model: str) -> float:

@@ -114,7 +114,8 @@ def with_judge(
     """
     known = requests.benchmarks.get(benchmark)
     judges = dict(known.judges) if known is not None else {}
-    existing = dict(known.existing) if known is not None else {}
+    given = known.existing if known is not None else {}
+    existing = {row: sha256 for row, sha256 in given.items() if row not in judge.rows}  # else they shall answer anew
     earlier = judges.get(label)
     rows = tuple(dict.fromkeys([*(earlier.rows if earlier is not None else ()), *judge.rows]))
     judges[label] = judge.model_copy(update={"rows": rows})
