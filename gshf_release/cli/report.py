@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
 @click.option("--every-iteration", is_flag=True, help="Over seeds: show all iterations, not the last alone.")
+@click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
 @json_option
-def command(run: Path, as_markdown: bool, every_iteration: bool, as_json: bool) -> None:
+def command(run: Path, as_markdown: bool, every_iteration: bool, compare: str | None, as_json: bool) -> None:
     """Print the results of RUN as tables: scorers, validation after every iteration, evaluation against the base.
 
     For the parent that `train --seeds` made, print one table over its seeds.
@@ -27,9 +28,11 @@ def command(run: Path, as_markdown: bool, every_iteration: bool, as_json: bool) 
     Examples:
       gshf-release report runs/quickstart
       gshf-release report runs/learn --markdown
+      gshf-release report runs/fsfairx-zephyr-7b --compare fsfairx-zephyr-7b
     """
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
+    from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.seeds import read_seeds, seed_folders, seed_table
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
@@ -52,7 +55,8 @@ def command(run: Path, as_markdown: bool, every_iteration: bool, as_json: bool) 
     if as_json:
         print_json({"cells": [cell.model_dump() for cell in cells]})
         return
-    _print(all_tables(cells), as_markdown)
+    compared = comparison_tables(cells, compare) if compare is not None else []
+    _print([*all_tables(cells), *compared], as_markdown)
     if select(cells, table="test"):
         click.echo(verdict(cells))
 

@@ -160,8 +160,8 @@ def baseline_file(reference: str, benchmark: Benchmark) -> Path:
     """Return the answers that `--baseline` names.
 
     Args:
-        reference: An answer file; a run, whose last row with answers it is; `RUN/ROW`; or a model that was evaluated before, whose
-            run is `runs/eval-<model>`.
+        reference: An answer file; a run, whose last row with answers it is; `RUN/ROW`; or a model that was evaluated before,
+            whose run is `runs/eval-<model>`.
         benchmark: The benchmark whose answers are wanted.
 
     Raises:

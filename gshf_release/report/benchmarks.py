@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,8 @@ COLUMNS = {
     "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, "failed judgments": 0},
 }
 """By mark: `{metric: digits shown}`."""
+NAMES = {"AlpacaEval 2": "alpaca_eval_2", "MT-Bench": "mt_bench"}
+"""What files of reported numbers call a benchmark, and its name in eval/benchmarks."""
 UNITS = {"%": " %", "characters": ", characters"}
 
 
@@ -43,7 +44,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
         DataError: Nothing of it was measured.
     """
     content = read_mapping(assets.find(name, "eval/reported", ".yaml"))
-    wanted = re.sub(r"[^a-z0-9]+", "_", str(content["benchmark"]).lower())
+    wanted = NAMES.get(str(content["benchmark"]), str(content["benchmark"]))
     tables = [
         _compared(select(cells, table=table, judge=judge, baseline=baseline), content, judge, baseline)
         for table, judge, baseline, _ in _groups(cells)

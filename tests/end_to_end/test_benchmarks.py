@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,53 @@ def test_answers_to_other_questions_are_refused(
     outcome = command("eval", "their-model", "--outputs", files / "theirs.json", *place)
     assert outcome.code == 1
     assert "answer none of the 5 questions" in outcome.err
+
+
+@pytest.fixture
+def trained(finished: RunDirectory, tmp_path: Path, files: Path) -> Path:
+    """Return a copy of the trained and evaluated tiny run."""
+    shutil.copytree(finished.path, tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def test_a_trained_run_has_its_iterations_as_rows_and_publishing_waits_for_them(
+    command: Command, trained: Path, files: Path, server: ChatServer
+) -> None:
+    before = cells_of(trained)
+    judge = own.judge(files, "alpaca_eval_2", server.address)
+    words = ["--benchmark", files / "own-alpaca.yaml", "--judge", judge, "--profile", files / "exact.yaml"]
+    one = command("eval", trained, *words, "--iteration", 2)
+    assert one.code == 0, one.err
+    assert [cell.row for cell in select(cells_of(trained), table="own-alpaca", metric="win rate")] == ["iteration-2"]
+    answered = (trained / "iteration-2/own-alpaca/answers/manifest.json").stat().st_mtime_ns
+    (trained / "iteration-2/own-alpaca/own-alpaca-eval-2-stub/judgments/manifest.json").unlink()
+    refused = command("publish", trained, "--out", files / "out", "--profile", files / "exact.yaml")
+    assert refused.code == 1
+    assert "iteration-2/own-alpaca/own-alpaca-eval-2-stub/judgments is not finished" in refused.err
+    every = command("eval", trained, *words)
+    assert every.code == 0, every.err
+    cells = cells_of(trained)
+    rows = [cell.row for cell in select(cells, table="own-alpaca", metric="win rate")]
+    assert sorted(rows) == ["base", "iteration-1", "iteration-2"]
+    assert (trained / "iteration-2/own-alpaca/answers/manifest.json").stat().st_mtime_ns == answered
+    assert cells[: len(before)] == before
+    assert "own-alpaca, judged by" in command("report", trained).out
+    assert command("verify", trained).code == 0
+
+
+def test_results_of_another_program_join_as_cells(command: Command, trained: Path, files: Path) -> None:
+    document = {"results": {"quiz": {"alias": "quiz", "acc,none": 0.5, "acc_stderr,none": 0.05}}}
+    (files / "lm.json").write_text(json.dumps(document), encoding="utf-8")
+    wrong = command("eval", trained, "--import", files / "lm.json", "--row", "iteration-9")
+    assert wrong.code == 1
+    assert "has no row 'iteration-9'. Its rows: base, iteration-1, iteration-2" in wrong.line
+    outcome = command("eval", trained, "--import", files / "lm.json", "--row", "iteration-2")
+    assert outcome.code == 0, outcome.err
+    cell = find(cells_of(trained), table="lm-evaluation-harness", row="iteration-2")
+    assert cell is not None
+    assert (cell.metric, cell.value, cell.standard_error) == ("quiz: acc", 0.5, 0.05)
+    assert "quiz: acc" in (trained / "results.md").read_text(encoding="utf-8")
+    assert command("verify", trained).code == 0
 
 
 def test_two_runs_meet_head_to_head(evaluate: Command, tmp_path: Path) -> None:
