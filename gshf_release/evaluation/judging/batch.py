@@ -1,7 +1,7 @@
 """Judge through a Batch API: half the price at some servers, and no limit of rate; the answers take up to a day.
 
-The requests go up as one file; the server works on it; its answers come down as another. Which batch holds which judgments is kept
-beside the cache, so that a command that was killed waits for its batch instead of sending it twice:
+The requests go up as one file; the server works on it; its answers come down as another. Which batch holds which judgments is
+kept beside the cache, so that a command that was killed waits for its batch instead of sending it twice:
 
     CACHE/batches/<digest>.json      written before the batch is made, and again with its id; removed when its answers are kept
 
@@ -62,26 +62,30 @@ def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[s
     if session.client.server.api_version is not None:
         raise EngineError("Batches are not made at Azure's addresses.", hint="Judge without --batch.")
     folder = session.cache.folder / "batches"
+    batches = BatchFolder(folder, session)
     with _alone(folder):
-        batches = BatchFolder(folder, session)
         batches.find_lost()
-        wanted = {each.key: each for each in missing}
         under_way = {key for batch in batches.all() for key in batch.keys}
         fresh = [each for each in missing if each.key not in under_way and not session.too_long(each)]
         worst = _reserve(session, fresh)
         try:
             for start in range(0, len(fresh), MOST_REQUESTS):
                 batches.send(fresh[start : start + MOST_REQUESTS])
-            for batch in batches.all():
-                if not wanted.keys().isdisjoint(batch.keys):
-                    batches.finish(batch)
-        finally:
+        except BaseException:
             session.budget.settle(worst, 0.0)
-    return {key: judgment for key in wanted if (judgment := session.cache.get(key)) is not None}
+            raise
+    keys = [each.key for each in missing]
+    try:
+        for batch in batches.all():
+            if not set(keys).isdisjoint(batch.keys):
+                batches.finish(batch)
+    finally:
+        session.budget.settle(worst, 0.0)
+    return {key: judgment for key in keys if (judgment := session.cache.get(key)) is not None}
 
 
 class BatchFolder:
-    """The batches of a cache, and the server that works on them. One process at a time."""
+    """The batches of a cache, and the server that works on them. One process at a time makes them; all may wait for them."""
 
     def __init__(self, folder: Path, session: JudgeSession) -> None:
         self.folder = folder
@@ -250,7 +254,7 @@ def _sleep(seconds: float) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of the batches; a second process waits, and then finds the answers in the cache."""
+    """Hold the right to make batches; a second process waits, and then sees what the first has made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a", encoding="utf-8") as stream:
         while True:

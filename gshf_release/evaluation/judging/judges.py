@@ -94,8 +94,17 @@ class JudgeSettings(Section):
 
     @property
     def identity(self) -> str:
-        """Return what results call the judge: the name alone for an official one, with its model for any other."""
-        return self.name if self.official else f"{self.name}/{self.model}"
+        """Return what results call the judge: the name alone for an official one; any other says its model and references."""
+        if self.official:
+            return self.name
+        corrected = self.benchmark != "alpaca_eval_2" and self.references == "corrected"
+        return f"{self.name}/{self.model}" + ("+corrected" if corrected else "")
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Return everything that judgments depend on, and nothing else: price, patience and key are free to change."""
+        kept = {"benchmark", "annotator", "references", "model", "parameters", "context"}
+        return self.model_dump(mode="json", include=kept) | {"address": self.endpoint.address}
 
     @property
     def files(self) -> tuple[BenchmarkFile, ...]:

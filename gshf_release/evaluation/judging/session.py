@@ -7,6 +7,7 @@ print(session.spending)
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from gshf_release.errors import AnswerError, EngineError
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.hashing import sha256_json
+from gshf_release.hashing import canonical_json, sha256_json
 from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest, concurrently
 from gshf_release.records import Message
 
@@ -224,7 +225,7 @@ def judgment_of(answer: ChatAnswer, cost: float | None, seconds: float) -> Judgm
         text=answer.text,
         model=answer.model,
         finish_reason=answer.finish_reason,
-        logprobs=answer.logprobs,
+        logprobs=json.loads(canonical_json(answer.logprobs)),  # in the order in which the cache gives it back
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
         asked_at=time.time(),
