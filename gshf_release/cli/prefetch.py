@@ -33,6 +33,6 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     files, missing = prefetch(chosen.evaluation.benchmarks, say)
     if as_json:
         print_json({"models": places, "benchmarks": files, "missing": missing})
-    if missing:
-        say(f"Not to be had, and not necessary: {', '.join(missing)} (the length-controlled win rate needs it).")
+    for reason in missing:
+        say(f"Without it there is no length-controlled win rate: {reason}")
     say(f"Everything {chosen.name} needs is here.\nNext: gshf-release train {recipe}")

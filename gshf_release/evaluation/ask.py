@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,35 @@ def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str])
     return [f"imports/{name}"]
 
 
+def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:
+    """Bring what benchmarks and their own judges need into the cache.
+
+    Args:
+        references: Names in eval/benchmarks, or files.
+        say: Hears the name of each file before it is fetched.
+
+    Returns:
+        `{file: path}`, and why those could not be had that only the length-controlled win rate needs.
+
+    Raises:
+        DataError: What came is not the pinned file.
+        NetworkError: A file could not be had.
+    """
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    for benchmark in map(benchmarks.load, references):
+        say(f"{benchmark.name} ...")
+        found[f"{benchmark.name} questions"] = str(benchmarks.questions_file(benchmark))
+        found |= {file.name: str(benchmark_data.fetch(file)) for file in judges.load(benchmark.judge).files}
+        if benchmark.protocol == "alpaca_eval" and benchmark.published:
+            try:
+                file = benchmark_data.GAMED_BASELINES
+                found[file.name] = str(benchmark_data.obtain(file, allow_unverified=True).path)
+            except NetworkError as error:
+                missing.append(str(error))
+    return found, missing
+
+
 def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
     path = benchmarks.questions_file(benchmark, wish.data)
     limit = wish.limit if wish.limit is not None or known is None else known.limit
@@ -136,6 +165,8 @@ def _judge(
 ) -> tuple[str, JudgeRequest]:
     """Return the name of the judge's folder and the request."""
     judgments.check_fits(benchmark, judge)
+    if wish.repeats > 1 and judgments.compares(judge):
+        raise RunError(f"--repeats is for judges that rate single answers; {judge.name} compares two.")
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
         reference = wish.baseline or benchmark.baseline
