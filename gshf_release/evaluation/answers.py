@@ -53,6 +53,11 @@ def answers_stage(row: str, benchmark: str) -> str:
     return f"{row}/{benchmark}/answers"
 
 
+def model_name(recipe: Recipe, row: str) -> str:
+    """Return what answer files call the model of a row."""
+    return row if recipe.evaluation.only else f"{recipe.name}-{row}"
+
+
 def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | None) -> Stage:
     """Declare the questions, read from the run's own copy of their file.
 

@@ -177,6 +177,8 @@ def _judge(
         path = None if reference == "questions" else baseline_file(reference, benchmark)
         sha256 = asked.questions if path is None else kept.keep(run, path)
         name = answers.model_of(benchmark.protocol, kept.path(run, sha256))
+        if path is not None and name in _models(run, asked, rows):  # two runs of one recipe, say, must not pass for one model
+            name = f"{name}@{sha256[:8]}"
         if wish.baseline is not None and sha256 != asked.questions:
             label = f"{label}-vs-{slug(name)}"
     elif wish.baseline is not None:
@@ -185,6 +187,14 @@ def _judge(
         judge=judge.model_dump(mode="json"), baseline=sha256, baseline_name=name, repeats=wish.repeats, rows=rows
     )
     return label, request
+
+
+def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:
+    """Return what the answer files of the rows call their models."""
+    given = {
+        row: answers.model_of(asked.asking.protocol, kept.path(run, sha256)) for row, sha256 in asked.existing.items()
+    }
+    return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}
 
 
 def baseline_file(reference: str, benchmark: Benchmark) -> Path:

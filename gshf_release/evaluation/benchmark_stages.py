@@ -33,7 +33,7 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
         if row in asked.existing:
             stages.append(answers.declare_existing(name, asked.asking, row, asked.existing[row]))
         else:
-            model = row if recipe.evaluation.only else f"{recipe.name}-{row}"
+            model = answers.model_name(recipe, row)
             stages += answers.declare_row(
                 recipe, name, asked.asking, asked.count, row, policies[row], model, asked.template
             )

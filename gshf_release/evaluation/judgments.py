@@ -126,7 +126,8 @@ def judge(context: StageContext) -> None:
         if kind == "alpaca_eval_2":
             rows = json.loads(_own_file(context).read_text(encoding="utf-8"))
             given = answers.alpaca_eval_answers(kept.path(context.run, context.parameter("baseline")))
-            baseline = [given[row["instruction"]] for row in rows if row["instruction"] in given]
+            name = {"generator": context.parameter("baseline_name")}
+            baseline = [given[row["instruction"]] | name for row in rows if row["instruction"] in given]
             judged = alpaca_eval.annotate(rows, baseline, session)
             answers.write_alpaca_eval(judged, path)
             return
@@ -135,7 +136,8 @@ def judge(context: StageContext) -> None:
         if kind == "mt_bench_single":
             lines = mt_bench.judge_single(questions, rows, session, references, repeats)
         else:
-            others = read_json_lines(kept.path(context.run, context.parameter("baseline")))
+            name = {"model_id": context.parameter("baseline_name")}
+            others = [line | name for line in read_json_lines(kept.path(context.run, context.parameter("baseline")))]
             lines = mt_bench.judge_pair(questions, rows, others, session, references)
         answers.write_mt_bench(lines, path)
 
@@ -200,6 +202,7 @@ def asked_of(judge: JudgeSettings, request: JudgeRequest) -> dict[str, Any]:
     return {
         "judge": judge.model_dump(mode="json", include=decisive),
         "baseline": request.baseline,
+        "baseline_name": request.baseline_name,
         "repeats": request.repeats,
     }
 

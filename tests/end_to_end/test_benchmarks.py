@@ -229,6 +229,19 @@ def test_a_trained_run_has_its_iterations_as_rows_and_publishing_waits_for_them(
     assert command("verify", trained).code == 0
 
 
+def test_the_recipes_benchmarks_are_asked_with_everything_else(
+    command: Command, trained: Path, files: Path, server: ChatServer
+) -> None:
+    run = RunDirectory.open(trained)
+    evaluation = run.recipe.evaluation.model_copy(update={"benchmarks": (str(files / "own-alpaca.yaml"),)})
+    run.record_recipe(run.recipe.model_copy(update={"evaluation": evaluation}))
+    judge = own.judge(files, "alpaca_eval_2", server.address)
+    outcome = command("eval", trained, "--judge", judge, "--profile", files / "exact.yaml", "--limit", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = {cell["row"] for cell in json.loads(outcome.out)["cells"] if cell["table"] == "own-alpaca"}
+    assert rows == {"base", "iteration-1", "iteration-2"}
+
+
 def test_results_of_another_program_join_as_cells(command: Command, trained: Path, files: Path) -> None:
     document = {"results": {"quiz": {"alias": "quiz", "acc,none": 0.5, "acc_stderr,none": 0.05}}}
     (files / "lm.json").write_text(json.dumps(document), encoding="utf-8")
@@ -249,7 +262,24 @@ def test_two_runs_meet_head_to_head(evaluate: Command, tmp_path: Path) -> None:
     assert evaluate("--baseline", tmp_path / "one", run=tmp_path / "other").code == 0
     cell = find(cells_of(tmp_path / "other"), metric="win rate")
     assert cell is not None
-    assert cell.baseline == "tiny"
+    assert re.fullmatch(r"tiny@[0-9a-f]{8}", cell.baseline), "two models of one name are told apart"
+    assert cell.value != 50.0 or cell.standard_error != 0.0
+
+
+def test_pairs_of_mt_bench_are_games_against_a_baseline(
+    evaluate: Command, tmp_path: Path, test_data: Path, server: ChatServer
+) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}, whose judge prompts are needed; set GSHF_TEST_DATA")
+    data = ("--data", test_data)
+    assert evaluate(*data, "--template", "fastchat:zephyr", run=tmp_path / "one", kind="mt_bench_single").code == 0
+    server.answer = lambda body: "[[A]]" if len(body["messages"][-1]["content"]) % 2 else "[[C]]"
+    outcome = evaluate(*data, "--baseline", tmp_path / "one", run=tmp_path / "other", kind="mt_bench_pair")
+    assert outcome.code == 0, outcome.err
+    cells = select(cells_of(tmp_path / "other"), table="own-mt")
+    rate = find(cells, metric="adjusted win rate")
+    assert rate is not None
+    assert (rate.value, rate.n, rate.unit) == (50.0, 6, "%"), "a judge that names the first place makes ties"
 
 
 def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation(
