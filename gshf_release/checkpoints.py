@@ -14,11 +14,13 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
-from gshf_release.profile import Profile
+
+if TYPE_CHECKING:
+    from gshf_release.profile import Profile
 
 PREFIX = "package:"
 WHEEL_SHA256 = ".wheel-sha256"

@@ -1,17 +1,18 @@
 """How fast stored judgments are scored, beside the alpaca_eval command on the same judgments. Not a test: run it by hand.
 
     python -m tests.benchmarks.score_speed                     # FOLDER: $GSHF_TEST_DATA or ../shared/data
-    python -m tests.benchmarks.score_speed FOLDER --model claude-2 --runs 5
+    python -m tests.benchmarks.score_speed FOLDER --models claude-2,phi-2 --runs 5
 
-Three sides, each a process of its own, taken in turns: `gshf-release score`; the `alpaca_eval` command with every judgment in its
-cache, so that it asks no judge; and alpaca_eval's function `get_length_controlled_winrate` alone on the file of judgments, its
-quickest way. All see the same files and no network. Besides seconds on the clock the processor's are printed, which a
-busy machine does not stretch as much.
+Three sides, each a process of its own, taken in turns: `gshf-release score`; the `alpaca_eval` command with every judgment in
+its cache, so that it asks no judge; and alpaca_eval's function `get_length_controlled_winrate` alone on the judgments, its
+quickest way. Of several models gshf-release scores all in one command, while alpaca_eval takes one at a time. All see the same
+files and no network. Besides seconds on the clock the processor's are printed, which a busy machine stretches less.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import json
 import os
@@ -35,37 +36,49 @@ print(get_length_controlled_winrate(rows, save_weights_dir=None)["length_control
 """
 
 
-def prepare(data: Path, model: str, folder: Path) -> dict[str, list[str]]:
-    """Write what the sides read into `folder` and return their commands."""
-    with gzip.open(data / "annotations" / f"{model}.json.gz", "rt", encoding="utf-8") as stream:
-        rows = json.load(stream)
+def fake_hub(data: Path, folder: Path) -> None:
+    """Put df_gamed.csv where huggingface_hub looks for what it has downloaded."""
     cache = folder / "home" / "hub" / "datasets--tatsu-lab--alpaca_eval"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text(REVISION)
     (cache / "snapshots" / REVISION).mkdir(parents=True)
     shutil.copyfile(data / "df_gamed.csv", cache / "snapshots" / REVISION / "df_gamed.csv")
-    written = {"annotations": rows, "judged": [row | {"dataset": None} for row in rows]}
+
+
+def write_files(data: Path, model: str, folder: Path) -> None:
+    """Write the judgments, both models' answers and the command's cache of judgments."""
+    with gzip.open(data / "annotations" / f"{model}.json.gz", "rt", encoding="utf-8") as stream:
+        rows = json.load(stream)
+    written = {"annotations": rows, "judged": rows}
     for name, number in (("reference", 1), ("model", 2)):
-        keys = {"output": f"output_{number}", "generator": f"generator_{number}"}
+        columns = {"output": f"output_{number}", "generator": f"generator_{number}"}
         written[name] = [
-            {"instruction": row["instruction"], "dataset": row.get("dataset")}
-            | {key: row[column] for key, column in keys.items()}
-            for row in rows
+            {"instruction": row["instruction"]} | {key: row[column] for key, column in columns.items()} for row in rows
         ]
+    folder.mkdir()
+    (folder / "results").mkdir()
     for name, content in written.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    library = [sys.executable, "-m", "alpaca_eval.main", "evaluate", "--name", f"{model}-timed"]
-    library += ["--model_outputs", str(folder / "model.json"), "--reference_outputs", str(folder / "reference.json")]
-    library += ["--annotators_config", "weighted_alpaca_eval_gpt4_turbo", "--caching_path", str(folder / "judged.json")]
-    library += ["--precomputed_leaderboard", "None", "--is_cache_leaderboard", "False"]
-    library += ["--metric_kwargs", "{'save_weights_dir': None}", "--output_path", str(folder / "results")]
-    (folder / "results").mkdir()
-    ours = [sys.executable, "-m", "gshf_release", "score", "alpaca_eval_2", str(folder / "annotations.json"), "--json"]
-    ours += ["--data", str(data), "--allow-unverified-data", "--as-published"]
+
+
+def library_command(folder: Path) -> list[str]:
+    command = [sys.executable, "-m", "alpaca_eval.main", "evaluate", "--name", "timed"]
+    command += ["--model_outputs", str(folder / "model.json"), "--reference_outputs", str(folder / "reference.json")]
+    command += ["--annotators_config", "weighted_alpaca_eval_gpt4_turbo", "--caching_path", str(folder / "judged.json")]
+    command += ["--precomputed_leaderboard", "None", "--is_cache_leaderboard", "False"]
+    return [*command, "--metric_kwargs", "{'save_weights_dir': None}", "--output_path", str(folder / "results")]
+
+
+def commands(data: Path, folders: list[Path]) -> dict[str, list[list[str]]]:
+    """Return what each side runs, one after the other."""
+    ours = [sys.executable, "-m", "gshf_release", "score", "alpaca_eval_2"]
+    ours += [str(folder / "annotations.json") for folder in folders]
+    ours += ["--data", str(data), "--allow-unverified-data", "--as-published", "--json"]
+    function = [sys.executable, "-c", FUNCTION]
     return {
-        "gshf-release score": ours,
-        "alpaca_eval command": library,
-        "alpaca_eval function": [sys.executable, "-c", FUNCTION, str(folder / "annotations.json")],
+        "gshf-release score": [ours],
+        "alpaca_eval command": [library_command(folder) for folder in folders],
+        "alpaca_eval function": [[*function, str(folder / "annotations.json")] for folder in folders],
     }
 
 
@@ -87,14 +100,27 @@ def shown(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
 
 
-def answer(name: str, printed: str, folder: Path) -> float:
-    """Return the length-controlled win rate that a side came to."""
-    if name == "gshf-release score":
-        return float(json.loads(printed)[0]["length_controlled_winrate"])
-    if name == "alpaca_eval function":
-        return float(printed.split()[-1])
-    header, row = (line.split(",") for line in next(folder.rglob("leaderboard.csv")).read_text().splitlines()[:2])
-    return float(row[header.index("length_controlled_winrate")])
+def answers(side: str, printed: list[str], folders: list[Path]) -> list[float]:
+    """Return the length-controlled win rates that a side came to."""
+    if side == "gshf-release score":
+        return [float(row["length_controlled_winrate"]) for row in json.loads(printed[0])]
+    if side == "alpaca_eval function":
+        return [float(text.rsplit(maxsplit=1)[-1]) for text in printed]
+    found = []
+    for folder in folders:
+        text = next(folder.rglob("leaderboard.csv")).read_text(encoding="utf-8")
+        (row,) = csv.DictReader(text.splitlines())
+        found.append(float(row["length_controlled_winrate"]))
+    return found
+
+
+def report(clock: dict[str, list[float]], processor: dict[str, list[float]], rates: dict[str, list[float]]) -> None:
+    ours = next(iter(clock))
+    for side, seconds in clock.items():
+        ratio = statistics.median(seconds) / statistics.median(clock[ours])
+        work = statistics.median(processor[side]) / statistics.median(processor[ours])
+        parts = [f"clock {shown(seconds)} = {ratio:.1f}x", f"processor {shown(processor[side])} = {work:.1f}x"]
+        print(f"{side:21} {'; '.join(parts)}; LC {', '.join(f'{rate:.6f}' for rate in rates[side])}")
 
 
 def main() -> None:
@@ -102,33 +128,27 @@ def main() -> None:
     default = Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "alpaca_eval"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=default, help="folder with annotations/ and df_gamed.csv")
-    parser.add_argument("--model", default="OpenHermes-2.5-Mistral-7B")
+    parser.add_argument("--models", default="OpenHermes-2.5-Mistral-7B", help="separated by commas")
     parser.add_argument("--runs", type=int, default=3)
     chosen = parser.parse_args()
-    data = chosen.data.resolve()
+    data, models = chosen.data.resolve(), chosen.models.split(",")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        commands = prepare(data, chosen.model, folder)
-        clock: dict[str, list[float]] = {side: [] for side in commands}
-        processor: dict[str, list[float]] = {side: [] for side in commands}
-        answers = {}
-        for number in range(chosen.runs + 1):  # the first round, which fills the disk's cache, is not counted
-            for side, command in commands.items():
-                seconds, used, printed = timed(command, folder)
-                answers[side] = answer(side, printed, folder)
-                if number:
-                    clock[side].append(seconds)
-                    processor[side].append(used)
-    print(f"{chosen.model}, {chosen.runs} runs each: median (range); load {os.getloadavg()[0]:.1f}")
-    ours = next(iter(commands))
-    for side in commands:
-        ratio = statistics.median(clock[side]) / statistics.median(clock[ours])
-        work = statistics.median(processor[side]) / statistics.median(processor[ours])
-        print(
-            f"{side:21} clock {shown(clock[side])}, {ratio:.1f}x; processor {shown(processor[side])}, {work:.1f}x;",
-            end=" ",
-        )
-        print(f"LC {answers[side]:.6f}")
+        home = Path(name)
+        fake_hub(data, home)
+        folders = [home / model for model in models]
+        for model, folder in zip(models, folders, strict=True):
+            write_files(data, model, folder)
+        clock: dict[str, list[float]] = {}
+        processor: dict[str, list[float]] = {}
+        rates = {}
+        for _ in range(chosen.runs):
+            for side, each in commands(data, folders).items():
+                runs = [timed(command, home) for command in each]
+                rates[side] = answers(side, [printed for _, _, printed in runs], folders)
+                clock.setdefault(side, []).append(sum(seconds for seconds, _, _ in runs))
+                processor.setdefault(side, []).append(sum(used for _, used, _ in runs))
+    print(f"{', '.join(models)}; {chosen.runs} runs: median (range); load {os.getloadavg()[0]:.1f}")
+    report(clock, processor, rates)
 
 
 if __name__ == "__main__":
