@@ -177,7 +177,9 @@ def _judge(
         path = None if reference == "questions" else baseline_file(reference, benchmark)
         sha256 = asked.questions if path is None else kept.keep(run, path)
         name = answers.model_of(benchmark.protocol, kept.path(run, sha256))
-        if path is not None and name in _models(run, asked, rows):  # two runs of one recipe, say, must not pass for one model
+        if path is not None and name in _models(
+            run, asked, rows
+        ):  # two runs of one recipe, say, must not pass for one model
             name = f"{name}@{sha256[:8]}"
         if wish.baseline is not None and sha256 != asked.questions:
             label = f"{label}-vs-{slug(name)}"
