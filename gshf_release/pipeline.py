@@ -10,21 +10,27 @@ from typing import Any
 from gshf_release import assets, base, loop
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
+from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.preference import offline
 from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
 from gshf_release.prompts.writers import SERVED, writer_model
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.card import Facts
+from gshf_release.report.tables import document
+from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import checkpoints_of
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task, check_graph, tasks
+
+EVALUATION_PREFIX = "eval-"
+"""Begins the name of a run that only evaluates a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +58,12 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
         RecipeError: A prompt file is missing, or holds fewer prompts than the roles want.
         DataError: A prompt file has a bad row.
     """
+    if recipe.evaluation.only:
+        return _evaluation_only(recipe, run)
     pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
     train = training(recipe, _offline_sha256(recipe, run), **pool)
-    iterations = range(1, recipe.loop.iterations + 1)
-    policies = [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
+    policies = policies_of(recipe)
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
     if recipe.evaluation.prompts is not None:
@@ -64,11 +71,29 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
         evaluated.append(split.declare_evaluation(recipe, **file))
         sets.insert(0, ("eval", split.EVALUATION, file["count"]))
     evaluated += evaluation.declare(recipe, policies, sets)
+    evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
-    learned = [loop.policy_stage(t) for t in iterations]
+    learned = [stage for _, stage in policies[1:]]
     graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
     check_graph(graph.stages)
     return graph
+
+
+def _evaluation_only(recipe: Recipe, run: RunDirectory | None) -> Graph:
+    """Return the graph of a run that trains nothing; its model is brought in only if it must answer."""
+    asked, policies = requests.read(run), policies_of(recipe)
+    needed = benchmark_stages.policies_needed(asked, policies)
+    graph = Graph([base.declare(recipe)] if needed else [], benchmark_stages.declare(recipe, asked, policies), [])
+    check_graph(graph.stages)
+    return graph
+
+
+def policies_of(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return `(row, stage of its model)` of every policy of a run; the first is the base."""
+    if recipe.evaluation.only:
+        return [(recipe.name.removeprefix(EVALUATION_PREFIX), "base")]
+    iterations = range(1, recipe.loop.iterations + 1)
+    return [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
 
 
 def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[Stage]:
@@ -124,18 +149,98 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     graph = build(recipe, run)
     require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
+    render(run)
 
 
-def evaluate(run: RunDirectory, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
+def evaluate(
+    run: RunDirectory,
+    profile: Profile,
+    *,
+    allow_redo: bool,
+    observer: Observer,
+    wanted: Sequence[str] | None = None,
+) -> None:
     """Bring the evaluation stages to their finished state.
+
+    Args:
+        run: A trained run, or one that only evaluates.
+        profile: How.
+        allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
+        observer: Hears of the progress.
+        wanted: Only these evaluation stages and what they read; None is the whole evaluation.
 
     Raises:
         RunError: Training has not finished.
     """
     recipe = run.recipe
     graph = build(recipe, run)
-    require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
-    execute(graph.stages, run, recipe, profile, goal=graph.evaluation, allow_redo=allow_redo, observer=observer)
+    goal = graph.evaluation
+    if wanted is not None:
+        goal = _with_inputs(goal, wanted)
+    if recipe.evaluation.only:
+        require_models(run, recipe, graph.train)
+        goal = [*graph.train, *goal]
+    elif wanted is None:
+        require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
+    else:
+        read = {item.stage for stage in goal for item in stage.inputs}
+        models = [stage for stage in graph.train if stage.name in read]
+        require_finished(run, recipe, models, graph.stages, _train_command(run))
+    judgments.begin_spending(run)
+    execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
+    render(run)
+
+
+def render(run: RunDirectory) -> None:
+    """Write results.csv and results.md beside results.json, which they are rendered from."""
+    cells = read_cells(run.path / "results.json")
+    write_csv(cells, run.path / "results.csv")
+    write_text(run.path / "results.md", document(run.recipe.name, cells))
+
+
+def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_model: bool) -> RunDirectory:
+    """Return the run that evaluates a model and nothing else, begun if there is none.
+
+    Args:
+        model: A folder, a Hub id, or a package's file, as in the recipe's `base.model`.
+        folder: Where; None is `runs/eval-<name of the model>`.
+        profile: How.
+        needs_model: Whether the model itself must answer.
+
+    Raises:
+        CheckpointError: The model is needed and not here.
+        RunError: The folder evaluates another model.
+    """
+    if needs_model:
+        try:
+            locate(model)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{model!r} is neither a run directory nor a model that is here: {error.message}",
+                hint="Fetch it with: hf download MODEL; or: gshf-release prefetch RECIPE",
+            ) from error
+    path = Path(model).expanduser()
+    short = path.resolve().stem if path.suffix == ".gguf" else path.resolve().name
+    named = short if path.exists() else Path(model).stem if ":" in model else model.replace("/", "--")
+    name = f"{EVALUATION_PREFIX}{requests.slug(named).lower()}"[:80]
+    found = str(path.resolve()) if path.exists() else model
+    recipe = Recipe(name=name, base=Base(model=found), evaluation=Evaluation(only=True, prompts=None))
+    run = RunDirectory.create(folder or Path("runs") / name, recipe, profile)
+    if run.recipe.base.model != found:
+        raise RunError(
+            f"{run.path} evaluates the model {run.recipe.base.model}, not {found}.",
+            hint="Choose another folder with --run.",
+        )
+    return run
+
+
+def _with_inputs(stages: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
+    """Return the wanted stages and those of `stages` that they read, directly or not."""
+    names = set(wanted)
+    for stage in reversed(stages):
+        if stage.name in names:
+            names |= {item.stage for item in stage.inputs}
+    return [stage for stage in stages if stage.name in names]
 
 
 def release(run: RunDirectory, profile: Profile, *, repository: str | None, observer: Observer) -> None:
@@ -194,13 +299,21 @@ def writers(recipe: Recipe) -> list[Model]:
     return [Model(augmentation.STAGE, model, revision, sha256)]
 
 
-def require_models(run: RunDirectory, recipe: Recipe) -> None:
+def require_models(run: RunDirectory, recipe: Recipe, stages: Sequence[Stage] | None = None) -> None:
     """Refuse to begin while a model that an unfinished stage reads is not here, rather than stop there in the middle.
+
+    Args:
+        run: The run.
+        recipe: Its recipe.
+        stages: Only what these read; None is every model of the recipe.
 
     Raises:
         CheckpointError: Names the model and the command that fetches it.
     """
+    names = None if stages is None else {stage.name for stage in stages}
     for needed in models(recipe):
+        if names is not None and needed.stage not in names:
+            continue
         if run.manifest(Task(Stage(needed.stage, work=""))) is None:
             try:
                 locate(needed.model, revision=needed.revision, sha256=needed.sha256)

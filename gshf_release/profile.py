@@ -17,6 +17,10 @@ class Server(Section):
     """Up to and without `/chat/completions`, for example https://api.openai.com/v1; no user, password or key in it."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; the key itself stands in no file."""
+    key_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
+    """The header that carries the key: `Authorization` (as a bearer token), or Azure's `api-key`."""
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
+    """Azure's `api-version`; its address ends in `/openai/deployments/DEPLOYMENT`."""
     concurrent_requests: PositiveInt = 8
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     attempts: PositiveInt = 6
@@ -33,6 +37,15 @@ class Hardware(Section):
     at_parameters: Annotated[float, Field(gt=0)] = 7.24e9
     flops: Annotated[float, Field(gt=0)] | None = None
     """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
+
+
+class Judging(Section):
+    """How judges are paid and asked."""
+
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """US dollars that one command may spend on judges; None sets no limit."""
+    batch: bool = False
+    """Ask through the endpoint's Batch API, which is slower and cheaper."""
 
 
 class Profile(Section):
@@ -62,6 +75,7 @@ class Profile(Section):
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
     server: Server = Server()
+    judging: Judging = Judging()
     hardware: Hardware = Hardware()
 
 

@@ -378,6 +378,10 @@ class Evaluation(Section):
     """Compare with the best of n of the base's own answers to the test prompts, chosen by the training reward; every policy
     then also answers at temperature 1."""
     second_scorer: SecondScorer = SecondScorer()
+    benchmarks: tuple[str, ...] = ()
+    """Names in eval/benchmarks, or files: what `gshf-release eval` asks of every policy beside the above."""
+    only: bool = False
+    """No training and no scorers: the run only evaluates `base` on benchmarks, as `gshf-release eval MODEL` does."""
 
 
 class Plan(Section):
@@ -437,6 +441,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stand_ins_have_prompts(self) -> Self:
+        if self.evaluation.only:
+            return self
         for scorer, count, key in (
             (self.reward, self.prompts.roles.reward, "reward"),
             (self.evaluation.second_scorer, self.prompts.roles.second_scorer, "second_scorer"),
@@ -488,7 +494,7 @@ def load(reference: str, overrides: tuple[str, ...] = ()) -> Recipe:
     path = assets.find(reference, "training/recipes", ".yaml")
     content = read_mapping(path)
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return parse(Recipe, content, str(path))
 
 
@@ -500,8 +506,12 @@ def parse(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
         raise RecipeError(f"{where}: {'; '.join(_explain(error, model))}.") from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one dotted `key=value`; the value is read as YAML."""
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set one dotted `key=value`; the value is read as YAML.
+
+    Raises:
+        RecipeError: It is not of that form, or goes through a key that holds a value.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"--set {override!r} is not of the form key=value.", hint="Example: --set loop.iterations=2")

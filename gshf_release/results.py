@@ -5,6 +5,7 @@ Each stage writes its own `results/<stage>.json`; `results.json` is their pure m
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,6 +56,17 @@ def write_cells(cells: Sequence[Cell], path: Path) -> None:
     document = {"cells": [entry.model_dump(exclude_defaults=True) | {"value": entry.value} for entry in cells]}
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_csv(cells: Sequence[Cell], path: Path) -> None:
+    """Write cells as CSV, one a line, a column a field."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(Cell.model_fields)
+        for entry in cells:
+            writer.writerow(["" if value is None else value for value in entry.model_dump().values()])
     temporary.replace(path)
 
 

@@ -13,6 +13,9 @@ from gshf_release import benchmark_data
 from gshf_release.benchmark_data import (
     ALPACA_EVAL,
     MT_BENCH,
+    MT_BENCH_CORRECTED_REFERENCES,
+    MT_BENCH_JUDGE_PROMPTS,
+    MT_BENCH_REFERENCES,
     BenchmarkFile,
     Found,
     HubFile,
@@ -198,3 +201,16 @@ def test_the_published_files_are_those_pinned(test_data: Path) -> None:
     assert turns[1].key == "mt-bench/81/2"
     assert (len(turns[1].text), turns[1].text[-9:]) == (71, "letter A.")
     assert all(json.dumps(turn.text) for turn in turns)
+
+
+@pytest.mark.parametrize(
+    ("file", "rows"),
+    [(MT_BENCH_JUDGE_PROMPTS, 8), (MT_BENCH_REFERENCES, 30), (MT_BENCH_CORRECTED_REFERENCES, 30)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_judges_files_are_those_pinned(test_data: Path, file: BenchmarkFile, rows: int) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}; set GSHF_TEST_DATA")
+    path = find(file, test_data)
+    assert path is not None
+    assert len(path.read_text(encoding="utf-8").splitlines()) == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from gshf_release import openai_client, profile
-from gshf_release.errors import EngineError, Interrupted, NetworkError, RecipeError
+from gshf_release.errors import AnswerError, EngineError, Interrupted, NetworkError, RecipeError
 from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest
 from gshf_release.profile import Server
 from gshf_release.run import interrupt
@@ -89,11 +90,10 @@ def test_a_server_that_does_not_answer_in_time_is_tried_again(server: ChatServer
 
 def test_pauses_double_and_are_spread(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 1.0)
-    one = client(server)
-    pauses = [one._pause(attempt, request()) for attempt in range(1, 9)]
+    pauses = [openai_client._pause(attempt, "a") for attempt in range(1, 9)]
     assert all(0.5 * 2**k <= pause <= 2**k for k, pause in enumerate(pauses[:6]))
     assert all(30 <= pause <= 60 for pause in pauses[6:])
-    assert one._pause(1, request("a")) != one._pause(1, request("b"))
+    assert openai_client._pause(1, "a") != openai_client._pause(1, "b")
 
 
 def test_the_pause_the_server_asks_for_is_kept(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +187,83 @@ def test_an_address_is_http_and_holds_no_secret(address: str) -> None:
     with pytest.raises(RecipeError, match="--server: address"):
         profile.with_server(profile.Profile(), address)
     assert profile.with_server(profile.Profile(), "http://host:8000/v1").server.address == "http://host:8000/v1"
+
+
+def test_log_probabilities_and_further_keys_are_asked_for(server: ChatServer) -> None:
+    wanted = request(
+        top_logprobs=5, limit_key="max_completion_tokens", extra={"reasoning_effort": "low", "max_tokens": 9}
+    )
+    client(server).complete(wanted)
+    (received,) = server.received
+    assert received.body["logprobs"] is True
+    assert received.body["top_logprobs"] == 5
+    assert received.body["max_completion_tokens"] == 9
+    assert received.body["reasoning_effort"] == "low"
+
+
+@pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": []}])
+def test_a_server_without_log_probabilities_gives_none(logprobs: Any) -> None:
+    choice = {"message": {"content": "m"}, "logprobs": logprobs}
+    answer = openai_client.parsed(json.dumps({"choices": [choice], "model": "m-1"}).encode())
+    assert answer is not None
+    assert answer.logprobs is None
+    assert answer.model == "m-1"
+
+
+def test_the_log_probabilities_come_with_the_answer() -> None:
+    tokens = [{"token": "m", "logprob": -0.1, "top_logprobs": [{"token": "m", "logprob": -0.1}]}]
+    choice = {"message": {"content": "m"}, "logprobs": {"content": tokens}}
+    answer = openai_client.parsed(json.dumps({"choices": [choice]}).encode())
+    assert answer is not None
+    assert answer.logprobs == tokens
+
+
+def test_azure_gets_its_header_and_version(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_KEY", "azure-secret")
+    server.key = None
+    azure = client(server, key_variable="AZURE_KEY", key_header="api-key", api_version="2024-10-21")
+    assert azure.address == f"{server.address}/chat/completions?api-version=2024-10-21"
+    with pytest.raises(EngineError, match="no /v1/chat/completions"):
+        azure.complete(request())
+    (received,) = server.received
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    assert headers["api-key"] == "azure-secret"
+    assert "authorization" not in headers
+
+
+class Ledger:
+    """Notes what a meter is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def begin(self) -> None:
+        self.told.append("begin")
+
+    def failed(self, charged: bool) -> None:
+        self.told.append(charged)
+
+
+def test_a_meter_hears_of_every_try_and_whether_it_may_be_charged(server: ChatServer) -> None:
+    ledger = Ledger()
+    server.fail(Fault(status=503))
+    server.fail(Fault(body="<html>"))
+    server.fail(Fault(drop=True))
+    client(server).complete(request(), ledger)
+    assert ledger.told == ["begin", False, "begin", True, "begin", True, "begin"]
+    ledger.told.clear()
+    server.fail(Fault(status=400))
+    with pytest.raises(EngineError):
+        client(server).complete(request(), ledger)
+    assert ledger.told == ["begin", False]
+
+
+def test_answers_that_never_can_be_read_are_told_from_a_dead_server(server: ChatServer) -> None:
+    server.fail(Fault(body="<html>"), times=2)
+    with pytest.raises(AnswerError, match="an answer that is no chat completion"):
+        client(server, attempts=2).complete(request())
+
+
+def test_a_file_of_requests_can_be_sent_and_asked_for(server: ChatServer) -> None:
+    with pytest.raises(EngineError, match="HTTP 404: no /v1/files"):
+        client(server).send("POST", "/files", b"{}")

@@ -1,8 +1,9 @@
-"""`gshf-release eval RUN`."""
+"""`gshf-release eval RUN|MODEL`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,41 +17,157 @@ from gshf_release.cli.terminal import (
     shown_path,
 )
 
+if TYPE_CHECKING:
+    from gshf_release.profile import Profile
+    from gshf_release.run.directory import RunDirectory
+
 
 @click.command(name="eval")
-@click.argument("run", type=click.Path(path_type=Path))
-@profile_option
+@click.argument("target", metavar="RUN|MODEL")
+@click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="A name in eval/benchmarks, or a file.")
 @click.option(
-    "--allow-redo", is_flag=True, help="Redo finished work that a changed recipe affects, even if it is much."
+    "--iteration", "iterations", multiple=True, type=click.IntRange(min=0), help="Only this one; 0 is the base."
 )
+@click.option("--judge", metavar="NAME", help="A name in eval/judges, or a file; else the benchmark's own.")
+@click.option("--set-judge", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the judge.")
+@click.option("--baseline", metavar="MODEL|FILE|RUN", help="Whose answers the judge compares with.")
+@click.option("--outputs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge these answers.")
+@click.option("--template", metavar="T", help="fastchat:NAME, or tokenizer (its own, the default).")
+@click.option("--limit", type=click.IntRange(min=0), help="Ask only the first questions; 0 asks all again.")
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Judge each answer so often.")
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="What judging may cost at most.")
+@click.option("--batch", is_flag=True, help="Judge through the endpoint's Batch API.")
+@click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of benchmark files."
+)
+@click.option("--allow-unverified-data", is_flag=True, help="Take a replaceable benchmark file with another sha256.")
+@click.option(
+    "--import",
+    "imported",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Add results of lm-evaluation-harness.",
+)
+@click.option("--row", help="Whose results --import holds: base, iteration-1, ...")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the evaluation of a MODEL.")
+@profile_option
+@click.option("--allow-redo", is_flag=True, help="Redo finished work that a change affects, even if it is much.")
 @json_option
-def command(run: Path, profile: str, allow_redo: bool, as_json: bool) -> None:
-    """Let the base and every iteration of RUN answer the evaluation prompts and compare them at equal decoding.
+def command(target: str, folder: Path | None, profile: str, compare: str | None, as_json: bool, **options: Any) -> None:
+    """Let the base and every iteration of RUN answer prompts, and compare or rate the answers.
 
-    The comparison is made by a stand-in annotator (the second scorer, which training never saw) and is labelled so.
+    Without --benchmark: the evaluation prompts at equal decoding, compared by a stand-in annotator (the second scorer, which
+    training never saw), and the benchmarks in the recipe. With it: that benchmark alone. MODEL (a folder, a Hub id, a package)
+    gets a run of its own, runs/eval-<name>.
 
     \b
     Examples:
       gshf-release eval runs/quickstart
-      gshf-release eval runs/quickstart --json > results.json
+      gshf-release eval runs/quickstart --benchmark mt_bench --judge my-judge.yaml --max-cost 5
+      gshf-release eval ./my-model --benchmark alpaca_eval_2 --template fastchat:zephyr
+      gshf-release eval my-model --outputs model_outputs.json
+      gshf-release eval runs/mine --benchmark alpaca_eval_2 --baseline runs/other --judge my-judge.yaml
+      gshf-release eval runs/mine --import results_2026.json --row iteration-3
     """
     from gshf_release import pipeline
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
-    from gshf_release.diagnostics.verdict import verdict
-    from gshf_release.report.tables import all_tables
-    from gshf_release.results import read_cells
-    from gshf_release.run.directory import RunDirectory
 
-    directory = RunDirectory.open(run)
-    where = profiles.load(profile)
-    prepare(where)
-    pipeline.evaluate(directory, where, allow_redo=allow_redo, observer=Terminal(directory))
-    cells = read_cells(run / "results.json")
+    where = _with_limits(profiles.load(profile), options["max_cost"], options["batch"])
+    directory = _directory(target, folder, where, options)
+    _use_data(options["data"])
+    wanted = _ask(directory, options)
+    if options["outputs"] is None and options["imported"] is None:
+        prepare(where)
+    pipeline.evaluate(directory, where, allow_redo=options["allow_redo"], observer=Terminal(directory), wanted=wanted)
+    _show(directory, compare, as_json)
+
+
+def _with_limits(where: Profile, max_cost: float | None, batch: bool) -> Profile:
+    judging = where.judging.model_copy(
+        update={
+            "max_cost": where.judging.max_cost if max_cost is None else max_cost,
+            "batch": where.judging.batch or batch,
+        }
+    )
+    return where.model_copy(update={"judging": judging})
+
+
+def _directory(target: str, folder: Path | None, where: Profile, options: dict[str, Any]) -> RunDirectory:
+    """Return the run at `target`, or the one that evaluates the model `target`."""
+    from gshf_release import pipeline
+    from gshf_release.run.directory import DOCUMENT, RunDirectory
+
+    if (Path(target) / DOCUMENT).is_file():
+        return RunDirectory.open(Path(target))
+    if not options["benchmarks"] and options["outputs"] is None:
+        return RunDirectory.open(Path(target))  # says what it is not
+    return pipeline.evaluation_run(target, folder, where, needs_model=options["outputs"] is None)
+
+
+def _use_data(data: Path | None) -> None:
+    """Let the stages, in this process and in workers, find the user's benchmark files before any others."""
+    import os
+
+    from gshf_release.benchmark_data import VARIABLE
+
+    if data is not None:
+        os.environ[VARIABLE] = str(data.resolve())
+
+
+def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
+    """Remember what is asked for and return the stages that fulfil it; None is the whole evaluation."""
+    from gshf_release.pipeline import policies_of
+
+    recipe = directory.recipe
+    policies = [row for row, _ in policies_of(recipe)]
+    if options["imported"] is not None:
+        from gshf_release.evaluation.ask import ask_import
+
+        if options["row"] is None:
+            raise click.UsageError("--import needs --row.")
+        return ask_import(directory, options["imported"], options["row"], policies)
+    named = options["benchmarks"]
+    if options["outputs"] is not None and not named:
+        named = ("mt_bench" if options["outputs"].suffix == ".jsonl" else "alpaca_eval_2",)
+    if not (named or recipe.evaluation.benchmarks):
+        return None
+    from gshf_release.evaluation.ask import Wish, ask
+
+    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data")
+    wish = Wish(
+        benchmarks=named or recipe.evaluation.benchmarks,
+        rows=_rows(options["iterations"], policies),
+        judge_overrides=options["overrides"],
+        allow_unverified=options["allow_unverified_data"],
+        **{name: options[name] for name in names},
+    )
+    wanted = ask(directory, wish, policies)
+    return wanted if named else None
+
+
+def _rows(iterations: tuple[int, ...], policies: list[str]) -> tuple[str, ...]:
+    if any(number >= len(policies) for number in iterations):
+        raise click.UsageError(f"--iteration goes from 0 (the base) to {len(policies) - 1}.")
+    return tuple(policies[number] for number in iterations) or tuple(policies)
+
+
+def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
+    from gshf_release.diagnostics.verdict import verdict
+    from gshf_release.report.benchmarks import comparison_tables
+    from gshf_release.report.tables import all_tables
+    from gshf_release.results import read_cells, select
+
+    cells = read_cells(directory.path / "results.json")
     if as_json:
         print_json({"cells": [cell.model_dump() for cell in cells]})
         return
     for table in all_tables(cells):
         print_table(table)
-    click.echo(verdict(cells))
-    say(f"Results: {shown_path(run / 'results.json')}\nNext: gshf-release publish {shown_path(run)} --out release-out")
+    for table in comparison_tables(cells, compare) if compare is not None else []:
+        print_table(table)
+    if select(cells, table="test"):
+        click.echo(verdict(cells))
+    say(f"Results: {shown_path(directory.path / 'results.json')}, results.csv, results.md")
+    if not directory.recipe.evaluation.only:
+        say(f"Next: gshf-release publish {shown_path(directory.path)} --out release-out")

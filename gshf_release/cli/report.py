@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the results into this PNG file as well."
 )
+@click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
 @json_option
-def command(runs: tuple[Path, ...], as_markdown: bool, every_iteration: bool, plot: Path | None, as_json: bool) -> None:
+def command(
+    runs: tuple[Path, ...],
+    as_markdown: bool,
+    every_iteration: bool,
+    plot: Path | None,
+    compare: str | None,
+    as_json: bool,
+) -> None:
     """Print the results of RUN as tables: scorers, validation after every iteration, evaluation against the base.
 
     For the parent that `train --seeds` made, print one table over its seeds; for several of them, one table that sets their
@@ -32,21 +40,25 @@ def command(runs: tuple[Path, ...], as_markdown: bool, every_iteration: bool, pl
       gshf-release report runs/quickstart
       gshf-release report runs/learn --markdown
       gshf-release report runs/learn runs/learn-raft --plot methods.png
+      gshf-release report runs/fsfairx-zephyr-7b --compare fsfairx-zephyr-7b
     """
     from gshf_release.report.seeds import seed_folders
 
+    if compare is not None and (len(runs) > 1 or seed_folders(runs[0])):
+        raise click.UsageError("--compare needs one run.")
     if len(runs) > 1:
         _methods(runs, as_markdown, plot, as_json)
     elif seed_folders(runs[0]):
         _seeds(runs[0], as_markdown, every_iteration, plot, as_json)
     else:
-        _one(runs[0], as_markdown, plot, as_json)
+        _one(runs[0], as_markdown, plot, compare, as_json)
 
 
-def _one(run: Path, as_markdown: bool, plot: Path | None, as_json: bool) -> None:
+def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, as_json: bool) -> None:
     from gshf_release import plots
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
+    from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
@@ -60,7 +72,8 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, as_json: bool) -> None
     if as_json:
         print_json({"cells": [cell.model_dump() for cell in cells]})
         return
-    _print(all_tables(cells), as_markdown)
+    compared = comparison_tables(cells, compare) if compare is not None else []
+    _print([*all_tables(cells), *compared], as_markdown)
     if select(cells, table="test"):
         click.echo(verdict(cells))
 

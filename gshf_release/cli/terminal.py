@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,8 @@ class Terminal:
             self._summary(task)
         if task.stage.name == "prompts/pool":
             self._bad_rows()
+        if task.stage.outputs == ("prompt.json",):
+            self._first_prompt(task)
         if task.stage.name == "rendering":
             self._rendering()
         if task.stage.name.endswith("/model") and task.stage.numbers:
@@ -86,6 +88,11 @@ class Terminal:
     def notice(self, text: str) -> None:
         """Show something the user should know."""
         click.secho(text, fg="yellow", err=True)
+
+    def _first_prompt(self, task: Task) -> None:
+        from gshf_release.run.directory import read_json
+
+        say(first_prompt(read_json(self.run.folder(task) / "prompt.json")))
 
     def _bad_rows(self) -> None:
         from gshf_release.run.directory import read_json
@@ -121,6 +128,12 @@ class Terminal:
             path = self.run.path / "results" / f"{name}.json"
             cells += read_cells(path) if path.exists() else []
         click.secho(f"  {summary(cells, row)}", bold=True, err=True)
+
+
+def first_prompt(document: Mapping[str, Any]) -> str:
+    """Return what is shown of a benchmark's first prompt: the text that the model reads, line by line."""
+    lines = "\n".join(f"  | {line}" for line in document["text"].split("\n"))
+    return f"  Question {document['question']} as the model reads it ({document['template']} template):\n{lines}"
 
 
 def summary(cells: Sequence[Cell], row: str) -> str:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from gshf_release import assets
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import read_mapping
+from gshf_release.report.benchmarks import benchmark_tables
+from gshf_release.report.table import Table, escape, markdown
 from gshf_release.results import Cell, find, rows_of, select, shown
 
+__all__ = ["Table", "all_tables", "escape", "markdown"]
 OTHER_KL = ("KL to base (k1)", "KL to base (k3)")
 LENGTH_IN_PAIRS = ("length-only accuracy of pairs", "chosen longer")
 TITLES = {"eval": "Evaluation prompts", "test": "Untouched test prompts"}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Texts in rows and columns."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
 
 
 def iterations_of(cells: Sequence[Cell]) -> list[str]:
@@ -163,20 +155,13 @@ def all_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return every table that has cells, the most important last (it stays on the screen)."""
     tables = [prompt_table(cells), scorer_table(cells), diagnostics_table(cells), validation_table(cells)]
     tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
+    tables += benchmark_tables(cells)
     return [table for table in tables if table.rows]
 
 
-def markdown(table: Table) -> str:
-    """Return a table as Markdown; cell texts cannot break out of their cell."""
-    lines = [_line(table.header), _line(["---"] * len(table.header)), *(_line(row) for row in table.rows)]
-    return "\n".join(lines)
-
-
-def _line(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(escape(text) for text in texts) + " |"
-
-
-def escape(text: str) -> str:
-    """Return text that is only text inside a Markdown table cell."""
-    replaced = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")
-    return " ".join(replaced.split())
+def document(name: str, cells: Sequence[Cell]) -> str:
+    """Return the results of a run as a Markdown document: every table, measured numbers alone."""
+    parts = [f"# Results of {name}"]
+    for table in all_tables(cells):
+        parts += [f"## {table.title}", markdown(table), *table.notes]
+    return "\n\n".join(parts) + "\n"

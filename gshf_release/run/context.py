@@ -16,6 +16,14 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, unit)."""
 
 
+Say = Callable[[str], None]
+"""Called with a line that the user should see while the task runs."""
+
+
+def quiet(text: str) -> None:
+    """Tell nobody."""
+
+
 def silent(done: int, total: int, unit: str) -> None:
     """Report no progress."""
 
@@ -31,6 +39,7 @@ class StageContext:
     finished: bool = False
     """True when the outputs are in place: numbers are computed from them then."""
     progress: Progress = silent
+    say: Say = quiet
 
     def parameter(self, name: str) -> Any:
         """Return a JSON fact of the stage's declaration."""

@@ -202,7 +202,7 @@ def _bring_to_finish(
 
 
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress))
+    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=walk.observer.notice))
 
 
 def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) -> None:

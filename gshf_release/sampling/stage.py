@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer
 from gshf_release.hashing import seed_from
@@ -13,7 +14,7 @@ from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
-from gshf_release.sampling import ENGINES
+from gshf_release.sampling import ENGINES, TransformersEngine
 from gshf_release.sampling.protocol import Decoding, Request
 
 FILE = "samples.parquet"
@@ -68,15 +69,7 @@ def sample(context: StageContext) -> None:
     decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
     tokenizer = load_tokenizer(checkpoint)
     rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, context.recipe.prompts) for prompt in prompts}
-    profile = context.profile
-    device = device_of(profile.device)
-    engine = ENGINES[profile.engine](
-        checkpoint,
-        precision=inference_precision(profile.inference_precision, device),
-        device=device,
-        batch=profile.sampling_batch,
-        workers=profile.concurrent_batches,
-    )
+    engine = engine_of(context, checkpoint)
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [
         Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index)) for prompt_id, index in places
@@ -99,6 +92,19 @@ def sample(context: StageContext) -> None:
             for (prompt_id, index), request, completion in zip(places, requests, completions, strict=True)
         ),
         context.output(FILE),
+    )
+
+
+def engine_of(context: StageContext, checkpoint: Path) -> TransformersEngine:
+    """Return the engine that the profile names, with the checkpoint loaded as the profile wants."""
+    profile = context.profile
+    device = device_of(profile.device)
+    return ENGINES[profile.engine](
+        checkpoint,
+        precision=inference_precision(profile.inference_precision, device),
+        device=device,
+        batch=profile.sampling_batch,
+        workers=profile.concurrent_batches,
     )
 
 

@@ -1,0 +1,347 @@
+"""A benchmark's answers: questions, the first prompt as it is rendered, one sampling stage a turn, and the answer file.
+
+    benchmarks/<benchmark>/questions    questions.json
+    benchmarks/<benchmark>/rendering    prompt.json: the first question as text and ids
+    <row>/<benchmark>/turn-1, turn-2    samples.parquet, in shards
+    <row>/<benchmark>/answers           model_outputs.json as AlpacaEval writes it, or model_answer.jsonl as FastChat does
+
+Turn 2 is asked with the row's own answer to turn 1 in the conversation. The answer files hold no times and no random ids: equal
+runs have equal files (FastChat's `tstamp` is 0, its `answer_id` a hash; when something happened stands in the journal).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gshf_release.checkpoints import load_tokenizer
+from gshf_release.errors import DataError
+from gshf_release.evaluation import kept
+from gshf_release.evaluation.benchmarks import Asking, Question, read_json_lines, read_json_rows, read_questions
+from gshf_release.evaluation.templates import Template, template
+from gshf_release.hashing import seed_from, sha256_json
+from gshf_release.recipe import Recipe
+from gshf_release.records import Message, Sample
+from gshf_release.rendering import KEYS as RENDERING
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import write_json, write_text
+from gshf_release.run.stage import Input, Stage
+from gshf_release.sampling import stage as sampling
+from gshf_release.sampling.protocol import Request
+
+QUESTIONS = "questions.json"
+FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}
+KEYS = ("seed", "prompts.system", *RENDERING)
+
+
+def questions_stage(benchmark: str) -> str:
+    """Return the name of the stage of a benchmark's questions."""
+    return f"benchmarks/{benchmark}/questions"
+
+
+def rendering_stage(benchmark: str) -> str:
+    """Return the name of the stage that writes down the first prompt."""
+    return f"benchmarks/{benchmark}/rendering"
+
+
+def answers_stage(row: str, benchmark: str) -> str:
+    """Return the name of the stage of a row's answers."""
+    return f"{row}/{benchmark}/answers"
+
+
+def model_name(recipe: Recipe, row: str) -> str:
+    """Return what answer files call the model of a row."""
+    return row if recipe.evaluation.only else f"{recipe.name}-{row}"
+
+
+def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | None) -> Stage:
+    """Declare the questions, read from the run's own copy of their file.
+
+    Args:
+        benchmark: Its name.
+        asking: Its settings.
+        sha256: Of the file of questions.
+        limit: Only the first of them; None asks all.
+    """
+    return Stage(
+        name=questions_stage(benchmark),
+        work="gshf_release.evaluation.answers:write_questions",
+        outputs=(QUESTIONS,),
+        parameters={"protocol": asking.protocol, "sha256": sha256, "limit": limit},
+    )
+
+
+def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage:
+    """Declare the record of the first prompt, rendered with the base's tokenizer and the template `name`."""
+    return Stage(
+        name=rendering_stage(benchmark),
+        work="gshf_release.evaluation.answers:write_rendering",
+        inputs=(Input("base", "model"), Input(questions_stage(benchmark), QUESTIONS)),
+        outputs=("prompt.json",),
+        keys=KEYS[1:],
+        parameters={"asking": asking.model_dump(mode="json"), "template": name, "benchmark": benchmark},
+    )
+
+
+def declare_row(
+    recipe: Recipe, benchmark: str, asking: Asking, count: int, row: str, policy: str, model: str, name: str | None
+) -> list[Stage]:
+    """Declare a row's answers.
+
+    Args:
+        recipe: The recipe.
+        benchmark: The benchmark's name.
+        asking: Its settings.
+        count: How many questions are asked.
+        row: Whose answers.
+        policy: The stage of its model.
+        model: What the answer files call it.
+        name: The template, None for the tokenizer's own.
+    """
+    size = recipe.sampling.prompts_per_shard
+    turns: list[Stage] = []
+    for turn in range(1, (1 if asking.protocol == "alpaca_eval" else 2) + 1):
+        earlier = [Input(stage.name, sampling.FILE, "shard") for stage in turns]
+        earlier = earlier or [Input(rendering_stage(benchmark), "prompt.json")]  # so that it is shown before all work
+        turns.append(
+            Stage(
+                name=f"{row}/{benchmark}/turn-{turn}",
+                work="gshf_release.evaluation.answers:sample_turn",
+                inputs=(Input(policy, "model"), Input(questions_stage(benchmark), QUESTIONS), *earlier),
+                outputs=(sampling.FILE,),
+                keys=KEYS,
+                parameters={
+                    "asking": asking.model_dump(mode="json"),
+                    "benchmark": benchmark,
+                    "policy": policy,
+                    "prompts_per_shard": size,
+                    "row": row,
+                    "template": name,
+                    "turn": turn,
+                },
+                shards=max(1, math.ceil(count / size)),
+            )
+        )
+    answers = Stage(
+        name=answers_stage(row, benchmark),
+        work="gshf_release.evaluation.answers:write_answers",
+        inputs=(
+            Input(questions_stage(benchmark), QUESTIONS),
+            *(Input(stage.name, sampling.FILE) for stage in turns),
+        ),
+        outputs=(FILES[asking.protocol],),
+        parameters={"protocol": asking.protocol, "benchmark": benchmark, "row": row, "model": model},
+    )
+    return [*turns, answers]
+
+
+def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str) -> Stage:
+    """Declare a row of existing answers, read from the run's own copy of their file."""
+    return Stage(
+        name=answers_stage(row, benchmark),
+        work="gshf_release.evaluation.answers:adopt_answers",
+        inputs=(Input(questions_stage(benchmark), QUESTIONS),),
+        outputs=(FILES[asking.protocol],),
+        parameters={"protocol": asking.protocol, "benchmark": benchmark, "sha256": sha256},
+    )
+
+
+def write_questions(context: StageContext) -> None:
+    """Write the questions that are asked."""
+    path = kept.path(context.run, context.parameter("sha256"))
+    questions = read_questions(context.parameter("protocol"), path, context.parameter("limit"))
+    write_json(context.output(QUESTIONS), {"questions": [asdict(question) for question in questions]})
+
+
+def stored_questions(context: StageContext, benchmark: str) -> list[Question]:
+    """Return the questions that `write_questions` wrote."""
+    document = json.loads(context.input(questions_stage(benchmark), QUESTIONS).read_text(encoding="utf-8"))
+    return [Question(entry["key"], entry["category"], tuple(entry["turns"])) for entry in document["questions"]]
+
+
+def write_rendering(context: StageContext) -> None:
+    """Write the first question's prompt as text and ids."""
+    asking = Asking(**context.parameter("asking"))
+    tokenizer = load_tokenizer(context.input("base", "model"))
+    form = _template(context, asking, tokenizer)
+    question = stored_questions(context, context.parameter("benchmark"))[0]
+    ids = form.ids(conversation(asking, context.recipe, question, []))
+    document = {
+        "question": question.key,
+        "template": context.parameter("template") or "the tokenizer's own",
+        "text": tokenizer.decode(ids),
+        "ids": ids,
+    }
+    write_json(context.output("prompt.json"), document)
+
+
+def conversation(asking: Asking, recipe: Recipe, question: Question, answers: Sequence[str]) -> list[Message]:
+    """Return the conversation that waits for the answer after `answers`."""
+    system = recipe.prompts.system if asking.system is None else asking.system
+    messages = [] if system is None else [Message(role="system", content=system)]
+    for text, answer in zip(question.turns, answers, strict=False):
+        messages += [Message(role="user", content=text), Message(role="assistant", content=answer)]
+    return [*messages, Message(role="user", content=question.turns[len(answers)])]
+
+
+def sample_turn(context: StageContext) -> None:
+    """Sample this shard's answers to one turn."""
+    asking, benchmark = Asking(**context.parameter("asking")), context.parameter("benchmark")
+    policy, turn, row = context.parameter("policy"), context.parameter("turn"), context.parameter("row")
+    size, shard = context.parameter("prompts_per_shard"), context.task.shard
+    questions = stored_questions(context, benchmark)[shard * size : (shard + 1) * size]
+    earlier = [_answers_of(context, f"{row}/{benchmark}/turn-{number}") for number in range(1, turn)]
+    checkpoint = context.input(policy, "model")
+    form = _template(context, asking, load_tokenizer(checkpoint))
+    engine = sampling.engine_of(context, checkpoint)
+    requests = [
+        Request(
+            form.ids(conversation(asking, context.recipe, question, [answers[question.key] for answers in earlier])),
+            asking.decoding_of(question.category),
+            seed_from(context.seed, benchmark, question.key, turn),
+        )
+        for question in questions
+    ]
+    completions = engine.generate(requests, context.progress)
+    policy_sha256 = context.input_sha256(policy, "model")
+    Sample.write(
+        (
+            Sample(
+                prompt_id=question.key,
+                sample_index=0,
+                decoding=request.decoding.label,
+                temperature=request.decoding.temperature,
+                prompt_ids=request.prompt_ids,
+                completion_ids=completion.ids,
+                text=form.text(completion.ids, engine.stops),
+                finish_reason=completion.finish_reason,
+                policy_sha256=policy_sha256,
+            )
+            for question, request, completion in zip(questions, requests, completions, strict=True)
+        ),
+        context.output(sampling.FILE),
+    )
+
+
+def write_answers(context: StageContext) -> None:
+    """Write the answer file of the benchmark's own form."""
+    benchmark, row, model = (context.parameter(key) for key in ("benchmark", "row", "model"))
+    questions = stored_questions(context, benchmark)
+    turns = [
+        _answers_of(context, f"{row}/{benchmark}/turn-{number}") for number in range(1, len(questions[0].turns) + 1)
+    ]
+    if context.parameter("protocol") == "alpaca_eval":
+        rows = [alpaca_eval_row(question, turns[0][question.key], model) for question in questions]
+        write_alpaca_eval(rows, context.output(FILES["alpaca_eval"]))
+    else:
+        lines = [mt_bench_line(question, [turn[question.key] for turn in turns], model) for question in questions]
+        write_mt_bench(lines, context.output(FILES["mt_bench"]))
+
+
+def adopt_answers(context: StageContext) -> None:
+    """Write existing answers to the questions that are asked, in the questions' order.
+
+    Raises:
+        DataError: The file answers something that the benchmark does not ask, or none of its questions.
+    """
+    path = kept.path(context.run, context.parameter("sha256"))
+    questions = stored_questions(context, context.parameter("benchmark"))
+    protocol = context.parameter("protocol")
+    found = alpaca_eval_answers(path) if protocol == "alpaca_eval" else mt_bench_answers(path)
+    keys = [question.turns[0] if protocol == "alpaca_eval" else question.key for question in questions]
+    chosen = [found[key] for key in keys if key in found]
+    if not chosen:
+        raise DataError(f"The answers given with --outputs answer none of the {len(keys)} questions that are asked.")
+    if protocol == "alpaca_eval":
+        write_alpaca_eval(chosen, context.output(FILES[protocol]))
+    else:
+        write_mt_bench(chosen, context.output(FILES[protocol]))
+
+
+def alpaca_eval_row(question: Question, answer: str, model: str) -> dict[str, str]:
+    """Return a row of AlpacaEval's model_outputs.json."""
+    return {"dataset": question.category, "instruction": question.turns[0], "output": answer, "generator": model}
+
+
+def mt_bench_line(question: Question, answers: Sequence[str], model: str) -> dict[str, Any]:
+    """Return a line of FastChat's model_answer/<model>.jsonl."""
+    return {
+        "question_id": int(question.key),
+        "answer_id": sha256_json([model, question.key, list(answers)])[:22],
+        "model_id": model,
+        "choices": [{"index": 0, "turns": list(answers)}],
+        "tstamp": 0.0,
+    }
+
+
+def write_alpaca_eval(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write model_outputs.json."""
+    write_text(path, json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_mt_bench(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write model_answer.jsonl."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def alpaca_eval_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """Return `{instruction: row}` of a model_outputs.json.
+
+    Raises:
+        DataError: A row is malformed, or an instruction is answered twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(read_json_rows(path, ("instruction", "output")), 1):
+        if row["instruction"] in found:
+            raise DataError(f"{path}, row {number}: its instruction is answered twice.")
+        found[row["instruction"]] = row
+    return found
+
+
+def mt_bench_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """Return `{question id: line}` of a FastChat answer file; of several lines of a question the last counts, as there.
+
+    Raises:
+        DataError: A line has not the form of FastChat's answers.
+    """
+    found = {}
+    for number, line in enumerate(read_json_lines(path), 1):
+        try:
+            turns = line["choices"][0]["turns"]
+            good = isinstance(line["question_id"], int) and all(isinstance(turn, str) for turn in turns)
+        except (KeyError, IndexError, TypeError):
+            good = False
+        if not good:
+            raise DataError(f'{path}, answer {number}: expected "question_id" and texts under choices[0].turns.')
+        found[str(line["question_id"])] = line
+    return found
+
+
+def model_of(protocol: str, path: Path) -> str:
+    """Return what an answer file calls its model.
+
+    Raises:
+        DataError: It holds no answers, or those of several models.
+    """
+    if protocol == "alpaca_eval":
+        names = {str(row.get("generator") or path.stem) for row in alpaca_eval_answers(path).values()}
+    else:
+        names = {str(line.get("model_id") or path.stem) for line in mt_bench_answers(path).values()}
+    if len(names) != 1:
+        raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.")
+    return names.pop()
+
+
+def _answers_of(context: StageContext, stage: str) -> dict[str, str]:
+    return {sample.prompt_id: sample.text for sample in Sample.read(*context.inputs(stage, sampling.FILE))}
+
+
+def _template(context: StageContext, asking: Asking, tokenizer: Any) -> Template:
+    rules = context.recipe.prompts
+    if asking.empty_system is not None:
+        rules = rules.model_copy(update={"empty_system": asking.empty_system})
+    return template(context.parameter("template"), tokenizer, rules)

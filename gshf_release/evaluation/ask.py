@@ -1,0 +1,236 @@
+"""From the words of a command to a request that the run remembers: files are found, checked and copied into the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release import benchmark_data
+from gshf_release.errors import DataError, NetworkError, RunError
+from gshf_release.evaluation import answers, benchmarks, imports, judgments, kept, templates
+from gshf_release.evaluation.benchmarks import Benchmark
+from gshf_release.evaluation.judging import judges
+from gshf_release.evaluation.judging.judges import JudgeSettings
+from gshf_release.evaluation.requests import (
+    BenchmarkRequest,
+    BorrowedFiles,
+    ImportRequest,
+    JudgeRequest,
+    read,
+    slug,
+    with_judge,
+    write,
+)
+from gshf_release.run.directory import DOCUMENT, RunDirectory
+
+TOKENIZER = "tokenizer"
+"""`--template tokenizer` goes back to the tokenizer's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for. None means: as asked before, else the benchmark's own."""
+
+    benchmarks: tuple[str, ...]
+    rows: tuple[str, ...]
+    """Policies of the run that shall answer."""
+    judge: str | None = None
+    judge_overrides: tuple[str, ...] = ()
+    """`key=value` of the judge's settings."""
+    baseline: str | None = None
+    template: str | None = None
+    limit: int | None = None
+    """0 asks all questions."""
+    repeats: int = 1
+    outputs: Path | None = None
+    """Existing answers, which are judged instead of the rows'."""
+    data: Path | None = None
+    allow_unverified: bool = False
+
+
+def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
+    """Remember a wish in the run and return the names of the stages that fulfil it.
+
+    Raises:
+        GshfError: A benchmark, judge, template or baseline does not exist or does not fit, or benchmark data cannot be had.
+    """
+    templates.check(None if wish.template == TOKENIZER else wish.template)
+    wanted: list[str] = []
+    requests = read(run)
+    for reference in wish.benchmarks:
+        benchmark = benchmarks.load(reference)
+        known = requests.benchmarks.get(benchmark.name)
+        asked = _request(run, benchmark, wish, known)
+        rows = tuple(asked.existing) if wish.outputs is not None else wish.rows
+        if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
+            raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
+        judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides)
+        judge.ready()
+        label, request = _judge(run, benchmark, wish, judge, asked, rows)
+        requests = with_judge(requests, benchmark.name, asked, label, request)
+        wanted += [judgments.scores_stage(row, benchmark.name, label) for row in rows]
+    write(run, requests)
+    return wanted
+
+
+def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str]) -> list[str]:
+    """Remember a result file of lm-evaluation-harness for a row and return the name of its stage.
+
+    Raises:
+        DataError: It is no such file.
+        RunError: The run has no such row.
+    """
+    requests = read(run)
+    given = {name for request in requests.benchmarks.values() for name in request.existing}
+    if row not in policies and row not in given:
+        raise RunError(f"{run.path} has no row {row!r}.", hint=f"Its rows: {', '.join([*policies, *sorted(given)])}.")
+    imports.read(path)
+    sha256 = kept.keep(run, path)
+    name = f"{slug(row)}-{sha256[:8]}"
+    entry = ImportRequest(sha256=sha256, row=row)
+    write(run, requests.model_copy(update={"imports": {**requests.imports, name: entry}}))
+    return [f"imports/{name}"]
+
+
+def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:
+    """Bring what benchmarks and their own judges need into the cache.
+
+    Args:
+        references: Names in eval/benchmarks, or files.
+        say: Hears the name of each file before it is fetched.
+
+    Returns:
+        `{file: path}`, and why those could not be had that only the length-controlled win rate needs.
+
+    Raises:
+        DataError: What came is not the pinned file.
+        NetworkError: A file could not be had.
+    """
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    for benchmark in map(benchmarks.load, references):
+        say(f"{benchmark.name} ...")
+        found[f"{benchmark.name} questions"] = str(benchmarks.questions_file(benchmark))
+        found |= {file.name: str(benchmark_data.fetch(file)) for file in judges.load(benchmark.judge).files}
+        if benchmark.protocol == "alpaca_eval" and benchmark.published:
+            try:
+                file = benchmark_data.GAMED_BASELINES
+                found[file.name] = str(benchmark_data.obtain(file, allow_unverified=True).path)
+            except NetworkError as error:
+                missing.append(str(error))
+    return found, missing
+
+
+def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
+    path = benchmarks.questions_file(benchmark, wish.data)
+    limit = wish.limit if wish.limit is not None or known is None else known.limit
+    template = wish.template if wish.template is not None or known is None else known.template
+    found = benchmarks.read_questions(benchmark.protocol, path, limit or None)
+    existing = {}
+    if wish.outputs is not None:
+        model = answers.model_of(benchmark.protocol, wish.outputs)
+        existing[slug(model)] = kept.keep(run, wish.outputs)
+    return BenchmarkRequest(
+        asking=benchmark.asking,
+        questions=kept.keep(run, path),
+        published=benchmark.published,
+        count=len(found),
+        limit=limit or None,
+        template=None if template == TOKENIZER else template,
+        existing=existing,
+        borrowed=_borrowed(run, benchmark, wish),
+    )
+
+
+def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFiles:
+    """Copy what the length-controlled win rate borrows into the run; that it cannot be had is no error."""
+    if benchmark.protocol != "alpaca_eval" or not benchmark.published:
+        return BorrowedFiles(missing="the questions are not AlpacaEval's")
+    try:
+        file = benchmark_data.GAMED_BASELINES
+        found = benchmark_data.obtain(file, wish.data, allow_unverified=wish.allow_unverified)
+    except NetworkError as error:
+        return BorrowedFiles(missing=str(error))
+    return BorrowedFiles(gamed=kept.keep(run, found.path), verified=found.verified)
+
+
+def _judge(
+    run: RunDirectory,
+    benchmark: Benchmark,
+    wish: Wish,
+    judge: JudgeSettings,
+    asked: BenchmarkRequest,
+    rows: tuple[str, ...],
+) -> tuple[str, JudgeRequest]:
+    """Return the name of the judge's folder and the request."""
+    judgments.check_fits(benchmark, judge)
+    if wish.repeats > 1 and judgments.compares(judge):
+        raise RunError(f"--repeats is for judges that rate single answers; {judge.name} compares two.")
+    label, sha256, name = slug(judge.identity), None, ""
+    if judgments.compares(judge):
+        reference = wish.baseline or benchmark.baseline
+        if reference is None:
+            raise RunError(
+                f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline."
+            )
+        path = None if reference == "questions" else baseline_file(reference, benchmark)
+        sha256 = asked.questions if path is None else kept.keep(run, path)
+        name = answers.model_of(benchmark.protocol, kept.path(run, sha256))
+        if path is not None and name in _models(
+            run, asked, rows
+        ):  # two runs of one recipe, say, must not pass for one model
+            name = f"{name}@{sha256[:8]}"
+        if wish.baseline is not None and sha256 != asked.questions:
+            label = f"{label}-vs-{slug(name)}"
+    elif wish.baseline is not None:
+        raise RunError(f"The judge {judge.name} rates single answers and compares with no baseline.")
+    request = JudgeRequest(
+        judge=judge.model_dump(mode="json"), baseline=sha256, baseline_name=name, repeats=wish.repeats, rows=rows
+    )
+    return label, request
+
+
+def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:
+    """Return what the answer files of the rows call their models."""
+    given = {
+        row: answers.model_of(asked.asking.protocol, kept.path(run, sha256)) for row, sha256 in asked.existing.items()
+    }
+    return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}
+
+
+def baseline_file(reference: str, benchmark: Benchmark) -> Path:
+    """Return the answers that `--baseline` names.
+
+    Args:
+        reference: An answer file; a run, whose last row with answers it is; `RUN/ROW`; or a model that was evaluated before,
+            whose run is `runs/eval-<model>`.
+        benchmark: The benchmark whose answers are wanted.
+
+    Raises:
+        DataError: There are no such answers.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return path
+    file = answers.FILES[benchmark.protocol]
+    for folder in (path, Path("runs") / f"eval-{slug(reference.replace('/', '--')).lower()}"):
+        if (folder / DOCUMENT).is_file():
+            found = sorted(folder.glob(f"*/{benchmark.name}/answers/{file}"), key=lambda entry: _order(entry.parts[-4]))
+            if found:
+                return found[-1]
+        own = folder / benchmark.name / "answers" / file
+        if (folder.parent / DOCUMENT).is_file() and own.is_file():
+            return own
+    raise DataError(
+        f"--baseline {reference}: it is no file of answers, and no run has such answers to {benchmark.name}.",
+        hint=f"Make them with: gshf-release eval {reference} --benchmark {benchmark.name}",
+    )
+
+
+def _order(row: str) -> tuple[int, str]:
+    """Order rows as they were trained: a model of its own, the base, iterations by number."""
+    number = row.removeprefix("iteration-")
+    if number != row and number.isdigit():
+        return (int(number) + 2, row)
+    return (1 if row == "base" else 0, row)

@@ -1,0 +1,202 @@
+"""Benchmarks: what is asked, how it is decoded, who judges it by default. Read from eval/benchmarks/*.yaml.
+
+A benchmark of one's own is a copy of such a file that names a file of questions in the same form; its results stand under its
+own name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gshf_release import assets, benchmark_data
+from gshf_release.errors import DataError
+from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
+from gshf_release.sampling.protocol import Decoding
+
+FOLDER = "eval/benchmarks"
+
+
+class BenchmarkDecoding(Section):
+    """How a benchmark's answers are drawn."""
+
+    temperature: Annotated[float, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: PositiveInt
+
+
+class Asking(Section):
+    """What of a benchmark decides the answers: it is fingerprinted with them."""
+
+    protocol: Literal["alpaca_eval", "mt_bench"]
+    """The form of questions, answers and judgments: one turn compared with a baseline, or two turns rated."""
+    decoding: BenchmarkDecoding
+    temperatures: Mapping[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """By category, before `decoding.temperature`."""
+    greedy_below: Annotated[float, Field(ge=0)] = 0.0
+    """A lower temperature is greedy decoding."""
+    system: str | None = None
+    """A system turn; None is the recipe's."""
+    empty_system: bool | None = None
+    """An empty system turn where there is none; None is the recipe's switch."""
+
+    def decoding_of(self, category: str) -> Decoding:
+        """Return how the answers to questions of a category are drawn."""
+        temperature = self.temperatures.get(category, self.decoding.temperature)
+        if temperature < self.greedy_below:
+            temperature = 0.0
+        return Decoding(temperature, self.decoding.max_new_tokens, self.decoding.top_p)
+
+    @property
+    def label(self) -> str:
+        """`T=0.7`, or `by category` where the temperature depends on it."""
+        return "by category" if self.temperatures else self.decoding_of("").label
+
+
+class Benchmark(Asking):
+    """One file of eval/benchmarks."""
+
+    name: Name
+    questions: str | None = None
+    """A file, relative to the YAML file; None is the published one, known by its sha256."""
+    judge: str
+    """A name in eval/judges, or a file, for commands that name no other."""
+    baseline: str | None = None
+    """`questions`: the answers that stand in the file of the questions; else what `--baseline` accepts."""
+
+    @property
+    def asking(self) -> Asking:
+        """The part that decides the answers."""
+        return Asking(**{key: getattr(self, key) for key in Asking.model_fields})
+
+    @property
+    def turns(self) -> int:
+        """How often a question is answered."""
+        return 1 if self.protocol == "alpaca_eval" else 2
+
+    @property
+    def published(self) -> bool:
+        """Whether the questions are the published ones."""
+        return self.questions is None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked, turn by turn."""
+
+    key: str
+    """Row (from 0) of an AlpacaEval file, or the question id of an MT-Bench file."""
+    category: str
+    """MT-Bench's category, or AlpacaEval's `dataset`."""
+    turns: tuple[str, ...]
+
+
+def load(reference: str) -> Benchmark:
+    """Return the benchmark of a name in eval/benchmarks, or in a file.
+
+    Raises:
+        RecipeError: There is none, or a key is wrong.
+    """
+    path = assets.find(reference, FOLDER, ".yaml")
+    benchmark = parse(Benchmark, read_mapping(path), str(path))
+    if benchmark.questions is not None:
+        own = Path(benchmark.questions).expanduser()
+        benchmark = benchmark.model_copy(update={"questions": str(own if own.is_absolute() else path.parent / own)})
+    return benchmark
+
+
+def pinned(benchmark: Benchmark) -> benchmark_data.BenchmarkFile:
+    """Return the published file of a benchmark's protocol."""
+    return {"alpaca_eval": benchmark_data.ALPACA_EVAL, "mt_bench": benchmark_data.MT_BENCH}[benchmark.protocol]
+
+
+def questions_file(benchmark: Benchmark, data: Path | None = None) -> Path:
+    """Return where a benchmark's questions are, fetching the published file if it is not here.
+
+    Raises:
+        DataError: The file does not exist, or is not the pinned one.
+        NetworkError: The published file is not here and could not be fetched.
+    """
+    if benchmark.questions is None:
+        return benchmark_data.fetch(pinned(benchmark), data)
+    path = Path(benchmark.questions)
+    if not path.is_file():
+        raise DataError(f"The questions of {benchmark.name} are not at {path}.")
+    return path
+
+
+def read_questions(protocol: str, path: Path, limit: int | None = None) -> list[Question]:
+    """Return the questions of a file in order, at most the first `limit`.
+
+    Raises:
+        DataError: A row has not the form of the protocol; names the file and the row.
+    """
+    if protocol == "alpaca_eval":
+        found = [
+            Question(str(number), str(row.get("dataset", "")), (row["instruction"],))
+            for number, row in enumerate(read_json_rows(path, ("instruction",)))
+        ]
+    else:
+        found = [_two_turns(path, line, row) for line, row in enumerate(read_json_lines(path), 1)]
+    if not found:
+        raise DataError(f"{path} holds no questions.")
+    keys = [question.key for question in found]
+    if len(set(keys)) < len(keys):
+        raise DataError(f"{path} has the question id {next(key for key in keys if keys.count(key) > 1)} twice.")
+    return found[:limit]
+
+
+def read_json_rows(path: Path, texts: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the objects of a JSON list, each with texts under `texts`.
+
+    Raises:
+        DataError: Names the file and the row (from 1).
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}.") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a JSON list.")
+    for number, row in enumerate(rows, 1):
+        for key in texts:
+            if not isinstance(row, Mapping) or not isinstance(row.get(key), str):
+                raise DataError(f"{path}, row {number}: expected a text under {key!r}.")
+    return rows
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSONL file; empty lines are skipped.
+
+    Raises:
+        DataError: Names the file and the line.
+    """
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: expected an object.")
+        rows.append(row)
+    return rows
+
+
+def _two_turns(path: Path, line: int, row: Mapping[str, Any]) -> Question:
+    turns = row.get("turns")
+    good = isinstance(turns, list) and len(turns) == 2 and all(isinstance(turn, str) for turn in turns)
+    if not good or not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
+        raise DataError(f'{path}, question {line}: expected "question_id", "category" and two texts under "turns".')
+    return Question(str(row["question_id"]), row["category"], tuple(turns))  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""Other evaluations join: the results of lm-evaluation-harness become cells (for example to see an alignment tax).
+
+Its result file (`results_*.json`) has, under `results`, `{task: {"acc,none": 0.5, "acc_stderr,none": 0.01, "alias": ...}}` and
+under `n-samples` the number of samples of every task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation import kept
+from gshf_release.evaluation.requests import ImportRequest
+from gshf_release.results import Cell
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import write_json
+from gshf_release.run.stage import Stage
+
+TABLE = "lm-evaluation-harness"
+FILE = "results.json"
+
+
+def declare(name: str, request: ImportRequest) -> Stage:
+    """Declare the import of one result file for one row."""
+    return Stage(
+        name=f"imports/{name}",
+        work="gshf_release.evaluation.imports:adopt",
+        outputs=(FILE,),
+        parameters={"sha256": request.sha256, "row": request.row},
+        numbers="gshf_release.evaluation.imports:numbers",
+    )
+
+
+def adopt(context: StageContext) -> None:
+    """Copy what the cells are made of out of the result file."""
+    document = read(kept.path(context.run, context.parameter("sha256")))
+    names = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "model_name")
+    write_json(context.output(FILE), {key: document[key] for key in names if key in document})
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return one cell for every metric of every task."""
+    path = context.output(FILE)
+    return cells(read(path), context.parameter("row"), context.run.relative(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a result file of lm-evaluation-harness.
+
+    Raises:
+        DataError: It is not one.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        good = bool(document["results"]) and all(isinstance(entry, dict) for entry in document["results"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise DataError(f'{path} is no result file of lm-evaluation-harness: it has no tasks under "results".')
+    return dict(document)
+
+
+def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
+    """Return the metrics as cells: `<task>: <metric>`, with the filter in brackets if it is not `none`."""
+    found = []
+    for task, entry in document["results"].items():
+        shots = document.get("n-shot", {}).get(task)
+        count = document.get("n-samples", {}).get(task, {})
+        for key, value in entry.items():
+            metric, comma, chosen = key.partition(",")
+            if not comma or metric.endswith("_stderr") or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            error = entry.get(f"{metric}_stderr,{chosen}")
+            found.append(
+                Cell(
+                    table=TABLE,
+                    row=row,
+                    metric=f"{task}: {metric}" + ("" if chosen == "none" else f" ({chosen})"),
+                    value=float(value),
+                    standard_error=float(error) if isinstance(error, int | float) else None,
+                    n=count.get("effective") if isinstance(count, Mapping) else None,
+                    decoding="" if shots is None else f"{shots}-shot",
+                    artefact=artefact,
+                )
+            )
+    return found

@@ -1,0 +1,140 @@
+"""What was asked for with `gshf-release eval`, remembered in the run: `evaluations/requests.json`.
+
+The stage graph is built from the recipe and from this file, so that `status`, `verify`, `report` and `publish` know the stages
+of an evaluation that no recipe mentions. A request is only added to or replaced; another judge leaves the earlier one's cells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gshf_release.errors import RunError
+from gshf_release.evaluation.benchmarks import Asking
+from gshf_release.recipe import PositiveInt, Section, parse
+from gshf_release.run.directory import RunDirectory, read_json, write_json
+
+FILE = "evaluations/requests.json"
+FORMAT = 1
+
+
+class BorrowedFiles(Section):
+    """What the length-controlled win rate borrows from AlpacaEval."""
+
+    gamed: str | None = None
+    """sha256 of the run's copy of df_gamed.csv."""
+    verified: bool = True
+    """Whether it is the pinned file."""
+    missing: str = ""
+    """Why it is not here."""
+
+
+class JudgeRequest(Section):
+    """One judge asked about some rows of one benchmark."""
+
+    judge: Mapping[str, Any]
+    """Its settings, as resolved when it was asked for. They hold no key."""
+    baseline: str | None
+    """sha256 of the run's copy of the baseline's answers; None where the judge rates single answers."""
+    baseline_name: str
+    """The model of the baseline's answers."""
+    repeats: PositiveInt
+    rows: tuple[str, ...]
+
+
+class BenchmarkRequest(Section):
+    """One benchmark: what is asked, of whom, and who judges."""
+
+    asking: Asking
+    questions: str
+    """sha256 of the run's copy of the file of questions."""
+    published: bool
+    """Whether those are the published questions."""
+    count: PositiveInt
+    """How many are asked."""
+    limit: PositiveInt | None
+    template: str | None
+    borrowed: BorrowedFiles = BorrowedFiles()
+    existing: Mapping[str, str] = Field(default_factory=dict)
+    """`{row: sha256}` of answers that were given as a file."""
+    judges: Mapping[str, JudgeRequest] = Field(default_factory=dict)
+    """By the name of their folder."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Return every row that any judge is asked about, in order of first request."""
+        return tuple(dict.fromkeys(row for request in self.judges.values() for row in request.rows))
+
+
+class ImportRequest(Section):
+    """A file of another evaluation's results."""
+
+    sha256: str
+    row: str
+
+
+class Requests(Section):
+    """Everything that was asked for."""
+
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
+    benchmarks: Mapping[str, BenchmarkRequest] = Field(default_factory=dict)
+    imports: Mapping[str, ImportRequest] = Field(default_factory=dict)
+
+
+def read(run: RunDirectory | None) -> Requests:
+    """Return what was asked for; nothing if the run has no such file.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    if run is None or not (run.path / FILE).is_file():
+        return Requests()
+    try:
+        return parse(Requests, read_json(run.path / FILE), str(run.path / FILE))
+    except ValueError as error:
+        raise RunError(
+            f"{run.path / FILE} is damaged: {error}", hint="Restore it, or remove it and ask again."
+        ) from error
+
+
+def write(run: RunDirectory, requests: Requests) -> None:
+    """Remember what was asked for."""
+    write_json(run.path / FILE, requests.model_dump(mode="json"))
+
+
+def with_judge(
+    requests: Requests, benchmark: str, asked: BenchmarkRequest, label: str, judge: JudgeRequest
+) -> Requests:
+    """Return the requests with one more judge, or with the same one asked about more rows.
+
+    Earlier judges of the benchmark stay as long as the same questions are asked; they then judge what `asked` says.
+    """
+    known = requests.benchmarks.get(benchmark)
+    judges = dict(known.judges) if known is not None else {}
+    given = known.existing if known is not None else {}
+    existing = {row: sha256 for row, sha256 in given.items() if row not in judge.rows}  # else they shall answer anew
+    earlier = judges.get(label)
+    rows = tuple(dict.fromkeys([*(earlier.rows if earlier is not None else ()), *judge.rows]))
+    judges[label] = judge.model_copy(update={"rows": rows})
+    asked = asked.model_copy(update={"existing": existing | dict(asked.existing), "judges": judges})
+    return requests.model_copy(update={"benchmarks": {**requests.benchmarks, benchmark: asked}})
+
+
+def slug(text: str) -> str:
+    """Return a text as a folder's name.
+
+    Raises:
+        RunError: Nothing of it can be used.
+    """
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    if not found:
+        raise RunError(f"{text!r} has no letter or digit that could name a folder.")
+    return found[:80]
+
+
+def rows_known(rows: Sequence[str], policies: Sequence[str], existing: Mapping[str, str]) -> list[str]:
+    """Return those rows that still exist: a recipe with fewer iterations has lost some."""
+    return [row for row in rows if row in policies or row in existing]

@@ -1,0 +1,142 @@
+"""Tables of benchmarks: one for each benchmark, judge and baseline, so that no two judges share a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gshf_release import assets
+from gshf_release.errors import DataError
+from gshf_release.recipe import read_mapping
+from gshf_release.report.table import Table
+from gshf_release.results import Cell, find, rows_of, select, shown
+
+MARKS = ("LC win rate", "average", "adjusted win rate")
+"""Each benchmark measures one of these."""
+IMPORTED = "lm-evaluation-harness"
+COLUMNS = {
+    "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, "failed judgments": 0},
+    "average": {"first turn": 2, "second turn": 2, "average": 2, "failed judgments": 0},
+    "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, "failed judgments": 0},
+}
+"""By mark: `{metric: digits shown}`."""
+NAMES = {"AlpacaEval 2": "alpaca_eval_2", "MT-Bench": "mt_bench"}
+"""What files of reported numbers call a benchmark, and its name in eval/benchmarks."""
+UNITS = {"%": " %", "characters": ", characters"}
+
+
+def benchmark_tables(cells: Sequence[Cell]) -> list[Table]:
+    """Return one table for each benchmark, judge and baseline, rows as measured; and one of imported results."""
+    tables = []
+    for table, judge, baseline, mark in _groups(cells):
+        chosen = select(cells, table=table, judge=judge, baseline=baseline)
+        tables.append(_measured(chosen, table, judge, baseline, mark))
+        categories = _categories(chosen, table, judge)
+        tables += [categories] if categories is not None else []
+    return [*tables, *_imported(cells)]
+
+
+def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
+    """Return measured numbers beside those of eval/reported/<name>.yaml, and their differences.
+
+    Raises:
+        RecipeError: There is no such file.
+        DataError: Nothing of it was measured.
+    """
+    content = read_mapping(assets.find(name, "eval/reported", ".yaml"))
+    wanted = NAMES.get(str(content["benchmark"]), str(content["benchmark"]))
+    tables = [
+        _compared(select(cells, table=table, judge=judge, baseline=baseline), content, judge, baseline)
+        for table, judge, baseline, _ in _groups(cells)
+        if table == wanted
+    ]
+    if not tables:
+        raise DataError(
+            f"{content['name']} reports {content['benchmark']}, which this run has not measured.",
+            hint=f"Run: gshf-release eval RUN --benchmark {wanted}",
+        )
+    return tables
+
+
+def _groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
+    """Return `(table, judge, baseline, mark)` of everything that benchmarks measured, in order."""
+    found = [
+        (entry.table, entry.judge, entry.baseline, entry.metric)
+        for entry in cells
+        if entry.metric in MARKS and entry.origin == "measured"
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> Table:
+    columns = COLUMNS[mark]
+    header = ["model"]
+    for metric in columns:
+        entry = find(cells, metric=metric)
+        header.append(metric + (UNITS.get(entry.unit, "") if entry is not None else ""))
+    rows = [
+        [
+            row,
+            *(shown(find(cells, row=row, metric=metric), digits) for metric, digits in columns.items()),
+            _count(cells, row),
+        ]
+        for row in rows_of(cells)
+    ]
+    against = f" against {baseline}" if baseline else ""
+    decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
+    notes = [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
+    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in MARKS and entry.note]
+    return Table(f"{table}, judged by {judge}{against}", [*header, "n"], rows, notes)
+
+
+def _count(cells: Sequence[Cell], row: str) -> str:
+    entry = next((entry for entry in select(cells, row=row) if entry.metric in MARKS), None)
+    return "–" if entry is None or entry.n is None else str(entry.n)
+
+
+def _categories(cells: Sequence[Cell], table: str, judge: str) -> Table | None:
+    names = list(dict.fromkeys(entry.metric for entry in cells if entry.metric.startswith("average: ")))
+    if not names:
+        return None
+    rows = [[row, *(shown(find(cells, row=row, metric=name)) for name in names)] for row in rows_of(cells)]
+    header = ["model", *(name.removeprefix("average: ") for name in names)]
+    return Table(f"{table} by category, judged by {judge}", header, rows)
+
+
+def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseline: str) -> Table:
+    metrics = [key for key in content["rows"][0] if key != "row" and find(cells, metric=key) is not None]
+    rows = []
+    for reported in content["rows"]:
+        row = [str(reported["row"])]
+        for metric in metrics:
+            digits = 0 if metric == "length" else 2
+            entry, other = find(cells, row=reported["row"], metric=metric), reported.get(metric)
+            row += [shown(entry, digits), "–" if other is None else f"{float(other):.{digits}f}"]
+            known = entry is not None and entry.value is not None and other is not None
+            row.append(
+                f"{entry.value - float(other):+.{digits}f}" if known and entry and entry.value is not None else "–"
+            )
+        rows.append(row)
+    header = ["model", *(part for metric in metrics for part in (f"{metric}, measured", "reported", "difference"))]
+    notes = [
+        f"Reported for {content['name']}: judge {content['judge']}, baseline {content['baseline']}, source "
+        f"{content['source']}. "
+        f"Measured: judge {judge}, baseline {baseline}. Another judge's numbers differ for that reason alone."
+    ]
+    return Table(f"{content['benchmark']}: measured beside reported", header, rows, notes)
+
+
+def _imported(cells: Sequence[Cell]) -> list[Table]:
+    chosen = select(cells, table=IMPORTED)
+    if not chosen:
+        return []
+    columns = rows_of(chosen)
+    metrics = list(dict.fromkeys((entry.metric, entry.decoding) for entry in chosen))
+    rows = [
+        [
+            metric + (f", {decoding}" if decoding else ""),
+            *(shown(find(chosen, row=row, metric=metric, decoding=decoding), 4) for row in columns),
+        ]
+        for metric, decoding in metrics
+    ]
+    return [Table("Imported from lm-evaluation-harness", ["task", *columns], rows)]

@@ -1,0 +1,32 @@
+"""A table of texts, and how it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Texts in rows and columns."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown; cell texts cannot break out of their cell."""
+    lines = [_line(table.header), _line(["---"] * len(table.header)), *(_line(row) for row in table.rows)]
+    return "\n".join(lines)
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(escape(text) for text in texts) + " |"
+
+
+def escape(text: str) -> str:
+    """Return text that is only text inside a Markdown table cell."""
+    replaced = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")
+    return " ".join(replaced.split())

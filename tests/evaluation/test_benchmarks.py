@@ -1,0 +1,104 @@
+"""Settings of benchmarks and the forms of their files."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from gshf_release import benchmark_data
+from gshf_release.errors import DataError, RecipeError
+from gshf_release.evaluation import benchmarks
+from gshf_release.evaluation.benchmarks import load, questions_file, read_questions
+from gshf_release.sampling.protocol import Decoding
+from tests.evaluation import own
+
+
+def fastchat_temperatures() -> dict[str, float]:
+    """Return `temperature_config` of fastchat.llm_judge.common, whose import would bring torch along."""
+    package = importlib.util.find_spec("fastchat")
+    assert package is not None
+    assert package.origin is not None
+    source = Path(package.origin).parent / "llm_judge" / "common.py"
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "temperature_config":
+            return dict(ast.literal_eval(statement.value))
+    raise AssertionError("fastchat has no temperature_config")
+
+
+def test_mt_bench_decodes_each_category_as_fastchat_does() -> None:
+    mt_bench = load("mt_bench")
+    for category, temperature in fastchat_temperatures().items():
+        assert mt_bench.decoding_of(category) == Decoding(temperature, 1024)
+    assert mt_bench.decoding_of("another") == Decoding(0.7, 1024)
+    assert mt_bench.label == "by category"
+
+
+def test_alpaca_eval_decodes_as_the_published_model_did() -> None:
+    alpaca_eval = load("alpaca_eval_2")
+    assert alpaca_eval.decoding_of("koala") == Decoding(0.7, 2048)
+    assert alpaca_eval.label == "T=0.7"
+    assert alpaca_eval.published
+
+
+def test_a_temperature_below_the_threshold_is_greedy(tmp_path: Path) -> None:
+    assert load(str(own.mt_benchmark(tmp_path, temperatures={"math": 5e-5}))).decoding_of("math").temperature == 0.0
+
+
+def test_a_benchmark_of_ones_own_finds_its_questions_beside_it(tmp_path: Path) -> None:
+    benchmark = load(str(own.alpaca_benchmark(tmp_path)))
+    assert not benchmark.published
+    found = read_questions("alpaca_eval", questions_file(benchmark))
+    assert [question.turns for question in found] == [(text,) for text in own.INSTRUCTIONS]
+    assert [question.key for question in found] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_limit_keeps_the_first_questions(tmp_path: Path) -> None:
+    path = own.mt_questions(tmp_path)
+    assert [question.key for question in read_questions("mt_bench", path, 2)] == ["501", "502"]
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'greedy_below'"):
+        load(str(own.mt_benchmark(tmp_path, greedy_bellow=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ({"question_id": 1, "category": "a", "turns": ["only one"]}, r"question 1: expected .*two texts"),
+        ({"question_id": "1", "category": "a", "turns": ["a", "b"]}, r"question 1: expected \"question_id\""),
+    ],
+)
+def test_a_malformed_question_is_named(row: dict[str, object], wrong: str, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=wrong):
+        read_questions("mt_bench", path)
+
+
+def test_a_question_id_given_twice_is_an_error(tmp_path: Path) -> None:
+    path = own.mt_questions(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    with pytest.raises(DataError, match="question id 501 twice"):
+        read_questions("mt_bench", path)
+
+
+def test_an_instruction_that_is_no_text_is_named_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps([{"instruction": "Go."}, {"instruction": 3}]), encoding="utf-8")
+    with pytest.raises(DataError, match="row 2: expected a text under 'instruction'"):
+        read_questions("alpaca_eval", path)
+
+
+def test_the_published_questions_have_the_form(test_data: Path) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}; set GSHF_TEST_DATA")
+    for name, count in (("alpaca_eval_2", 805), ("mt_bench", 80)):
+        benchmark = load(name)
+        path = benchmark_data.find(benchmarks.pinned(benchmark), test_data)
+        assert path is not None
+        assert len(read_questions(benchmark.protocol, path)) == count

@@ -1,0 +1,50 @@
+"""Results of lm-evaluation-harness as cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation.imports import cells, read
+
+DOCUMENT: dict[str, Any] = {
+    "results": {
+        "quiz": {
+            "alias": "quiz",
+            "acc,none": 0.5,
+            "acc_stderr,none": 0.05,
+            "acc_norm,none": 0.6,
+            "acc_norm_stderr,none": "N/A",
+        },
+        "sums": {"alias": " - sums", "exact_match,strict": 0.25, "exact_match_stderr,strict": 0.1},
+    },
+    "n-shot": {"quiz": 25, "sums": 5},
+    "n-samples": {"quiz": {"original": 100, "effective": 100}, "sums": {"original": 50, "effective": 20}},
+}
+
+
+def test_every_metric_of_every_task_is_a_cell_with_its_error() -> None:
+    found = {cell.metric: cell for cell in cells(DOCUMENT, "iteration-2", "imports/x/results.json")}
+    assert set(found) == {"quiz: acc", "quiz: acc_norm", "sums: exact_match (strict)"}
+    accuracy = found["quiz: acc"]
+    assert (accuracy.value, accuracy.standard_error, accuracy.n, accuracy.decoding) == (0.5, 0.05, 100, "25-shot")
+    assert found["quiz: acc_norm"].standard_error is None
+    assert (found["sums: exact_match (strict)"].n, found["sums: exact_match (strict)"].row) == (20, "iteration-2")
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"results": {}}', '{"results": {"a": 1}}', "no JSON"])
+def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="no result file of lm-evaluation-harness"):
+        read(path)
+
+
+def test_a_result_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    assert read(path) == DOCUMENT

@@ -1,0 +1,79 @@
+"""Tables of benchmarks: no two judges in one table, measured beside reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from gshf_release.errors import DataError
+from gshf_release.report.benchmarks import benchmark_tables, comparison_tables
+from gshf_release.report.tables import document
+from gshf_release.results import Cell
+
+OFFICIAL, STAND_IN = "weighted_alpaca_eval_gpt4_turbo", "openai-compatible-alpaca-eval/small"
+
+
+def alpaca(row: str, judge: str, value: float, controlled: float | None, length: float) -> list[Cell]:
+    place = {"table": "alpaca_eval_2", "row": row, "judge": judge, "baseline": "gpt4_1106_preview", "decoding": "T=0.7"}
+    note = "" if controlled is not None else "none: no difficulties"
+    return [
+        Cell(metric="win rate", value=value, standard_error=1.5, n=805, unit="%", **place),
+        Cell(metric="LC win rate", value=controlled, n=805, unit="%", note=note, **place),
+        Cell(metric="length", value=length, n=805, unit="characters", **place),
+        Cell(metric="failed judgments", value=0.0, n=805, **place),
+    ]
+
+
+CELLS = [
+    *alpaca("base", OFFICIAL, 5.0, 8.5, 900.0),
+    *alpaca("iteration-3", OFFICIAL, 36.0, 34.0, 2300.0),
+    *alpaca("iteration-3", STAND_IN, 71.0, None, 2300.0),
+]
+
+
+def test_each_judge_has_a_table_of_its_own() -> None:
+    official, stand_in = benchmark_tables(CELLS)
+    assert official.title == f"alpaca_eval_2, judged by {OFFICIAL} against gpt4_1106_preview"
+    assert official.header == ["model", "win rate %", "LC win rate %", "length, characters", "failed judgments", "n"]
+    assert official.rows == [
+        ["base", "5.00 ± 1.50", "8.50", "900", "0", "805"],
+        ["iteration-3", "36.00 ± 1.50", "34.00", "2300", "0", "805"],
+    ]
+    assert stand_in.title == f"alpaca_eval_2, judged by {STAND_IN} against gpt4_1106_preview"
+    assert [row[0] for row in stand_in.rows] == ["iteration-3"]
+
+
+def test_a_missing_number_is_a_dash_and_its_reason_stands_below() -> None:
+    _, stand_in = benchmark_tables(CELLS)
+    assert stand_in.rows[0][2] == "–"
+    assert "iteration-3, LC win rate: none: no difficulties." in stand_in.notes
+
+
+def test_compared_with_reported_numbers_each_row_shows_the_difference() -> None:
+    official, stand_in = comparison_tables(CELLS, "fsfairx-zephyr-7b")
+    assert official.rows[0][:7] == ["base", "5.00 ± 1.50", "4.63", "+0.37", "8.50", "8.01", "+0.49"]
+    assert official.rows[1][1:4] == ["–", "13.26", "–"]
+    assert official.rows[3][1:4] == ["36.00 ± 1.50", "35.95", "+0.05"]
+    assert official.rows[3][-3:] == ["2300", "2275", "+25"]
+    assert f"Measured: judge {STAND_IN}" in stand_in.notes[0]
+
+
+def test_a_comparison_with_what_was_not_measured_names_the_command() -> None:
+    with pytest.raises(DataError, match="--benchmark alpaca_eval_2"):
+        comparison_tables([], "fsfairx-zephyr-7b")
+
+
+def test_mt_bench_shows_turns_average_and_categories() -> None:
+    place = {"table": "mt_bench", "row": "base", "judge": "mt_bench_gpt4_single", "decoding": "by category"}
+    values = {"average": 6.5, "first turn": 7.0, "second turn": 6.0, "average: math": 3.25}
+    cells = [Cell(metric=metric, value=value, standard_error=0.25, n=4, **place) for metric, value in values.items()]
+    turns, categories = benchmark_tables(cells)
+    assert turns.header == ["model", "first turn", "second turn", "average", "failed judgments", "n"]
+    assert turns.rows == [["base", "7.00 ± 0.25", "6.00 ± 0.25", "6.50 ± 0.25", "–", "4"]]
+    assert (categories.header, categories.rows) == (["model", "math"], [["base", "3.25 ± 0.25"]])
+
+
+def test_the_markdown_document_holds_every_table() -> None:
+    text = document("mine", CELLS)
+    assert text.startswith("# Results of mine\n\n")
+    assert text.count("\n## ") == 2
+    assert "| iteration-3 | 36.00 ± 1.50 | 34.00 | 2300 | 0 | 805 |" in text
