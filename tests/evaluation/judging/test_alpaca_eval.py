@@ -46,7 +46,8 @@ def theirs(stored: list[dict[str, Any]]) -> list[list[dict[str, str]]]:
 
     single = annotators.PairwiseAnnotator(annotators_config=NAME, caching_path=None).annotators[NAME]
     single.is_shuffle = False
-    prompts, _ = single._make_prompts(single._preprocess(pandas.DataFrame(stored)))
+    frame = pandas.DataFrame(stored, columns=["instruction", "output_1", "output_2"])
+    prompts, _ = single._make_prompts(single._preprocess(frame))
     return [utils.prompt_to_chatml(prompt.strip()) for prompt in prompts]
 
 
