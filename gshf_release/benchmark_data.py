@@ -102,10 +102,21 @@ class BenchmarkFile:
     name: str
     """What the cache calls it."""
     sha256: str
-    size: int
-    """Bytes."""
+    size: int | None
+    """Bytes; None if the pinned file's size is not known (every file with its ending is then compared)."""
     sources: tuple[HubFile | UpstreamFile | PackagedFile, ...]
     """Where the network has it; the next is asked if one cannot be reached."""
+    replaceable: bool = False
+    """Whether a local file of this name with another content may be used, if the user says so; results then say it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A benchmark file on this machine."""
+
+    path: Path
+    verified: bool
+    """Whether it has the pinned content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +128,39 @@ class BenchmarkPrompt:
     text: str
 
 
+ALPACA_EVAL_COMMIT = "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
+"""Of the Hub data set."""
+
 ALPACA_EVAL = BenchmarkFile(
     name="alpaca_eval_gpt4_baseline.json",
     sha256="83db546b872ddebee8965fd05fa48461ee3c32bc695c62fb57f2d214ff741ec4",
     size=1_899_765,
     sources=(
-        HubFile("tatsu-lab/alpaca_eval", "2edc6fad8be6b14ea7230aabfd08188da6b8b814", "alpaca_eval_gpt4_baseline.json"),
+        HubFile("tatsu-lab/alpaca_eval", ALPACA_EVAL_COMMIT, "alpaca_eval_gpt4_baseline.json"),
         UpstreamFile(
             "https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/main/results/gpt4_1106_preview/model_outputs.json"
         ),
     ),
 )
 """AlpacaEval 2: 805 instructions with the baseline's answers."""
+
+GAMED_BASELINES = BenchmarkFile(
+    name="df_gamed.csv",
+    sha256="97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d",
+    size=None,
+    sources=(HubFile("tatsu-lab/alpaca_eval", ALPACA_EVAL_COMMIT, "df_gamed.csv"),),
+    replaceable=True,
+)
+"""AlpacaEval 2: judgments of the baseline told to be concise and verbose, which anchor the length-controlled fit."""
+
+INSTRUCTION_DIFFICULTY = BenchmarkFile(
+    name="instruction_difficulty.csv",
+    sha256="e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
+    size=None,
+    sources=(HubFile("tatsu-lab/alpaca_eval", ALPACA_EVAL_COMMIT, "instruction_difficulty.csv"),),
+    replaceable=True,
+)
+"""AlpacaEval 2: one difficulty an instruction, by its place in the evaluation set."""
 
 MT_BENCH = BenchmarkFile(
     name="mt_bench_question.jsonl",
@@ -157,13 +189,8 @@ def find(file: BenchmarkFile, folder: Path | None = None) -> Path | None:
     Raises:
         DataError: A folder to look in does not exist, or holds a file of this name with another content.
     """
-    named = os.environ.get(VARIABLE)
-    for place in (folder, Path(named).expanduser() if named else None):
-        found = _in_folder(file, place) if place is not None else None
-        if found is not None:
-            return found
-    cached = _cached(file)
-    return cached if cached.is_file() and sha256_file(cached) == file.sha256 else None
+    found = _find(file, folder, allow_unverified=False)
+    return found.path if found is not None else None
 
 
 def fetch(file: BenchmarkFile, folder: Path | None = None) -> Path:
@@ -173,14 +200,30 @@ def fetch(file: BenchmarkFile, folder: Path | None = None) -> Path:
         DataError: What is in a folder, or what a source gave, is not the pinned file.
         NetworkError: It is not here, and no source gave it.
     """
-    found = find(file, folder)
+    return obtain(file, folder).path
+
+
+def obtain(file: BenchmarkFile, folder: Path | None = None, *, allow_unverified: bool = False) -> Found:
+    """Return a file and whether it is the pinned one, downloading it into the cache if it is not here.
+
+    Args:
+        file: Which.
+        folder: Looked through first (`--data`).
+        allow_unverified: Take a replaceable file by its name if no file of its folder has the pinned content; a download
+            must have it always.
+
+    Raises:
+        DataError: What is in a folder, or what a source gave, is not the pinned file.
+        NetworkError: It is not here, and no source gave it.
+    """
+    found = _find(file, folder, allow_unverified=allow_unverified)
     if found is not None:
         return found
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
     failures = ["HF_HUB_OFFLINE forbids the network"] if offline else []
     for source in () if offline else file.sources:
         try:
-            return _download(file, source)
+            return Found(_download(file, source), verified=True)
         except NetworkError as error:
             failures.append(f"{source}: {error.message}")
     raise NetworkError(
@@ -216,22 +259,42 @@ def _cached(file: BenchmarkFile) -> Path:
     return checkpoints.cache_folder() / "benchmarks" / file.name
 
 
-def _in_folder(file: BenchmarkFile, folder: Path) -> Path | None:
+def _find(file: BenchmarkFile, folder: Path | None, *, allow_unverified: bool) -> Found | None:
+    named = os.environ.get(VARIABLE)
+    for place in (folder, Path(named).expanduser() if named else None):
+        found = _in_folder(file, place, allow_unverified=allow_unverified) if place is not None else None
+        if found is not None:
+            return found
+    cached = _cached(file)
+    return Found(cached, verified=True) if cached.is_file() and sha256_file(cached) == file.sha256 else None
+
+
+def _in_folder(file: BenchmarkFile, folder: Path, *, allow_unverified: bool) -> Found | None:
     if not folder.is_dir():
         raise DataError(f"The folder of benchmark data {folder} does not exist.")
     another = None
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or (path.stat().st_size != file.size and path.name != file.name):
+        if not path.is_file() or not (path.name == file.name or _may_be(file, path)):
             continue
         if sha256_file(path) == file.sha256:
-            return path
+            return Found(path, verified=True)
         another = path if path.name == file.name else another
-    if another is not None:
-        raise DataError(
-            f"{another} has the sha256 {sha256_file(another)}, expected {file.sha256}.",
-            hint="It is another version of the file; remove it or bring the pinned one.",
-        )
-    return None
+    if another is None:
+        return None
+    if allow_unverified and file.replaceable:
+        return Found(another, verified=False)
+    unless = ", or use it as it is with --allow-unverified-data" if file.replaceable else ""
+    raise DataError(
+        f"{another} has the sha256 {sha256_file(another)}, expected {file.sha256}.",
+        hint=f"It is another version of the file; remove it or bring the pinned one{unless}.",
+    )
+
+
+def _may_be(file: BenchmarkFile, path: Path) -> bool:
+    """Return whether a file of another name is worth hashing."""
+    if file.size is None:
+        return path.suffix == Path(file.name).suffix
+    return path.stat().st_size == file.size
 
 
 def _download(file: BenchmarkFile, source: HubFile | UpstreamFile | PackagedFile) -> Path:

@@ -17,6 +17,7 @@ COMMANDS = {
     "prompts": "Let a model write the prompts, filtered and decontaminated.",
     "train": "Run the loop: sample, score, choose pairs, optimise, measure.",
     "eval": "Let every policy answer and compare it with the base.",
+    "score": "Score stored AlpacaEval 2 or MT-Bench judgments.",
     "publish": "Make the release and bring it to a folder or to the Hub.",
     "card": "Print the model card of a run.",
     "report": "Print the results of a run as tables.",

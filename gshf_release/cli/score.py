@@ -1,0 +1,174 @@
+"""`gshf-release score BENCHMARK FILE...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
+
+if TYPE_CHECKING:
+    from gshf_release.evaluation.alpaca_eval.scoring import AlpacaEvalScore
+    from gshf_release.evaluation.mt_bench.scoring import MTBenchPairScore, MTBenchScore
+
+ALPACA_EVAL = "alpaca_eval_2"
+MT_BENCH = "mt_bench"
+
+
+@click.command(name="score")
+@click.argument("benchmark", type=click.Choice([ALPACA_EVAL, MT_BENCH]))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with AlpacaEval's files [GSHF_BENCHMARK_DATA, the cache, the network].",
+)
+@click.option(
+    "--allow-unverified-data", is_flag=True, help="Use a local file of the name with another hash; results say so."
+)
+@click.option("--as-published", is_flag=True, help="AlpacaEval's difficulties by row position, as its library has it.")
+@json_option
+def command(
+    benchmark: str,
+    files: tuple[Path, ...],
+    data: Path | None,
+    allow_unverified_data: bool,
+    as_published: bool,
+    as_json: bool,
+) -> None:
+    """Compute a benchmark's numbers from stored judgments: no model, no judge, no key.
+
+    alpaca_eval_2 reads the annotations.json of the AlpacaEval repository (.gz too), mt_bench FastChat's judgment files. Each
+    file is scored on its own, with a row for each model and judge in it.
+
+    \b
+    Examples:
+      gshf-release score alpaca_eval_2 results/my-model/annotations.json
+      gshf-release score mt_bench model_judgment/gpt-4_single.jsonl --json
+    """
+    if benchmark == ALPACA_EVAL:
+        _alpaca_eval(files, data, allow_unverified_data, as_published, as_json)
+        return
+    if data is not None or allow_unverified_data or as_published:
+        raise click.UsageError(f"--data, --allow-unverified-data and --as-published belong to {ALPACA_EVAL}.")
+    _mt_bench(files, as_json)
+
+
+def _alpaca_eval(
+    files: tuple[Path, ...], folder: Path | None, allow_unverified: bool, as_published: bool, as_json: bool
+) -> None:
+    from gshf_release.evaluation.alpaca_eval import annotations, scoring
+    from gshf_release.evaluation.alpaca_eval import data as borrowed
+
+    models = [(path, rows) for path in files for rows in annotations.groups(annotations.read(path))]
+    data = borrowed.AlpacaEvalData()
+    if any(scoring.needs_data(rows) for _, rows in models):
+        data = borrowed.load(folder, allow_unverified=allow_unverified)
+    scores = [(path, scoring.score(rows, data, as_published)) for path, rows in models]
+    if data.unverified:
+        _warn(f"Not the pinned files, used because --allow-unverified-data says so: {', '.join(data.unverified)}.")
+    _show_warnings([(path, one.model, one.warnings) for path, one in scores])
+    if as_json:
+        print_json([one.as_json() | {"file": str(path)} for path, one in scores])
+    else:
+        _print_alpaca_eval([one for _, one in scores])
+
+
+def _mt_bench(files: tuple[Path, ...], as_json: bool) -> None:
+    from gshf_release.evaluation.mt_bench import judgments, scoring
+
+    scores: list[tuple[Path, MTBenchScore | MTBenchPairScore]] = []
+    for path in files:
+        singles, pairs = judgments.read(path)
+        scores += [(path, one) for one in (*scoring.score(singles), *scoring.score_pairs(pairs))]
+    _show_warnings([(path, one.model, one.warnings) for path, one in scores])
+    if as_json:
+        print_json([one.as_json() | {"file": str(path)} for path, one in scores])
+    else:
+        _print_mt_bench([one for _, one in scores])
+
+
+def _warn(text: str) -> None:
+    say(f"Warning: {text}")
+
+
+def _show_warnings(found: list[tuple[Path, str, tuple[str, ...]]]) -> None:
+    for path, model, warnings in found:
+        for text in warnings:
+            _warn(f"{shown_path(path)}, {model}: {text}")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return _number(value) if error is None else f"{_number(value)} ± {_number(error)}"
+
+
+def _print_alpaca_eval(scores: list[AlpacaEvalScore]) -> None:
+    from gshf_release.evaluation.alpaca_eval.scoring import HYBRID
+    from gshf_release.report.tables import Table
+
+    header = ["model", "LC win rate %", "over equally good fits", "win rate %", "length", "n", "judge", "baseline"]
+    rows = []
+    for one in scores:
+        mark = f" ({HYBRID})" if one.lc_label == HYBRID else ""
+        span = "-" if one.lc_low is None else f"{_number(one.lc_low)} to {_number(one.lc_high)}"
+        controlled = _with_error(one.length_controlled_winrate, one.lc_standard_error) + mark
+        plain = _with_error(one.win_rate, one.standard_error)
+        rows.append(
+            [one.model, controlled, span, plain, str(one.avg_length), str(one.n_total), one.judge, one.baseline]
+        )
+    print_table(Table("AlpacaEval 2", header, rows, _notes(scores)))
+
+
+def _notes(scores: list[AlpacaEvalScore]) -> list[str]:
+    from gshf_release.evaluation.alpaca_eval.scoring import NONE
+
+    notes = ["± standard error. LC: length-controlled. Length: mean characters of an answer."]
+    notes += [f"{one.model}: no LC win rate: {one.lc_reason}" for one in scores if one.lc_label == NONE]
+    notes += sorted({f"Data: {one.data}" for one in scores if one.data.startswith("unverified")})
+    for one in scores:
+        if one.lc_difference:
+            notes.append(
+                f"{one.model}: LC by position minus by instruction {one.lc_difference:+.2f}; shown: by {one.lc_rule}."
+            )
+    return notes
+
+
+def _print_mt_bench(scores: list[MTBenchScore | MTBenchPairScore]) -> None:
+    from gshf_release.evaluation.mt_bench.scoring import CATEGORIES, MTBenchPairScore, MTBenchScore
+    from gshf_release.report.tables import Table
+
+    singles = [one for one in scores if isinstance(one, MTBenchScore)]
+    pairs = [one for one in scores if isinstance(one, MTBenchPairScore)]
+    if singles:
+        header = ["model", "average", "turn 1", "turn 2", "lower bound", "n", "unparsed", "judge"]
+        rows = [_single_row(one) for one in singles]
+        print_table(Table("MT-Bench", header, rows, ["Lower bound: the average if each unparsed judgment were a 1."]))
+        used = [name for name in (*CATEGORIES, "other") if any(name in one.by_category for one in singles)]
+        rows = [[one.model, *(_number(one.by_category.get(name)) for name in used)] for one in singles]
+        print_table(Table("MT-Bench by category", ["model", *used], rows))
+    if pairs:
+        header = ["model", "win", "tie", "loss", "adjusted win rate %", "n", "judge"]
+        print_table(Table("MT-Bench, pairwise", header, [_pair_row(one) for one in pairs]))
+
+
+def _single_row(one: MTBenchScore) -> list[str]:
+    numbers: list[Any] = [one.average, one.first_turn, one.second_turn, one.lower_bound]
+    return [one.model, *(_number(value, 3) for value in numbers), str(one.n), str(one.n_unparsed), one.judge]
+
+
+def _pair_row(one: MTBenchPairScore) -> list[str]:
+    return [
+        one.model,
+        str(one.win),
+        str(one.tie),
+        str(one.loss),
+        _number(100 * one.adjusted_win_rate),
+        str(one.n),
+        one.judge,
+    ]

@@ -1,0 +1,124 @@
+"""The judgments of one AlpacaEval 2 run: `annotations.json`, as the library of any version writes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation.stored import read_text
+
+JUDGE = "weighted_alpaca_eval_gpt4_turbo"
+"""The official annotator of AlpacaEval 2."""
+BASELINE = "gpt4_1106_preview"
+"""The official baseline of AlpacaEval 2."""
+HINT = "Expected is AlpacaEval's annotations.json: a list of rows with instruction, output_1, output_2, preference."
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One comparison of the model's answer with the baseline's."""
+
+    instruction: str
+    output_1: str
+    """The baseline's answer."""
+    output_2: str
+    """The model's answer."""
+    generator_1: str
+    """The baseline."""
+    generator_2: str
+    """The model."""
+    annotator: str
+    """The judge."""
+    preference: float | None
+    """From 1 (the baseline's answer is surely better) to 2 (the model's is); None if the judge gave no judgment."""
+    price: float | None = None
+    """US dollars that the judgment cost, if recorded."""
+    place: str = ""
+    """File and row (from 1), for messages."""
+
+    @property
+    def win(self) -> float | None:
+        """The preference from 0 (baseline) to 1 (model)."""
+        return None if self.preference is None else self.preference - 1
+
+
+def read(path: Path) -> list[Annotation]:
+    """Return the rows of a file, plain or packed with gzip, in its order.
+
+    Both namings of columns are read: `price_per_example` of older versions and `preference_price_per_example` of newer ones.
+
+    Raises:
+        DataError: The file cannot be read, or a row is not a judgment; names the row.
+    """
+    text = read_text(path)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.", hint=HINT) from error
+    if not isinstance(document, list):
+        raise DataError(f"{path} must hold a list of rows, not {type(document).__name__}.", hint=HINT)
+    if not document:
+        raise DataError(f"{path} holds no row.", hint=HINT)
+    return [parse(row, f"{path} row {number}") for number, row in enumerate(document, 1)]
+
+
+def parse(row: Any, place: str) -> Annotation:
+    """Return one row of `annotations.json`.
+
+    Raises:
+        DataError: A column is missing or of the wrong type, or the preference is none.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: expected an object, found {type(row).__name__}.", hint=HINT)
+    texts = {key: _text(row, key, place) for key in ("instruction", "output_1", "output_2")}
+    names = {key: _text(row, key, place) for key in ("generator_1", "generator_2")}
+    price = row.get("price_per_example", row.get("preference_price_per_example"))
+    return Annotation(
+        **texts,
+        **names,
+        annotator=str(row.get("annotator") or ""),
+        preference=_preference(row, place),
+        price=float(price) if _is_number(price) and math.isfinite(price) else None,
+        place=place,
+    )
+
+
+def groups(rows: Sequence[Annotation]) -> list[list[Annotation]]:
+    """Return the rows of each model, judge and baseline, in the order of their first row."""
+    found: dict[tuple[str, str, str], list[Annotation]] = {}
+    for row in rows:
+        found.setdefault((row.generator_2, row.annotator, row.generator_1), []).append(row)
+    return list(found.values())
+
+
+def _text(row: dict[str, Any], key: str, place: str) -> str:
+    if key not in row:
+        raise DataError(f"{place} has no {key!r}.", hint=HINT)
+    value = row[key]
+    if not isinstance(value, str):
+        raise DataError(f"{place}: {key!r} is {json.dumps(value)[:40]}, not a text.", hint=HINT)
+    return value
+
+
+def _preference(row: dict[str, Any], place: str) -> float | None:
+    """Return the preference; a draw was 0 in older versions and is 1.5 now."""
+    if "preference" not in row:
+        raise DataError(f"{place} has no 'preference'.", hint=HINT)
+    value = row["preference"]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not _is_number(value) or not (value == 0 or 1 <= value <= 2):
+        raise DataError(
+            f"{place}: the preference {json.dumps(value)[:40]} is neither null, 0 (draw) nor from 1 (baseline) to 2 (model).",
+            hint="Remove the row, or judge it again.",
+        )
+    return 1.5 if value == 0 else float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

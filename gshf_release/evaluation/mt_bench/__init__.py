@@ -1,0 +1,1 @@
+"""MT-Bench: averages and win rates of stored judgments."""

@@ -1,0 +1,176 @@
+"""FastChat's judgment files: one JSON object a line, single ratings (`gpt-4_single.jsonl`) or pairs (`gpt-4_pair.jsonl`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation.mt_bench.ratings import UNPARSED
+from gshf_release.evaluation.stored import read_text
+
+WINNERS = ("model_1", "model_2", "tie", "error")
+HINT = "Expected are FastChat's lines: question_id, model, judge, score, turn, tstamp (pairs: model_1, model_2, g1_winner)."
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """One rating of one answer."""
+
+    question_id: int
+    model: str
+    judge: str
+    prompt: str
+    """The judge prompt's name, e.g. `single-math-v1`; empty if not recorded."""
+    turn: int
+    score: float
+    """The rating, -1 if the judge's text has none."""
+    timestamp: float
+    """Seconds since 1970; 0 if not recorded."""
+    repeat: int = 0
+    """Number of the repetition, if the same answer was judged several times on purpose."""
+    place: str = ""
+    """File and line, for messages."""
+
+    @property
+    def parsed(self) -> bool:
+        """Whether there is a rating."""
+        return self.score != UNPARSED
+
+
+@dataclass(frozen=True, slots=True)
+class PairJudgment:
+    """One comparison of two answers, made twice with their order swapped."""
+
+    question_id: int
+    model_1: str
+    model_2: str
+    judge: str
+    turn: int
+    winner_1: str
+    """Winner of the first game: `model_1`, `model_2`, `tie` or `error`."""
+    winner_2: str
+    """Winner of the game in swapped order, named as in the first."""
+    timestamp: float
+    repeat: int = 0
+    place: str = ""
+
+
+def read(path: Path) -> tuple[list[Judgment], list[PairJudgment]]:
+    """Return the single ratings and the pairs of a file, plain or packed with gzip; one of the two lists is usually empty.
+
+    Raises:
+        DataError: The file cannot be read, or a line is not a judgment; names the line.
+    """
+    singles: list[Judgment] = []
+    pairs: list[PairJudgment] = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{place} is not JSON: {error}.", hint=HINT) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected an object, found {type(row).__name__}.", hint=HINT)
+        if "g1_winner" in row:
+            pairs.append(parse_pair(row, place))
+        else:
+            singles.append(parse(row, place))
+    return singles, pairs
+
+
+def parse(row: dict[str, Any], place: str) -> Judgment:
+    """Return one line of a single-rating file.
+
+    Raises:
+        DataError: A key is missing or of the wrong type.
+    """
+    judge, prompt = _judge(row, place)
+    return Judgment(
+        question_id=_integer(row, "question_id", place),
+        model=_text(row, "model", place),
+        judge=judge,
+        prompt=prompt,
+        turn=_turn(row, place),
+        score=_number(row, "score", place),
+        timestamp=_number(row, "tstamp", place) if row.get("tstamp") is not None else 0.0,
+        repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
+        place=place,
+    )
+
+
+def parse_pair(row: dict[str, Any], place: str) -> PairJudgment:
+    """Return one line of a pair file.
+
+    Raises:
+        DataError: A key is missing or of the wrong type, or a winner is none.
+    """
+    winners = [_text(row, key, place) for key in ("g1_winner", "g2_winner")]
+    for winner in winners:
+        if winner not in WINNERS:
+            raise DataError(f"{place}: the winner {winner!r} is none of {', '.join(WINNERS)}.", hint=HINT)
+    return PairJudgment(
+        question_id=_integer(row, "question_id", place),
+        model_1=_text(row, "model_1", place),
+        model_2=_text(row, "model_2", place),
+        judge=_judge(row, place)[0],
+        turn=_turn(row, place),
+        winner_1=winners[0],
+        winner_2=winners[1],
+        timestamp=_number(row, "tstamp", place) if row.get("tstamp") is not None else 0.0,
+        repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
+        place=place,
+    )
+
+
+def _value(row: dict[str, Any], key: str, place: str) -> Any:
+    if key not in row:
+        raise DataError(f"{place} has no {key!r}.", hint=HINT)
+    return row[key]
+
+
+def _wrong(value: Any, key: str, place: str, expected: str) -> DataError:
+    return DataError(f"{place}: {key!r} is {json.dumps(value)[:40]}, not {expected}.", hint=HINT)
+
+
+def _text(row: dict[str, Any], key: str, place: str) -> str:
+    value = _value(row, key, place)
+    if not isinstance(value, str):
+        raise _wrong(value, key, place, "a text")
+    return value
+
+
+def _number(row: dict[str, Any], key: str, place: str) -> float:
+    value = _value(row, key, place)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _wrong(value, key, place, "a number")
+    return float(value)
+
+
+def _integer(row: dict[str, Any], key: str, place: str) -> int:
+    value = _value(row, key, place)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(value, key, place, "an integer")
+    return value
+
+
+def _turn(row: dict[str, Any], place: str) -> int:
+    turn = _integer(row, "turn", place)
+    if turn not in (1, 2):
+        raise _wrong(turn, "turn", place, "1 or 2")
+    return turn
+
+
+def _judge(row: dict[str, Any], place: str) -> tuple[str, str]:
+    """Return the judge's and its prompt's name; FastChat writes both in a list."""
+    value = _value(row, "judge", place)
+    if isinstance(value, str):
+        return value, ""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return value[0], value[1] if len(value) > 1 else ""
+    raise _wrong(value, "judge", place, "a name or [name, prompt]")

@@ -1,0 +1,214 @@
+"""MT-Bench's numbers from stored judgments: FastChat's definitions, but of several judgments of one answer the newest counts.
+
+FastChat's show_result averages whatever lines a file has, so a run that was repeated into the same file gives a number that is
+neither the old nor the new one. Judgments without a rating (-1) are left out there and here; the lower bound shows what
+that may hide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from gshf_release.evaluation.mt_bench.judgments import Judgment, PairJudgment
+
+CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+FIRST_QUESTION = 81
+QUESTIONS_A_CATEGORY = 10
+OTHER = "other"
+EXPECTED = 2 * QUESTIONS_A_CATEGORY * len(CATEGORIES)
+"""Judgments of a complete run: 80 questions of two turns."""
+WORST = 1.0
+BEST = 10.0
+
+Row = TypeVar("Row", Judgment, PairJudgment)
+
+
+@dataclass(frozen=True, slots=True)
+class MTBenchScore:
+    """The ratings of one model by one judge, from 1 to 10."""
+
+    model: str
+    judge: str
+    first_turn: float | None
+    """None if no first answer has a rating."""
+    second_turn: float | None
+    average: float | None
+    """Mean over all ratings of both turns, which is not the mean of the two turns if one has more ratings."""
+    lower_bound: float | None
+    """The average if each judgment without a rating were a 1."""
+    n: int
+    """Ratings in the average."""
+    n_unparsed: int
+    """Judgments without a rating, left out of the average."""
+    n_duplicates: int
+    """Older judgments of an answer that was judged again, left out altogether."""
+    by_category: dict[str, float]
+    """Mean over the ratings of both turns, in the benchmark's order; `other` for questions that are not MT-Bench's."""
+    fastchat_average: float | None
+    """What FastChat's show_result prints for the same lines, duplicates counted."""
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields in order, as JSON has them."""
+        return _as_json(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MTBenchPairScore:
+    """How one model fared in pairwise comparisons by one judge; rates from 0 to 1, as FastChat has them."""
+
+    model: str
+    judge: str
+    win: int
+    tie: int
+    """Ties, and comparisons that the swapped order turned round."""
+    loss: int
+    win_rate: float
+    loss_rate: float
+    adjusted_win_rate: float
+    """A tie counts half."""
+    n: int
+    n_errors: int
+    """Comparisons that the judge failed on, left out."""
+    n_duplicates: int
+    opponents: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields in order, as JSON has them."""
+        return _as_json(self)
+
+
+def category(question_id: int) -> str:
+    """Return the category of a question: ten each from 81 to 160."""
+    number, _ = divmod(question_id - FIRST_QUESTION, QUESTIONS_A_CATEGORY)
+    return CATEGORIES[number] if 0 <= number < len(CATEGORIES) else OTHER
+
+
+def score(judgments: Sequence[Judgment]) -> list[MTBenchScore]:
+    """Return a row for each model and judge, in the order of their first judgment.
+
+    Of judgments with the same model, judge, question, turn and repeat the newest counts, the later line if the times are equal.
+    """
+    found: dict[tuple[str, str], list[Judgment]] = {}
+    for one in judgments:
+        found.setdefault((one.model, one.judge), []).append(one)
+    return [_score(rows) for rows in found.values()]
+
+
+def score_pairs(judgments: Sequence[PairJudgment]) -> list[MTBenchPairScore]:
+    """Return a row for each judge and model, in the order of their first comparison; the newest of several counts."""
+    found: dict[tuple[str, str], list[PairJudgment]] = {}
+    for one in judgments:
+        for model in dict.fromkeys((one.model_1, one.model_2)):
+            found.setdefault((model, one.judge), []).append(one)
+    return [_score_pairs(model, rows) for (model, _), rows in found.items()]
+
+
+def _score(rows: list[Judgment]) -> MTBenchScore:
+    newest = _newest(rows, lambda one: (one.question_id, one.turn, one.repeat))
+    rated = [one for one in newest if one.parsed]
+    values = [one.score for one in rated]
+    unparsed = len(newest) - len(rated)
+    groups: dict[str, list[float]] = {name: [] for name in (*CATEGORIES, OTHER)}
+    for one in rated:
+        groups[category(one.question_id)].append(one.score)
+    fastchat = _mean([one.score for one in rows if one.parsed])
+    return MTBenchScore(
+        model=rows[0].model,
+        judge=rows[0].judge,
+        first_turn=_mean([one.score for one in rated if one.turn == 1]),
+        second_turn=_mean([one.score for one in rated if one.turn == 2]),
+        average=_mean(values),
+        lower_bound=_mean(values + [WORST] * unparsed),
+        n=len(rated),
+        n_unparsed=unparsed,
+        n_duplicates=len(rows) - len(newest),
+        by_category={name: math.fsum(scores) / len(scores) for name, scores in groups.items() if scores},
+        fastchat_average=fastchat,
+        warnings=tuple(_warnings(newest, len(rows) - len(newest), unparsed, fastchat)),
+    )
+
+
+def _warnings(newest: list[Judgment], duplicates: int, unparsed: int, fastchat: float | None) -> list[str]:
+    found = []
+    if duplicates:
+        printed = "no average" if fastchat is None else f"{fastchat:.6f}"
+        found.append(
+            f"{duplicates} of {duplicates + len(newest)} judgments were made again later; the newest counts. FastChat, which "
+            f"averages all of them, would print {printed}."
+        )
+    if unparsed:
+        found.append(f"{unparsed} of {len(newest)} judgments have no rating and are left out; see the lower bound.")
+    first, last = FIRST_QUESTION, FIRST_QUESTION + QUESTIONS_A_CATEGORY * len(CATEGORIES) - 1
+    outside = {one.question_id for one in newest if category(one.question_id) == OTHER}
+    if outside:
+        found.append(f"{len(outside)} questions are not MT-Bench's ({first}-{last}); they count in the average.")
+    answers = {(one.question_id, one.turn) for one in newest if one.question_id not in outside}
+    if answers and len(answers) < EXPECTED:
+        found.append(f"{EXPECTED - len(answers)} of MT-Bench's {EXPECTED} judgments are missing.")
+    strange = [one for one in newest if one.parsed and not WORST <= one.score <= BEST]
+    if strange:
+        found.append(
+            f"{len(strange)} ratings lie outside 1-10 and count as they are ({strange[0].place}: {strange[0].score:g})."
+        )
+    return found
+
+
+def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
+    newest = _newest(rows, lambda one: (frozenset((one.model_1, one.model_2)), one.question_id, one.turn, one.repeat))
+    played = [one for one in newest if "error" not in (one.winner_1, one.winner_2)]
+    outcomes = [_outcome(one, model) for one in played]
+    win, tie, loss = (outcomes.count(name) for name in ("win", "tie", "loss"))
+    count = max(len(played), 1)
+    duplicates, errors = len(rows) - len(newest), len(newest) - len(played)
+    warnings = []
+    if duplicates:
+        warnings.append(f"{duplicates} of {len(rows)} comparisons were made again later; the newest counts.")
+    if errors:
+        warnings.append(f"{errors} of {len(newest)} comparisons failed and are left out.")
+    return MTBenchPairScore(
+        model=model,
+        judge=rows[0].judge,
+        win=win,
+        tie=tie,
+        loss=loss,
+        win_rate=win / count,
+        loss_rate=loss / count,
+        adjusted_win_rate=(win + tie / 2) / count,
+        n=len(played),
+        n_errors=errors,
+        n_duplicates=duplicates,
+        opponents=tuple(dict.fromkeys(one.model_2 if one.model_1 == model else one.model_1 for one in newest)),
+        warnings=tuple(warnings),
+    )
+
+
+def _outcome(one: PairJudgment, model: str) -> str:
+    """Return how the model fared; both orders must agree on a winner."""
+    if one.winner_1 == "tie" or one.winner_1 != one.winner_2:
+        return "tie"
+    winner = one.model_1 if one.winner_1 == "model_1" else one.model_2
+    return "win" if winner == model else "loss"
+
+
+def _newest(rows: list[Row], key: Any) -> list[Row]:
+    """Return the newest row of each key, in the order of the keys' first rows."""
+    kept: dict[Any, Row] = {}
+    for row in rows:
+        name = key(row)
+        if name not in kept or row.timestamp >= kept[name].timestamp:
+            kept[name] = row
+    return list(kept.values())
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _as_json(row: MTBenchScore | MTBenchPairScore) -> dict[str, Any]:
+    values = {entry.name: getattr(row, entry.name) for entry in fields(row)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
