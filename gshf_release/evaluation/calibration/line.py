@@ -100,16 +100,7 @@ def fit(official: Array, substitute: Array) -> Line:
         DataError: There are too few models or prompts, or the official win rates do not differ.
     """
     prompts, models = official.shape
-    if models < LEAST_MODELS:
-        raise DataError(
-            f"A calibration needs judgments of at least {LEAST_MODELS} models, found {models}.",
-            hint="Give more annotations.json files, of models that differ in strength.",
-        )
-    if prompts < LEAST_PROMPTS:
-        raise DataError(
-            f"A calibration needs at least {LEAST_PROMPTS} prompts that all models share, found {prompts}.",
-            hint="Raise --sample, or give complete annotation files.",
-        )
+    require(models, prompts)
     x, y = substitute.mean(axis=0), official.mean(axis=0)
     joint = np.cov(substitute, official, rowvar=False) / prompts
     sxx, syy, syx = joint[:models, :models], joint[models:, models:], joint[models:, :models]
@@ -137,6 +128,24 @@ def fit(official: Array, substitute: Array) -> Line:
         models=models,
         noise=float(noise.diagonal().mean()),
     )
+
+
+def require(models: int, prompts: int) -> None:
+    """Refuse too little material.
+
+    Raises:
+        DataError: There are too few models or prompts.
+    """
+    if models < LEAST_MODELS:
+        raise DataError(
+            f"A calibration needs judgments of at least {LEAST_MODELS} models, found {models}.",
+            hint="Give more annotations.json files, of models that differ in strength.",
+        )
+    if prompts < LEAST_PROMPTS:
+        raise DataError(
+            f"A calibration needs at least {LEAST_PROMPTS} prompts that all models share, found {prompts}.",
+            hint="Raise --sample, or give complete annotation files.",
+        )
 
 
 def _residual_covariance(beta: float, sxx: Array, syy: Array, syx: Array) -> Array:
