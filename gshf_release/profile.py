@@ -17,6 +17,10 @@ class Server(Section):
     """Up to and without `/chat/completions`, for example https://api.openai.com/v1; no user, password or key in it."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; the key itself stands in no file."""
+    key_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
+    """The header that carries the key: `Authorization` (as a bearer token), or Azure's `api-key`."""
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
+    """Azure's `api-version`; its address ends in `/openai/deployments/DEPLOYMENT`."""
     concurrent_requests: PositiveInt = 8
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     attempts: PositiveInt = 6

@@ -488,7 +488,7 @@ def load(reference: str, overrides: tuple[str, ...] = ()) -> Recipe:
     path = assets.find(reference, "training/recipes", ".yaml")
     content = read_mapping(path)
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return parse(Recipe, content, str(path))
 
 
@@ -500,8 +500,12 @@ def parse(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
         raise RecipeError(f"{where}: {'; '.join(_explain(error, model))}.") from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one dotted `key=value`; the value is read as YAML."""
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set one dotted `key=value`; the value is read as YAML.
+
+    Raises:
+        RecipeError: It is not of that form, or goes through a key that holds a value.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"--set {override!r} is not of the form key=value.", hint="Example: --set loop.iterations=2")

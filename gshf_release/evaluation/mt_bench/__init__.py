@@ -1,1 +1,1 @@
-"""MT-Bench: averages and win rates of stored judgments."""
+"""MT-Bench: grades of 80 questions of two turns."""

@@ -1,0 +1,1 @@
+"""Language models as judges: their settings, asking them within a budget, and the benchmarks' protocols."""

@@ -1,0 +1,263 @@
+"""Judge through a Batch API: half the price at some servers, and no limit of rate; the answers take up to a day.
+
+The requests go up as one file; the server works on it; its answers come down as another. Which batch holds which judgments is kept
+beside the cache, so that a command that was killed waits for its batch instead of sending it twice:
+
+    CACHE/batches/<digest>.json      written before the batch is made, and again with its id; removed when its answers are kept
+
+A batch that was made but whose id was lost is recognised at the server by the digest in its metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gshf_release.errors import EngineError, NetworkError
+from gshf_release.evaluation.judging.cache import Judgment
+from gshf_release.hashing import sha256_json
+from gshf_release.openai_client import parsed
+from gshf_release.run import interrupt
+from gshf_release.run.directory import read_json, write_json
+
+if TYPE_CHECKING:
+    from gshf_release.evaluation.judging.session import JudgeSession, Wanted
+
+MOST_REQUESTS = 10_000
+"""In one batch; OpenAI takes 50,000 or 200 MB, of which prompts of 10,000 characters would need more."""
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+FIRST_POLL_SECONDS = 2.0
+LONGEST_POLL_SECONDS = 60.0
+TAG = "gshf_release"
+BOUNDARY = "gshf-release-0f4e1c1b7d"
+"""Of the upload's parts; JSON with escaped text never holds it at the start of a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch as it is kept on disk."""
+
+    digest: str
+    """sha256 of the keys of its judgments."""
+    keys: tuple[str, ...]
+    address: str
+    id: str | None
+    """The server's; None until it is known."""
+
+
+def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[str, Judgment]:
+    """Return the judgments that batches gave; requests that failed alone in a batch are left to the ordinary way.
+
+    Raises:
+        EngineError: The server has no Batch API, refuses the batch, or its worst case exceeds the limit.
+        NetworkError: The server gave up, or ended the batch early.
+        Interrupted: The process was asked to stop; the same command waits for the same batch.
+    """
+    if session.client.server.api_version is not None:
+        raise EngineError("Batches are not made at Azure's addresses.", hint="Judge without --batch.")
+    folder = session.cache.folder / "batches"
+    with _alone(folder):
+        batches = BatchFolder(folder, session)
+        batches.find_lost()
+        wanted = {each.key: each for each in missing}
+        under_way = {key for batch in batches.all() for key in batch.keys}
+        fresh = [each for each in missing if each.key not in under_way and not session.too_long(each)]
+        worst = _reserve(session, fresh)
+        try:
+            for start in range(0, len(fresh), MOST_REQUESTS):
+                batches.send(fresh[start : start + MOST_REQUESTS])
+            for batch in batches.all():
+                if not wanted.keys().isdisjoint(batch.keys):
+                    batches.finish(batch)
+        finally:
+            session.budget.settle(worst, 0.0)
+    return {key: judgment for key in wanted if (judgment := session.cache.get(key)) is not None}
+
+
+class BatchFolder:
+    """The batches of a cache, and the server that works on them. One process at a time."""
+
+    def __init__(self, folder: Path, session: JudgeSession) -> None:
+        self.folder = folder
+        self.session = session
+
+    def all(self) -> list[Batch]:
+        """Return what is under way at this judge's address."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                entry = read_json(path)
+                found.append(Batch(entry["digest"], tuple(entry["keys"]), entry["address"], entry["id"]))
+        return [batch for batch in found if batch.address == self.session.client.root]
+
+    def send(self, wanted: Sequence[Wanted]) -> None:
+        """Make a batch of requests. It is on disk before it is at the server."""
+        keys = tuple(each.key for each in wanted)
+        batch = Batch(sha256_json(sorted(keys)), keys, self.session.client.root, None)
+        self._keep(batch)
+        try:
+            self._make(batch, wanted)
+        except EngineError:
+            self._path(batch).unlink(missing_ok=True)  # the server has refused it: there is nothing to wait for
+            raise
+
+    def find_lost(self) -> None:
+        """Look at the server for batches whose id was not written down; those that it has not were never made."""
+        for batch in self.all():
+            if batch.id is None:
+                found = self._at_server(batch)
+                if found is None:
+                    self._path(batch).unlink(missing_ok=True)
+                else:
+                    self._keep(replace(batch, id=str(found["id"])))
+
+    def finish(self, batch: Batch) -> None:
+        """Wait for a batch, keep its answers, and forget it."""
+        document = self._wait(batch)
+        for name in ("output_file_id", "error_file_id"):
+            if document.get(name):
+                self._receive(self.session.client.send("GET", f"/files/{document[name]}/content"), batch)
+        self._path(batch).unlink(missing_ok=True)
+        if document["status"] != "completed":
+            errors = (document.get("errors") or {}).get("data") or []
+            reason = f": {errors[0].get('message')}" if errors else ""
+            error = EngineError if document["status"] == "failed" else NetworkError
+            raise error(
+                f"The batch {batch.id} at {batch.address} {document['status']}{reason}.",
+                hint="What it answered is kept; run the same command again for the rest, or without --batch.",
+            )
+
+    def _make(self, batch: Batch, wanted: Sequence[Wanted]) -> None:
+        """Upload the requests and start the batch; a start of unknown outcome is looked for before it is tried again."""
+        lines = [
+            json.dumps(
+                {"custom_id": each.key, "method": "POST", "url": "/v1/chat/completions", "body": each.request.as_json()}
+            )
+            for each in wanted
+        ]
+        client = self.session.client
+        kind = f"multipart/form-data; boundary={BOUNDARY}"
+        uploaded = _document(client.send("POST", "/files", _upload("\n".join(lines) + "\n"), kind))
+        body = {
+            "input_file_id": uploaded["id"],
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {TAG: batch.digest},
+        }
+        for attempt in range(client.server.attempts):
+            found = self._at_server(batch) if attempt else None
+            if found is None:
+                try:
+                    found = _document(client.send("POST", "/batches", json.dumps(body).encode(), attempts=1))
+                except NetworkError:
+                    if attempt == client.server.attempts - 1:
+                        raise
+                    _sleep(min(LONGEST_POLL_SECONDS, FIRST_POLL_SECONDS * 2**attempt))
+                    continue
+            self._keep(replace(batch, id=str(found["id"])))
+            self.session.say(
+                f"Batch {found['id']}: {len(wanted)} judgments; the same command waits for it after a stop."
+            )
+            return
+
+    def _at_server(self, batch: Batch) -> dict[str, Any] | None:
+        """Return the server's batch with this digest."""
+        listed = _document(self.session.client.send("GET", "/batches?limit=100")).get("data") or []
+        return next((each for each in listed if (each.get("metadata") or {}).get(TAG) == batch.digest), None)
+
+    def _wait(self, batch: Batch) -> dict[str, Any]:
+        pause = FIRST_POLL_SECONDS
+        while True:
+            document = _document(self.session.client.send("GET", f"/batches/{batch.id}"))
+            if document["status"] in ENDED:
+                return document
+            _sleep(pause)
+            pause = min(LONGEST_POLL_SECONDS, 1.5 * pause)
+
+    def _receive(self, content: bytes, batch: Batch) -> None:
+        """Keep the good answers of an output file, those that nobody waits for any more too: they are paid for."""
+        session = self.session
+        for line in content.split(b"\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                key = str(entry["custom_id"])
+                answer = parsed(json.dumps(entry["response"]["body"]).encode())
+                if answer is not None and key in batch.keys:
+                    session.keep(key, answer, session.settings.price.batch)
+
+    def _keep(self, batch: Batch) -> None:
+        content = {"digest": batch.digest, "keys": list(batch.keys), "address": batch.address, "id": batch.id}
+        write_json(self._path(batch), content)
+
+    def _path(self, batch: Batch) -> Path:
+        return self.folder / f"{batch.digest}.json"
+
+
+def _reserve(session: JudgeSession, fresh: Sequence[Wanted]) -> float:
+    """Set the worst case of new batches aside: once sent they cannot be watched request by request."""
+    share = session.settings.price.batch
+    worst = sum(session.budget.worst(each.request.messages, share) for each in fresh)
+    left = session.budget.left
+    if left is not None and worst > left:
+        raise EngineError(
+            f"A batch of {len(fresh)} judgments may cost ${worst:.4f} at the worst; ${left:.4f} of --max-cost is left.",
+            hint="Raise --max-cost, or judge without --batch: then the limit is watched request by request.",
+        )
+    session.budget.reserve(worst)
+    return worst
+
+
+def _upload(lines: str) -> bytes:
+    """Return the body of an upload as multipart/form-data (RFC 7578)."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n',
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="requests.jsonl"\r\n',
+        f"Content-Type: application/jsonl\r\n\r\n{lines}\r\n--{BOUNDARY}--\r\n",
+    ]
+    return "".join(parts).encode()
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """Return the object in an answer.
+
+    Raises:
+        NetworkError: It is none.
+    """
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise NetworkError(
+            "The Batch API gave an answer that is no JSON.", hint="Run the same command again."
+        ) from error
+    if not isinstance(document, dict):
+        raise NetworkError("The Batch API gave an answer that is no object.", hint="Run the same command again.")
+    return document
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, but stop when the process is asked to."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        interrupt.check()
+        time.sleep(min(left, 0.2))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of the batches; a second process waits, and then finds the answers in the cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a", encoding="utf-8") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                interrupt.check()
+                time.sleep(0.2)
+        yield

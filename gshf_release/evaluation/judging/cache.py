@@ -1,0 +1,107 @@
+"""Judgments on disk, by content: what was paid for once is never asked again, by any run of any process.
+
+    CACHE/ab/ab12...json     one judgment; its name is the sha256 of prompt, model, address, parameters and repeat
+    CACHE/ab/ab12...lock     held by the process that is asking for it; the system lets go of it if the process dies
+
+A judgment is written under a temporary name and renamed, and carries a checksum: a damaged one counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gshf_release import checkpoints
+from gshf_release.hashing import sha256_json
+from gshf_release.run import interrupt
+from gshf_release.run.directory import read_json, write_json
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What a judge said."""
+
+    text: str
+    model: str
+    """What the server says answered."""
+    finish_reason: str
+    logprobs: list[dict[str, Any]] | None
+    """Per token, as the server gave them; None if it gave none."""
+    prompt_tokens: int
+    completion_tokens: int
+    asked_at: float
+    """Seconds since 1970 when it came."""
+    seconds: float
+    """How long it took."""
+    cost: float | None
+    """US dollars, or None if the price is not known."""
+    failed: str = ""
+    """Why there is no judgment, or empty."""
+
+
+def default_folder() -> Path:
+    """Return where judgments of all runs are kept."""
+    return checkpoints.cache_folder() / "judgments"
+
+
+class Cache:
+    """A folder of judgments that several processes may use at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Judgment | None:
+        """Return the judgment of a key, or None if there is none or it is damaged."""
+        try:
+            entry = read_json(self._path(key))
+            judgment = entry["judgment"]
+            if entry["key"] != key or entry["sha256"] != sha256_json(judgment):
+                return None
+            return Judgment(**judgment)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: str, judgment: Judgment) -> None:
+        """Keep a judgment; who calls holds its lock."""
+        content = asdict(judgment)
+        write_json(self._path(key), {"key": key, "sha256": sha256_json(content), "judgment": content})
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Wait for and hold the right to ask for a judgment.
+
+        Raises:
+            Interrupted: The process was asked to stop while it waited.
+        """
+        path = self._path(key).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with path.open("a", encoding="utf-8") as stream:
+                if _held(stream.fileno(), path):
+                    try:
+                        yield
+                    finally:
+                        path.unlink(missing_ok=True)
+                    return
+            interrupt.check()
+            time.sleep(POLL_SECONDS)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def _held(descriptor: int, path: Path) -> bool:
+    """Take the lock if it is free. A file that its last holder removed meanwhile is no lock any more."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False

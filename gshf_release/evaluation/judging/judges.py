@@ -1,0 +1,169 @@
+"""Judges: what a file in eval/judges says about a model that judges.
+
+settings = judges.load("openai-compatible-mt-bench-single", ("model=my-model", "endpoint.address=http://localhost:8000/v1"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gshf_release import assets
+from gshf_release.benchmark_data import (
+    MT_BENCH_CORRECTED_REFERENCES,
+    MT_BENCH_JUDGE_PROMPTS,
+    MT_BENCH_REFERENCES,
+    BenchmarkFile,
+)
+from gshf_release.errors import EngineError
+from gshf_release.profile import Server
+from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
+
+FOLDER = "eval/judges"
+Benchmark = Literal["alpaca_eval_2", "mt_bench_single", "mt_bench_pair"]
+Dollars = Annotated[float, Field(ge=0)]
+
+
+class Parameters(Section):
+    """How the judge is asked. All of it is part of a judgment's identity."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    max_tokens: PositiveInt = 2048
+    """The longest judgment, in tokens."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_logprobs: Annotated[int, Field(ge=1, le=20)] | None = None
+    """Ask for the log-probabilities of so many alternatives; None asks for none."""
+    seed: int | None = None
+    """For servers that draw reproducibly; repeats count on from it."""
+    limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the limit: OpenAI's reasoning models want the second."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further keys of the request that the server knows, for example `{"reasoning_effort": "low"}`."""
+
+
+class Price(Section):
+    """US dollars per million tokens; None is unknown, 0 is free."""
+
+    input: Dollars | None = None
+    output: Dollars | None = None
+    batch: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What the Batch API takes, as a share of that."""
+
+    @property
+    def known(self) -> bool:
+        """Whether costs can be reckoned."""
+        return self.input is not None and self.output is not None
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return US dollars; what is unknown counts as nothing."""
+        return (prompt_tokens * (self.input or 0.0) + completion_tokens * (self.output or 0.0)) / 1e6
+
+
+class JudgeSettings(Section):
+    """One judge: a model, where it is, how it is asked and what that costs."""
+
+    name: Name
+    benchmark: Benchmark
+    official: bool = False
+    """Whether its numbers are those of the leaderboard. Only the leaderboard's own model, asked its way, may say so."""
+    annotator: str = "weighted_alpaca_eval_gpt4_turbo"
+    """AlpacaEval: whose prompt and weighting of log-probabilities is used, a name in alpaca-eval's evaluators_configs."""
+    references: Literal["original", "corrected"] = "original"
+    """MT-Bench: the reference answers of the published numbers, or those without their 13 mistakes."""
+    model: str | None = None
+    """What the server calls it."""
+    endpoint: Server = Server()
+    parameters: Parameters = Parameters()
+    price: Price = Price()
+    context: PositiveInt | None = None
+    """Tokens that prompt and judgment may have together; a longer prompt counts as a failed judgment. None: not known."""
+    expected_tokens: PositiveInt = 300
+    """Tokens of an average judgment, for the estimate of the cost."""
+    answer_attempts: PositiveInt = 3
+    """How often an empty answer is asked for again before the judgment counts as failed."""
+    failed_share: Annotated[float, Field(ge=0, lt=1)] = 0.02  # assumption: 16 of AlpacaEval's 805, 3 of MT-Bench's 160
+    """The share of failed judgments above which the result is refused."""
+
+    @model_validator(mode="after")
+    def _official_is_the_leaderboards(self) -> Self:
+        if self.official and (reason := _departure(self)):
+            raise ValueError(f"official: true cannot be with {reason}; set official to false")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """Return what results call the judge: the name alone for an official one, with its model for any other."""
+        return self.name if self.official else f"{self.name}/{self.model}"
+
+    @property
+    def files(self) -> tuple[BenchmarkFile, ...]:
+        """Return the benchmark data that this judge reads."""
+        if self.benchmark == "alpaca_eval_2":
+            return ()
+        return (MT_BENCH_JUDGE_PROMPTS, reference_file(self.references))
+
+    def ready(self) -> tuple[str, Server]:
+        """Return the model and where it is.
+
+        Raises:
+            EngineError: One of them is not set.
+        """
+        if self.model is None or self.endpoint.address is None:
+            raise EngineError(
+                f"The judge {self.name} does not say {'which model' if self.model is None else 'where its model'} is.",
+                hint="Set model=NAME and endpoint.address=http://HOST:PORT/v1, or write both into a copy of its file.",
+            )
+        return self.model, self.endpoint
+
+
+OFFICIAL: dict[str, tuple[tuple[str, ...], Parameters]] = {
+    "alpaca_eval_2": (("gpt-4-1106-preview",), Parameters(temperature=1.0, max_tokens=1, top_logprobs=5)),
+    "mt_bench_single": (("gpt-4", "gpt-4-0613"), Parameters(temperature=0.0, max_tokens=2048)),
+    "mt_bench_pair": (("gpt-4", "gpt-4-0613"), Parameters(temperature=0.0, max_tokens=2048)),
+}
+"""The leaderboards' models and parameters. MT-Bench's authors say that their `gpt-4` was gpt-4-0613 (FastChat's issue 2284)."""
+
+
+def load(reference: str, overrides: Sequence[str] = ()) -> JudgeSettings:
+    """Return the judge in a file or of a name in eval/judges, with `key=value` overrides applied.
+
+    An official judge whose model, parameters or references are overridden is not official any more.
+
+    Raises:
+        RecipeError: No such judge, unknown key (the nearest is named), or a value out of range.
+    """
+    path = assets.find(reference, FOLDER, ".yaml")
+    content = read_mapping(path)
+    settings = parse(JudgeSettings, content, str(path))
+    if not overrides:
+        return settings
+    for override in overrides:
+        apply_override(content, override)
+    stand_in = parse(JudgeSettings, content | {"official": False}, str(path))
+    return stand_in.model_copy(update={"official": settings.official and _departure(stand_in) is None})
+
+
+def names() -> list[str]:
+    """Return the names of the judges in eval/judges."""
+    return assets.names(FOLDER, ".yaml")
+
+
+def reference_file(references: str) -> BenchmarkFile:
+    """Return the benchmark file of `original` or `corrected` references."""
+    return MT_BENCH_REFERENCES if references == "original" else MT_BENCH_CORRECTED_REFERENCES
+
+
+def _departure(settings: JudgeSettings) -> str | None:
+    """Return in what a judge departs from the leaderboard's, or None."""
+    models, parameters = OFFICIAL[settings.benchmark]
+    if settings.model not in models:
+        return f"the model {settings.model}"
+    if settings.parameters != parameters:
+        return "other parameters than the leaderboard's"
+    if settings.benchmark == "alpaca_eval_2":
+        return (
+            None if settings.annotator == "weighted_alpaca_eval_gpt4_turbo" else f"the annotator {settings.annotator}"
+        )
+    return None if settings.references == "original" else "corrected references"

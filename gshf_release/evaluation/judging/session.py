@@ -1,0 +1,238 @@
+"""Ask a judge many things at once: from the cache what is there, from the server what is not, within the money allowed.
+
+session = JudgeSession(settings, default_folder(), max_cost=5.0, say=print)
+judgments = session.judge(prompts)
+print(session.spending)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release.errors import AnswerError, EngineError
+from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
+from gshf_release.evaluation.judging.cache import Cache, Judgment
+from gshf_release.evaluation.judging.judges import JudgeSettings
+from gshf_release.hashing import sha256_json
+from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest, concurrently
+from gshf_release.records import Message
+
+FORMAT = 1
+"""Of the keys of the cache."""
+EMPTY = "empty answer"
+UNREADABLE = "answer that cannot be read"
+TOO_LONG = "prompt longer than the judge's context"
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One judgment wanted."""
+
+    key: str
+    """Its identity: everything it depends on, and no secret."""
+    request: ChatRequest
+
+
+class JudgeSession:
+    """One judge, one cache, one budget; used by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        folder: Path,
+        *,
+        max_cost: float | None = None,
+        data: Path | None = None,
+        say: Callable[[str], None] = silent,
+        batch: bool = False,
+    ) -> None:
+        """Prepare the session; nothing is sent yet.
+
+        Args:
+            settings: The judge.
+            folder: Where judgments are kept, shared by all runs; see `cache.default_folder`.
+            max_cost: US dollars that this session may spend.
+            data: A folder of benchmark files, looked through first.
+            say: Told the estimate before the first request and the spending after the last, one line each.
+            batch: Ask through the server's Batch API.
+
+        Raises:
+            EngineError: The judge names no model or address, or no price though there is a limit.
+        """
+        self.model, endpoint = settings.ready()
+        self.settings = settings
+        self.data = data
+        self.say = say
+        self.batch = batch
+        self.cache = Cache(folder)
+        self.budget = Budget(settings, max_cost)
+        self.client = ChatClient(endpoint, f"`endpoint` and `parameters` of the judge {settings.name}")
+
+    @property
+    def spending(self) -> Spending:
+        """Return what was asked for and spent so far."""
+        return self.budget.spending
+
+    def judge(self, prompts: Sequence[Sequence[Message]], *, repeat: int = 0) -> list[Judgment]:
+        """Return one judgment per prompt, in their order. Equal prompts are asked once.
+
+        A judgment that could not be had is `failed` and not cached.
+
+        Args:
+            prompts: The messages of each.
+            repeat: Judgments of another repeat are asked for anew, to measure how much the judge differs from itself.
+
+        Raises:
+            EngineError: The server refuses for good, or the limit is reached.
+            NetworkError: The server gave up.
+            Interrupted: The process was asked to stop; the same command goes on.
+        """
+        wanted = [self.wanted(prompt, repeat) for prompt in prompts]
+        found = {each.key: judgment for each in wanted if (judgment := self.cache.get(each.key)) is not None}
+        missing = list({each.key: each for each in wanted if each.key not in found}.values())
+        self.budget.cached += len(found)
+        if missing:
+            self._announce(missing, len(found))
+            if self.batch:
+                from gshf_release.evaluation.judging.batch import judge_in_batches
+
+                found |= judge_in_batches(self, missing)
+            left = [each for each in missing if each.key not in found]
+            judgments = concurrently(self._ask, left, self.client.server.concurrent_requests)
+            found |= {each.key: judgment for each, judgment in zip(left, judgments, strict=True)}
+            self.say(f"{self.settings.name}: {self.spending}.")
+        return [found[each.key] for each in wanted]
+
+    def accept(self, failures: Sequence[str], total: int, what: str) -> None:
+        """Count failed judgments, and refuse the result if they are too many.
+
+        Args:
+            failures: The reason of each failed one.
+            total: How many there are, the good ones included.
+            what: What was judged, for the message.
+
+        Raises:
+            EngineError: The share is above the judge's `failed_share`.
+        """
+        self.budget.failed += len(failures)
+        if len(failures) > self.settings.failed_share * total:
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in Counter(failures).most_common(3))
+            raise EngineError(
+                f"{len(failures)} of {total} judgments of {what} by {self.settings.name} failed ({reasons}); "
+                f"{self.settings.failed_share:.0%} are allowed.",
+                hint="Run the same command again to ask for those once more, or raise the judge's failed_share.",
+            )
+        if failures:
+            self.say(f"{len(failures)} of {total} judgments of {what} failed and count as missing.")
+
+    def wanted(self, prompt: Sequence[Message], repeat: int = 0) -> Wanted:
+        """Return what is sent for a prompt, and the identity of its judgment."""
+        parameters = self.settings.parameters
+        request = ChatRequest(
+            model=self.model,
+            messages=list(prompt),
+            temperature=parameters.temperature,
+            max_tokens=parameters.max_tokens,
+            top_p=parameters.top_p,
+            seed=None if parameters.seed is None else parameters.seed + repeat,
+            top_logprobs=parameters.top_logprobs,
+            limit_key=parameters.limit_key,
+            extra=parameters.extra,
+        )
+        identity = {
+            "format": FORMAT,
+            "address": self.client.address,
+            "body": request.as_json(),
+            "repeat": repeat,
+        }
+        return Wanted(sha256_json(identity), request)
+
+    def keep(self, key: str, answer: ChatAnswer, share: float) -> None:
+        """Count and cache an answer that came in a batch at `share` of the price, unless it is known or says nothing."""
+        with self.cache.lock(key):
+            if self.cache.get(key) is not None:
+                return
+            cost = share * self.settings.price.of(answer.prompt_tokens, answer.completion_tokens)
+            self.budget.count(answer)
+            self.budget.spend(cost)
+            if usable(answer):
+                self.cache.put(key, judgment_of(answer, cost if self.settings.price.known else None, 0.0))
+
+    def _announce(self, missing: Sequence[Wanted], cached: int) -> None:
+        """Tell what is to come and about what it costs; more than the limit allows is refused."""
+        prompts = [each.request.messages for each in missing]
+        share = self.settings.price.batch if self.batch else 1.0
+        estimate = self.budget.estimate(prompts, share)
+        tokens = sum(map(estimated_tokens, prompts))
+        expected = len(prompts) * self.settings.expected_tokens
+        cost = f"about ${estimate:.2f}" if self.settings.price.known else "price not known"
+        self.say(
+            f"{self.settings.name}: {len(prompts)} judgments to ask {self.model} for, {cached} in the cache; "
+            f"about {tokens} + {expected} tokens, {cost}."
+        )
+        self.budget.check_estimate(estimate)
+
+    def _ask(self, wanted: Wanted) -> Judgment:
+        """Return the judgment, from another process if that has asked meanwhile."""
+        with self.cache.lock(wanted.key):
+            judgment = self.cache.get(wanted.key)
+            if judgment is not None:
+                return judgment
+            if self.too_long(wanted):
+                return failed(TOO_LONG)
+            judgment = self._ask_server(wanted)
+            if not judgment.failed:
+                self.cache.put(wanted.key, judgment)
+            return judgment
+
+    def _ask_server(self, wanted: Wanted) -> Judgment:
+        """Ask, and ask again when nothing is said."""
+        meter = TryMeter(self.budget, wanted.request.messages)
+        for _ in range(self.settings.answer_attempts):
+            begun = time.time()
+            try:
+                answer = self.client.complete(wanted.request, meter)
+            except AnswerError:
+                return failed(UNREADABLE)
+            cost = meter.answered(answer)
+            if usable(answer):
+                return judgment_of(answer, cost if self.settings.price.known else None, time.time() - begun)
+        return failed(EMPTY)
+
+    def too_long(self, wanted: Wanted) -> bool:
+        """Return whether a prompt is, as far as its tokens can be estimated, beyond the judge's context."""
+        context = self.settings.context
+        return context is not None and estimated_tokens(wanted.request.messages) > context
+
+
+def usable(answer: ChatAnswer) -> bool:
+    """Return whether an answer says something; a blank first token has alternatives all the same."""
+    return bool(answer.text.strip() or answer.logprobs)
+
+
+def judgment_of(answer: ChatAnswer, cost: float | None, seconds: float) -> Judgment:
+    """Return a server's answer as a judgment of now."""
+    return Judgment(
+        text=answer.text,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
+        logprobs=answer.logprobs,
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        asked_at=time.time(),
+        seconds=seconds,
+        cost=cost,
+    )
+
+
+def failed(reason: str) -> Judgment:
+    """Return a judgment that could not be had."""
+    return Judgment("", "", "stop", None, 0, 0, 0.0, 0.0, None, failed=reason)
