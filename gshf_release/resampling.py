@@ -159,23 +159,6 @@ def ranks(values: Sequence[float]) -> list[float]:
     return [float((array < value).sum() + ((array == value).sum() + 1) / 2) for value in array]
 
 
-def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
-    """Return Cohen's kappa: agreement of two annotators beyond what their own frequencies give by chance.
-
-    (p_o - p_e) / (1 - p_e) (Cohen, Educational and Psychological Measurement, 1960); None if chance alone gives full agreement.
-
-    Raises:
-        ValueError: The two differ in length, or there are none.
-    """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"paired labels differ in number or are none: {len(first)} and {len(second)}")
-    n = len(first)
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    labels = set(first) | set(second)
-    chance = sum(list(first).count(label) * list(second).count(label) for label in labels) / n**2
-    return None if chance == 1 else (observed - chance) / (1 - chance)
-
-
 def _bca(sums: Array, counts: Array, *, seed: int, level: float, draws: int) -> Interval:
     """Return sum(sums) / sum(counts) with its BCa interval over the clusters."""
     size = len(sums)

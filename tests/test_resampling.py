@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.resampling import (
     cluster_bootstrap,
-    cohen_kappa,
     judge_noise,
     minimal_detectable_difference,
     paired_bootstrap,
@@ -156,26 +155,6 @@ def test_the_minimal_detectable_difference_is_found_with_its_power() -> None:
 
 def test_equal_values_share_their_rank() -> None:
     assert ranks([10, 30, 20, 30]) == [1, 3.5, 2, 3.5]
-
-
-def test_kappa_by_hand() -> None:
-    # Agreement 3/4; chance (3/4 * 2/4) + (1/4 * 2/4) = 1/2.
-    assert cohen_kappa([1, 1, 1, 0], [1, 1, 0, 0]) == pytest.approx(0.5)
-
-
-def test_kappa_of_constant_annotators_is_undefined() -> None:
-    assert cohen_kappa([1, 1], [1, 1]) is None
-    with pytest.raises(ValueError, match="2 and 1"):
-        cohen_kappa([1, 0], [1])
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
-def test_kappa_is_at_most_one_and_symmetric(pairs: list[tuple[bool, bool]]) -> None:
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    found = cohen_kappa(first, second)
-    assert found == cohen_kappa(second, first)
-    assert found is None or -1 <= found <= 1 + 1e-12
 
 
 def test_one_value_a_cluster_has_the_standard_error_of_the_sandwich() -> None:

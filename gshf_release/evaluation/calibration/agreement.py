@@ -50,7 +50,7 @@ class Agreement:
 def agreement(pairs: Pairs) -> Agreement:
     """Return the agreement of two judges."""
     winner, other = np.sign(pairs.official - 0.5), np.sign(pairs.substitute - 0.5)
-    decided = np.flatnonzero((winner != 0) & (other != 0))
+    decided = np.flatnonzero((winner != 0) & (other != 0)).tolist()
     names = [pairs.prompt[place] for place in decided]
     equal = (winner[decided] == other[decided]).astype(np.float64)
     kappa, error = _kappa((winner[decided] > 0).tolist(), (other[decided] > 0).tolist(), names)
@@ -76,8 +76,8 @@ def _leaning(pairs: Pairs, side: Array) -> Estimate | None:
     side = 1 marks the model's answer, -1 the baseline's; its preference is p or 1 - p. Their difference on one pair is
     side * (substitute - official), so that what both judges rightly see in the longer or first answer cancels.
     """
-    marked = np.flatnonzero(side)
-    if not len(marked):
+    marked = np.flatnonzero(side).tolist()
+    if not marked:
         return None
     differences = side[marked] * (pairs.substitute - pairs.official)[marked]
     names = [pairs.prompt[place] for place in marked]
@@ -104,10 +104,13 @@ def _kappa(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[str
 
 
 def _kappas(tables: Array) -> Array:
-    """Return kappa of each table of counts (tables, 2, 2); NaN where chance alone gives full agreement."""
-    share = tables / tables.sum(axis=(1, 2), keepdims=True)
-    observed = share[:, 0, 0] + share[:, 1, 1]
-    chance = (share.sum(axis=2) * share.sum(axis=1)).sum(axis=1)
+    """Return kappa of each table of counts (tables, 2, 2); NaN where chance alone gives full agreement.
+
+    (p_o - p_e) / (1 - p_e) (Cohen, Educational and Psychological Measurement, 1960).
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
+        share = tables / tables.sum(axis=(1, 2), keepdims=True)
+        observed = share[:, 0, 0] + share[:, 1, 1]
+        chance = (share.sum(axis=2) * share.sum(axis=1)).sum(axis=1)
         found: Array = np.where(chance < 1, (observed - chance) / (1 - chance), np.nan)
     return found

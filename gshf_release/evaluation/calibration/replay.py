@@ -15,6 +15,7 @@ from gshf_release.evaluation.alpaca_eval.annotations import Annotation, groups
 from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
 from gshf_release.evaluation.calibration.agreement import Pairs
 from gshf_release.evaluation.calibration.line import Array
+from gshf_release.evaluation.judging import alpaca_eval
 from gshf_release.evaluation.stored import read_text
 from gshf_release.hashing import seed_from
 
@@ -38,10 +39,19 @@ class Verdict(NamedTuple):
     """Whether the judge saw the model's answer first; None if that is not known."""
 
 
+def model_first(comparison: Comparison) -> bool:
+    """Return whether alpaca_eval's protocol shows the judge the model's answer first; drawn from the instruction alone."""
+    first, second = {"output": comparison.baseline_answer}, {"output": comparison.model_answer}
+    return alpaca_eval.Pair(comparison.instruction, first, second).switched
+
+
 class SubstituteJudge(Protocol):
     """Whatever compares two answers: an LLM behind a server, stored judgments of one, a stub."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        ...
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """Return a verdict for each comparison, in order."""
@@ -233,6 +243,8 @@ class StoredJudge:
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """Return the stored verdicts; one that was stored as null counts as failed.
 
+        The order in which the answers were shown is not stored; it is the one that alpaca_eval draws.
+
         Raises:
             DataError: A pair was never judged.
         """
@@ -244,5 +256,5 @@ class StoredJudge:
                     f"{self.paths[0]} has no judgment of a pair of {one.model} that the official judge has.",
                     hint="Give the substitute's judgments of all models and sampled prompts, or let it judge them.",
                 )
-            found.append(Verdict(row.win))
+            found.append(Verdict(row.win, model_first(one)))
         return found
