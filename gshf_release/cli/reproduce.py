@@ -47,9 +47,9 @@ def command(
 ) -> None:
     """Check the claims in eval/reported/NAME.yaml, from the printed number down to the recipe.
 
-    Every rung redoes more: `judgments` scores the stored judgments, `answers` judges the published answers, `weights` samples new
-    answers, `recipe` trains anew; each allows the noise of what it redoes. The verdict names the first rung at which a claim
-    breaks. A file or run without ROW= speaks of the last row. Exit code: 0 if nothing is contradicted, else 3.
+    Every rung redoes more: `judgments` scores the stored judgments, `answers` judges the published answers, `weights` samples
+    new answers, `recipe` trains anew; each allows the noise of what it redoes. The verdict names the first rung at which a
+    claim breaks. A file or run without ROW= speaks of the last row. Exit code: 0 if nothing is contradicted, else 3.
 
     \b
     Examples:
@@ -140,7 +140,7 @@ def _measured_runs(reported: Reported, rung: Rung, runs: Sequence[str]) -> list[
 
 
 def _show(found: Reproduction) -> None:
-    from gshf_release.evaluation.reproduction import UNCHECKABLE
+    from gshf_release.evaluation.reproduction.claims import RUNGS
     from gshf_release.evaluation.reproduction.verdict import NEEDS
     from gshf_release.report.tables import Table
 
@@ -160,9 +160,20 @@ def _show(found: Reproduction) -> None:
     header = ["model", "benchmark", "metric", "claimed", "found (allowed)", "status"]
     sources = dict.fromkeys(outcome.claim.source for outcome in found.outcomes)
     print_table(Table(f"Claims on {found.reported.name}", header, rows, [f"Sources: {'; '.join(sources)}."]))
+    for (row, benchmark, why), metrics in _uncheckable(found).items():
+        click.echo(f"Uncheckable: {row}, {benchmark} ({', '.join(metrics)}): {why}.")
+    for rung in RUNGS[1:]:
+        click.echo(f"Rung {rung}{'' if rung in found.rungs else ' (not asked for)'} needs {NEEDS[rung]}.")
+    click.echo(f"{found.verdict}.")
+
+
+def _uncheckable(found: Reproduction) -> dict[tuple[str, str, str], list[str]]:
+    """Return `{(row, benchmark, why): metrics}` of the claims that nothing could be compared with."""
+    from gshf_release.evaluation.reproduction import UNCHECKABLE
+
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for outcome in found.outcomes:
         if outcome.status == UNCHECKABLE:
-            click.echo(f"Uncheckable: {outcome.claim.row} {outcome.claim.metric}: {outcome.why}")
-    for rung in found.rungs[1:]:
-        click.echo(f"Rung {rung} needs {NEEDS[rung]}.")
-    click.echo(f"{found.verdict}.")
+            key = (outcome.claim.row, outcome.claim.benchmark, outcome.why)
+            groups.setdefault(key, []).append(outcome.claim.metric)
+    return groups

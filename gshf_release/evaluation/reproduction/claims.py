@@ -70,10 +70,10 @@ class Unavailable(Section):
 class Noise(Section):
     """Standard deviations by metric, of what each rung does anew."""
 
-    judgments: dict[Metric, float] = {}
-    answers: dict[Metric, float] = {}
-    weights: dict[Metric, float] = {}
-    recipe: dict[Metric, float] = {}
+    judgments: dict[Metric, float] = Field(default_factory=dict)
+    answers: dict[Metric, float] = Field(default_factory=dict)
+    weights: dict[Metric, float] = Field(default_factory=dict)
+    recipe: dict[Metric, float] = Field(default_factory=dict)
 
 
 class Reported(Section):
@@ -87,12 +87,12 @@ class Reported(Section):
     rows: list[dict[str, Any]]
     """`{row, win rate, LC win rate, length}`, as cards show them."""
     length_unit: str
-    claims: list[Claim] = []
+    claims: list[Claim] = Field(default_factory=list)
     leaderboard: Leaderboard | None = None
-    official_judges: dict[Benchmark, list[str]] = Field(default={"alpaca_eval_2": [], "mt_bench": []})
-    unavailable: list[Unavailable] = []
+    official_judges: dict[Benchmark, list[str]] = Field(default_factory=dict)
+    unavailable: list[Unavailable] = Field(default_factory=list)
     noise: Noise = Noise()
-    numerical: dict[Metric, float] = {}
+    numerical: dict[Metric, float] = Field(default_factory=dict)
     """Bounds of the computation itself, added to every tolerance from judgments on."""
 
     def all_claims(self) -> list[Claim]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gshf_release.errors import DataError
-from gshf_release.evaluation.alpaca_eval import annotations, scoring
 from gshf_release.evaluation.alpaca_eval import data as borrowed
+from gshf_release.evaluation.alpaca_eval import scoring
+from gshf_release.evaluation.alpaca_eval.annotations import groups
+from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
 from gshf_release.evaluation.calibration.replay import read_outputs
 from gshf_release.evaluation.mt_bench import judgments as ratings
 from gshf_release.evaluation.mt_bench import scoring as grades
@@ -61,8 +63,8 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
         (one,) = found
         measured = Measured(rung, source.row, "mt_bench", "average", one.average, one.judge, place=place)
         return [measured if one.average is not None else _without(measured, "no rating could be read")]
-    rows = annotations.read(source.path)
-    if len(annotations.groups(rows)) != 1:
+    rows = read_annotations(source.path)
+    if len(groups(rows)) != 1:
         raise DataError(f"{place} holds several models, judges or baselines.", hint="Give the judgments of one.")
     score = scoring.score(rows, data)
     values: dict[Metric, float | None] = {
@@ -97,7 +99,7 @@ def changed_answers(outputs: Path, judged: Path) -> int:
         DataError: A file is broken.
     """
     answers, _ = read_outputs(outputs)
-    return sum(answers.get(row.instruction) != row.output_2 for row in annotations.read(judged))
+    return sum(answers.get(row.instruction) != row.output_2 for row in read_annotations(judged))
 
 
 def from_run(source: Source, rung: Rung) -> list[Measured]:

@@ -18,7 +18,7 @@ from gshf_release.evaluation.calibration.line import Array
 from gshf_release.evaluation.calibration.replay import read_official
 from tests.evaluation.calibration.judged import official_rows
 
-SIMULATIONS = 600
+SIMULATIONS = 1000
 SAMPLE = 300
 AGREEMENTS = (0.75, 0.97)
 
