@@ -144,11 +144,13 @@ def _lines(found: Calibration) -> list[str]:
         lines.append(f"Cohen's kappa: {measured.kappa:.3f}{error}")
     if found.spearman is not None:
         lines.append(f"Spearman's correlation of the {len(found.models)} models' win rates: {found.spearman:.3f}")
-    lines.append(f"Prefers the longer answer by {_shown(measured.length_bias)} points more than the official judge")
+    lines.append(
+        f"Leans to the longer answer by {_shown(measured.length_bias)} points, compared with the official judge"
+    )
     if measured.position_bias is None:
         lines.append("Bias by position: not known, the orders in which the judge saw the answers are not stored")
     else:
-        lines.append(f"Prefers the answer it saw first by {_shown(measured.position_bias)} points more")
+        lines.append(f"Leans to the answer it saw first by {_shown(measured.position_bias)} points")
     if found.slope is not None and found.intercept is not None:
         slope, start = found.slope, found.intercept
         lines.append(

@@ -42,9 +42,9 @@ class Agreement:
     kappa_error: float | None
     """Jackknife over prompts."""
     length_bias: Estimate | None
-    """How much more than the official judge it prefers the longer answer, in points."""
+    """By how many points it leans to the longer answer, official verdicts for and against that answer weighted equally."""
     position_bias: Estimate | None
-    """How much more than the official judge it prefers the answer it saw first, in points; None if orders are not known."""
+    """By how many points it leans to the answer it saw first, likewise; None if orders are not known."""
 
 
 def agreement(pairs: Pairs) -> Agreement:
@@ -71,17 +71,27 @@ def spearman(official: Sequence[float], substitute: Sequence[float]) -> float | 
 
 
 def _leaning(pairs: Pairs, side: Array) -> Estimate | None:
-    """Return how many points more than the official judge the substitute prefers the side that `side` marks.
+    """Return by how many points the substitute leans to the side that `side` marks, or None if one kind of pair is missing.
 
-    side = 1 marks the model's answer, -1 the baseline's; its preference is p or 1 - p. Their difference on one pair is
-    side * (substitute - official), so that what both judges rightly see in the longer or first answer cancels.
+    side = 1 marks the model's answer, -1 the baseline's. On one pair it leans by side * (substitute - official). Mere noise
+    turns some of the official judge's verdicts for that side and as large a share of those against it; with the two kinds
+    weighted equally it cancels, and what is left is the taste. Without that, a noisy judge would seem to dislike whatever the
+    official judge likes. The error adds up, per prompt, how much each pair moves the result: (value - its kind's mean) / (2 n).
     """
-    marked = np.flatnonzero(side).tolist()
-    if not marked:
+    marked = (side != 0) & (pairs.official != 0.5)
+    kinds = [np.flatnonzero(marked & (side * (pairs.official - 0.5) * sign > 0)).tolist() for sign in (1, -1)]
+    if not all(kinds):
         return None
-    differences = side[marked] * (pairs.substitute - pairs.official)[marked]
-    names = [pairs.prompt[place] for place in marked]
-    return statistics.percent(statistics.clustered_mean(differences.tolist(), names))
+    values = side * (pairs.substitute - pairs.official)
+    moved: dict[str, float] = {}
+    means = [float(values[kind].mean()) for kind in kinds]
+    for kind, mean in zip(kinds, means, strict=True):
+        for place in kind:
+            name = pairs.prompt[place]
+            moved[name] = moved.get(name, 0.0) + (float(values[place]) - mean) / (2 * len(kind))
+    size = len(moved)
+    error = math.sqrt(size / (size - 1) * sum(total**2 for total in moved.values())) if size > 1 else None
+    return statistics.percent(Estimate(sum(means) / 2, error, sum(len(kind) for kind in kinds)))
 
 
 def _kappa(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[str]) -> tuple[float | None, float | None]:

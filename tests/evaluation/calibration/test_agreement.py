@@ -51,11 +51,26 @@ def test_judges_that_always_say_the_same_have_no_kappa() -> None:
 
 
 def test_length_bias_by_hand() -> None:
-    # Longer: +1, -1, +1. Substitute minus official towards the longer: 0.5, 0, 0.25; the pair of equal lengths is left out.
-    found = agreement(pairs([0, 0, 0.5, 1], [0.5, 0, 0.75, 0], [1, -1, 1, 0]))
-    assert found.length_bias is not None
-    assert found.length_bias.value == pytest.approx(25)
-    assert found.length_bias.n == 3
+    # Towards the longer: 0 and -0.5 where the official judge took it, 0.5 and 1 where not; (-0.25 + 0.75) / 2. Equal lengths
+    # do not count.
+    found = agreement(pairs([1, 1, 0, 0, 1], [1, 0.5, 1, 0.5, 0], [1, -1, 1, -1, 0])).length_bias
+    assert found is not None
+    assert found.value == pytest.approx(25)
+    # Each of the four deviates by 0.25 from its kind's mean and moves the result by 0.25 / (2 * 2).
+    assert found.standard_error == pytest.approx(100 * (4 / 3 * 4 * (0.25 / 4) ** 2) ** 0.5)
+    assert found.n == 4
+
+
+def test_mere_noise_is_no_taste_for_length() -> None:
+    # The official judge takes the longer answer in 90 %; a judge that turns a fifth of everything takes it in 74 %.
+    generator = np.random.default_rng(2)
+    longer = np.where(generator.random(4000) < 0.5, 1.0, -1.0)
+    official = np.where((generator.random(4000) < 0.9) == (longer > 0), 1.0, 0.0)
+    substitute = np.where(generator.random(4000) < 0.8, official, 1 - official)
+    found = agreement(pairs(official.tolist(), substitute.tolist(), longer.tolist())).length_bias
+    assert found is not None
+    assert found.standard_error is not None
+    assert abs(found.value) < 3 * found.standard_error
 
 
 def test_without_orders_there_is_no_bias_by_position() -> None:
