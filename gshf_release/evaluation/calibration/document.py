@@ -99,7 +99,7 @@ class Calibration(Facts):
         """
         if self.refused:
             raise CalibrationError(self.refused, hint="Use a judge that agrees more, more prompts or more models.")
-        return _estimate(self.line, self.range, win_rate, standard_error or 0.0, level)
+        return official_rate(self.line, self.range, win_rate, standard_error or 0.0, level)
 
     def save(self, path: Path) -> Path:
         """Write the document as JSON and return where."""
@@ -172,7 +172,7 @@ def calibrate(
     y, x = 100 * replayed.official, 100 * replayed.substitute
     line = lines.fit(y, x)
     rates = [ModelRates(model=m, **_rates(y[:, k], x[:, k])) for k, m in enumerate(official.models)]
-    refused = _refusal(line)
+    refused = refusal(line)
     return Calibration(
         judge=judge.name,
         official_judge=official.judge,
@@ -201,7 +201,7 @@ def _rates(official: Array, substitute: Array) -> dict[str, float]:
     }
 
 
-def _refusal(line: Line) -> str:
+def refusal(line: Line) -> str:
     """Return why the line cannot serve, or nothing."""
     found = line.beta_interval()
     if found.low > 0:
@@ -219,7 +219,12 @@ def _slope(line: Line) -> Interval:
     return Interval(1 / found.value, 1 / found.high, 1 / found.low, found.level)
 
 
-def _estimate(line: Line, bounds: tuple[float, float], win_rate: float, error: float, level: float) -> Interval:
+def official_rate(line: Line, bounds: tuple[float, float], win_rate: float, error: float, level: float) -> Interval:
+    """Return the official win rate that a substitute one speaks for, percent, cut to 0..100.
+
+    Raises:
+        CalibrationError: It is outside the bounds, or the line cannot be inverted.
+    """
     low, high = bounds
     if not low <= win_rate <= high:
         raise CalibrationError(
@@ -241,10 +246,10 @@ def _left_out(official: Array, substitute: Array, place: int, model: str) -> Lef
     others = [other for other in range(official.shape[1]) if other != place]
     try:
         line = lines.fit(official[:, others], substitute[:, others])
-        if reason := _refusal(line):
+        if reason := refusal(line):
             raise CalibrationError(reason)
         means = substitute[:, others].mean(axis=0)
-        found = _estimate(line, (means.min(), means.max()), own["substitute"], own["substitute_error"], LEVEL)
+        found = official_rate(line, (means.min(), means.max()), own["substitute"], own["substitute_error"], LEVEL)
     except DataError as error:
         return LeftOut(**rates, estimate=None, low=None, high=None, contains=None, refused=error.message)
     contains = bool(found.low <= own["official"] <= found.high)

@@ -107,8 +107,21 @@ def read_official(paths: Sequence[Path]) -> Official:
         if model in rows:
             raise DataError(f"{group[0].place}: the model {model} comes twice.", hint="Give each model's file once.")
         rows[model] = _by_instruction(group)
+    _require_one_baseline(rows)
     ((judge, baseline),) = judges
     return Official(judge, baseline, tuple(rows), rows)
+
+
+def _require_one_baseline(rows: dict[str, dict[str, Annotation]]) -> None:
+    """Refuse files whose baseline gave different answers to a prompt: their win rates would not compare."""
+    answers: dict[str, str] = {}
+    for own in rows.values():
+        for text, row in own.items():
+            if answers.setdefault(text, row.output_1) != row.output_1:
+                raise DataError(
+                    f"{row.place}: the baseline's answer is another one than in an earlier file.",
+                    hint="Give judgments against the same answers of the baseline.",
+                )
 
 
 def _by_instruction(group: Sequence[Annotation]) -> dict[str, Annotation]:

@@ -154,6 +154,13 @@ def test_mixed_judges_and_baselines_are_refused(tmp_path: Path, change: dict[str
         read_official(write(rows, tmp_path))
 
 
+def test_other_answers_of_the_baseline_are_refused(tmp_path: Path) -> None:
+    rows = {model: own[:30] for model, own in ROWS.items()}
+    rows["best"] = [*rows["best"][:9], rows["best"][9] | {"output_1": "another"}]
+    with pytest.raises(DataError, match=r"best\.json row 10: the baseline's answer is another one"):
+        read_official(write(rows, tmp_path))
+
+
 def test_a_model_given_twice_is_refused(tmp_path: Path) -> None:
     paths = write({"weak": ROWS["weak"]}, tmp_path)
     with pytest.raises(DataError, match="the model weak comes twice"):

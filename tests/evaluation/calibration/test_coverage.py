@@ -13,7 +13,7 @@ import pytest
 
 from gshf_release.errors import CalibrationError
 from gshf_release.evaluation.calibration import line as lines
-from gshf_release.evaluation.calibration.document import _estimate, _refusal
+from gshf_release.evaluation.calibration.document import official_rate, refusal
 from gshf_release.evaluation.calibration.line import Array
 from gshf_release.evaluation.calibration.replay import read_official
 from tests.evaluation.calibration.judged import official_rows
@@ -58,10 +58,10 @@ def test_ninety_percent_intervals_cover(kind: str, test_data: Path) -> None:
         slopes += beta.low <= 2 * agreement - 1 <= beta.high
         rates, own = substitute[np.ix_(part, others)].mean(axis=0), substitute[:, new]
         try:
-            if reason := _refusal(line):
+            if reason := refusal(line):
                 raise CalibrationError(reason)
             error = float(own.std(ddof=1)) / math.sqrt(len(own))
-            found = _estimate(line, (rates.min(), rates.max()), float(own.mean()), error, 0.9)
+            found = official_rate(line, (rates.min(), rates.max()), float(own.mean()), error, 0.9)
         except CalibrationError:
             refused += 1
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import math
@@ -335,3 +336,33 @@ def test_a_run_is_compared_from_the_command(command: Callable[..., Outcome], tmp
     path, folder = claims(tmp_path / "claims.yaml"), run(tmp_path / "run", 30.5)
     assert command("reproduce", path, "--from", "weights", "--run", folder).code == 0
     assert command("reproduce", path, "--from", "recipe", "--run", run(tmp_path / "bad", 60.0)).code == 3
+
+
+@pytest.mark.parametrize(("flip", "code"), [(False, 0), (True, 3)])
+def test_real_judgments_give_the_leaderboards_row(
+    command: Callable[..., Outcome], test_data: Path, tmp_path: Path, flip: bool, code: int
+) -> None:
+    """claude-2's 805 stored judgments against its row, to every digit; one flipped judgment breaks the claim."""
+    folder = test_data / "alpaca_eval"
+    stored = folder / "annotations" / "claude-2.json.gz"
+    if not stored.is_file() or importlib.util.find_spec("alpaca_eval") is None:
+        pytest.skip(f"no {stored}, or no alpaca-eval; set GSHF_TEST_DATA")
+    board = load(NAME).leaderboard
+    assert board is not None
+    named = board.model_dump() | {"model": "claude-2", "row": "iteration-1"}
+    row = {"row": "iteration-1", "win rate": 17.19, "LC win rate": 28.16, "length": 1069}
+    numerical = {"LC win rate": 0.16}
+    path = claims(tmp_path / "claims.yaml", rows=[row], claims=[], leaderboard=named, numerical=numerical)
+    judged = json.loads(gzip.decompress(stored.read_bytes()))
+    if flip:
+        judged[400]["preference"] = 3 - judged[400]["preference"]
+    given = tmp_path / "annotations.json"
+    given.write_text(json.dumps(judged), encoding="utf-8")
+    data = ("--data", folder, "--allow-unverified-data")
+    outcome = command("reproduce", path, "--annotations", given, *data, "--json")
+    assert outcome.code == code, outcome.err
+    found = {each["metric"]: (each["status"], each["rung"]) for each in json.loads(outcome.out)["claims"]}
+    assert found["win rate"] == (CONTRADICTED if flip else VERIFIED, "judgments")
+    assert found["length"] == (VERIFIED, "judgments")
+    if not flip:
+        assert found["LC win rate"] == (VERIFIED, "judgments")
