@@ -57,6 +57,7 @@ def command(
       gshf-release calibrate my-judge --annotations a.json --annotations b.json --annotations c.json --sample 200
       gshf-release calibrate my-judge --annotations official/*.json --stored mine.json --outputs model_outputs.json
     """
+    from gshf_release.errors import CalibrationError
     from gshf_release.evaluation.calibration import calibrate, default_path
     from gshf_release.evaluation.calibration import replay as replays
 
@@ -75,11 +76,16 @@ def command(
             print_json(document)
         found.estimate(0.0, 0.0)
     path = found.save(out or default_path(found.judge))
-    if new is not None:
-        document |= {"new_model": _new_model(found, *new, as_json=as_json)}
-    if as_json:
-        print_json(document)
     say(f"Calibration: {shown_path(path)}")
+    try:
+        if new is not None:
+            document["new_model"] = _new_model(found, *new, as_json=as_json)
+    except CalibrationError as error:
+        document["new_model"] = {"model": new[0] if new else "", "refused": error.message}
+        raise
+    finally:
+        if as_json:
+            print_json(document)
 
 
 def _substitute(

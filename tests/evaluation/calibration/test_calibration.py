@@ -73,6 +73,12 @@ def test_a_judge_that_prefers_the_worse_answer_is_refused(official: Official) ->
     assert "not surely above zero" in calibrate(official, StubJudge(ROWS, agreement=0.1)).refused
 
 
+def test_a_judge_that_always_says_the_same_is_refused(official: Official) -> None:
+    found = calibrate(official, StubJudge(ROWS, first=1.0))  # the order is drawn by prompt: the same for every model
+    assert "not surely above zero" in found.refused
+    assert found.spearman is None
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_model_outside_the_range_is_refused(found: Calibration, side: int) -> None:
     edge = found.range[side]
@@ -265,6 +271,7 @@ def test_the_command_refuses_a_model_outside_the_range(command: Callable[..., Ou
     files = [part for path in write(others, tmp_path / "official") for part in ("--annotations", path)]
     mine = [part for path in stored(ROWS, StubJudge(ROWS, 0.9), tmp_path / "m") for part in ("--stored", path)]
     new = outputs(tmp_path, "best")
-    outcome = command("calibrate", "mine", *files, *mine, "--outputs", new, "--out", tmp_path / "c.json")
+    outcome = command("calibrate", "mine", *files, *mine, "--outputs", new, "--out", tmp_path / "c.json", "--json")
     assert outcome.code == 1
-    assert "outside the calibrated range" in outcome.err
+    assert "outside the calibrated range" in outcome.err.splitlines()[-1]
+    assert "outside the calibrated range" in json.loads(outcome.out)["new_model"]["refused"]
