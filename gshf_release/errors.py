@@ -33,6 +33,10 @@ class DataError(GshfError, ValueError):
     """A row or file of data that breaks its format; names the file and the line."""
 
 
+class CalibrationError(DataError):
+    """A judge's win rate that cannot be turned into an official one: too little agreement, or outside the known range."""
+
+
 class CheckpointError(GshfError, OSError):
     """A model that is missing, broken or not what its hash says."""
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "Run the loop: sample, score, choose pairs, optimise, measure.",
     "eval": "Let every policy answer and compare it with the base.",
     "score": "Score stored AlpacaEval 2 or MT-Bench judgments.",
+    "calibrate": "Find how far a judge stands from the official one on stored judgments.",
+    "reproduce": "Check published claims, rung by rung.",
     "publish": "Make the release and bring it to a folder or to the Hub.",
     "card": "Print the model card of a run.",
     "report": "Print the results of a run as tables.",

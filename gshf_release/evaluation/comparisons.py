@@ -1,0 +1,156 @@
+"""Two models, iterations or judges on the same prompts: the paired difference, and how sure it is.
+
+compare(alpaca_eval_wins(rows_of_iteration_3), alpaca_eval_wins(rows_of_iteration_2), seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from gshf_release import resampling, statistics
+from gshf_release.errors import DataError
+from gshf_release.resampling import Interval, JudgeNoise, SignTest
+from gshf_release.statistics import Estimate
+
+Item = TypeVar("Item", str, tuple[int, int])
+
+
+class Row(Protocol):
+    """What is read of an AlpacaEval annotation."""
+
+    @property
+    def instruction(self) -> str:
+        """The prompt."""
+        ...
+
+    @property
+    def win(self) -> float | None:
+        """From 0 (baseline) to 1 (model)."""
+        ...
+
+
+class Rating(Protocol):
+    """What is read of an MT-Bench judgment."""
+
+    @property
+    def question_id(self) -> int:
+        """The question."""
+        ...
+
+    @property
+    def turn(self) -> int:
+        """1 or 2."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """1 to 10."""
+        ...
+
+    @property
+    def parsed(self) -> bool:
+        """Whether there is a rating."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The first minus the second, over what both have."""
+
+    difference: Estimate
+    """With the paired, cluster-robust standard error; n is the number of pairs."""
+    interval: Interval
+    """BCa bootstrap; clusters are resampled."""
+    sign_test: SignTest
+    """Of the clusters' differences."""
+    minimal_detectable: float | None
+    """True difference that a test at 5 % would find with a probability of 80 % on as many pairs."""
+    only_first: int
+    """Items that only the first has; they are left out."""
+    only_second: int
+
+
+def compare(
+    first: Mapping[Item, float],
+    second: Mapping[Item, float],
+    *,
+    seed: int,
+    clusters: Mapping[Item, str] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Return the paired comparison of two models' values by item.
+
+    Args:
+        first: `{item: value}`.
+        second: The other's.
+        seed: The run's seed.
+        clusters: Which items belong together; None takes each for itself.
+        level: Of the interval.
+
+    Raises:
+        DataError: They share fewer than two clusters.
+    """
+    shared = [item for item in first if item in second]
+    names = [str(item) if clusters is None else clusters[item] for item in shared]
+    if len(set(names)) < 2:
+        raise DataError(
+            f"The two share {len(set(names))} prompts; a comparison needs two or more.",
+            hint="Compare models that answered the same prompts.",
+        )
+    differences = [first[item] - second[item] for item in shared]
+    estimate = statistics.clustered_mean(differences, names)
+    error = estimate.standard_error
+    sums: dict[str, float] = {}
+    for name, difference in zip(names, differences, strict=True):
+        sums[name] = sums.get(name, 0.0) + difference
+    return Comparison(
+        difference=estimate,
+        interval=resampling.cluster_bootstrap(differences, names, seed=seed, level=level),
+        sign_test=resampling.sign_test(list(sums.values())),
+        minimal_detectable=None if error is None else resampling.minimal_detectable_difference(error),
+        only_first=len(first) - len(shared),
+        only_second=len(second) - len(shared),
+    )
+
+
+def alpaca_eval_wins(rows: Sequence[Row]) -> dict[str, float]:
+    """Return `{instruction: win in percent}`; rows without a judgment are left out, repeats are averaged."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.win is not None:
+            found.setdefault(row.instruction, []).append(100 * row.win)
+    return {item: sum(values) / len(values) for item, values in found.items()}
+
+
+def mt_bench_scores(judgments: Sequence[Rating]) -> dict[tuple[int, int], float]:
+    """Return `{(question, turn): score}` of one model by one judge; those without a rating left out, repeats averaged."""
+    return {item: sum(values) / len(values) for item, values in _repeats(judgments).items()}
+
+
+def questions(items: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """Return `{(question, turn): question}`, the clusters of MT-Bench."""
+    return {item: str(item[0]) for item in items}
+
+
+def mt_bench_noise(judgments: Sequence[Rating]) -> JudgeNoise | None:
+    """Return the judge's noise from repeated ratings of the same answers; None without repeats."""
+    return resampling.judge_noise({str(item): values for item, values in _repeats(judgments).items()})
+
+
+def alpaca_eval_noise(repeats: Sequence[Sequence[Row]]) -> JudgeNoise | None:
+    """Return the judge's noise, in percent, from the rows of several repeats; None without repeats."""
+    found: dict[str, list[float]] = {}
+    for rows in repeats:
+        for item, win in alpaca_eval_wins(rows).items():
+            found.setdefault(item, []).append(win)
+    return resampling.judge_noise(found)
+
+
+def _repeats(judgments: Sequence[Rating]) -> dict[tuple[int, int], list[float]]:
+    found: dict[tuple[int, int], list[float]] = {}
+    for one in judgments:
+        if one.parsed:
+            found.setdefault((one.question_id, one.turn), []).append(one.score)
+    return found

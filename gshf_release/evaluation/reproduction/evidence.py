@@ -1,0 +1,152 @@
+"""What was measured anew, rung by rung: from judgments, from answers, from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation.alpaca_eval import data as borrowed
+from gshf_release.evaluation.alpaca_eval import scoring
+from gshf_release.evaluation.alpaca_eval.annotations import groups
+from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
+from gshf_release.evaluation.calibration.replay import read_outputs
+from gshf_release.evaluation.mt_bench import judgments as ratings
+from gshf_release.evaluation.mt_bench import scoring as grades
+from gshf_release.evaluation.reproduction.claims import Benchmark, Metric, Rung
+from gshf_release.results import Cell, read_cells, rows_of
+
+CALIBRATED = "calibrated "
+"""Before the metric of a cell whose value a calibration turned into an official one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number, or why there is none."""
+
+    rung: Rung
+    row: str
+    benchmark: Benchmark
+    metric: Metric
+    value: float | None
+    judge: str = ""
+    """Empty for what no judge had a part in."""
+    error: float = 0.0
+    """Standard error beyond the rung's noise: of a calibration."""
+    calibrated: bool = False
+    why: str = ""
+    """Why there is no value."""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file or run, and the row that it speaks of; None takes the row itself from it."""
+
+    row: str
+    path: Path
+
+
+def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) -> list[Measured]:
+    """Return what stored judgments give: of MT-Bench from a .jsonl file, else of AlpacaEval 2.
+
+    Raises:
+        DataError: The file is broken, or holds more than one model or judge.
+    """
+    place = str(source.path)
+    if ".jsonl" in source.path.name:
+        singles, _ = ratings.read(source.path)
+        found = grades.score(singles)
+        if len(found) != 1:
+            raise DataError(f"{place} holds ratings of {len(found)} models and judges.", hint="Give those of one.")
+        (one,) = found
+        measured = Measured(rung, source.row, "mt_bench", "average", one.average, one.judge, place=place)
+        return [measured if one.average is not None else _without(measured, "no rating could be read")]
+    rows = read_annotations(source.path)
+    if len(groups(rows)) != 1:
+        raise DataError(f"{place} holds several models, judges or baselines.", hint="Give the judgments of one.")
+    score = scoring.score(rows, data)
+    values: dict[Metric, float | None] = {
+        "win rate": score.win_rate,
+        "standard error": score.standard_error,
+        "LC win rate": score.length_controlled_winrate if score.lc_label == scoring.PUBLISHED else None,
+        "length": score.avg_length,
+    }
+    found_values = []
+    for metric, value in values.items():
+        judge = "" if metric == "length" else score.judge
+        entry = Measured(rung, source.row, "alpaca_eval_2", metric, value, judge, place=place)
+        found_values.append(entry if value is not None else _without(entry, score.lc_reason or "it has no value"))
+    return found_values
+
+
+def from_outputs(source: Source) -> list[Measured]:
+    """Return what answers alone give: their mean length in characters, cut to an integer as published.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    answers, _ = read_outputs(source.path)
+    length = sum(len(text) for text in answers.values()) // len(answers)
+    return [Measured("answers", source.row, "alpaca_eval_2", "length", length, place=str(source.path))]
+
+
+def changed_answers(outputs: Path, judged: Path) -> int:
+    """Return how many judged answers are not those of a `model_outputs.json`.
+
+    Raises:
+        DataError: A file is broken.
+    """
+    answers, _ = read_outputs(outputs)
+    return sum(answers.get(row.instruction) != row.output_2 for row in read_annotations(judged))
+
+
+def from_run(source: Source, rung: Rung) -> list[Measured]:
+    """Return what a run's `results.json` gives for the rows of claims; an evaluation of one model gives it for `source.row`.
+
+    Raises:
+        DataError: The run has no results, or they are damaged.
+    """
+    path = source.path / "results.json"
+    if not path.is_file():
+        raise DataError(f"{source.path} has no results.json.", hint=f"Run: gshf-release eval {source.path}")
+    found = []
+    cells = [cell for cell in read_cells(path) if cell.origin == "measured"]
+    benchmarks: dict[Benchmark, Sequence[Metric]] = {
+        "alpaca_eval_2": ("win rate", "LC win rate", "length"),
+        "mt_bench": ("average",),
+    }
+    for benchmark, metrics in benchmarks.items():
+        own = [cell for cell in cells if cell.table == benchmark]
+        rows = rows_of(own)
+        for cell in own:
+            metric = next((m for m in metrics if cell.metric in (m, CALIBRATED + m)), None)
+            if metric is None:
+                continue
+            row = source.row if source.row and len(rows) == 1 else cell.row
+            found.append(_of_cell(cell, rung, row, benchmark, metric, str(path)))
+            if metric == "win rate" and cell.metric == metric and cell.standard_error is not None:
+                error = cell.model_copy(update={"value": cell.standard_error})
+                found.append(_of_cell(error, rung, row, benchmark, "standard error", str(path)))
+    return found
+
+
+def _of_cell(cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Metric, place: str) -> Measured:
+    calibrated = cell.metric.startswith(CALIBRATED)
+    entry = Measured(
+        rung,
+        row,
+        benchmark,
+        metric,
+        cell.value,
+        judge="" if metric == "length" else cell.judge,
+        error=(cell.standard_error or 0.0) if calibrated else 0.0,
+        calibrated=calibrated,
+        place=place,
+    )
+    return entry if cell.value is not None else _without(entry, cell.note or "it has no value")
+
+
+def _without(entry: Measured, why: str) -> Measured:
+    return Measured(entry.rung, entry.row, entry.benchmark, entry.metric, None, entry.judge, why=why, place=entry.place)

@@ -1,0 +1,368 @@
+"""Reproduction: one fault planted at each rung is found at that rung, and noise within a rung's budget is none."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from gshf_release.errors import DataError, RecipeError
+from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData
+from gshf_release.evaluation.reproduction import CONTRADICTED, UNCHECKABLE, VERIFIED, Reproduction, load, reproduce
+from gshf_release.evaluation.reproduction.claims import Published, Rung, published
+from gshf_release.evaluation.reproduction.evidence import (
+    Measured,
+    Source,
+    changed_answers,
+    from_judgments,
+    from_outputs,
+    from_run,
+)
+from gshf_release.results import Cell, write_cells
+from tests.conftest import Outcome
+
+JUDGE = "weighted_alpaca_eval_gpt4_turbo"
+WINS = [1.0] * 30 + [0.0] * 70
+"""30 % ± 100 * sqrt(.21 / 99)."""
+ERROR = 100 * math.sqrt(0.21 / 99)
+NAME = "fsfairx-zephyr-7b"
+
+
+def claims(path: Path, **changes: Any) -> Path:
+    """Write a file of claims on a made-up model: 30 % of wins, answers of 120 characters, MT-Bench 7.5."""
+    content: dict[str, Any] = {
+        "name": "someone/model",
+        "source": "a page",
+        "benchmark": "AlpacaEval 2",
+        "judge": "the official one",
+        "baseline": "the official one",
+        "rows": [{"row": "iteration-1", "win rate": 30.0, "length": 120}],
+        "length_unit": "characters",
+        "claims": [
+            {
+                "row": "iteration-1",
+                "metric": "standard error",
+                "value": round(ERROR, 3),
+                "rounding": 0.0005,
+                "source": "p",
+            },
+            {"row": "iteration-1", "benchmark": "mt_bench", "metric": "average", "value": 7.5, "source": "a page"},
+        ],
+        "official_judges": {"alpaca_eval_2": [JUDGE], "mt_bench": ["gpt-4"]},
+        "noise": {"answers": {"win rate": 0.5}, "weights": {"win rate": 2.0, "length": 5}, "recipe": {"win rate": 2.0}},
+    }
+    path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    return path
+
+
+def rows(wins: list[float], length: int = 120, **changes: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "instruction": f"made-up task {number}",
+            "output_1": "b" * 100,
+            "generator_1": "gpt4_1106_preview",
+            "output_2": "m" * length,
+            "generator_2": "model",
+            "annotator": JUDGE,
+            "preference": 1 + win,
+        }
+        | changes
+        for number, win in enumerate(wins)
+    ]
+
+
+def annotations(folder: Path, wins: list[float] = WINS, name: str = "annotations.json", **changes: Any) -> Path:
+    path = folder / name
+    path.write_text(json.dumps(rows(wins, **changes)), encoding="utf-8")
+    return path
+
+
+def outputs(folder: Path, length: int = 120) -> Path:
+    path = folder / "model_outputs.json"
+    answers = [
+        {"instruction": f"made-up task {n}", "output": "m" * length, "generator": "model"} for n in range(len(WINS))
+    ]
+    path.write_text(json.dumps(answers), encoding="utf-8")
+    return path
+
+
+def run(folder: Path, win_rate: float, *, length: float = 120.0, judge: str = JUDGE, **more: Any) -> Path:
+    """Write what an evaluated run leaves."""
+    place = {"table": "alpaca_eval_2", "row": "iteration-1", "n": 100}
+    cells = [
+        Cell(**place, metric="win rate", value=win_rate, standard_error=ERROR, judge=judge, unit="%"),
+        Cell(**place, metric="length", value=length, unit="characters"),
+        *more.get("cells", []),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_cells(cells, folder / "results.json")
+    return folder
+
+
+def verdict(folder: Path, deepest: Rung, measured: list[Measured], **changes: Any) -> Reproduction:
+    return reproduce(load(str(claims(folder / "claims.yaml", **changes))), Published({}), measured, deepest)
+
+
+def status(found: Reproduction, metric: str) -> tuple[str, str | None]:
+    (outcome,) = [each for each in found.outcomes if each.claim.metric == metric]
+    return outcome.status, outcome.rung
+
+
+def judged(folder: Path, rung: Rung = "judgments", **changes: Any) -> list[Measured]:
+    return from_judgments(
+        Source("iteration-1", annotations(folder, **changes)), rung, AlpacaEvalData(missing="not here")
+    )
+
+
+def test_true_claims_are_verified_at_every_rung(tmp_path: Path) -> None:
+    measured = judged(tmp_path) + from_outputs(Source("iteration-1", outputs(tmp_path)))
+    measured += judged(tmp_path, "answers", name="again.json")
+    measured += from_run(Source("iteration-1", run(tmp_path / "run", 31.0)), "weights")
+    measured += from_run(Source("iteration-1", run(tmp_path / "other", 27.0)), "recipe")
+    found = verdict(tmp_path, "recipe", measured)
+    assert status(found, "win rate") == (VERIFIED, "recipe")
+    assert status(found, "length") == (VERIFIED, "recipe")
+    assert status(found, "average") == (UNCHECKABLE, None)
+    assert found.count(CONTRADICTED) == 0
+
+
+def test_a_wrong_leaderboard_number_breaks_as_published(tmp_path: Path) -> None:
+    board = {"package": "p", "file": "f", "model": "m", "row": "iteration-1"}
+    reported = load(str(claims(tmp_path / "claims.yaml", leaderboard=board)))
+    found = reproduce(reported, Published({"win rate": 30.006, "length": 120}), [], "judgments")
+    assert status(found, "win rate") == (CONTRADICTED, "published")
+    assert status(found, "length") == (VERIFIED, "published")
+
+
+def test_one_changed_judgment_breaks_at_judgments(tmp_path: Path) -> None:
+    measured = judged(tmp_path, wins=[0.99, *WINS[1:]])  # 29.99 %, printed as 30.00 it could not be
+    assert status(verdict(tmp_path, "answers", measured), "win rate") == (CONTRADICTED, "judgments")
+
+
+def test_longer_answers_break_at_answers(tmp_path: Path) -> None:
+    measured = judged(tmp_path) + from_outputs(Source("iteration-1", outputs(tmp_path, length=121)))
+    found = verdict(tmp_path, "answers", measured)
+    assert status(found, "length") == (CONTRADICTED, "answers")
+    assert status(found, "win rate") == (VERIFIED, "judgments")
+    assert "breaks at answers: iteration-1 length" in found.verdict
+
+
+def test_another_opinion_of_the_same_answers_breaks_at_answers(tmp_path: Path) -> None:
+    measured = judged(tmp_path) + judged(tmp_path, "answers", name="again.json", wins=[1.0] * 32 + [0.0] * 68)
+    found = verdict(tmp_path, "answers", measured)  # 2 points; 2.576 * 0.5 + 0.005 are allowed
+    assert status(found, "win rate") == (CONTRADICTED, "answers")
+
+
+def test_other_weights_break_at_weights(tmp_path: Path) -> None:
+    measured = judged(tmp_path) + judged(tmp_path, "answers", name="again.json")
+    measured += from_run(Source("iteration-1", run(tmp_path / "run", 24.5)), "weights")
+    found = verdict(tmp_path, "weights", measured)  # 5.5 points; 2.576 * sqrt(0.5² + 2²) + 0.005 = 5.32 are allowed
+    assert status(found, "win rate") == (CONTRADICTED, "weights")
+    assert status(found, "length") == (VERIFIED, "weights")
+
+
+def test_another_recipe_breaks_at_recipe(tmp_path: Path) -> None:
+    measured = from_run(Source("iteration-1", run(tmp_path / "weights", 30.5)), "weights")
+    measured += from_run(Source("iteration-1", run(tmp_path / "recipe", 22.0)), "recipe")
+    found = verdict(tmp_path, "recipe", measured)  # 8 points; 2.576 * sqrt(0.25 + 4 + 4) + 0.005 = 7.40 are allowed
+    assert status(found, "win rate") == (CONTRADICTED, "recipe")
+
+
+def test_a_rung_carries_the_noise_of_those_before_it(tmp_path: Path) -> None:
+    reported = load(str(claims(tmp_path / "claims.yaml")))
+    rungs: tuple[Rung, ...] = ("published", "judgments", "answers", "weights", "recipe")
+    allowed = [reported.tolerance("win rate", rung, 0.005) for rung in rungs]
+    noise = (0, 0, 0.25, 4.25, 8.25)
+    assert allowed == pytest.approx([0.005 + 2.576 * math.sqrt(variance) for variance in noise])
+
+
+def test_no_deeper_rung_is_looked_at_than_asked_for(tmp_path: Path) -> None:
+    measured = judged(tmp_path) + from_run(Source("iteration-1", run(tmp_path / "run", 0.0)), "recipe")
+    assert verdict(tmp_path, "answers", measured).count(CONTRADICTED) == 0
+
+
+def test_another_judge_contradicts_nothing(tmp_path: Path) -> None:
+    measured = from_run(Source("iteration-1", run(tmp_path / "run", 80.0, judge="my judge")), "weights")
+    found = verdict(tmp_path, "weights", measured)
+    assert status(found, "win rate") == (UNCHECKABLE, None)
+    assert "judged by my judge, not by the official judge" in found.outcomes[0].why
+
+
+@pytest.mark.parametrize(("value", "expected"), [(36.0, VERIFIED), (40.0, CONTRADICTED)])
+def test_a_calibrated_judge_is_compared_with_its_own_error(tmp_path: Path, value: float, expected: str) -> None:
+    place = {"table": "alpaca_eval_2", "row": "iteration-1", "judge": "my judge"}
+    own = Cell(**place, metric="calibrated win rate", value=value, standard_error=2.0)
+    path = run(tmp_path / "run", 80.0, judge="my judge", cells=[own])
+    found = verdict(tmp_path, "weights", from_run(Source("iteration-1", path), "weights"))
+    assert status(found, "win rate") == (expected, "weights")  # 2.576 * sqrt(2² + 2² + 0.5²) = 7.4 are allowed
+
+
+def test_without_the_borrowed_files_the_length_controlled_rate_is_uncheckable(tmp_path: Path) -> None:
+    changed = {"rows": [{"row": "iteration-1", "LC win rate": 28.0}]}
+    found = verdict(tmp_path, "judgments", judged(tmp_path), **changed)
+    assert status(found, "LC win rate")[0] == UNCHECKABLE
+    assert "not here" in found.outcomes[0].why
+
+
+def test_what_nobody_published_is_said(tmp_path: Path) -> None:
+    gone = [{"row": "iteration-1", "rungs": ["judgments"], "why": "they are lost"}]
+    found = verdict(tmp_path, "answers", [], unavailable=gone)
+    assert "judgments: they are lost" in found.outcomes[0].why
+    assert "answers: needs --outputs" in found.outcomes[0].why
+
+
+def test_mt_bench_is_checked_from_its_ratings(tmp_path: Path) -> None:
+    path = tmp_path / "gpt-4_single.jsonl"
+    scores = {(81, 1): 8, (81, 2): 7, (82, 1): 7, (82, 2): 8}
+    lines = [
+        {"question_id": q, "model": "m", "judge": ["gpt-4", "p"], "turn": t, "score": s, "tstamp": 1.0, "judgment": "-"}
+        for (q, t), s in scores.items()
+    ]
+    for changed, expected in ((0, VERIFIED), (1, CONTRADICTED)):
+        lines[0]["score"] = 8 + changed
+        path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+        measured = from_judgments(Source("iteration-1", path), "judgments", AlpacaEvalData())
+        assert status(verdict(tmp_path, "judgments", measured), "average") == (expected, "judgments")
+
+
+def test_judged_answers_must_be_the_published_ones(tmp_path: Path) -> None:
+    assert changed_answers(outputs(tmp_path), annotations(tmp_path)) == 0
+    assert changed_answers(outputs(tmp_path), annotations(tmp_path, length=119)) == len(WINS)
+
+
+def test_a_claim_with_an_unknown_key_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="metrc"):
+        load(str(claims(tmp_path / "c.yaml", claims=[{"row": "a", "metrc": "win rate", "value": 1, "source": "s"}])))
+
+
+def test_a_run_without_results_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no results\.json"):
+        from_run(Source("iteration-1", tmp_path), "weights")
+
+
+def test_the_last_iteration_agrees_with_the_installed_leaderboard() -> None:
+    if importlib.util.find_spec("alpaca_eval") is None:
+        pytest.skip("the package alpaca-eval is not installed")
+    reported = load(NAME)
+    board = published(reported)
+    assert {metric: round(value, 4) for metric, value in board.values.items()} == {
+        "win rate": 35.9465,
+        "LC win rate": 34.7874,
+        "standard error": 1.441,
+        "length": 2275,
+    }
+    found = reproduce(reported, board, [], "judgments")
+    assert (found.count(VERIFIED), found.count(CONTRADICTED)) == (4, 0)
+
+
+def test_a_package_that_is_not_installed_is_no_contradiction(tmp_path: Path) -> None:
+    board = {"package": "no_such_package", "file": "f", "model": "m", "row": "iteration-1"}
+    reported = load(str(claims(tmp_path / "claims.yaml", leaderboard=board)))
+    found = reproduce(reported, published(reported), [], "judgments")
+    assert found.count(UNCHECKABLE) == len(found.outcomes)
+    assert "no_such_package is not installed" in found.outcomes[0].why
+
+
+def test_the_real_answers_have_the_published_length(command: Callable[..., Outcome], test_data: Path) -> None:
+    path = test_data / "alpaca_eval" / "model_outputs" / "FsfairX-Zephyr-Chat-v0.1.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set GSHF_TEST_DATA")
+    outcome = command("reproduce", NAME, "--outputs", path, "--json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads(outcome.out)
+    (length,) = [c for c in document["claims"] if (c["row"], c["metric"]) == ("iteration-3", "length")]
+    assert (length["status"], length["rung"]) == (VERIFIED, "answers")
+    assert length["checks"][-1]["measured"] == 2275
+
+
+def test_cut_real_answers_are_contradicted(command: Callable[..., Outcome], test_data: Path, tmp_path: Path) -> None:
+    path = test_data / "alpaca_eval" / "model_outputs" / "FsfairX-Zephyr-Chat-v0.1.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set GSHF_TEST_DATA")
+    answers = json.loads(path.read_text(encoding="utf-8"))
+    cut = tmp_path / "cut.json"
+    cut.write_text(json.dumps([row | {"output": row["output"][:2000]} for row in answers]), encoding="utf-8")
+    outcome = command("reproduce", NAME, "--outputs", f"iteration-3={cut}")
+    assert outcome.code == 3
+    assert "breaks at answers: iteration-3 length" in outcome.line
+
+
+def test_without_inputs_the_command_says_what_each_rung_needs(command: Callable[..., Outcome]) -> None:
+    outcome = command("reproduce", NAME)
+    assert outcome.code == 0
+    for option in ("--annotations", "--outputs", "--rejudged", "--run"):
+        assert option in outcome.out
+    assert "Uncheckable: base, mt_bench (average)" in outcome.out
+    assert "(contrast)" in outcome.out
+
+
+def test_a_contradiction_is_exit_code_three(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    path = claims(tmp_path / "claims.yaml")
+    wrong = annotations(tmp_path, wins=[*np.roll(WINS, 1).tolist()[:-1], 0.0], length=130)
+    outcome = command("reproduce", path, "--annotations", wrong, "--json")
+    assert outcome.code == 3
+    assert json.loads(outcome.out)["claims"][1]["breaks_at"] == "judgments"
+    assert "breaks at judgments: iteration-1 length" in outcome.line
+
+
+def test_new_judgments_of_other_answers_are_refused(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    path, again = claims(tmp_path / "claims.yaml"), annotations(tmp_path, name="again.json", length=90)
+    outcome = command("reproduce", path, "--outputs", outputs(tmp_path), "--rejudged", again)
+    assert outcome.code == 1
+    assert "100 judged answers are not those" in outcome.line
+
+
+def test_a_row_without_a_claim_is_one_line(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = command("reproduce", NAME, "--outputs", "iteration-9=missing.json")
+    assert outcome.code == 1
+    assert "no claim on a row 'iteration-9'" in outcome.line
+
+
+def test_a_run_needs_its_rung(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = command("reproduce", NAME, "--run", tmp_path)
+    assert outcome.code == 2
+    assert "--from weights or --from recipe" in outcome.err
+
+
+def test_a_run_is_compared_from_the_command(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    path, folder = claims(tmp_path / "claims.yaml"), run(tmp_path / "run", 30.5)
+    assert command("reproduce", path, "--from", "weights", "--run", folder).code == 0
+    assert command("reproduce", path, "--from", "recipe", "--run", run(tmp_path / "bad", 60.0)).code == 3
+
+
+@pytest.mark.parametrize(("flip", "code"), [(False, 0), (True, 3)])
+def test_real_judgments_give_the_leaderboards_row(
+    command: Callable[..., Outcome], test_data: Path, tmp_path: Path, flip: bool, code: int
+) -> None:
+    """claude-2's 805 stored judgments against its row, to every digit; one flipped judgment breaks the claim."""
+    folder = test_data / "alpaca_eval"
+    stored = folder / "annotations" / "claude-2.json.gz"
+    if not stored.is_file() or importlib.util.find_spec("alpaca_eval") is None:
+        pytest.skip(f"no {stored}, or no alpaca-eval; set GSHF_TEST_DATA")
+    board = load(NAME).leaderboard
+    assert board is not None
+    named = board.model_dump() | {"model": "claude-2", "row": "iteration-1"}
+    row = {"row": "iteration-1", "win rate": 17.19, "LC win rate": 28.16, "length": 1069}
+    numerical = {"LC win rate": 0.16}
+    path = claims(tmp_path / "claims.yaml", rows=[row], claims=[], leaderboard=named, numerical=numerical)
+    judged = json.loads(gzip.decompress(stored.read_bytes()))
+    if flip:
+        judged[400]["preference"] = 3 - judged[400]["preference"]
+    given = tmp_path / "annotations.json"
+    given.write_text(json.dumps(judged), encoding="utf-8")
+    data = ("--data", folder, "--allow-unverified-data")
+    outcome = command("reproduce", path, "--annotations", given, *data, "--json")
+    assert outcome.code == code, outcome.err
+    found = {each["metric"]: (each["status"], each["rung"]) for each in json.loads(outcome.out)["claims"]}
+    assert found["win rate"] == (CONTRADICTED if flip else VERIFIED, "judgments")
+    assert found["length"] == (VERIFIED, "judgments")
+    if not flip:
+        assert found["LC win rate"] == (VERIFIED, "judgments")
