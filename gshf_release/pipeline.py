@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
-from gshf_release.release import rules
+from gshf_release.release import assumptions, data_sets, rules, templates
 from gshf_release.release import stages as release_stages
-from gshf_release.release.card import Facts
+from gshf_release.release.facts import Facts
 from gshf_release.rewards.settings import checkpoints_of
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
@@ -66,7 +66,10 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     evaluated += evaluation.declare(recipe, policies, sets)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [loop.policy_stage(t) for t in iterations]
-    graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
+    facts = _card_sha256(recipe, run)
+    released = release_stages.declare(recipe, learned, measured, facts)
+    released += data_sets.declare(recipe, [*train, *evaluated], facts)
+    graph = Graph(train, evaluated, released)
     check_graph(graph.stages)
     return graph
 
@@ -209,15 +212,16 @@ def require_models(run: RunDirectory, recipe: Recipe) -> None:
                 raise CheckpointError(error.message, hint=hint) from error
 
 
-def _card_sha256(recipe: Recipe) -> str:
-    """Return the content hash of everything beside the run that shapes its cards."""
-    files = [assets.find(name, "model_cards", ".md.j2") for name in ("model", "gguf")]
+def _card_sha256(recipe: Recipe, run: RunDirectory | None) -> str:
+    """Return the content hash of everything beside the run's stages that shapes its cards."""
+    files = [assets.find(name, "model_cards", templates.SUFFIX) for name in templates.names()]
     if recipe.release.facts is not None:
         files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
         reported = Facts.load(recipe.release.facts).reported
         if reported is not None:
             files.append(assets.find(reported, "eval/reported", ".yaml"))
-    return sha256_json([sha256_file(path) for path in files])
+    marked = assumptions.load(run, recipe) if run is not None else []
+    return sha256_json([*(sha256_file(path) for path in files), *(asdict(entry) for entry in marked)])
 
 
 def _train_command(run: RunDirectory) -> str:

@@ -13,7 +13,9 @@ from markdown_it import MarkdownIt
 
 from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Recipe
-from gshf_release.release.card import Card, Facts, escape_text, render
+from gshf_release.release.card import Card, render
+from gshf_release.release.facts import Facts
+from gshf_release.release.templates import escape_text
 from gshf_release.results import Cell, find, read_cells, shown
 from gshf_release.run.directory import RunDirectory
 
@@ -180,7 +182,8 @@ def test_facts_are_never_templates(tiny_recipe: Recipe) -> None:
 
 
 def test_a_poisoned_language_stays_inside_its_value(tiny_recipe: Recipe) -> None:
-    content = card(tiny_recipe, [], language=["en\n---\nlicense: mit", "[x]: {y}"])
+    poisoned = facts().model_copy(update={"language": ("en\n---\nlicense: mit", "[x]: {y}")})
+    content = render(Card(tiny_recipe, "tester/tiny", 2, [], poisoned))
     metadata = yaml.safe_load(content.split("\n---\n\n# ", 1)[0].removeprefix("---\n"))
     assert metadata["language"] == ["en\n---\nlicense: mit", "[x]: {y}"]
     assert metadata["license"] == "apache-2.0"
@@ -228,6 +231,6 @@ def test_a_fact_that_cannot_be_is_refused(tmp_path: Path, content: str, message:
 
 
 def test_one_language_may_stand_alone(tmp_path: Path) -> None:
-    assert load(tmp_path, "language: de").language == ["de"]
-    assert load(tmp_path, "language: [de, en]").language == ["de", "en"]
-    assert load(tmp_path, "title: x").language == ["en"]
+    assert load(tmp_path, "language: de").language == ("de",)
+    assert load(tmp_path, "language: [de, en]").language == ("de", "en")
+    assert load(tmp_path, "title: x").language == ("en",)
