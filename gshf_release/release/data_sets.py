@@ -85,11 +85,11 @@ COLUMNS = {
     "policy_sha256": "FP32 weights of the policy that drew the responses or the answer",
     "scorer_sha256": "the reward model",
     "reference_sha256": "the reference policy of the optimisation",
-    "set": "`test`: prompts of the run that training never saw; `eval`: prompts of a file",
+    "set": "test for the prompts of the run that training never saw, eval for those of a file",
     "answer": "the model's answer",
     "baseline": "whose answer it was compared with",
     "baseline_answer_sha256": "of the baseline's answer in UTF-8, which is not part of the data",
-    "decoding": "`greedy`, or `T=0.7` and so on; of both answers",
+    "decoding": "how both answers were drawn: greedy, or at a temperature such as T=0.7",
     "preference": "1 the model's answer, 0 the baseline's, 0.5 a tie",
     "model_score": "what the annotator's scorer gave the answer",
     "baseline_score": "what it gave the baseline's",
@@ -98,7 +98,7 @@ COLUMNS = {
 
 
 def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list[Stage]:
-    """Declare the data sets that a recipe wants published.
+    """Declare the data sets that a recipe wants published; what forbids one is told now, and not after hours of work.
 
     Args:
         recipe: The recipe.
@@ -106,7 +106,7 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list
         facts_sha256: Content hash of facts and templates.
 
     Raises:
-        ReleaseError: Preference pairs are wanted of a run that makes none of its own.
+        ReleaseError: Preference pairs are wanted of a run that makes none of its own, or no licence can be derived.
     """
     if "preferences" in recipe.release.datasets and (
         recipe.loop.algorithm == "raft" or recipe.pairs.source == "offline"
@@ -115,7 +115,9 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list
             "release.datasets: this run makes no preference pairs of its own.",
             hint="Take `preferences` out of the list.",
         )
-    known = {stage.name: stage for stage in sources}
+    known = {stage.name for stage in sources}
+    for kind in recipe.release.datasets:
+        licences.derive(_made_of(recipe, kind, Facts.load(recipe.release.facts)))
     return [
         Stage(
             name=f"release/{repository_name(recipe)}-{kind}",
@@ -164,15 +166,15 @@ def ingredients(kind: Kind, facts: Facts, sets: Sequence[str] = ("eval", "test")
     return facts.ingredients.licences("prompts", *evaluated, "base")
 
 
-def write(context: StageContext) -> None:
-    """Write the folder of a data set: Parquet, card, manifest.
+def _made_of(recipe: Recipe, kind: Kind, facts: Facts) -> dict[str, str | None]:
+    return ingredients(kind, facts, [name for name, _ in _sets(recipe)])
 
-    Raises:
-        ReleaseError: Its licence cannot be derived from what it is made of.
-    """
+
+def write(context: StageContext) -> None:
+    """Write the folder of a data set: Parquet, card, manifest."""
     kind: Kind = context.parameter("kind")
     facts, folder = Facts.load(context.recipe.release.facts), context.output(FOLDER)
-    made_of = ingredients(kind, facts, [name for name, _ in _sets(context.recipe)])
+    made_of = _made_of(context.recipe, kind, facts)
     licence = licences.derive(made_of)
     (folder / "data").mkdir(parents=True)
     counts = {}

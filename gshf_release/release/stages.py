@@ -17,7 +17,7 @@ from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import assumptions, card, manifest, rules
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import DATA_SETS, FINAL
-from gshf_release.release.lineage import Lineage, verify_lineage
+from gshf_release.release.lineage import verify_lineage
 from gshf_release.release.metadata import RESULTS_FILE
 from gshf_release.results import Cell, read_cells, select, write_cells
 from gshf_release.run.context import StageContext
@@ -86,7 +86,7 @@ def write_weights(context: StageContext) -> None:
         folder = context.output(f"iter-{iteration}")
         digest = context.input_sha256(policy, "model")
         _cast(context.input(policy, "model"), folder)
-        chosen = _card(context, iteration)
+        chosen = replace(_card(context, iteration), **_lineage(context.run, iteration))
         if select(chosen.cells, table="test"):
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
@@ -156,7 +156,6 @@ def _card(context: StageContext, iteration: int) -> card.Card:
             "A release needs a licence.",
             hint="Write a YAML file with `license: apache-2.0` (and base_model: OWNER/NAME) and set release.facts to it.",
         )
-    lineage, problem = _lineage(context.run, iteration)
     recipe = recipe_up_to(context.recipe, iteration)
     return card.Card(
         recipe=recipe,
@@ -167,8 +166,6 @@ def _card(context: StageContext, iteration: int) -> card.Card:
         weights={number: context.input_sha256(policy, "model") for number, policy in _policies(context)[:iteration]},
         base_sha256=read_json(context.input("base", "source.json"))["sha256"],
         assumptions=assumptions.load(context.run, recipe),
-        lineage=lineage,
-        lineage_problem=problem,
         datasets=data_set_repositories(context.recipe),
     )
 
@@ -177,12 +174,12 @@ def _policies(context: StageContext) -> list[tuple[int, str]]:
     return list(enumerate(context.parameter("iterations"), 1))
 
 
-def _lineage(run: RunDirectory, iteration: int) -> tuple[Lineage | None, str]:
+def _lineage(run: RunDirectory, iteration: int) -> dict[str, Any]:
     """Return what was traced, or why the card must not say that there were no external responses."""
     try:
-        return verify_lineage(run, iteration), ""
+        return {"lineage": verify_lineage(run, iteration)}
     except VerificationError as error:
-        return None, error.message
+        return {"lineage_problem": error.message}
 
 
 def data_set_repositories(recipe: Recipe) -> tuple[str, ...]:

@@ -44,7 +44,9 @@ def test_a_fact_that_cannot_be_is_refused_in_one_line(tmp_path: Path, content: s
 
 
 def test_a_licence_laxer_than_an_ingredients_is_refused_with_the_files_name(tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match=r"facts\.yaml: license 'mit' is laxer than that of the prompts, cc-by-nc-4\.0"):
+    with pytest.raises(
+        ReleaseError, match=r"facts\.yaml: license 'mit' is laxer than that of the prompts, cc-by-nc-4\.0"
+    ):
         load(tmp_path, "license: mit\ningredients: {prompts: {license: cc-by-nc-4.0}}")
 
 
@@ -53,6 +55,6 @@ def test_an_ingredient_without_a_licence_is_listed_as_not_compared(tmp_path: Pat
     assert facts.uncompared() == ["prompts", "reward"]
 
 
-@pytest.mark.parametrize("name", [name for name in assets.names("model_cards", ".yaml")])
+@pytest.mark.parametrize("name", assets.names("model_cards", ".yaml"))
 def test_the_shipped_facts_are_valid(name: str) -> None:
     assert Facts.load(name).license is not None

@@ -55,7 +55,9 @@ def test_a_licence_that_asks_for_as_much_is_taken(licence: str, ingredient: str)
 def test_a_laxer_licence_is_refused_and_what_it_lacks_is_named(licence: str, ingredient: str, asked: str) -> None:
     with pytest.raises(ReleaseError) as caught:
         check(licence, {"reward": ingredient})
-    assert f"license {licence!r} is laxer than that of the reward, {ingredient}: it does not ask for" in str(caught.value)
+    assert f"license {licence!r} is laxer than that of the reward, {ingredient}: it does not ask for" in str(
+        caught.value
+    )
     assert asked in str(caught.value)
     assert f"Not laxer is: {ingredient}" in str(caught.value)
 

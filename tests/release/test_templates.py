@@ -43,8 +43,7 @@ def test_a_template_that_reaches_out_is_refused_in_one_line(
 ) -> None:
     name = own_template(tmp_path, monkeypatch, content)
     with pytest.raises(ReleaseError, match=r"^model_cards/own\.md\.j2 cannot be rendered: "):
-        text = templates.render(name, {"value": "x", "found": []})
-        assert "<class" not in text, text
+        templates.render(name, {"value": "x", "found": []})
 
 
 @pytest.mark.parametrize("value", [TRAVERSAL, "{% raw %}", "{{ 7 * 7 }}", "{# gone #}"])
