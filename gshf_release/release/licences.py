@@ -81,7 +81,7 @@ def check(licence: str, ingredients: Mapping[str, str | None]) -> list[str]:
     compared = {name: found for name, found in ingredients.items() if found is not None and found in ASKS}
     for name, found in compared.items():
         if NO_DERIVATIVES in ASKS[found]:
-            raise ReleaseError(f"The {name} is under {found}, which allows no derived works.", hint="Use another.")
+            raise ReleaseError(f"The licence of the {name}, {found}, allows no derived works.", hint="Use another.")
         missing = sorted(ASKS[found] - ASKS.get(licence, ASKS[found]))
         if missing:
             raise ReleaseError(
@@ -104,7 +104,7 @@ def derive(ingredients: Mapping[str, str | None]) -> str:
                 hint=f"State ingredients.{name.replace(' ', '_')}.license in the facts file, or leave the data set out.",
             )
         if NO_DERIVATIVES in ASKS[found]:
-            raise ReleaseError(f"The {name} is under {found}, which allows no derived works.", hint="Use another.")
+            raise ReleaseError(f"The licence of the {name}, {found}, allows no derived works.", hint="Use another.")
     names = [str(found) for found in ingredients.values()]
     fitting = covering(names)
     if not fitting:

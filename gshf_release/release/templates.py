@@ -1,11 +1,12 @@
 """Where cards are rendered: templates of model_cards/ in a sandbox, with filters that keep values plain text.
 
 Values are never templates. Each filter is for one place: `text` in a paragraph or heading, `table` for a whole table, `code`
-for a code span, `bibtex` inside an entry of a bibliography.
+for a code span, `bibtex` inside an entry of a bibliography, `literal` for a string of Python.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -46,7 +47,13 @@ def environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"text": escape_text, "code": code_span, "bibtex": escape_bibtex, "table": tables.markdown}
+    made.filters |= {
+        "text": escape_text,
+        "code": code_span,
+        "bibtex": escape_bibtex,
+        "table": tables.markdown,
+        "literal": literal,
+    }
     return made
 
 
@@ -73,6 +80,11 @@ def code_span(value: Any) -> str:
 def escape_bibtex(value: Any) -> str:
     """Return a value for a braced BibTeX field inside a code block: no brace, backslash, backtick or newline remains."""
     return re.sub(r"[{}\\`]", "", " ".join(_printable(value).split()))
+
+
+def literal(value: Any) -> str:
+    """Return a text as a string literal of Python on one line, so that no fence can end the code block around it."""
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _printable(value: Any) -> str:

@@ -313,6 +313,15 @@ def test_a_poisoned_language_stays_inside_its_value(tiny_recipe: Recipe) -> None
     assert metadata["license"] == "apache-2.0"
 
 
+def test_what_cells_say_of_themselves_stays_inside_its_value(tiny_recipe: Recipe, cells: list[Cell]) -> None:
+    poisoned = [cell.model_copy(update={"baseline": POISON, "note": POISON if cell.note else ""}) for cell in cells]
+    content = card(tiny_recipe, poisoned)
+    assert structure(content) == structure(card(tiny_recipe, cells))
+    data = ModelCard(content, ignore_metadata_errors=False).data
+    assert {result.metric_args["baseline"] for result in data.eval_results} == {POISON}
+    assert data.license == "apache-2.0"
+
+
 def test_cells_cannot_break_out_of_their_table(tiny_recipe: Recipe, cells: list[Cell]) -> None:
     poisoned = [
         cell.model_copy(update={"row": cell.row.replace("iteration-1", "iteration-1 | <b>\n\n# x `")}) for cell in cells

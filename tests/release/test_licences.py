@@ -69,7 +69,7 @@ def test_ingredients_that_no_listed_licence_covers_lead_to_terms_of_their_own() 
 
 @pytest.mark.parametrize("licence", ["cc-by-nd-4.0", "other", "mit"])
 def test_what_forbids_derived_works_cannot_be_an_ingredient(licence: str) -> None:
-    with pytest.raises(ReleaseError, match=r"The prompts is under cc-by-nd-4\.0, which allows no derived works"):
+    with pytest.raises(ReleaseError, match=r"The licence of the prompts, cc-by-nd-4\.0, allows no derived works"):
         check(licence, {"prompts": "cc-by-nd-4.0"})
 
 
