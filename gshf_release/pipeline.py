@@ -17,7 +17,7 @@ from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
-from gshf_release.release import assumptions, data_sets, rules, templates
+from gshf_release.release import assumptions, card_templates, data_sets, rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.facts import Facts
 from gshf_release.rewards.settings import checkpoints_of
@@ -214,7 +214,7 @@ def require_models(run: RunDirectory, recipe: Recipe) -> None:
 
 def _card_sha256(recipe: Recipe, run: RunDirectory | None) -> str:
     """Return the content hash of everything beside the run's stages that shapes its cards."""
-    files = [assets.find(name, "model_cards", templates.SUFFIX) for name in templates.names()]
+    files = [assets.find(name, "model_cards", card_templates.SUFFIX) for name in card_templates.names()]
     if recipe.release.facts is not None:
         files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
         reported = Facts.load(recipe.release.facts).reported

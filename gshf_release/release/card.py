@@ -1,6 +1,7 @@
 """The model card: result cells, facts and the recipe, in templates of model_cards/. Measured and reported numbers stand apart.
 
-`templates.py` renders and escapes, `metadata.py` writes what the Hub reads, `facts.py` and `licences.py` check what is stated.
+`card_templates.py` renders and escapes, `metadata.py` writes what the Hub reads; `facts.py` and `licences.py` check what is
+stated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.plots import reported_curve
 from gshf_release.recipe import Recipe, read_mapping
-from gshf_release.release import assumptions, metadata, templates
+from gshf_release.release import assumptions, card_templates, metadata
 from gshf_release.release.assumptions import Assumption
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.lineage import Lineage
@@ -74,7 +75,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         **extra,
     }
     head = metadata.quantized(card) if template == QUANTIZED else metadata.model(card)
-    return f"---\n{head}---\n\n{templates.render(template, values)}"
+    return f"---\n{head}---\n\n{card_templates.render(template, values)}"
 
 
 def write(card: Card, folder: Path, template: str = MODEL, **extra: Any) -> None:
@@ -121,7 +122,7 @@ def render_reported(name: str, figure: Path | None = None) -> str:
         "table": tables.reported_table(name),
         "document": document,
     }
-    return f"---\n{metadata.reported(card, document)}---\n\n{templates.render(REPORTED, values)}"
+    return f"---\n{metadata.reported(card, document)}---\n\n{card_templates.render(REPORTED, values)}"
 
 
 def _common(card: Card) -> dict[str, Any]:

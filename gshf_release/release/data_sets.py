@@ -21,7 +21,7 @@ from gshf_release.preference.offline import SOURCE
 from gshf_release.prompts.split import EVALUATION
 from gshf_release.recipe import Recipe
 from gshf_release.records import Judgment, Message, Pair, Prompt, Row, Sample
-from gshf_release.release import licences, manifest, metadata, rules, templates
+from gshf_release.release import card_templates, licences, manifest, metadata, rules
 from gshf_release.release.card import reward_name
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.stages import RECIPE_KEYS, repository_name
@@ -292,7 +292,7 @@ def _card(context: StageContext, licence: str, made_of: Mapping[str, str | None]
         tags=["rlhf", "synthetic", *TAGS[kind], *facts.tags],
         configs=_configs(counts),
     )
-    return f"---\n{head}---\n\n{templates.render(f'{kind}{templates.SUFFIX}', values)}"
+    return f"---\n{head}---\n\n{card_templates.render(f'{kind}{card_templates.SUFFIX}', values)}"
 
 
 def _shown(model: str) -> str:

@@ -22,7 +22,7 @@ from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
 from gshf_release.records import Row
-from gshf_release.release import metadata, templates
+from gshf_release.release import card_templates, metadata
 from gshf_release.release.facts import HUB_ID
 from gshf_release.release.licences import LICENCES
 from gshf_release.report.tables import prompt_table
@@ -113,7 +113,7 @@ def _card(context: StageContext, count: int, facts: Mapping[str, Any]) -> str:
         "unchecked": facts["unchecked"],
         "table": prompt_table(read_cells(context.results(augmentation.STAGE))),
     }
-    body = templates.render(TEMPLATE, values)
+    body = card_templates.render(TEMPLATE, values)
     return f"---\n{_metadata(recipe, count)}---\n\n{body}"
 
 

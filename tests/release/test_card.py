@@ -17,10 +17,10 @@ from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Recipe
 from gshf_release.release.assumptions import Assumption
 from gshf_release.release.card import Card, render
+from gshf_release.release.card_templates import escape_text
 from gshf_release.release.facts import Facts
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.release.metadata import RESULTS_FILE
-from gshf_release.release.templates import escape_text
 from gshf_release.results import Cell, find, read_cells, shown
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage

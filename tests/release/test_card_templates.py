@@ -11,8 +11,8 @@ from markdown_it import MarkdownIt
 
 from gshf_release import assets
 from gshf_release.errors import ReleaseError
-from gshf_release.release import templates
-from gshf_release.release.templates import code_span, escape_bibtex, escape_text
+from gshf_release.release import card_templates
+from gshf_release.release.card_templates import code_span, escape_bibtex, escape_text
 
 TRAVERSAL = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
 
@@ -43,13 +43,13 @@ def test_a_template_that_reaches_out_is_refused_in_one_line(
 ) -> None:
     name = own_template(tmp_path, monkeypatch, content)
     with pytest.raises(ReleaseError, match=r"^model_cards/own\.md\.j2 cannot be rendered: "):
-        templates.render(name, {"value": "x", "found": []})
+        card_templates.render(name, {"value": "x", "found": []})
 
 
 @pytest.mark.parametrize("value", [TRAVERSAL, "{% raw %}", "{{ 7 * 7 }}", "{# gone #}"])
 def test_a_value_is_never_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     name = own_template(tmp_path, monkeypatch, "{{ value | code }}")
-    assert templates.render(name, {"value": value}) == f"`{value}`"
+    assert card_templates.render(name, {"value": value}) == f"`{value}`"
 
 
 @given(st.text())
