@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe
-from gshf_release.release import rules
+from gshf_release.release import assumptions, card_templates, data_sets, rules
 from gshf_release.release import stages as release_stages
-from gshf_release.release.card import Facts
+from gshf_release.release.facts import Facts
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import checkpoints_of
@@ -74,7 +74,10 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [stage for _, stage in policies[1:]]
-    graph = Graph(train, evaluated, release_stages.declare(recipe, learned, measured, _card_sha256(recipe)))
+    facts = _card_sha256(recipe, run)
+    released = release_stages.declare(recipe, learned, measured, facts)
+    released += data_sets.declare(recipe, [*train, *evaluated], facts)
+    graph = Graph(train, evaluated, released)
     check_graph(graph.stages)
     return graph
 
@@ -322,15 +325,16 @@ def require_models(run: RunDirectory, recipe: Recipe, stages: Sequence[Stage] | 
                 raise CheckpointError(error.message, hint=hint) from error
 
 
-def _card_sha256(recipe: Recipe) -> str:
-    """Return the content hash of everything beside the run that shapes its cards."""
-    files = [assets.find(name, "model_cards", ".md.j2") for name in ("model", "gguf")]
+def _card_sha256(recipe: Recipe, run: RunDirectory | None) -> str:
+    """Return the content hash of everything beside the run's stages that shapes its cards."""
+    files = [assets.find(name, "model_cards", card_templates.SUFFIX) for name in card_templates.names()]
     if recipe.release.facts is not None:
         files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
         reported = Facts.load(recipe.release.facts).reported
         if reported is not None:
             files.append(assets.find(reported, "eval/reported", ".yaml"))
-    return sha256_json([sha256_file(path) for path in files])
+    marked = assumptions.load(run, recipe) if run is not None else []
+    return sha256_json([*(sha256_file(path) for path in files), *(asdict(entry) for entry in marked)])
 
 
 def _train_command(run: RunDirectory) -> str:

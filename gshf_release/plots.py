@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gshf_release.results import Cell, find, select
 
 COLOURS = {"reward": "#1f6f8b", "second-scorer": "#c8553d"}
 STYLES = {"greedy": "-", "T=0.7": "--"}
+REPORTED = {"win rate": "#c8553d", "LC win rate": "#1f6f8b"}
 NAMES = {"reward": "training reward", "second-scorer": "second scorer (never trained on)"}
 
 
@@ -37,6 +38,41 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
         figure.savefig(path, dpi=144, metadata={"Software": None})
         plt.close(figure)
     return _alternative_text(cells, table, rows)
+
+
+def reported_curve(document: Mapping[str, Any], path: Path) -> str:
+    """Draw published win rates per iteration beside the length of the answers; return the alt text.
+
+    Args:
+        document: A file in eval/reported.
+        path: A PNG file to write; its folder is made.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows, unit = document["rows"], document["length_unit"]
+    positions = range(len(rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+        figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+        for key, colour in REPORTED.items():
+            axis.plot(positions, [row[key] for row in rows], color=colour, marker="o", ms=4, label=f"{key}, %")
+        axis.set_ylim(bottom=0)
+        axis.set_ylabel("%")
+        axis.set_title(f"{document['benchmark']}, as reported")
+        _ticks(axis, [row["row"] for row in rows])
+        lengths = axis.twinx()
+        lengths.plot(positions, [row["length"] for row in rows], color="#7a9e3f", marker="^", ms=4, linestyle=":")
+        lengths.set_ylim(bottom=0)
+        lengths.set_ylabel(f"mean length, {unit} (dotted)")
+        lengths.yaxis.label.set_color("#5f7d2e")
+        axis.legend(frameon=False, loc="upper left")
+        figure.savefig(path, dpi=144, metadata={"Software": None})
+        plt.close(figure)
+    points = [f"{row['row']} {row['win rate']} and {row['LC win rate']} at {row['length']} {unit}" for row in rows]
+    return f"Win rate and length-controlled (LC) win rate in percent, as reported: {'; '.join(points)}."
 
 
 def reward_against_divergence(points: Sequence[Point], path: Path) -> str:

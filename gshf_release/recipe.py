@@ -405,6 +405,8 @@ class Release(Section):
     facts: str | None = None
     """A YAML file of facts for the card, or a name in model_cards; None uses what the run knows."""
     gguf: tuple[Literal["Q8_0", "BF16", "F16"], ...] = ("Q8_0",)
+    datasets: tuple[Literal["preferences", "judgments"], ...] = ()
+    """Data sets to publish beside the weights: the pairs that it was trained on, and how its answers were judged."""
 
 
 class Recipe(Section):

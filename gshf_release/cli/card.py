@@ -1,4 +1,4 @@
-"""`gshf-release card RUN`."""
+"""`gshf-release card RUN` and `gshf-release card --reported NAME`."""
 
 from __future__ import annotations
 
@@ -6,37 +6,74 @@ from pathlib import Path
 
 import click
 
+from gshf_release.cli.terminal import say, shown_path
+
 
 @click.command(name="card")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @click.option("--iteration", type=int, help="Which iteration's card [the final one].")
-def command(run: Path, iteration: int | None) -> None:
-    """Print the model card of RUN: as published, or as far as its results go.
+@click.option("--reported", metavar="NAME", help="Of a published model, from reported facts alone; no run is needed.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --reported: the file to write, with its figure.",
+)
+def command(run: Path | None, iteration: int | None, reported: str | None, out: Path | None) -> None:
+    """Print the model card of RUN, as published or as far as its results go, or that of a published model.
 
     \b
-    Example:
+    Examples:
       gshf-release card runs/quickstart > CARD.md
+      gshf-release card --reported fsfairx-zephyr-7b
+      gshf-release card --reported fsfairx-zephyr-7b --out model_cards/examples/fsfairx-zephyr-7b.md
     """
-    from gshf_release.release.card import Card, Facts, render
+    if (run is None) == (reported is None):
+        raise click.UsageError("Name either a RUN or --reported NAME.")
+    if run is None:
+        if iteration is not None:
+            raise click.UsageError("--iteration belongs to a RUN.")
+        _reported(str(reported), out)
+        return
+    if out is not None:
+        raise click.UsageError("--out belongs to --reported.")
+    click.echo(_of_run(run, iteration), nl=False)
+
+
+def _reported(name: str, out: Path | None) -> None:
+    from gshf_release.release.card import render_reported
+
+    if out is None:
+        click.echo(render_reported(name), nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render_reported(name, out.parent / "assets" / f"{out.stem}.png"), encoding="utf-8")
+    say(f"Card: {shown_path(out)}")
+
+
+def _of_run(run: Path, iteration: int | None) -> str:
+    from gshf_release.release import assumptions
+    from gshf_release.release.card import Card, render
+    from gshf_release.release.facts import Facts
     from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, visible
     from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
-    recipe = directory.recipe
     number = iteration or final_iteration(directory)
-    if not 1 <= number <= recipe.loop.iterations:
-        raise click.BadParameter(f"{number} is not between 1 and {recipe.loop.iterations}", param_hint="--iteration")
+    if not 1 <= number <= directory.recipe.loop.iterations:
+        raise click.BadParameter(
+            f"{number} is not between 1 and {directory.recipe.loop.iterations}", param_hint="--iteration"
+        )
     published = released_card(directory, number)
     if published is not None:
-        click.echo(published, nl=False)
-        return
-    results = run / "results.json"
+        return published
+    results, recipe = run / "results.json", recipe_up_to(directory.recipe, number)
     card = Card(
-        recipe=recipe_up_to(recipe, number),
+        recipe=recipe,
         repository=recipe.release.repository or recipe.name,
         iteration=number,
         cells=visible(read_cells(results), number) if results.is_file() else [],
         facts=Facts.load(recipe.release.facts),
+        assumptions=assumptions.load(directory, recipe),
     )
-    click.echo(render(card), nl=False)
+    return render(card)

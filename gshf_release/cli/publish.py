@@ -21,7 +21,7 @@ from gshf_release.cli.terminal import Terminal, json_option, print_json, profile
 def command(
     run: Path, repository: str | None, out: Path | None, dry_run: bool, public: bool, profile: str, as_json: bool
 ) -> None:
-    """Make the release of RUN: BF16 weights of every iteration, GGUF, cards, manifests; then write or push it.
+    """Make the release of RUN: BF16 weights of every iteration, GGUF, data sets, cards, manifests; then write or push it.
 
     Each iteration becomes one commit with the tag iter-N; checksums are compared with the Hub's afterwards. The token comes
     from HF_TOKEN or `hf auth login`. The same command again sends only what is missing.

@@ -75,17 +75,19 @@ def command(
         return
     prepare(where)
     for folder, one in runs.items():
-        _train(one, where, folder, allow_redo)
+        _train(one, where, folder, allow_redo, recipe)
     if as_json:
         print_json({"runs": [str(folder) for folder in runs]})
 
 
-def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool) -> None:
-    from gshf_release import pipeline
+def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, reference: str) -> None:
+    from gshf_release import assets, pipeline
+    from gshf_release.release import assumptions
     from gshf_release.run.directory import RunDirectory
 
     pipeline.build(recipe, RunDirectory(path))
     run = RunDirectory.create(path, recipe, profile)
+    assumptions.record(run, assets.find(reference, "training/recipes", ".yaml"))
     pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
     say(f"Run: {shown_path(path)}\nNext: gshf-release eval {shown_path(path)}")
 

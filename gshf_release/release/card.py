@@ -1,67 +1,31 @@
-"""The model card, rendered in a sandbox from templates in model_cards/, result cells and a facts file.
+"""The model card: result cells, facts and the recipe, in templates of model_cards/. Measured and reported numbers stand apart.
 
-Values are never templates: they are inserted as text, escaped where Markdown would read them. Metadata is written by a YAML
-dumper. Measured and reported numbers stand in separate tables.
+`card_templates.py` renders and escapes, `metadata.py` writes what the Hub reads; `facts.py` and `licences.py` check what is
+stated.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gshf_release import assets
+from gshf_release import recipe as recipes
 from gshf_release.checkpoints import PREFIX
 from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
+from gshf_release.plots import reported_curve
 from gshf_release.recipe import Recipe, read_mapping
-from gshf_release.release.rules import LICENCES
+from gshf_release.release import assumptions, card_templates, metadata
+from gshf_release.release.assumptions import Assumption
+from gshf_release.release.facts import HUB_ID, Facts
+from gshf_release.release.lineage import Lineage
 from gshf_release.report import tables
 from gshf_release.results import Cell, select
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a run cannot know about its model: licence, languages, where the base is published."""
-
-    license: str | None
-    base_model: str | None
-    language: list[str]
-    title: str | None
-    description: str
-    reported: str | None
-
-    @classmethod
-    def load(cls, reference: str | None) -> Facts:
-        """Return the facts in a YAML file or of a name in model_cards.
-
-        Raises:
-            ReleaseError: A licence the Hub does not know, a base model that is no Hub id, or an unknown key.
-        """
-        content = {} if reference is None else read_mapping(assets.find(reference, "model_cards", ".yaml"))
-        known = ("license", "base_model", "language", "title", "description", "reported")
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise ReleaseError(f"{reference}: unknown key {unknown[0]!r}.", hint=f"Known: {', '.join(known)}.")
-        facts = cls(
-            license=content.get("license"),
-            base_model=content.get("base_model"),
-            language=_listed(content.get("language") or "en"),
-            title=content.get("title"),
-            description=str(content.get("description") or ""),
-            reported=content.get("reported"),
-        )
-        if facts.license is not None and str(facts.license) not in LICENCES:
-            raise ReleaseError(f"{reference}: {facts.license!r} is no licence identifier of the Hub.")
-        if facts.base_model is not None and not HUB_ID.fullmatch(str(facts.base_model)):
-            raise ReleaseError(f"{reference}: base_model {facts.base_model!r} is not of the form OWNER/NAME.")
-        return facts
+MODEL, QUANTIZED, REPORTED = "model.md.j2", "gguf.md.j2", "reported.md.j2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +40,33 @@ class Card:
     figure: str = ""
     """Path of the figure inside the release, if there is one."""
     figure_text: str = ""
-    weights_sha256: str = ""
-    """Of the FP32 policy."""
+    weights: Mapping[int, str] = field(default_factory=dict)
+    """The sha256 of the FP32 policy of every iteration so far."""
     base_sha256: str = ""
     """Of the file or folder the base came from."""
+    assumptions: Sequence[Assumption] = ()
+    lineage: Lineage | None = None
+    """What tracing every trained response found; None claims nothing."""
+    lineage_problem: str = ""
+    """Why they could not be traced."""
+    datasets: tuple[str, ...] = ()
+    """Data sets of the release itself."""
 
 
-def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
+def render(card: Card, template: str = MODEL, **extra: Any) -> str:
     """Return the card as Markdown with YAML metadata.
 
     Args:
         card: What it shows.
         template: A file in model_cards/.
         extra: Further values for the template.
+
+    Raises:
+        ReleaseError: The template cannot be rendered.
     """
     found = [tables.evaluation_table(card.cells, name) for name in ("eval", "test") if select(card.cells, table=name)]
     values = {
-        "card": card,
-        "facts": card.facts,
-        "recipe": card.recipe,
-        "title": card.facts.title or card.repository.rpartition("/")[2],
-        "reward": _reward_name(card.recipe),
-        "base_weights": _base_weights(card.recipe),
+        **_common(card),
         "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
         "validation": tables.validation_table(card.cells),
@@ -105,126 +74,107 @@ def render(card: Card, template: str = "model.md.j2", **extra: Any) -> str:
         "reported": tables.reported_table(card.facts.reported) if card.facts.reported else None,
         **extra,
     }
-    body = environment().get_template(template).render(values)
-    relation = "quantized" if template == "gguf.md.j2" else "finetune"
-    return f"---\n{_metadata(card, relation)}---\n\n{body}"
+    head = metadata.quantized(card) if template == QUANTIZED else metadata.model(card)
+    return f"---\n{head}---\n\n{card_templates.render(template, values)}"
 
 
-def environment() -> Any:
-    """Return the sandbox that templates in model_cards/ are rendered in, with the filters `text` and `table`."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def write(card: Card, folder: Path, template: str = MODEL, **extra: Any) -> None:
+    """Write the card as README.md of a release folder."""
+    (folder / "README.md").write_text(render(card, template, **extra), encoding="utf-8")
 
-    made = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+
+def render_reported(name: str, figure: Path | None = None) -> str:
+    """Return the card of a published model from its facts, its reported numbers and its recipe, all of one name.
+
+    Args:
+        name: In model_cards, eval/reported and training/recipes.
+        figure: A PNG file to draw, in a folder beside the card; None leaves it out.
+
+    Raises:
+        ReleaseError: The facts do not say where the model is, or the last iteration is not reported.
+        RecipeError: One of the three files is missing.
+    """
+    facts, path = Facts.load(name), assets.find(name, "training/recipes", ".yaml")
+    document = read_mapping(assets.find(name, "eval/reported", ".yaml"))
+    recipe = recipes.load(str(path))
+    if facts.repository is None:
+        raise ReleaseError(
+            f"{name}: the facts do not name the repository of the model.", hint="Add `repository: OWNER/NAME`."
+        )
+    if not any(row["row"] == f"iteration-{recipe.loop.iterations}" for row in document["rows"]):
+        raise ReleaseError(
+            f"{name}: iteration {recipe.loop.iterations} of the recipe is not among the reported numbers."
+        )
+    card = Card(
+        recipe=recipe,
+        repository=facts.repository,
+        iteration=recipe.loop.iterations,
+        cells=(),
+        facts=facts,
+        figure="" if figure is None else f"{figure.parent.name}/{figure.name}",
+        figure_text="" if figure is None else reported_curve(document, figure),
+        assumptions=assumptions.holding(assumptions.read(path), recipe),
     )
-    made.filters["text"] = escape_text
-    made.filters["table"] = tables.markdown
-    return made
+    values = {
+        **_common(card),
+        "recipe_sha256": "",
+        "name": name,
+        "table": tables.reported_table(name),
+        "document": document,
+    }
+    return f"---\n{metadata.reported(card, document)}---\n\n{card_templates.render(REPORTED, values)}"
 
 
-def escape_text(value: Any) -> str:
-    """Return a value as plain text inside one Markdown paragraph: it opens no block, link, tag or code."""
-    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", " ".join(str(value).split()))
-    text = re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1" if not text[:1].isdigit() else r"\1\\", text)
-    return text.replace("<", "&lt;").replace(">", "&gt;")
+def _common(card: Card) -> dict[str, Any]:
+    """Return the values that every template of a model gets."""
+    return {
+        "card": card,
+        "facts": card.facts,
+        "recipe": card.recipe,
+        "title": card.facts.title or card.repository.rpartition("/")[2],
+        "recipe_sha256": card.recipe.sha256,
+        "published": bool(HUB_ID.fullmatch(card.repository)),
+        "reward": reward_name(card.recipe),
+        "base_weights": base_weights(card.recipe),
+        "ingredients": _ingredients(card),
+        "uncompared": card.facts.uncompared(),
+    }
 
 
-def _listed(value: Any) -> list[str]:
-    """Return a list of texts from a YAML list or from a single value."""
-    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+def _ingredients(card: Card) -> list[tuple[str, str, str | None, str | None]]:
+    """Return `(what, name, licence, link)` of what the model was made of."""
+    known, recipe = card.facts.ingredients, card.recipe
+    names = {
+        "base": card.facts.base_model or base_weights(recipe),
+        "prompts": public_name(recipe.prompts.source),
+        "reward": reward_name(recipe) or "stand-in trained from contrasts of the base's answers",
+    }
+    rows = []
+    for what, name in names.items():
+        found = getattr(known, what)
+        rows.append((what, found.name or name, found.license, found.link))
+    return rows
 
 
-def _public_name(model: str | None) -> str | None:
+def public_name(model: str | None) -> str:
     """Return a Hub id as it is, and of a path of this machine only its last part."""
-    return model if model is None or HUB_ID.fullmatch(model) else Path(model).name
+    return str(model) if model is None or HUB_ID.fullmatch(model) else Path(model).name
 
 
-def _reward_name(recipe: Recipe) -> str | None:
+def reward_name(recipe: Recipe) -> str | None:
     """Return what the card calls the reward: its model, the members of an ensemble, or None for a stand-in."""
     reward = recipe.reward
     if reward.models:
-        return f"mean of {', '.join(str(_public_name(member.model)) for member in reward.models)}"
-    return _public_name(reward.model)
+        return f"mean of {', '.join(public_name(member.model) for member in reward.models)}"
+    return None if reward.model is None else public_name(reward.model)
 
 
-def _base_weights(recipe: Recipe) -> str:
+def base_weights(recipe: Recipe) -> str:
     """Return where the weights came from; a GGUF file is a quantization, which was dequantised."""
     model = recipe.base.model
     if model.startswith(PREFIX):
         package, _, inner = model.removeprefix(PREFIX).partition("/")
         name = f"{inner.rpartition('/')[2]} of the Python package {package}"
     else:
-        name = str(_public_name(model))
+        name = public_name(model)
     return f"{name}, dequantised" if model.endswith(".gguf") else name
-
-
-def _metadata(card: Card, relation: str) -> str:
-    facts = card.facts
-    base = facts.base_model if relation == "finetune" else _quantized_base(card)
-    document: dict[str, Any] = {
-        "license": facts.license,
-        "language": facts.language,
-        "library_name": "transformers" if relation == "finetune" else "gguf",
-        "pipeline_tag": "text-generation",
-        "base_model": [base] if base else None,
-        "base_model_relation": relation if base else None,
-        "tags": ["gshf", "dpo", "iterative-dpo", "rlhf", "alignment"],
-    }
-    document = {key: value for key, value in document.items() if value is not None}
-    if relation == "finetune":
-        index = _model_index(card)
-        if index:
-            document["model-index"] = index
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _quantized_base(card: Card) -> str | None:
-    return card.repository if HUB_ID.fullmatch(card.repository) else None
-
-
-def _model_index(card: Card) -> list[dict[str, Any]]:
-    """Return the model-index of this iteration alone, one data set for each evaluation set."""
-    row = f"iteration-{card.iteration}"
-    results = []
-    for name in ("eval", "test"):
-        metrics = [
-            _metric(entry, card.iteration)
-            for entry in select(card.cells, table=name, row=row)
-            if entry.metric in ("win rate", "gain over base") and entry.value is not None
-        ]
-        if metrics:
-            title = f"{tables.TITLES[name]} of the run (stand-in annotator)"
-            results.append(
-                {
-                    "task": {"type": "text-generation", "name": "Chat"},
-                    "dataset": {"name": title, "type": f"gshf-release-{name}-prompts"},
-                    "metrics": metrics,
-                }
-            )
-    return [{"name": card.repository.rpartition("/")[2], "results": results}] if results else []
-
-
-def _metric(entry: Cell, iteration: int) -> dict[str, Any]:
-    return {
-        "type": entry.metric.replace(" ", "_"),
-        "name": f"{entry.metric}, {entry.decoding}, {entry.judge}",
-        "value": round(float(entry.value or 0.0), 4),
-        "args": {
-            "judge": entry.judge,
-            "baseline": entry.baseline,
-            "decoding": entry.decoding,
-            "iteration": iteration,
-            "n": entry.n,
-            "standard_error": None if entry.standard_error is None else round(entry.standard_error, 4),
-        },
-    }
-
-
-def write(card: Card, folder: Path, template: str = "model.md.j2", **extra: Any) -> None:
-    """Write the card as README.md of a release folder."""
-    (folder / "README.md").write_text(render(card, template, **extra), encoding="utf-8")

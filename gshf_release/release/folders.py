@@ -9,6 +9,10 @@ from pathlib import Path
 from gshf_release.errors import ReleaseError
 from gshf_release.release import manifest
 
+DATA_SETS = ("preferences", "judgments")
+"""Suffixes of the repositories that are data sets on the Hub."""
+REPOSITORIES = ("", "-GGUF", *(f"-{kind}" for kind in DATA_SETS))
+"""Suffixes of all repositories of a release, in the order of their upload."""
 FINAL = "final.json"
 """Beside the iterations' folders: which of them `main` on the Hub is to show."""
 
@@ -25,7 +29,7 @@ def release_folders(release: Path, repository: str) -> list[Path]:
 
 
 def copy_release(release: Path, repository: str, out: Path) -> list[Path]:
-    """Copy the folders of a repository and of its GGUF repository to `out/<repository>/<part>`, and verify the copies.
+    """Copy the folders of a release, its GGUF files and data sets too, to `out/<repository>/<part>`, and verify the copies.
 
     Equal folders are left alone.
 
@@ -33,7 +37,7 @@ def copy_release(release: Path, repository: str, out: Path) -> list[Path]:
         ReleaseError: A folder of that name holds something else.
     """
     copied = []
-    for source in [*release_folders(release, repository), *release_folders(release, f"{repository}-GGUF")]:
+    for source in [folder for suffix in REPOSITORIES for folder in release_folders(release, f"{repository}{suffix}")]:
         target = out / source.relative_to(release)
         if target.exists():
             if not (target / manifest.NAME).is_file():

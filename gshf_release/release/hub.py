@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
 from gshf_release.release import manifest, rules
-from gshf_release.release.folders import final_folder, release_folders
+from gshf_release.release.folders import DATA_SETS, REPOSITORIES, final_folder, release_folders
 
 Status = Literal["new", "changed", "unchanged", "remote unknown"]
 Answer = TypeVar("Answer")
@@ -36,6 +36,7 @@ class Part:
     tag: str | None
     main: bool = False
     """Whether it is the iteration that the repository's `main` shows in the end."""
+    repo_type: Literal["model", "dataset"] = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Remote:
 
 
 def parts(release: Path, repository: str) -> list[Part]:
-    """Return what a run's release consists of: every iteration of the weights, then the GGUF repository.
+    """Return what a run's release consists of: every iteration of the weights, the GGUF repository, the data sets.
 
     Args:
         release: The `release` folder of a run, or what `--out` wrote.
@@ -68,12 +69,13 @@ def parts(release: Path, repository: str) -> list[Part]:
     name = repository.rpartition("/")[2]
     rules.check_repository(repository)
     found = []
-    for suffix in ("", "-GGUF"):
+    for suffix in REPOSITORIES:
+        kind: Literal["model", "dataset"] = "dataset" if suffix.removeprefix("-") in DATA_SETS else "model"
         folders = sorted(release_folders(release, f"{name}{suffix}"), key=_iteration)
         shown = final_folder(release, f"{name}{suffix}") or (folders[-1].name if folders else None)
         for folder in folders:
             tag = folder.name if folder.name.startswith("iter-") else None
-            found.append(Part(folder, f"{repository}{suffix}", tag, tag is not None and tag == shown))
+            found.append(Part(folder, f"{repository}{suffix}", tag, tag is not None and tag == shown, kind))
     if not found:
         raise ReleaseError(f"{release} holds no finished release.", hint="Run: gshf-release publish RUN --out DIR")
     for part in found:
@@ -94,10 +96,20 @@ def client(token: str | None = None) -> Any:
     return HfApi(token=token, library_name="gshf-release")
 
 
+class Typed:
+    """A Hub client that speaks of one type of repository: every call gets its `repo_type`."""
+
+    def __init__(self, api: Any, repo_type: str) -> None:
+        self._api, self._repo_type = api, repo_type
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(self._api, name), repo_type=self._repo_type)
+
+
 def plan(api: Any, part: Part) -> list[Entry]:
     """Return every file of a part with what would happen to it; without a network the remote is unknown."""
     try:
-        remote = remote_files(api, part.repository, part.tag or "main", attempts=1)
+        remote = remote_files(Typed(api, part.repo_type), part.repository, part.tag or "main", attempts=1)
     except NetworkError:
         return [Entry(name, path.stat().st_size, "remote unknown") for name, path in _local(part.folder).items()]
     return [
@@ -122,15 +134,16 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
     check_access(api, wanted[0].repository)
     commits = []
     for part in wanted:
-        _call(partial(api.create_repo, part.repository, private=not public, exist_ok=True))
-        commit = _publish_part(api, part, report)
+        typed = Typed(api, part.repo_type)
+        _call(partial(typed.create_repo, part.repository, private=not public, exist_ok=True))
+        commit = _publish_part(typed, part, report)
         commits.append(commit)
     for part in wanted:
         if part.main:
-            _show_on_main(api, part)
-    for repository in dict.fromkeys(part.repository for part in wanted):
+            _show_on_main(Typed(api, part.repo_type), part)
+    for repository, repo_type in dict.fromkeys((part.repository, part.repo_type) for part in wanted):
         if public:
-            _call(partial(api.update_repo_settings, repository, visibility="public"))
+            _call(partial(Typed(api, repo_type).update_repo_settings, repository, visibility="public"))
     return commits
 
 

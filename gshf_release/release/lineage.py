@@ -34,15 +34,15 @@ class Lineage(NamedTuple):
     """Pairs that came from elsewhere."""
 
 
-def verify_lineage(run: RunDirectory) -> Lineage:
-    """Trace every trained response of every finished iteration back to the policy that drew it.
+def verify_lineage(run: RunDirectory, iterations: int | None = None) -> Lineage:
+    """Trace every trained response of the first `iterations`, or of all, back to the policy that drew it.
 
     Raises:
         VerificationError: Names the first row that cannot be traced.
     """
     responses = trained = 0
-    iterations = 0 if run.recipe.pairs.source == "offline" else run.recipe.loop.iterations
-    for iteration in range(1, iterations + 1):
+    wanted = run.recipe.loop.iterations if iterations is None else iterations
+    for iteration in range(1, 1 if run.recipe.pairs.source == "offline" else wanted + 1):
         drawn = _samples(run, iteration)
         responses += len(drawn)
         trained += (

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gshf_release import assets
 from gshf_release.checkpoints import PREFIX
 from gshf_release.errors import ReleaseError, RunError
@@ -24,8 +22,9 @@ from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
 from gshf_release.records import Row
-from gshf_release.release import card
-from gshf_release.release.rules import LICENCES
+from gshf_release.release import card_templates, metadata
+from gshf_release.release.facts import HUB_ID
+from gshf_release.release.licences import LICENCES
 from gshf_release.report.tables import prompt_table
 from gshf_release.results import read_cells
 from gshf_release.run.context import StageContext
@@ -37,7 +36,6 @@ STAGE = "prompts/set"
 JSON_LINES, FOLDER = "prompts.jsonl", "dataset"
 TEMPLATE = "prompts.md.j2"
 DATA = "data/train-00000-of-00001.parquet"
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +102,18 @@ def write(context: StageContext) -> None:
 
 def _card(context: StageContext, count: int, facts: Mapping[str, Any]) -> str:
     recipe = context.recipe
-    body = (
-        card.environment()
-        .get_template(TEMPLATE)
-        .render(
-            name=recipe.name,
-            count=count,
-            writer=public_writer(recipe),
-            settings=recipe.prompts.augmentation,
-            seeds=facts["seeds"],
-            seed=recipe.seed,
-            checked=facts["checked"],
-            unchecked=facts["unchecked"],
-            table=prompt_table(read_cells(context.results(augmentation.STAGE))),
-        )
-    )
+    values = {
+        "name": recipe.name,
+        "count": count,
+        "writer": public_writer(recipe),
+        "settings": recipe.prompts.augmentation,
+        "seeds": facts["seeds"],
+        "seed": recipe.seed,
+        "checked": facts["checked"],
+        "unchecked": facts["unchecked"],
+        "table": prompt_table(read_cells(context.results(augmentation.STAGE))),
+    }
+    body = card_templates.render(TEMPLATE, values)
     return f"---\n{_metadata(recipe, count)}---\n\n{body}"
 
 
@@ -130,21 +125,20 @@ def public_writer(recipe: Recipe) -> str:
     if model.startswith(PREFIX):
         package, _, inner = model.removeprefix(PREFIX).partition("/")
         return f"{inner.rpartition('/')[2]} of the Python package {package}"
-    return model if card.HUB_ID.fullmatch(model) and not Path(model).exists() else Path(model).name
+    return model if HUB_ID.fullmatch(model) and not Path(model).exists() else Path(model).name
 
 
 def _metadata(recipe: Recipe, count: int) -> str:
-    licence = recipe.prompts.augmentation.license
-    document: dict[str, Any] = {
-        **({"license": licence} if licence else {}),
-        "pretty_name": f"{recipe.name}: AI prompts",
-        "task_categories": ["text-generation"],
-        "size_categories": [next((name for limit, name in SIZES if count < limit), "n>1M")],
-        "tags": ["synthetic", "prompts", "self-instruct"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
-        "dataset_info": {
+    return metadata.data_set(
+        licence=recipe.prompts.augmentation.license,
+        name=f"{recipe.name}: AI prompts",
+        language=(),
+        count=count,
+        task_categories=["text-generation"],
+        tags=["synthetic", "prompts", "self-instruct"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        dataset_info={
             "features": [{"name": "prompt_id", "dtype": "string"}, {"name": "prompt", "dtype": "string"}],
             "splits": [{"name": "train", "num_examples": count}],
         },
-    }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from gshf_release import __version__, checkpoints
-from gshf_release.errors import ReleaseError
+from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
 from gshf_release.recipe import Loop, Recipe
-from gshf_release.release import card, manifest, rules
-from gshf_release.release.folders import FINAL
-from gshf_release.results import Cell, read_cells, select
+from gshf_release.release import assumptions, card, manifest, rules
+from gshf_release.release.facts import HUB_ID, Facts
+from gshf_release.release.folders import DATA_SETS, FINAL
+from gshf_release.release.lineage import verify_lineage
+from gshf_release.release.metadata import RESULTS_FILE
+from gshf_release.results import Cell, read_cells, select, write_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions
@@ -82,25 +86,28 @@ def write_weights(context: StageContext) -> None:
         folder = context.output(f"iter-{iteration}")
         digest = context.input_sha256(policy, "model")
         _cast(context.input(policy, "model"), folder)
-        chosen = _card(context, iteration, digest)
+        chosen = replace(_card(context, iteration), **_lineage(context.run, iteration))
         if select(chosen.cells, table="test"):
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
             chosen = replace(chosen, figure=FIGURE, figure_text=text)
         card.write(chosen, folder)
+        write_cells(chosen.cells, folder / RESULTS_FILE)
         _finish(context, folder, {"iteration": iteration, "policy_sha256": digest})
         context.progress(iteration, len(policies), "iterations")
     shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
 
 
 def _remove_others(context: StageContext) -> None:
-    """Remove iterations and quantizations that an earlier recipe released and this one does not have."""
+    """Remove iterations, quantizations and data sets that an earlier recipe released and this one does not have."""
     folder = context.run.folder(context.task)
     for stale in folder.glob("iter-*"):
         if stale.name not in context.task.stage.outputs:
             shutil.rmtree(stale)
-    if not context.recipe.release.gguf:
-        shutil.rmtree(folder.with_name(f"{folder.name}-GGUF"), ignore_errors=True)
+    kept = {"GGUF": bool(context.recipe.release.gguf)}
+    kept |= {kind: kind in context.recipe.release.datasets for kind in DATA_SETS}
+    for suffix in (suffix for suffix, wanted in kept.items() if not wanted):
+        shutil.rmtree(folder.with_name(f"{folder.name}-{suffix}"), ignore_errors=True)
 
 
 def write_quantizations(context: StageContext) -> None:
@@ -121,8 +128,8 @@ def write_quantizations(context: StageContext) -> None:
         )
         context.progress(done, len(context.recipe.release.gguf), "files")
     digest = sha256_file(checkpoint / manifest.NAME)
-    chosen = _card(context, iteration, digest)
-    card.write(chosen, folder, "gguf.md.j2", files=files)
+    chosen = _card(context, iteration)
+    card.write(chosen, folder, card.QUANTIZED, files=files, parameters=_parameters(checkpoint))
     _finish(context, folder, {"iteration": iteration, "source_manifest_sha256": digest})
 
 
@@ -133,26 +140,53 @@ def _cast(source: Path, folder: Path) -> None:
     rules.check_dtype(folder)
 
 
-def _card(context: StageContext, iteration: int, digest: str) -> card.Card:
+def _parameters(folder: Path) -> int:
+    """Return how many weights the tensors of a folder hold, tied ones once."""
+    headers = [rules.safetensors_header(path) for path in sorted(folder.glob("*.safetensors"))]
+    return sum(prod(tensor["shape"]) for header in headers for tensor in header.values())
+
+
+def _card(context: StageContext, iteration: int) -> card.Card:
     cells: list[Cell] = []
     for stage in context.parameter("measured"):
         cells += read_cells(context.results(stage))
-    cells = visible(cells, iteration)
-    facts = card.Facts.load(context.recipe.release.facts)
+    facts = Facts.load(context.recipe.release.facts)
     if facts.license is None:
         raise ReleaseError(
             "A release needs a licence.",
             hint="Write a YAML file with `license: apache-2.0` (and base_model: OWNER/NAME) and set release.facts to it.",
         )
+    recipe = recipe_up_to(context.recipe, iteration)
     return card.Card(
-        recipe=recipe_up_to(context.recipe, iteration),
+        recipe=recipe,
         repository=context.recipe.release.repository or context.recipe.name,
         iteration=iteration,
-        cells=cells,
+        cells=visible(cells, iteration),
         facts=facts,
-        weights_sha256=digest,
+        weights={number: context.input_sha256(policy, "model") for number, policy in _policies(context)[:iteration]},
         base_sha256=read_json(context.input("base", "source.json"))["sha256"],
+        assumptions=assumptions.load(context.run, recipe),
+        datasets=data_set_repositories(context.recipe),
     )
+
+
+def _policies(context: StageContext) -> list[tuple[int, str]]:
+    return list(enumerate(context.parameter("iterations"), 1))
+
+
+def _lineage(run: RunDirectory, iteration: int) -> dict[str, Any]:
+    """Return what was traced, or why the card must not say that there were no external responses."""
+    try:
+        return {"lineage": verify_lineage(run, iteration)}
+    except VerificationError as error:
+        return {"lineage_problem": error.message}
+
+
+def data_set_repositories(recipe: Recipe) -> tuple[str, ...]:
+    """Return the data sets that are published beside the weights and that these were trained on."""
+    repository = recipe.release.repository or ""
+    kinds = [kind for kind in recipe.release.datasets if kind == "preferences"]
+    return tuple(f"{repository}-{kind}" for kind in kinds if HUB_ID.fullmatch(repository))
 
 
 def visible(cells: Sequence[Cell], iteration: int) -> list[Cell]:

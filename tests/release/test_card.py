@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,16 @@ from markdown_it import MarkdownIt
 
 from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Recipe
-from gshf_release.release.card import Card, Facts, escape_text, render
+from gshf_release.release.assumptions import Assumption
+from gshf_release.release.card import Card, render
+from gshf_release.release.card_templates import escape_text
+from gshf_release.release.facts import Facts
+from gshf_release.release.lineage import Lineage, verify_lineage
+from gshf_release.release.metadata import RESULTS_FILE
 from gshf_release.results import Cell, find, read_cells, shown
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Stage
+from tests.release.blocks import blocks
 
 POISON = (
     "x | y ` ``` ~~~ <script>alert(1)</script> {{ 7 * 7 }} {% for a in b %} [link](javascript:alert(1)) ![i](u) \\ **b**\n"
@@ -118,6 +127,79 @@ def test_the_figure_is_in_the_release_and_has_a_text(released: RunDirectory) -> 
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_external_responses_is_said_because_the_lineage_proves_it(released: RunDirectory) -> None:
+    for number in (1, 2):
+        traced = verify_lineage(released, number)
+        content = text(released, f"tiny/iter-{number}")
+        assert (
+            f"**No external responses.** Each of the {traced.trained} preference pairs that it was trained on"
+            in content
+        )
+        assert f"was traced to the {traced.responses} responses that the run's own policies drew" in content
+    assert verify_lineage(released, 1).trained < verify_lineage(released, 2).trained
+
+
+def test_no_external_responses_is_not_said_without_proof(tiny_recipe: Recipe) -> None:
+    base = Card(tiny_recipe, "tester/tiny", 2, [], facts())
+    for claim, statement in (
+        ({}, "Not traced for this card."),
+        (
+            {"lineage_problem": "iteration-1/pairs: x: not among <b>"},
+            "Not traced for this card: iteration-1/pairs: x: not",
+        ),
+        ({"lineage": Lineage(8, 4, 3)}, "3 preference pairs came from elsewhere; 4 were made of the 8 responses"),
+    ):
+        content = render(replace(base, **claim))
+        assert "No external responses" not in content
+        assert statement in content
+        assert "<b>" not in content
+
+
+def test_the_results_behind_the_card_are_in_the_release_and_named_as_the_source(
+    released: RunDirectory, cells: list[Cell]
+) -> None:
+    folder = released.path / "release" / "tiny" / "iter-1"
+    shown = read_cells(folder / RESULTS_FILE)
+    assert shown == [cell for cell in cells if cell.row != "iteration-2"]
+    results = ModelCard(text(released, "tiny/iter-1")).data.eval_results
+    assert {result.source_url for result in results} == {
+        f"https://huggingface.co/tester/tiny/blob/iter-1/{RESULTS_FILE}"
+    }
+
+
+def test_every_iteration_so_far_has_its_tag_and_hash(released: RunDirectory) -> None:
+    measured = section(text(released, "tiny/iter-2"), "Results: measured here")
+    for number in (1, 2):
+        digest = released.stage_sha256(Stage(f"iteration-{number}/policy", work=""), "model")
+        link = f"[iter-{number}](https://huggingface.co/tester/tiny/tree/iter-{number})"
+        assert f"| {number} | {link} | `{digest[:16]}` |" in measured
+    assert "tree/iter-2" not in text(released, "tiny/iter-1")
+
+
+def test_assumptions_of_the_recipe_are_on_the_card(tiny_recipe: Recipe) -> None:
+    found = [Assumption("pairs.cut", "keep", "not | stated"), Assumption("prompts.system", None, "none")]
+    content = render(Card(tiny_recipe, "tester/tiny", 2, [], facts(), assumptions=found))
+    assert "| `pairs.cut` | `keep` | not \\| stated |" in content
+    assert "| `prompts.system` | none | none |" in content
+    assert "### Assumptions" not in card(tiny_recipe, [])
+
+
+def test_what_the_prompts_were_compared_with_is_stated_and_nothing_more(tiny_recipe: Recipe) -> None:
+    assert "**Not done: the training prompts were compared with no public benchmark.**" in card(tiny_recipe, [])
+    made = {"checked": ["AlpacaEval 2"], "method": "eight words in a row", "removed": 3, "unchecked": ["MT-Bench"]}
+    content = card(tiny_recipe, [], decontamination=made)
+    assert "were compared with AlpacaEval 2: eight words in a row; 3 were removed." in content
+    assert "**Not compared with MT-Bench.**" in content
+
+
+def test_the_licences_of_the_ingredients_are_listed(tiny_recipe: Recipe) -> None:
+    assert "could not be compared with that of the base and the prompts and the reward" in card(tiny_recipe, [])
+    stated = {"base": {"license": "mit"}, "prompts": {"license": "cc0-1.0"}, "reward": {"license": "apache-2.0"}}
+    content = card(tiny_recipe, [], ingredients=stated)
+    assert "| prompts | prompts.jsonl | cc0-1.0 |" in content
+    assert "asks for everything that those of the ingredients ask for" in content
+
+
 def test_a_deviation_from_the_cited_algorithm_is_stated(released: RunDirectory) -> None:
     assert "this run uses init previous and history current" in text(released)
 
@@ -125,6 +207,14 @@ def test_a_deviation_from_the_cited_algorithm_is_stated(released: RunDirectory) 
 def test_a_local_reward_model_is_named_without_its_path(released: RunDirectory, tiny_folder: Path) -> None:
     assert str(tiny_folder) not in text(released)
     assert "| reward | reward |" in text(released)
+
+
+def test_the_quantizations_claim_no_results_and_say_what_was_not_measured(released: RunDirectory) -> None:
+    content = text(released, "tiny-GGUF/main")
+    assert "The loss of the quantization was not measured" in content
+    assert "model-index" not in content
+    (row,) = [line for line in content.splitlines() if line.startswith("| tiny-Q8\\_0.gguf | Q8\\_0 |")]
+    assert 8.5 < float(row.split("|")[4]) < 10
 
 
 def test_the_gguf_card_names_its_source_and_files(released: RunDirectory) -> None:
@@ -165,13 +255,49 @@ def structure(content: str) -> tuple[Counter[str], list[str]]:
     return kinds, levels
 
 
-@pytest.mark.parametrize("key", ["title", "description"])
+CLEAN = {"title": "A", "description": "B", "intended_use": "C"}
+
+
+@pytest.mark.parametrize("key", ["title", "description", "intended_use"])
 @pytest.mark.parametrize("value", [POISON, "~~~", "```", "<!--", "1. one", "- one", "---", "# one", "> one", "\tcode"])
 def test_facts_are_text_whatever_they_hold(tiny_recipe: Recipe, cells: list[Cell], key: str, value: str) -> None:
-    clean = card(tiny_recipe, cells, **{"title": "A", "description": "B"})
-    poisoned = card(tiny_recipe, cells, **({"title": "A", "description": "B"} | {key: value}))
+    clean = card(tiny_recipe, cells, **CLEAN)
+    poisoned = card(tiny_recipe, cells, **(CLEAN | {key: value}))
     assert structure(poisoned) == structure(clean)
     assert ModelCard(poisoned, ignore_metadata_errors=False).data.to_dict() == ModelCard(clean).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    "poisoned",
+    [
+        {"limits": [POISON]},
+        {"authors": [POISON]},
+        {"ingredients": {"reward": {"name": POISON}}},
+        {"decontamination": {"checked": [POISON], "method": POISON}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_lists_and_sections_of_facts_are_text_too(tiny_recipe: Recipe, poisoned: dict[str, Any]) -> None:
+    plain = card(tiny_recipe, [], **_plain(poisoned))
+    assert structure(card(tiny_recipe, [], **poisoned)) == structure(plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return the same facts with harmless texts."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else "x"
+
+
+def test_a_poisoned_system_turn_stays_a_text_of_its_code_block(tiny_recipe: Recipe) -> None:
+    def recipe(system: str) -> Recipe:
+        return tiny_recipe.model_copy(update={"prompts": tiny_recipe.prompts.model_copy(update={"system": system})})
+
+    poison = POISON + '\n```\n# Results\n"})\nimport os'
+    assert structure(card(recipe(poison), [])) == structure(card(recipe("x"), []))
+    (code,) = blocks(card(recipe(poison), []), "python")
+    messages = next(node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List))
+    assert ast.literal_eval(messages)[0] == {"role": "system", "content": poison}
 
 
 def test_facts_are_never_templates(tiny_recipe: Recipe) -> None:
@@ -180,10 +306,20 @@ def test_facts_are_never_templates(tiny_recipe: Recipe) -> None:
 
 
 def test_a_poisoned_language_stays_inside_its_value(tiny_recipe: Recipe) -> None:
-    content = card(tiny_recipe, [], language=["en\n---\nlicense: mit", "[x]: {y}"])
+    poisoned = facts().model_copy(update={"language": ("en\n---\nlicense: mit", "[x]: {y}")})
+    content = render(Card(tiny_recipe, "tester/tiny", 2, [], poisoned))
     metadata = yaml.safe_load(content.split("\n---\n\n# ", 1)[0].removeprefix("---\n"))
     assert metadata["language"] == ["en\n---\nlicense: mit", "[x]: {y}"]
     assert metadata["license"] == "apache-2.0"
+
+
+def test_what_cells_say_of_themselves_stays_inside_its_value(tiny_recipe: Recipe, cells: list[Cell]) -> None:
+    poisoned = [cell.model_copy(update={"baseline": POISON, "note": POISON if cell.note else ""}) for cell in cells]
+    content = card(tiny_recipe, poisoned)
+    assert structure(content) == structure(card(tiny_recipe, cells))
+    data = ModelCard(content, ignore_metadata_errors=False).data
+    assert {result.metric_args["baseline"] for result in data.eval_results} == {POISON}
+    assert data.license == "apache-2.0"
 
 
 def test_cells_cannot_break_out_of_their_table(tiny_recipe: Recipe, cells: list[Cell]) -> None:
@@ -228,6 +364,6 @@ def test_a_fact_that_cannot_be_is_refused(tmp_path: Path, content: str, message:
 
 
 def test_one_language_may_stand_alone(tmp_path: Path) -> None:
-    assert load(tmp_path, "language: de").language == ["de"]
-    assert load(tmp_path, "language: [de, en]").language == ["de", "en"]
-    assert load(tmp_path, "title: x").language == ["en"]
+    assert load(tmp_path, "language: de").language == ("de",)
+    assert load(tmp_path, "language: [de, en]").language == ("de", "en")
+    assert load(tmp_path, "title: x").language == ("en",)

@@ -15,7 +15,7 @@ from gshf_release import pipeline
 from gshf_release.checkpoints import load_model, load_tokenizer
 from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
-from gshf_release.release import manifest, rules
+from gshf_release.release import licences, manifest, rules
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
@@ -275,6 +275,6 @@ def test_a_folder_that_is_no_release_is_not_overwritten(released: RunDirectory, 
 
 def test_the_licences_are_whole_and_hold_those_of_the_shipped_facts() -> None:
     for path in (REPOSITORY / "model_cards").glob("*.yaml"):
-        assert any(f"license: {name}" in path.read_text(encoding="utf-8") for name in rules.LICENCES)
-    assert not [name for name in rules.LICENCES if name.endswith("-")], "no identifier is cut in two"
-    assert {"apache-2.0", "mit", "cc-by-3.0", "cc-by-nc-sa-3.0", "bsd-3-clause"} <= rules.LICENCES
+        assert any(f"license: {name}" in path.read_text(encoding="utf-8") for name in licences.LICENCES)
+    assert not [name for name in licences.LICENCES if name.endswith("-")], "no identifier is cut in two"
+    assert {"apache-2.0", "mit", "cc-by-3.0", "cc-by-nc-sa-3.0", "bsd-3-clause"} <= licences.LICENCES

@@ -15,6 +15,7 @@ from gshf_release.release.prompt_set import make
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet, execute
 from tests.prompts.written import answer, prompts_recipe, serving
+from tests.release.blocks import blocks, languages, python
 from tests.run.plans import PROFILES, chain
 from tests.servers.chat import ChatServer
 
@@ -53,6 +54,28 @@ def test_the_card_says_who_wrote_and_what_was_dropped(written: RunDirectory) -> 
     assert "40 prompts for a language assistant, written by `some-model`" in card.text
     assert "| dropped: near copy |" in card.text
     assert str(written.path) not in card.content
+
+
+def test_the_python_block_of_the_card_reads_it(
+    written: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = written.path / "prompts" / "set" / "dataset"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert languages(text) == {"python"}
+    (code,) = blocks(text, "python")
+    capsys.readouterr()
+    python(code.replace('"path/of/this/folder"', repr(str(folder))))
+    first = json.loads((folder.parent / "prompts.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["prompt"] in capsys.readouterr().out
+
+
+def test_the_licence_is_what_was_stated_and_nothing_is_claimed_beyond(written: RunDirectory) -> None:
+    text = (written.path / "prompts" / "set" / "dataset" / "README.md").read_text(encoding="utf-8")
+    assert "`cc-by-4.0`, as whoever had them written states it." in text
+    assert "were not compared with it" in text
 
 
 def test_an_unknown_licence_is_refused_before_anything_is_written(tmp_path: Path) -> None:

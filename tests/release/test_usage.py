@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
+from gshf_release.release import hub as releases
 from gshf_release.run.directory import RunDirectory
+from tests.release.blocks import bibliography, blocks, languages, shell
+from tests.servers.hub import HubServer
 
 SEED_CARD = Path("seed") / "FsfairX-Zephyr-Chat-v0.1.card.txt"
 
@@ -63,3 +67,27 @@ def test_the_snippet_of_the_published_seed_card_answers(
         "<|system|>\nYou are a friendly chatbot who always responds in the style of a pirate</s>\n<|user|>\n"
     )
     assert len(shown.partition("<|assistant|>\n")[2]) > 1
+
+
+def test_the_commands_of_the_cards_download_and_verify_what_was_published(
+    released: RunDirectory, hub: HubServer, tmp_path: Path
+) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.write_token)
+    releases.publish(
+        api, releases.parts(released.path / "release", "tester/tiny"), public=False, report=lambda line: None
+    )
+    for part in ("tiny/iter-2", "tiny-GGUF/main"):
+        card = (released.path / "release" / part / "README.md").read_text(encoding="utf-8")
+        assert languages(card) == {"python", "bash", "bibtex"}
+        (code,) = blocks(card, "bash")
+        (tmp_path / part).mkdir(parents=True)
+        assert "files have their recorded sha256" in shell(code, tmp_path / part, dict(hub.environment))
+
+
+@pytest.mark.parametrize("part", ["tiny/iter-1", "tiny/iter-2", "tiny-GGUF/main"])
+def test_the_bibliographies_of_the_cards_are_well_formed(released: RunDirectory, part: str) -> None:
+    card = (released.path / "release" / part / "README.md").read_text(encoding="utf-8")
+    paper, model = (bibliography(block) for block in blocks(card, "bibtex"))
+    assert paper["eprint"] == "2312.11456"
+    assert model["howpublished"] == "https://huggingface.co/tester/tiny"
+    assert f"Iteration {1 if part.endswith('1') else 2}; recipe sha256 " in model["note"]

@@ -1,0 +1,92 @@
+"""Where cards are rendered: templates of model_cards/ in a sandbox, with filters that keep values plain text.
+
+Values are never templates. Each filter is for one place: `text` in a paragraph or heading, `table` for a whole table, `code`
+for a code span, `bibtex` inside an entry of a bibliography, `literal` for a string of Python.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from gshf_release import assets
+from gshf_release.errors import ReleaseError
+from gshf_release.report import tables
+
+SUFFIX = ".md.j2"
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """Return a template of model_cards/ with `values` filled in.
+
+    Raises:
+        ReleaseError: The template is broken, misses a value, or reaches for what the sandbox does not give.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(environment().get_template(template).render(values))
+    except TemplateError as error:
+        reason = " ".join(str(error).split())
+        raise ReleaseError(
+            f"model_cards/{template} cannot be rendered: {reason}.",
+            hint="Compare it with the template that is shipped.",
+        ) from error
+
+
+def environment() -> Any:
+    """Return the sandbox with its filters."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    made = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "text": escape_text,
+        "code": code_span,
+        "bibtex": escape_bibtex,
+        "table": tables.markdown,
+        "literal": literal,
+    }
+    return made
+
+
+def names() -> list[str]:
+    """Return every template, those that others include among them."""
+    return [f"{name}{SUFFIX}" for name in assets.names("model_cards", SUFFIX)]
+
+
+def escape_text(value: Any) -> str:
+    """Return a value as plain text inside one Markdown paragraph: it opens no block, link, tag, formula or code."""
+    text = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", " ".join(_printable(value).split()))
+    text = re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1" if not text[:1].isdigit() else r"\1\\", text)
+    return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code_span(value: Any) -> str:
+    """Return a value as a code span, also inside a table: backticks get a longer fence, a pipe becomes a broken bar."""
+    text = " ".join(_printable(value).split()).replace("|", "¦")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    padding = " " if text[:1] == "`" or text[-1:] == "`" or not text else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
+
+
+def escape_bibtex(value: Any) -> str:
+    """Return a value for a braced BibTeX field inside a code block: no brace, backslash, backtick or newline remains."""
+    return re.sub(r"[{}\\`]", "", " ".join(_printable(value).split()))
+
+
+def literal(value: Any) -> str:
+    """Return a text as a string literal of Python on one line, so that no fence can end the code block around it."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _printable(value: Any) -> str:
+    """Return the text without control characters; separators of any kind become spaces."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))

@@ -1,0 +1,212 @@
+"""The metadata of cards, serialised by the Hub client's own classes: what search, filters and leaderboards read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gshf_release.benchmark_data import ALPACA_EVAL, HubFile
+from gshf_release.release.facts import HUB_ID
+from gshf_release.report import tables
+from gshf_release.results import Cell, select
+
+if TYPE_CHECKING:
+    from gshf_release.release.card import Card
+
+HUB = "https://huggingface.co"
+RESULTS_FILE = "eval/results.json"
+"""The cells that a card shows, in the release itself."""
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+INDEXED = ("win rate", "gain over base")
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """A public benchmark, and the one setting under which its name may stand in a model-index."""
+
+    name: str
+    judge: str
+    baseline: str
+    n: int
+    data: HubFile
+    config: str
+
+
+ALPACA_EVAL_2 = Official(
+    name="AlpacaEval 2",
+    judge="weighted_alpaca_eval_gpt4_turbo",
+    baseline="gpt-4-1106-preview",
+    n=805,
+    data=next(source for source in ALPACA_EVAL.sources if isinstance(source, HubFile)),
+    config="alpaca_eval_gpt4_baseline",
+)
+
+
+def model(card: Card) -> str:
+    """Return the metadata of a model card as YAML, with a model-index of this iteration's measured numbers alone."""
+    return _model(
+        card, library="transformers", relation="finetune", base=card.facts.base_model, results=_measured(card)
+    )
+
+
+def quantized(card: Card) -> str:
+    """Return the metadata of a card of quantizations: they come from the release itself, and carry none of its numbers."""
+    base = card.repository if HUB_ID.fullmatch(card.repository) else None
+    return _model(card, library="gguf", relation="quantized", base=base, results=[])
+
+
+def reported(card: Card, document: Mapping[str, Any]) -> str:
+    """Return the metadata of a card made from reported facts; `document` is the file in eval/reported."""
+    results = _reported(card, document)
+    return _model(card, library="transformers", relation="finetune", base=card.facts.base_model, results=results)
+
+
+def _model(card: Card, *, library: str, relation: str, base: str | None, results: list[Any]) -> str:
+    from huggingface_hub import ModelCardData
+
+    facts = card.facts
+    method = "raft" if card.recipe.loop.algorithm == "raft" else "gshf"
+    kind = ["rejection-sampling"] if method == "raft" else ["dpo", "iterative-dpo"]
+    data = ModelCardData(
+        license=facts.license,
+        license_name=facts.license_name,
+        license_link=facts.license_link,
+        language=list(facts.language),
+        library_name=library,
+        pipeline_tag="text-generation",
+        base_model=[base] if base else None,
+        base_model_relation=relation if base else None,
+        datasets=[*facts.datasets, *card.datasets] or None,
+        tags=[method, *kind, "rlhf", "alignment", *facts.tags],
+        model_name=card.repository.rpartition("/")[2],
+        eval_results=results or None,
+    )
+    if not results:
+        del data.model_name  # the serializer takes it away only together with the results
+    return _ordered(
+        data, ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "base_model")
+    )
+
+
+def _ordered(data: Any, first: Sequence[str]) -> str:
+    return f"{data.to_yaml(original_order=[*first, 'base_model_relation', 'datasets', 'tags'])}\n"
+
+
+def _measured(card: Card) -> list[Any]:
+    """Return the results of this iteration on the run's own sets of prompts; a stand-in never bears a benchmark's name."""
+    from huggingface_hub import EvalResult
+
+    results = []
+    for name in ("eval", "test"):
+        for entry in select(card.cells, table=name, row=f"iteration-{card.iteration}"):
+            if entry.metric in INDEXED and entry.value is not None:
+                results.append(
+                    EvalResult(
+                        task_type="text-generation",
+                        task_name="Chat",
+                        dataset_type=f"gshf-release-{name}-prompts",
+                        dataset_name=f"{tables.TITLES[name]} of the run (stand-in annotator)",
+                        metric_type=entry.metric.replace(" ", "_"),
+                        metric_name=f"{entry.metric}, {entry.decoding}, {entry.judge}",
+                        metric_value=round(entry.value, 4),
+                        metric_args=_arguments(entry, card.iteration),
+                        **_source(card),
+                    )
+                )
+    return results
+
+
+def _arguments(entry: Cell, iteration: int) -> dict[str, Any]:
+    arguments = {
+        "judge": entry.judge,
+        "baseline": entry.baseline,
+        "decoding": entry.decoding,
+        "iteration": iteration,
+        "n": entry.n,
+        "standard_error": None if entry.standard_error is None else round(entry.standard_error, 4),
+    }
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def _source(card: Card) -> dict[str, Any]:
+    """Return where the numbers can be read, once the release is on the Hub."""
+    if not HUB_ID.fullmatch(card.repository):
+        return {}
+    address = f"{HUB}/{card.repository}/blob/iter-{card.iteration}/{RESULTS_FILE}"
+    return {"source_name": "results of the run, measured by gshf-release", "source_url": address}
+
+
+def _reported(card: Card, document: Mapping[str, Any]) -> list[Any]:
+    """Return the published numbers of this iteration, under the benchmark's name only if judge and baseline are its own."""
+    from huggingface_hub import EvalResult
+
+    row = next(row for row in document["rows"] if row["row"] == f"iteration-{card.iteration}")
+    known = ALPACA_EVAL_2
+    official = (
+        document["benchmark"] == known.name
+        and known.judge in document["judge"]
+        and document["baseline"] == known.baseline
+    )
+    place: dict[str, Any] = (
+        {
+            "dataset_name": known.name,
+            "dataset_type": known.data.repository,
+            "dataset_revision": known.data.revision,
+            "dataset_config": known.config,
+            "dataset_split": "eval",
+        }
+        if official
+        else {"dataset_name": f"{document['benchmark']} (another judge or baseline)", "dataset_type": "reported"}
+    )
+    arguments = {
+        "judge": document["judge"],
+        "baseline": document["baseline"],
+        "iteration": card.iteration,
+        **({"n": known.n} if official else {}),
+        "standard_error": "not reported",
+        "decoding": "not reported",
+        f"mean_length_{document['length_unit']}": row["length"],
+        "origin": "reported, not measured here",
+    }
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Chat",
+            metric_type=metric.replace(" ", "_"),
+            metric_name=name,
+            metric_value=row[key],
+            metric_args=arguments,
+            source_name="model card of the authors",
+            source_url=document["source"],
+            **place,
+        )
+        for key, metric, name in (
+            ("LC win rate", "length controlled winrate", "length-controlled win rate, %"),
+            ("win rate", "win rate", "win rate, %"),
+        )
+    ]
+
+
+def data_set(*, licence: str | None, name: str, language: Sequence[str], count: int, **changes: Any) -> str:
+    """Return the metadata of a data set card as YAML.
+
+    Args:
+        licence: The Hub's identifier, or None if nobody stated one.
+        name: What people read.
+        language: ISO 639 codes; empty if unknown.
+        count: Rows.
+        changes: Further keys of the Hub's data set cards, such as `tags` and `configs`.
+    """
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(
+        license=licence,
+        language=list(language) or None,
+        pretty_name=name,
+        size_categories=[next((size for limit, size in SIZES if count < limit), "n>1M")],
+        **changes,
+    )
+    return (
+        f"{data.to_yaml(original_order=['license', 'language', 'pretty_name', 'task_categories', 'size_categories'])}\n"
+    )
