@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer
+from gshf_release.checkpoints import load_tokenizer
 from gshf_release.hashing import seed_from
 from gshf_release.records import Prompt, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
+from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
-from gshf_release.sampling import ENGINES
+from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Decoding, Request
 
 FILE = "samples.parquet"
@@ -55,6 +56,7 @@ def declare(
             "prompts_per_shard": prompts_per_shard,
         },
         shards=max(1, math.ceil(count / prompts_per_shard)),
+        runs_in=ENGINE,
     )
 
 
@@ -68,15 +70,11 @@ def sample(context: StageContext) -> None:
     decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
     tokenizer = load_tokenizer(checkpoint)
     rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, context.recipe.prompts) for prompt in prompts}
-    profile = context.profile
-    device = device_of(profile.device)
-    engine = ENGINES[profile.engine](
-        checkpoint,
-        precision=inference_precision(profile.inference_precision, device),
-        device=device,
-        batch=profile.sampling_batch,
-        workers=profile.concurrent_batches,
-    )
+
+    def started(seconds: float) -> None:
+        context.log("engine started", engine=context.profile.engine, seconds=round(seconds, 3))
+
+    engine = open_engine(checkpoint, context.profile, started)
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [
         Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index)) for prompt_id, index in places
