@@ -76,7 +76,7 @@ class LlamaCppServer:
             "--n_threads_batch": str(self.threads),
             "--logits_all": "true",  # without it, log-probabilities are refused
         }
-        self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             environment.command("llama_cpp.server", *(part for pair in arguments.items() for part in pair)),
             env=environment.variables(),

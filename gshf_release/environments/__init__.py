@@ -1,7 +1,7 @@
 """Isolated, pinned virtual environments for what cannot live beside the rest: vLLM, llama.cpp, llm-compressor.
 
-Each is a folder in the cache, named after what it is made of; `gshf-release setup NAME` makes it, and whatever needs it finds it
-without further words. Code of this package runs in one through `Environment.command`: the package comes along, nothing else of
+Each is a folder in the cache, named after what it is made of; `gshf-release setup NAME` makes it, and whatever needs it finds
+it without further words. Code of this package runs in one through `Environment.command`: the package comes along, nothing else of
 the environment that calls does.
 """
 
@@ -103,11 +103,11 @@ def has_cuda() -> bool:
 
 def specifications() -> dict[str, EnvironmentSpec]:
     """Return every environment that this machine could have, by name."""
-    vllm_pins = "vllm-cuda.txt" if has_cuda() else "vllm-cpu.txt"
+    sampling = "samples with vLLM"
     found = [
-        EnvironmentSpec(
-            "vllm", "samples with vLLM", vllm_pins, "vllm", first=("torch",), resolve=vllm_pins == "vllm-cuda.txt"
-        ),
+        EnvironmentSpec("vllm", sampling, "vllm-cuda.txt", "vllm", resolve=True)
+        if has_cuda()
+        else EnvironmentSpec("vllm", sampling, "vllm-cpu.txt", "vllm", first=("torch",)),
         EnvironmentSpec("quant", "quantizes with llm-compressor", "quant.txt", "llmcompressor", first=("torch",)),
         EnvironmentSpec(
             "llama-cpp",

@@ -80,9 +80,7 @@ class VllmEngine:
             )
         here = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         wanted = len(here) if profile.threads is None else profile.threads * profile.concurrent_batches
-        return cls(
-            checkpoint, dtype=dtype, batch=profile.sampling_batch, cores=here[:wanted], settings=profile.vllm
-        )
+        return cls(checkpoint, dtype=dtype, batch=profile.sampling_batch, cores=here[:wanted], settings=profile.vllm)
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
