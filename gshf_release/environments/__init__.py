@@ -1,8 +1,8 @@
 """Isolated, pinned virtual environments for what cannot live beside the rest: vLLM, llama.cpp, llm-compressor.
 
-Each is a folder in the cache, named after what it is made of; `gshf-release setup NAME` makes it, and whatever needs it finds
-it without further words. Code of this package runs in one through `Environment.command`: the package comes along, nothing else of
-the environment that calls does.
+Each is a folder in the cache, named after its content. `gshf-release setup NAME` makes it, and whatever needs it finds it
+without further words. Code of this package runs in one through `Environment.command`: the package comes along, nothing else
+of the environment that calls does.
 """
 
 from __future__ import annotations

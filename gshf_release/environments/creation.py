@@ -24,6 +24,8 @@ from gshf_release.errors import EngineError, NetworkError
 
 PIP_ARGUMENTS = "GSHF_PIP_ARGUMENTS"
 """Environment variable with further arguments of pip, for example an index that has torch's CPU build."""
+SHOWN = ("Collecting", "Building", "Installing", "Successfully", "ERROR", "error")
+"""How the lines of pip begin that are passed on."""
 UNREACHABLE = ("Could not find a version", "NewConnectionError", "Temporary failure in name", "Read timed out")
 
 Say = Callable[[str], None]
@@ -103,7 +105,7 @@ def size(folder: Path) -> int:
 
 
 def _run(command: Sequence[str], made: Environment, say: Say) -> None:
-    """Run one step and pass its lines on."""
+    """Run one step and pass on what it tells of its progress."""
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     variables |= dict(made.spec.variables)
     last: deque[str] = deque(maxlen=30)
@@ -113,7 +115,8 @@ def _run(command: Sequence[str], made: Environment, say: Say) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             last.append(line.rstrip())
-            say(f"  {line.rstrip()}")
+            if line.lstrip().startswith(SHOWN):
+                say(f"  {line.strip()}")
     if process.returncode != 0:
         raise _failure(made.spec, list(last))
 

@@ -48,8 +48,6 @@ class RemoteEngine:
         assert self._process.stdin is not None
         print(json.dumps([asdict(request) for request in requests]), file=self._process.stdin, flush=True)
         answer = self._read()
-        if "error" in answer:
-            raise EngineError(answer["error"])
         for done, total in answer["progress"]:
             progress(done, total, "responses")
         return [Completion(entry["ids"], entry["finish_reason"]) for entry in answer["completions"]]
@@ -70,4 +68,6 @@ class RemoteEngine:
         if not line:
             raise RuntimeError(f"the engine's process ended with {self._process.wait()}; its errors are above")
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise EngineError(answer["error"])
         return answer

@@ -26,9 +26,13 @@ def main(checkpoint: str, settings: str) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
     given = json.loads(settings)
-    engine = VllmEngine(
-        Path(checkpoint), dtype=given["dtype"], batch=16, cores=given["cores"], settings=Vllm(**given["vllm"])
-    )
+    try:
+        engine = VllmEngine(
+            Path(checkpoint), dtype=given["dtype"], batch=16, cores=given["cores"], settings=Vllm(**given["vllm"])
+        )
+    except GshfError as error:
+        answer({"error": str(error)})
+        return
     answer({"stops": engine.stops})
     for line in sys.stdin:
         requests = [

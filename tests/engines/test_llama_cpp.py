@@ -66,9 +66,11 @@ def test_it_gives_log_probabilities(smollm2: LlamaCppServer) -> None:
 
 
 def test_the_server_leaves_with_its_block(smollm2_gguf: Path) -> None:
-    with LlamaCppServer(smollm2_gguf, context_tokens=128) as server:
-        with urllib.request.urlopen(f"{server.address}/models", timeout=30) as answer:
-            assert json.loads(answer.read())["data"][0]["id"] == smollm2_gguf.stem
+    with (
+        LlamaCppServer(smollm2_gguf, context_tokens=128) as server,
+        urllib.request.urlopen(f"{server.address}/models", timeout=30) as answer,
+    ):
+        assert json.loads(answer.read())["data"][0]["id"] == smollm2_gguf.stem
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{server.address}/models", timeout=30)
 
