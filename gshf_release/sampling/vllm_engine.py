@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.checkpoints import load_generation_config, load_tokenizer
-from gshf_release.errors import EngineError
+from gshf_release.errors import EngineError, Interrupted
 from gshf_release.profile import Profile, Vllm
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
@@ -106,7 +106,9 @@ class VllmEngine:
                         found[int(output.request_id) - first] = self._completion(output.outputs[0])
                 if len(found) > before:
                     progress(len(found), len(requests), "responses")
-        except BaseException:
+        except RuntimeError as error:
+            raise error if isinstance(error, EngineError) else _failed(error) from error
+        except Interrupted:
             engine.abort_request(list(waiting), internal=True)
             raise
         return [found[index] for index in range(len(requests))]
@@ -141,11 +143,16 @@ class VllmEngine:
         raise EngineError(f"vLLM ended a request with {output.finish_reason!r} after {len(ids)} tokens.")
 
 
+def _failed(error: Exception) -> EngineError:
+    return EngineError(f"vLLM cannot compute this: {_first_line(error)}.")
+
+
 def _variables(cores: Sequence[int], settings: Vllm) -> dict[str, str]:
     """Return vLLM's environment variables; they are read when it is imported."""
     return {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a scheduler in a process of its own would outlive a kill of this one
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "OMP_NUM_THREADS": str(len(cores)),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),

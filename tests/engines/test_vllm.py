@@ -14,9 +14,11 @@ from gshf_release.errors import EngineError
 from gshf_release.profile import Profile, Vllm
 from gshf_release.recipe import Recipe
 from gshf_release.records import Sample
+from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Task
+from gshf_release.sampling.protocol import Decoding, Request
 from tests.engines.remote import RemoteEngine
 from tests.run.work import wait
 from tests.sampling.conformance import EngineConformance
@@ -27,7 +29,7 @@ PROFILE = Profile(engine="vllm", inference_precision="bf16", threads=1, vllm=Vll
 
 
 class TestVllm(EngineConformance):
-    alone_and_in_a_batch_are_equal = False
+    equal_alone_of_eight = 6
 
     @pytest.fixture(scope="class")
     def engine(self, ending_folder: Path) -> Iterator[RemoteEngine]:
@@ -37,7 +39,6 @@ class TestVllm(EngineConformance):
     def test_killed_it_leaves_no_process_behind(self, ending_folder: Path) -> None:
         engine = RemoteEngine(ending_folder)
         family = {engine.process, *descendants(engine.process)}
-        assert len(family) > 1
         os.kill(engine.process, signal.SIGKILL)
         engine.wait()
         wait(lambda: not any(running(process) for process in family), seconds=60)
@@ -71,8 +72,8 @@ def test_a_model_that_vllm_cannot_run_is_one_line(tmp_path: Path) -> None:
     from tests import tiny
 
     folder = tiny.save(tmp_path / "narrow", hidden_size=32)  # heads of 16 values, which the CPU build does not compute
-    with pytest.raises(EngineError, match=r"^vLLM cannot start on narrow: "):
-        RemoteEngine(folder)
+    with RemoteEngine(folder) as engine, pytest.raises(EngineError, match=r"^vLLM cannot compute this: "):
+        engine.generate([Request([3, 9], Decoding(1.0, 4), 0)], silent)
 
 
 def descendants(process: int) -> set[int]:

@@ -35,8 +35,9 @@ def requests(count: int, temperature: float = 1.0, limit: int = 10, **options: A
 class EngineConformance:
     """The suite."""
 
-    alone_and_in_a_batch_are_equal: ClassVar[bool] = True
-    """Whether the engine promises that bit by bit."""
+    equal_alone_of_eight: ClassVar[int] = 8
+    """How many of eight responses must be the same alone as in a batch: all if the engine promises bit-equality, else most, since
+    the last bits of a logit may flip a draw."""
 
     @pytest.fixture(scope="class")
     def logits(self, ending_folder: Path) -> Any:
@@ -106,10 +107,10 @@ class EngineConformance:
         assert engine.generate([short, long, short, short, long], silent) == [end, greedy, end, end, greedy]
 
     def test_alone_and_in_a_batch_are_the_same(self, engine: Any) -> None:
-        if not self.alone_and_in_a_batch_are_equal:
-            pytest.skip("this engine does not promise it")
         wanted = requests(8)
-        assert [engine.generate([request], silent)[0] for request in wanted] == engine.generate(wanted, silent)
+        alone = [engine.generate([request], silent)[0] for request in wanted]
+        equal = [one == other for one, other in zip(alone, engine.generate(wanted, silent), strict=True)]
+        assert sum(equal) >= self.equal_alone_of_eight
 
     def test_limits_and_temperatures_may_share_a_batch(self, engine: Any) -> None:
         wanted = [*requests(6, limit=3), *requests(6, 0.0, 12), *requests(6, 0.5, 7)]
