@@ -36,8 +36,8 @@ class EngineConformance:
     """The suite."""
 
     equal_alone_of_eight: ClassVar[int] = 8
-    """How many of eight responses must be the same alone as in a batch: all if the engine promises bit-equality, else most, since
-    the last bits of a logit may flip a draw."""
+    """How many of eight responses must be the same alone as in a batch: all if the engine promises bit-equality, else most,
+    since the last bits of a logit may flip a draw."""
 
     @pytest.fixture(scope="class")
     def logits(self, ending_folder: Path) -> Any:
