@@ -1,5 +1,6 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
+# make test-engines the tests of vLLM and llama.cpp, in environments of their own, made first (minutes, once)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
@@ -18,7 +19,7 @@ PLANTED ?= length one_token bullet_list low_entropy honest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test learn learn-here evidence check install install-dev
+.PHONY: quickstart test test-engines learn learn-here evidence check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -35,6 +36,11 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=10
+
+test-engines: $(VENV)/installed-dev
+	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup llama-cpp
+	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup vllm
+	$(BIN)/python -m pytest -p no:cacheprovider -m engines --durations=10 tests/engines
 
 learn: $(VENV)/installed
 	@mkdir -p runs

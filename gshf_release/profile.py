@@ -27,6 +27,21 @@ class Server(Section):
     """How often a request is tried before the command gives up."""
 
 
+class Vllm(Section):
+    """How vLLM runs; read with `engine: vllm` alone."""
+
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Of a GPU's memory, for weights and the cache of keys and values."""
+    cpu_cache_gb: PositiveInt = 2
+    """Where there is no GPU, memory for the cache of keys and values in 2^30 bytes."""
+    context_tokens: PositiveInt | None = None
+    """Longest prompt with its answer; None is the model's own context, which must fit the cache."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs that one copy of the model is spread over."""
+    compile: bool = True
+    """Faster sampling for a slower start; on a CPU it takes a C++ compiler."""
+
+
 class Hardware(Section):
     """What `train --plan` reckons with. No stage reads it."""
 
@@ -55,7 +70,8 @@ class Profile(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples. `vllm` lives in its own environment: gshf-release setup vllm"""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of sampling and scoring; the weights are rounded to BF16 in every case. `auto` is BF16 where the hardware has
     it."""
@@ -74,6 +90,7 @@ class Profile(Section):
     """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many workers run at once; more than one implies `stages: worker`."""
+    vllm: Vllm = Vllm()
     server: Server = Server()
     judging: Judging = Judging()
     hardware: Hardware = Hardware()

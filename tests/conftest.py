@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -40,6 +41,17 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> P
     """Return a folder with the tiny policy (`tiny`), both scorers and both prompt files."""
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny.recipe(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ending_folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Return the checkpoint that engines are tried on: it has two end tokens, and sampling defaults that must not matter."""
+    folder = tiny.save_ending(tmp_path_factory.mktemp("ending") / "tiny")
+    path = folder / "generation_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"eos_token_id": [tiny.EOS, 350], "repetition_penalty": 1.8, "temperature": 0.1, "do_sample": True}
+    path.write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 

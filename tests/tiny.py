@@ -104,6 +104,39 @@ def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+EOS = 2
+ENDING = 300
+"""A token after which the model of `save_ending` ends its response for certain."""
+
+
+def save_ending(folder: Path, *, chance: float = 0.08, **changes: Any) -> Path:
+    """Save a tiny model that draws the EOS with about `chance` at each step, and always right after the token `ENDING`.
+
+    The first hidden dimension carries nothing but that: a constant of each token, untouched by the layers, which only the EOS's
+    row of the output reads.
+    """
+    import torch
+
+    made = model(**changes)
+    body, head = made.model, made.lm_head.weight
+    with torch.no_grad():
+        body.embed_tokens.weight[:, 0] = 0.2
+        body.embed_tokens.weight[ENDING, 0] = 100.0
+        for layer in body.layers:
+            layer.self_attn.o_proj.weight[0] = 0
+            layer.mlp.down_proj.weight[0] = 0
+        head[:, 0] = 0
+        head[EOS] = 0
+        words = torch.randint(6, ENDING, (16, 20), generator=torch.Generator().manual_seed(0))
+        hidden = body(words).last_hidden_state
+        others = (hidden @ head.T)[..., [token for token in range(512) if token != EOS]].logsumexp(dim=-1)
+        wanted = others + torch.logit(torch.tensor(chance))
+        head[EOS, 0] = (wanted / hidden[..., 0]).mean()
+    made.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
 def save_reward_model(folder: Path, seed: int = 1, **changes: Any) -> Path:
     """Save a random reward model of the same family: one logit."""
     import torch

@@ -27,6 +27,7 @@ COMMANDS = {
     "reward": "Train a reward model, score answers with one, or compare it with judgments.",
     "status": "Show what a run has finished and how long it took.",
     "prune": "Remove weights that the recipe does not keep.",
+    "setup": "Make an isolated environment: vllm, quant or llama-cpp.",
     "doctor": "Show what this machine can do, and check a recipe.",
 }
 

@@ -29,6 +29,7 @@ from gshf_release.records import Message, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json, write_text
+from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request
@@ -124,6 +125,7 @@ def declare_row(
                     "turn": turn,
                 },
                 shards=max(1, math.ceil(count / size)),
+                runs_in=ENGINE,
             )
         )
     answers = Stage(

@@ -28,13 +28,14 @@ from gshf_release.prompts.filters import RULES
 from gshf_release.prompts.numbered_lists import parse, request_text
 from gshf_release.prompts.pool import DUPLICATE, NEAR_COPY, Accepted, Candidate, Dropped, Pool
 from gshf_release.prompts.split import ordered, read_prompts, read_rows, source_path
-from gshf_release.prompts.writers import Answer, Ask, Record, Writer, ask_once, make_writer
+from gshf_release.prompts.writers import SERVED, Answer, Ask, Record, Writer, ask_once, make_writer, writer_model
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.records import Prompt
 from gshf_release.results import Cell
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
 from gshf_release.run.directory import write_json
+from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Stage
 
 STAGE = used.WRITTEN[0]
@@ -77,6 +78,7 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
             "unchecked": [name for name, missing in benchmarks.items() if missing],
         },
         numbers="gshf_release.prompts.augmentation:cells",
+        runs_in="" if writer_model(recipe)[0].startswith(SERVED) else ENGINE,
     )
 
 

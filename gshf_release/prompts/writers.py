@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer, locate
+from gshf_release.checkpoints import load_tokenizer, locate
 from gshf_release.errors import RunError
 from gshf_release.hashing import sha256_json, sha256_tree, tree
 from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest
@@ -20,7 +20,7 @@ from gshf_release.profile import Profile
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.records import FinishReason, Message
 from gshf_release.rendering import render, response_text
-from gshf_release.sampling import ENGINES
+from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Decoding, Progress, Request, SamplingEngine
 
 SERVED = "served:"
@@ -155,14 +155,7 @@ def make_writer(recipe: Recipe, profile: Profile) -> Writer:
     if model.startswith(SERVED):
         return ServerWriter(ChatClient(profile.server), model.removeprefix(SERVED), settings)
     path = locate(model, revision=revision, sha256=sha256)
-    device = device_of(profile.device)
-    engine = ENGINES[profile.engine](
-        path,
-        precision=inference_precision(profile.inference_precision, device),
-        device=device,
-        batch=profile.sampling_batch,
-        workers=profile.concurrent_batches,
-    )
+    engine = open_engine(path, profile)
     return EngineWriter(engine, engine.stops, load_tokenizer(path), sha256_tree(tree(path)), settings)
 
 

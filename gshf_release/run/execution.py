@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from gshf_release import environments
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
@@ -28,6 +29,7 @@ from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
 from gshf_release.run.pruning import require_present
+from gshf_release.run.resident import Place, environment_of
 from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
 
 REDO_LIMIT_SECONDS = 600.0
@@ -73,6 +75,7 @@ class Execution:
     stages: list[Stage]
     goal: list[Stage]
     observer: Observer
+    place: Place = field(default_factory=Place)
 
     @property
     def by_name(self) -> Mapping[str, Stage]:
@@ -92,6 +95,8 @@ def execute(
 ) -> None:
     """Bring the stages of `goal` (all if None) to their finished state and merge the results.
 
+    Work that needs another environment goes to a worker there, one for all shards of a stage.
+
     Args:
         stages: The whole graph, in order.
         run: Where.
@@ -104,19 +109,24 @@ def execute(
     Raises:
         RunError: More than ten minutes of finished work would be redone and `allow_redo` is False; or the disk is full.
         RunBusyError: Another process works on the next stage.
+        EngineError: A stage needs an environment that has not been set up; said before any work.
         Interrupted: SIGTERM or Ctrl-C; everything finished stays.
     """
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, observer or Quiet())
     by_name = walk.by_name
+    _require_environments(walk)
     _announce_redo(walk, allow_redo)
     with run.work_on(recipe, profile, stages), interrupt.stop_gently():
         pending = tasks(walk.goal)
         workers = profile.stages == "worker" or profile.parallel_workers > 1
-        if workers:
-            _run_parallel(walk, pending, by_name)
-        else:
-            for position, task in enumerate(pending, 1):
-                _bring_to_finish(walk, task, by_name, position, len(pending), _work_here)
+        try:
+            if workers:
+                _run_parallel(walk, pending, by_name)
+            else:
+                for position, task in enumerate(pending, 1):
+                    _bring_to_finish(walk, task, by_name, position, len(pending), _work_here)
+        finally:
+            walk.place.close()
     merge_results(run, stages)
 
 
@@ -195,13 +205,30 @@ def _bring_to_finish(
             walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
         progress = walk.observer.started(task, position, total)
         begun = time.perf_counter()
+        if environment_of(task.stage, walk.profile):
+            work = _work_in_environment
         work(walk, task, progress, held)
         if task.stage.numbers:
             merge_results(walk.run, walk.stages)
         walk.observer.finished(task, time.perf_counter() - begun)
 
 
+def _require_environments(walk: Execution) -> None:
+    """Refuse before any work if a task that is not finished needs an environment that is not there."""
+    for task in tasks(walk.goal):
+        name = environment_of(task.stage, walk.profile)
+        if name and state(task, walk.run, walk.recipe, walk.by_name, hashes=False) is not State.FINISHED:
+            environments.require(name)
+
+
+def _work_in_environment(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
+    """Run one task in the environment that it needs, by the one worker of its stage."""
+    environment = environments.require(environment_of(task.stage, walk.profile))
+    walk.place.work(environment, walk.run, task, lock, progress)
+
+
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
+    walk.place.close()  # the engine of the stage before gives its memory back
     run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=walk.observer.notice))
 
 
@@ -227,6 +254,7 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished."""
+    elsewhere = {stage.name for stage in walk.goal if environment_of(stage, walk.profile)}
     waiting = dict(enumerate(pending, 1))
     done = set(tasks(walk.stages)) - set(pending)
     running: dict[Future[None], tuple[int, Task]] = {}
@@ -235,10 +263,15 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
             for position, task in list(waiting.items()):
                 if len(running) == walk.profile.parallel_workers:
                     break
+                if task.stage.name in elsewhere and any(other.stage.name in elsewhere for _, other in running.values()):
+                    continue  # one engine at a time: it fills the device
                 if all(needed in done for needed in requirements(task, by_name)):
                     del waiting[position]
                     arguments = (walk, task, by_name, position, len(pending), _work_in_worker)
                     running[pool.submit(_bring_to_finish, *arguments)] = (position, task)
+            in_use = {task.stage.name for task in waiting.values()} | {task.stage.name for _, task in running.values()}
+            if walk.place.stage is not None and not in_use & elsewhere & {walk.place.stage.name}:
+                walk.place.close()
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 _, task = running.pop(future)

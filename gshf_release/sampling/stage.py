@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gshf_release.checkpoints import device_of, inference_precision, load_tokenizer
+from gshf_release.checkpoints import load_tokenizer
 from gshf_release.hashing import seed_from
 from gshf_release.records import Prompt, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
+from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
-from gshf_release.sampling import ENGINES, TransformersEngine
-from gshf_release.sampling.protocol import Decoding, Request
+from gshf_release.sampling.opening import open_engine
+from gshf_release.sampling.protocol import Decoding, Request, SamplingEngine
 
 FILE = "samples.parquet"
 
@@ -56,6 +57,7 @@ def declare(
             "prompts_per_shard": prompts_per_shard,
         },
         shards=max(1, math.ceil(count / prompts_per_shard)),
+        runs_in=ENGINE,
     )
 
 
@@ -95,17 +97,13 @@ def sample(context: StageContext) -> None:
     )
 
 
-def engine_of(context: StageContext, checkpoint: Path) -> TransformersEngine:
-    """Return the engine that the profile names, with the checkpoint loaded as the profile wants."""
-    profile = context.profile
-    device = device_of(profile.device)
-    return ENGINES[profile.engine](
-        checkpoint,
-        precision=inference_precision(profile.inference_precision, device),
-        device=device,
-        batch=profile.sampling_batch,
-        workers=profile.concurrent_batches,
-    )
+def engine_of(context: StageContext, checkpoint: Path) -> SamplingEngine:
+    """Return the engine that the profile names, with the checkpoint loaded; the journal hears of every start."""
+
+    def started(seconds: float) -> None:
+        context.log("engine started", engine=context.profile.engine, seconds=round(seconds, 3))
+
+    return open_engine(checkpoint, context.profile, started)
 
 
 def _seed(context: StageContext, prompt_id: str, index: int) -> int:

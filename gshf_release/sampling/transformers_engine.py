@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from gshf_release.batches import by_length, in_batches
-from gshf_release.checkpoints import Precision, load_model, load_tokenizer
-from gshf_release.errors import EngineError
+from gshf_release.checkpoints import Precision, device_of, inference_precision, load_model, load_tokenizer
+from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
-from gshf_release.sampling.protocol import Completion, Progress, Request
+from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 
 
 class TransformersEngine:
@@ -36,16 +36,29 @@ class TransformersEngine:
         self.batch = batch
         self.workers = workers
 
+    @classmethod
+    def open(cls, checkpoint: Path, profile: Profile) -> TransformersEngine:
+        """Return the engine on a checkpoint as a profile wants it.
+
+        Raises:
+            CheckpointError: The weights cannot be read, or the device is not there.
+        """
+        device = device_of(profile.device)
+        return cls(
+            checkpoint,
+            precision=inference_precision(profile.inference_precision, device),
+            device=device,
+            batch=profile.sampling_batch,
+            workers=profile.concurrent_batches,
+        )
+
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
 
         Raises:
             EngineError: A prompt and its answer do not fit the model's context.
         """
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(len(request.prompt_ids) + request.decoding.max_new_tokens for request in requests)
-        if limit is not None and longest > limit:
-            raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {limit}.")
+        require_fitting(requests, getattr(self.model.config, "max_position_embeddings", None))
 
         def compute(chosen: list[int]) -> list[Completion]:
             return self._generate_batch([requests[index] for index in chosen])
@@ -56,6 +69,9 @@ class TransformersEngine:
             results.update(zip(chosen, completions, strict=True))
             progress(len(results), len(requests), "responses")
         return [results[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Nothing is held beyond this process."""
 
     def _generate_batch(self, rows: Sequence[Request]) -> list[Completion]:
         import torch

@@ -115,6 +115,24 @@ def two_megabytes_of_tensors(context: StageContext) -> None:
     save_file({"weights": np.ones(500_000, dtype=np.float32)}, context.output(FILE))
 
 
+def say_process(context: StageContext) -> None:
+    """Note which process does it."""
+    context.log("process", process=os.getpid())
+    write(context)
+
+
+def report_progress(context: StageContext) -> None:
+    """Report three steps."""
+    for done in range(1, 4):
+        context.progress(done, 3, "steps")
+    write(context)
+
+
+def die(context: StageContext) -> None:
+    """End this process without a word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def stop_once(context: StageContext) -> None:
     """Ask this very process to stop, save what there is, and stop; write at the second try."""
     saved = context.scratch / "saved"

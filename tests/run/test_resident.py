@@ -1,0 +1,181 @@
+"""Stages that need another environment: one worker there for all shards. The environment is ours under another name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release import environments
+from gshf_release.errors import EngineError, Interrupted, RunError
+from gshf_release.profile import Profile
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import execute
+from gshf_release.run.resident import environment_of
+from gshf_release.run.stage import Stage
+from tests.conftest import REPOSITORY
+from tests.run.plans import PROFILES, RECIPE, Heard, begin, content
+from tests.run.work import made, stage, wait
+
+AWAY = "other"
+
+
+@dataclass(frozen=True)
+class Here:
+    """Stands for an environment: processes in it are of this very interpreter, but have no torch, so that they start fast."""
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+        return [sys.executable, "-c", code, module, *arguments]
+
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every environment be there."""
+    monkeypatch.setattr(environments, "require", lambda name: Here())
+
+
+def plan(work: str = "say_process", shards: int = 3) -> list[Stage]:
+    """Return a stage elsewhere between two here, and another elsewhere."""
+    return [
+        stage("a", shards=shards),
+        stage("b", "a", scope="shard", shards=shards, work=work, runs_in=AWAY),
+        stage("c", "b", scope="shard", shards=shards),
+        stage("d", "c", work=work, runs_in=AWAY),
+    ]
+
+
+def processes(run: RunDirectory) -> dict[str, set[int]]:
+    """Return which processes worked on each stage that says so."""
+    found: dict[str, set[int]] = {}
+    for entry in run.journal():
+        if entry["event"] == "process":
+            found.setdefault(entry["stage"].split()[0], set()).add(entry["process"])
+    return found
+
+
+@pytest.mark.parametrize("profile", ["here", "parallel"])
+def test_one_worker_does_all_shards_of_a_stage_and_then_leaves(tmp_path: Path, away: None, profile: str) -> None:
+    run = begin(tmp_path / "run", RECIPE, PROFILES[profile])
+    stages = plan() if profile == "here" else [replace(entry, runs_in=AWAY) for entry in plan()]
+    execute(stages, run, RECIPE, PROFILES[profile])
+    found = processes(run)
+    assert len(found["b"]) == len(found["d"]) == 1
+    assert found["b"] != found["d"]
+    assert not found["b"] & {os.getpid()}
+    for process in found["b"] | found["d"]:
+        assert not Path(f"/proc/{process}").exists()
+
+
+def test_the_same_files_come_out_wherever_the_work_is_done(tmp_path: Path, away: None) -> None:
+    def outputs(path: Path, stages: list[Stage]) -> dict[str, bytes]:
+        run = begin(path)
+        execute(stages, run, RECIPE, Profile())
+        return {name: data for name, data in content(run).items() if name != "plan.json"}
+
+    here = [replace(entry, runs_in="") for entry in plan("write")]
+    assert outputs(tmp_path / "elsewhere", plan("write")) == outputs(tmp_path / "here", here)
+
+
+def test_moving_a_stage_to_another_environment_redoes_nothing(tmp_path: Path, away: None) -> None:
+    run = begin(tmp_path / "run")
+    execute([stage("a", work="write")], run, RECIPE, Profile())
+    heard = Heard()
+    execute([stage("a", work="write", runs_in=AWAY)], run, RECIPE, Profile(), observer=heard)
+    assert heard.begun == []
+
+
+def test_progress_is_heard_from_the_worker(tmp_path: Path, away: None) -> None:
+    run = begin(tmp_path / "run")
+    heard: list[tuple[int, int, str]] = []
+
+    class Ear(Heard):
+        def started(self, *arguments: Any) -> Any:
+            return lambda *progress: heard.append(progress)
+
+    execute([stage("a", work="report_progress", runs_in=AWAY)], run, RECIPE, Profile(), observer=Ear())
+    assert heard[-1] == (3, 3, "steps")
+
+
+def test_a_known_error_comes_back_on_one_line(tmp_path: Path, away: None) -> None:
+    run = begin(tmp_path / "run")
+    with pytest.raises(RunError, match=r"^The worker of a failed: prompts.jsonl:3: bad row. Mend it."):
+        execute([stage("a", work="refuse", runs_in=AWAY)], run, RECIPE, Profile())
+
+
+def test_an_unknown_error_comes_back_with_its_last_line(tmp_path: Path, away: None) -> None:
+    run = begin(tmp_path / "run")
+    (run.path / "broken").touch()
+    stages = [stage("a", work="fail_once", runs_in=AWAY)]
+    with pytest.raises(RunError, match="The worker of a failed: ZeroDivisionError: broken"):
+        execute(stages, run, RECIPE, Profile())
+    (run.path / "broken").unlink()
+    execute(stages, run, RECIPE, Profile())
+    assert made(run) == ["a"]
+
+
+def test_a_worker_that_dies_without_a_word_is_named(tmp_path: Path, away: None) -> None:
+    run = begin(tmp_path / "run")
+    with pytest.raises(RunError, match="The worker of a failed: exit code -9"):
+        execute([stage("a", work="die", runs_in=AWAY)], run, RECIPE, Profile())
+
+
+def test_a_stop_reaches_the_worker_and_the_same_command_goes_on(tmp_path: Path, away: None) -> None:
+    path = tmp_path / "run"
+    begin(path)
+    process = subprocess.Popen([sys.executable, "-m", "tests.run.test_resident", str(path)], cwd=REPOSITORY)
+    wait((path / "a" / ".scratch" / "begun").exists)
+    process.terminate()
+    assert process.wait(60) == Interrupted.exit_code
+    run = RunDirectory.open(path)
+    assert made(run) == []
+    execute([stage("a", work="wait_for_signal", runs_in=AWAY)], run, RECIPE, Profile())
+    assert made(run) == ["a"]
+
+
+def test_a_missing_environment_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
+    run = begin(tmp_path / "run")
+    stages = [stage("a"), stage("b", "a", runs_in="engine")]
+    with pytest.raises(EngineError, match=r"The environment 'vllm' has not been set up\. Run: gshf-release setup vllm"):
+        execute(stages, run, RECIPE, Profile(engine="vllm"))
+    assert made(run) == []
+    execute(stages, run, RECIPE, Profile())
+    assert made(run) == ["a", "b"]
+
+
+def test_a_finished_stage_needs_its_environment_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
+    run = begin(tmp_path / "run")
+    stages = [stage("a", runs_in="engine")]
+    execute(stages, run, RECIPE, Profile())
+    execute(stages, run, RECIPE, Profile(engine="vllm"))
+    assert made(run) == ["a"]
+
+
+def test_the_profile_says_where_an_engine_lives() -> None:
+    assert environment_of(stage("a"), Profile(engine="vllm")) == ""
+    assert environment_of(stage("a", runs_in="engine"), Profile()) == ""
+    assert environment_of(stage("a", runs_in="engine"), Profile(engine="vllm")) == "vllm"
+    assert environment_of(stage("a", runs_in="quant"), Profile()) == "quant"
+
+
+def _wait_elsewhere(path: str) -> None:
+    """Execute a stage that waits to be stopped, in a worker; the entry point of a subprocess."""
+    environments.require = lambda name: Here()  # type: ignore[assignment, return-value]
+    execute([stage("a", work="wait_for_signal", runs_in=AWAY)], RunDirectory.open(Path(path)), RECIPE, Profile())
+
+
+if __name__ == "__main__":
+    try:
+        _wait_elsewhere(sys.argv[1])
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
