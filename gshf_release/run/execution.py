@@ -196,6 +196,8 @@ def _bring_to_finish(
 ) -> None:
     interrupt.check()
     if state(task, walk.run, walk.recipe, by_name) is State.FINISHED:
+        # One killed between its manifest and its end leaves its scratch behind.
+        shutil.rmtree(walk.run.scratch(task), ignore_errors=True)
         return
     with walk.run.lock(task) as held:
         condition = state(task, walk.run, walk.recipe, by_name)

@@ -52,3 +52,14 @@ def test_a_checkpoint_of_the_same_recipe_is_kept(tmp_path: Path) -> None:
         with pytest.raises(KilledError):
             attempt(run, recipe, die=True)
         assert (run.path / "work/.scratch/checkpoint").exists()
+
+
+def test_scratch_of_a_finished_task_is_removed_by_the_next_command(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(RECIPE)
+    run = RunDirectory.create(tmp_path / "run", recipe, Profile())
+    attempt(run, recipe, die=False)
+    left = run.path / "work/.scratch/checkpoint"  # as a kill after the manifest leaves it
+    left.parent.mkdir()
+    left.write_text("whole way", encoding="utf-8")
+    attempt(run, recipe, die=False)
+    assert not left.parent.exists()
