@@ -67,9 +67,9 @@ def _write(release: Path, name: str, out: Path, as_json: bool) -> None:
 
 
 def _push(release: Path, repository: str, dry_run: bool, public: bool, as_json: bool) -> None:
-    from gshf_release.release import hub
+    from gshf_release.release import hub, hub_client
 
-    api = hub.client()
+    api = hub_client.client()
     wanted = hub.parts(release, repository)
     if dry_run:
         _show_plan(api, wanted, as_json)

@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
 from gshf_release.hashing import tree
 from gshf_release.release import hub as releases
-from gshf_release.release import manifest
+from gshf_release.release import hub_client, manifest
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import REPOSITORY, Outcome
 from tests.servers.hub import HubServer
@@ -33,7 +33,8 @@ SENDING = {"preupload", "lfs_batch", "lfs_put", "lfs_verify", "commit", "create_
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat at once."""
-    monkeypatch.setattr(releases, "time", SimpleNamespace(sleep=lambda seconds: None))
+    for module in (releases, hub_client):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture
@@ -218,8 +219,8 @@ def test_a_read_token_is_refused_in_one_line(
 
 def test_another_owner_is_refused(api: HfApi, copy: RunDirectory) -> None:
     with pytest.raises(ReleaseError, match="'tester' and may not write to 'somebody'"):
-        releases.check_access(api, "somebody/tiny")
-    releases.check_access(api, "test-lab/tiny")
+        hub_client.check_access(api, "somebody/tiny")
+    hub_client.check_access(api, "test-lab/tiny")
 
 
 def test_a_repository_with_other_content_stays_untouched(api: HfApi, released: RunDirectory) -> None:
