@@ -104,7 +104,7 @@ def turn_ends(tokenizer: Any, folder: Path) -> list[int]:
         conversation = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
         text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
         after = tokenizer(text.rpartition("Because.")[2], add_special_tokens=False)["input_ids"]
-        closing = next((int(token) for token in after if token in tokenizer.all_special_ids), None)
+        closing = next((int(token) for token in after if token in _special(tokenizer)), None)
         stops = _ids(checkpoints.load_generation_config(folder).eos_token_id)
         if closing is not None and closing not in stops:
             token = tokenizer.convert_ids_to_tokens(closing)
@@ -132,10 +132,16 @@ def _probe(tokenizer: Any, vocabulary: int) -> Any:
     """Return ordinary token ids of shape (1, length), spread over the vocabulary."""
     import torch
 
-    special = set(tokenizer.all_special_ids)
+    special = _special(tokenizer)
     step = max(1, vocabulary // (2 * PROBE_TOKENS))
     ids = [token for token in range(step, vocabulary, step) if token not in special][:PROBE_TOKENS]
     return torch.tensor([ids])
+
+
+def _special(tokenizer: Any) -> set[int]:
+    """Return the ids of control tokens; `all_special_ids` has only those with a role such as EOS."""
+    added = {int(token) for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
+    return added | {int(token) for token in tokenizer.all_special_ids}
 
 
 def _ids(value: Any) -> set[int]:
