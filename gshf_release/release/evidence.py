@@ -27,7 +27,6 @@ SECOND_SCORER = "second-scorer"
 DIGITS = range(5)
 """Decimals that a card may round to."""
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?")
-ROW = re.compile(r"(base|iteration-\d+|base at T=[\d.]+)(?: \(control\))?")
 REPORTED = "reported"
 
 
@@ -73,7 +72,7 @@ def check_card(folder: Path) -> tuple[int, list[str]]:
     """Compare the card's numbers with `eval/results.json`.
 
     Compared are the metadata's `model-index`, metric by metric, and in every table outside a section about reported numbers the
-    cells of rows called `base`, `iteration-N` or `base at T=...`: each number must be that of a cell of the row.
+    cells of rows that are called as a row of the results: each number must be that of a cell of the row.
 
     Returns:
         How many numbers agree, and a line for each that does not.
@@ -145,7 +144,7 @@ def _known(cells: Sequence[Cell]) -> str:
 
 
 def _table_numbers(text: str, cells: Sequence[Cell]) -> Iterable[str]:
-    """Yield for each number in a row about a policy an empty text, or what is wrong with it."""
+    """Yield for each number in a row that has results an empty text, or what is wrong with it."""
     reported = False
     for line in text.split("\n"):
         if line.startswith("## "):
@@ -153,10 +152,11 @@ def _table_numbers(text: str, cells: Sequence[Cell]) -> Iterable[str]:
         if reported or not line.startswith("| "):
             continue
         first, *rest = [entry.strip() for entry in line.strip().strip("|").split(" | ")]
-        row = ROW.fullmatch(first.replace("\\", ""))
-        if row is None:
+        row = first.replace("\\", "").removesuffix(" (control)")
+        own = [entry for entry in cells if entry.row == row]
+        if not own:
             continue
-        shown = _renderings([entry for entry in cells if entry.row == row.group(1)], cells)
+        shown = _renderings(own, cells)
         for entry in rest:
             if NUMBER.fullmatch(entry):
                 yield "" if entry in shown else f"README.md: {entry} in the row {first} is no number of {RESULTS}."

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
 from gshf_release.recipe import AllowedFinding
@@ -29,8 +29,8 @@ from gshf_release.release.hub_client import (
     translated,
 )
 
-Status = Literal["new", "changed", "unchanged", "remote unknown"]
 KEPT = ".gitattributes"
+CARD = "README.md"
 FIRST_COMMIT = "initial commit"
 COMMIT_PREFIX = "Release "
 
@@ -45,14 +45,15 @@ class Part:
     main: bool = False
     """Whether it is the iteration that the repository's `main` shows in the end."""
 
+    @property
+    def label(self) -> str:
+        """`OWNER/NAME@TAG`, or `@main` without a tag."""
+        return f"{self.repository}@{self.tag or 'main'}"
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of the plan."""
-
-    path: str
-    size: int
-    status: Status
+    @property
+    def title(self) -> str:
+        """What its commit is called, after `Release `."""
+        return self.tag or self.folder.name
 
 
 def parts(release: Path, repository: str) -> list[Part]:
@@ -98,17 +99,6 @@ def _iteration(path: Path) -> tuple[int, str]:
     return (int(number) if number.isdigit() else 0, path.name)
 
 
-def plan(api: Any, part: Part) -> list[Entry]:
-    """Return every file of a part with what would happen to it; without a network the remote is unknown."""
-    try:
-        remote = remote_files(api, part.repository, part.tag or "main", attempts=1)
-    except NetworkError:
-        return [Entry(name, path.stat().st_size, "remote unknown") for name, path in _local(part.folder).items()]
-    return [
-        Entry(name, path.stat().st_size, _status(path, remote.get(name))) for name, path in _local(part.folder).items()
-    ]
-
-
 def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str], None]) -> list[str]:
     """Upload the parts in order; return the commit of each.
 
@@ -126,9 +116,8 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
     check_access(api, wanted[0].repository)
     commits = []
     for part in wanted:
-        call(partial(api.create_repo, part.repository, private=not public, exist_ok=True))
-        commit = _publish_part(api, part, report)
-        commits.append(commit)
+        call(partial(api.create_repo, part.repository, private=True, exist_ok=True))
+        commits.append(_publish_part(api, part, report))
     for part in wanted:
         if part.main:
             _show_on_main(api, part)
@@ -139,33 +128,52 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
 
 
 def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
-    local = _local(part.folder)
-    label = f"{part.repository}@{part.tag or 'main'}"
+    local = local_files(part.folder)
     tagged = tags(api, part.repository).get(part.tag or "")
     if tagged is not None:
-        if not _equal(local, remote_files(api, part.repository, tagged)):
+        if not equal(local, remote_files(api, part.repository, tagged)):
             raise ReleaseError(
-                f"{label} exists on the Hub with other content.",
+                f"{part.label} exists on the Hub with other content.",
                 hint="Published tags are not moved; publish under another name.",
             )
-        report(f"{label}: already there, checksums equal")
+        report(f"{part.label}: already there, checksums equal")
         return tagged
     parent, files = head(api, part.repository)
+    check_ours(api, part.repository, files)
+    made = parent if equal(local, files) else commit(api, part.repository, part.title, local, parent, files)
+    check_stored(api, part, local, made)
+    if part.tag is not None:
+        _tag(api, part, made)
+    report(f"{part.label}: {len(local)} files in commit {made[:12]}, remote checksums equal")
+    return made
+
+
+def check_stored(api: Any, part: Part, local: Mapping[str, Path], commit: str) -> None:
+    """Compare the checksums of a commit on the Hub with the local files.
+
+    Raises:
+        VerificationError: Names the files that differ.
+    """
+    stored = remote_files(api, part.repository, commit)
+    if not equal(local, stored):
+        wrong = [name for name, path in local.items() if differs(path, stored.get(name))]
+        raise VerificationError(
+            f"{part.label}: the Hub stores other bytes for {', '.join(wrong[:3]) or 'extra files'}."
+        )
+
+
+def check_ours(api: Any, repository: str, files: Mapping[str, Remote]) -> None:
+    """Refuse a repository with content that was not published from here.
+
+    Raises:
+        ReleaseError: Names a file of somebody else.
+    """
     foreign = sorted(set(files) - {KEPT})
-    if foreign and not _is_ours(api, part.repository):
+    if foreign and not _is_ours(api, repository):
         raise ReleaseError(
-            f"{part.repository} holds other content on the Hub, for example {foreign[0]}.",
+            f"{repository} holds other content on the Hub, for example {foreign[0]}.",
             hint="Publish under another name.",
         )
-    commit = parent if _equal(local, files) else _commit(api, part, local, parent, files)
-    stored = remote_files(api, part.repository, commit)
-    if not _equal(local, stored):
-        wrong = [name for name, path in local.items() if _status(path, stored.get(name)) != "unchanged"]
-        raise VerificationError(f"{label}: the Hub stores other bytes for {', '.join(wrong[:3]) or 'extra files'}.")
-    if part.tag is not None:
-        _tag(api, part, commit)
-    report(f"{label}: {len(local)} files in commit {commit[:12]}, remote checksums equal")
-    return commit
 
 
 def _is_ours(api: Any, repository: str) -> bool:
@@ -177,40 +185,62 @@ def _is_ours(api: Any, repository: str) -> bool:
 def _show_on_main(api: Any, part: Part) -> None:
     """Make `main` show the final iteration, where another was committed after it."""
     parent, files = head(api, part.repository)
-    local = _local(part.folder)
-    if not _equal(local, files):
-        _commit(api, part, local, parent, files)
+    local = local_files(part.folder)
+    if not equal(local, files):
+        commit(api, part.repository, part.title, local, parent, files)
 
 
-def _commit(api: Any, part: Part, local: Mapping[str, Path], parent: str, files: Mapping[str, Remote]) -> str:
-    """Make one commit that leaves exactly the local files; a lost answer or a stale parent is looked into and repeated."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+def commit(
+    api: Any,
+    repository: str,
+    title: str,
+    local: Mapping[str, Path],
+    parent: str,
+    files: Mapping[str, Remote],
+    **where: Any,
+) -> str:
+    """Make one commit that leaves exactly the local files; a lost answer or a stale parent is looked into and repeated.
 
+    Args:
+        api: A Hub client.
+        repository: `OWNER/NAME`.
+        title: The commit's first line, after `Release `.
+        local: What the commit is to leave, by path in the repository.
+        parent: The commit it is made on.
+        files: What that holds.
+        where: `revision` of the branch, if it is not `main`.
+
+    Raises:
+        ReleaseError: Somebody else commits to the repository at the same time, or the Hub refuses the commit.
+        NetworkError: The Hub gave up after the retries.
+    """
     for attempt in range(ATTEMPTS):
-        operations: list[Any] = [
-            CommitOperationAdd(name, str(path))
-            for name, path in local.items()
-            if _status(path, files.get(name)) != "unchanged"
-        ]
-        operations += [CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT})]
         try:
-            request = partial(api.create_commit, part.repository, operations, parent_commit=parent)
-            info: Any = translated(partial(request, commit_message=f"{COMMIT_PREFIX}{part.tag or part.folder.name}"))
+            request = partial(api.create_commit, repository, operations(local, files), parent_commit=parent, **where)
+            info: Any = translated(partial(request, commit_message=f"{COMMIT_PREFIX}{title}"))
             return str(info.oid)
         except NetworkError:
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(2**attempt / 2)
         known = set(files) | set(local) | {KEPT}
-        parent, files = head(api, part.repository)
-        if _equal(local, files):
+        parent, files = head(api, repository, **where)
+        if equal(local, files):
             return parent
         strange = sorted(set(files) - known)
         if strange:
             raise ReleaseError(
-                f"Somebody else commits to {part.repository}: {strange[0]} appeared.", hint="Look at it first."
+                f"Somebody else commits to {repository}: {strange[0]} appeared.", hint="Look at it first."
             )
-    raise NetworkError(f"The Hub did not take the commit of {part.repository}.")
+    raise NetworkError(f"The Hub did not take the commit of {repository}.")
+
+
+def operations(local: Mapping[str, Path], files: Mapping[str, Remote]) -> list[Any]:
+    """Return what turns the remote files into the local ones; equal files are left alone."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    added = [CommitOperationAdd(name, str(path)) for name, path in local.items() if differs(path, files.get(name))]
+    return [*added, *(CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT}))]
 
 
 def tag_message(part: Part) -> str:
@@ -229,17 +259,18 @@ def _tag(api: Any, part: Part, commit: str) -> None:
         raise VerificationError(f"{part.repository}: tag {part.tag} points to {target}, not to {commit}.")
 
 
-def _local(folder: Path) -> dict[str, Path]:
+def local_files(folder: Path) -> dict[str, Path]:
+    """Return `{path in the repository: file}` of a release folder."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path for path in found if ".cache" not in path.parts}
+    names = {path.relative_to(folder): path for path in found}
+    return {name.as_posix(): path for name, path in names.items() if ".cache" not in name.parts}
 
 
-def _status(path: Path, remote: Remote | None) -> Status:
-    if remote is None:
-        return "new"
-    return "unchanged" if same_bytes(path, remote) else "changed"
+def differs(path: Path, remote: Remote | None) -> bool:
+    """Return whether the Hub does not store what the local file holds."""
+    return remote is None or not same_bytes(path, remote)
 
 
-def _equal(local: Mapping[str, Path], remote: Mapping[str, Remote]) -> bool:
-    names = set(remote) - {KEPT}
-    return set(local) == names and all(_status(local[name], remote[name]) == "unchanged" for name in names)
+def equal(local: Mapping[str, Path], remote: Mapping[str, Remote]) -> bool:
+    """Return whether the Hub stores exactly the local files."""
+    return set(local) == set(remote) - {KEPT} and not any(differs(local[name], remote[name]) for name in local)

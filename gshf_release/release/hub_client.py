@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,7 +157,15 @@ def commit_of(api: Any, repository: str, revision: str) -> str | None:
 
 def same_bytes(path: Path, remote: Remote) -> bool:
     """Return whether a local file is what the Hub stores."""
-    return sha256_file(path) == remote.sha256 if remote.sha256 else git_sha1(path) == remote.git_sha1
+    facts = path.stat()
+    sha256, git = _checksums(path, facts.st_mtime_ns, facts.st_size, bool(remote.sha256))
+    return sha256 == remote.sha256 if remote.sha256 else git == remote.git_sha1
+
+
+@lru_cache(maxsize=4096)
+def _checksums(path: Path, changed: int, size: int, large: bool) -> tuple[str, str]:
+    """Return sha256 or git's id of a file, computed once as long as its time and size stay: weights are compared often."""
+    return (sha256_file(path), "") if large else ("", git_sha1(path))
 
 
 def _is(path: Path, remote: Remote) -> bool:
@@ -197,7 +205,12 @@ def call(request: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
 
 
 def translated(request: Callable[[], Answer]) -> Answer:
-    """Make one request; the client's errors become ours, without headers, so that no token can reach a log."""
+    """Make one request; the client's errors become ours, without headers, so that no token can reach a log.
+
+    Raises:
+        NetworkError: The same request may succeed later.
+        ReleaseError: It will not.
+    """
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
@@ -208,17 +221,40 @@ def translated(request: Callable[[], Answer]) -> Answer:
     except LocalTokenNotFoundError as error:
         raise ReleaseError("There is no Hub token.") from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        text = f"The Hub answered {status}: {redact(error.server_message or 'no reason given')[:500]}."
-        if status in (408, 412, 429) or status >= 500:
-            raise NetworkError(text, hint=AGAIN) from error
-        raise ReleaseError(text) from error
+        raise _refusal(error) from error
     except OfflineModeIsEnabled as error:
         raise NetworkError("The Hub client is set to offline (HF_HUB_OFFLINE).") from error
     except (httpx.TransportError, ConnectionError, TimeoutError) as error:
-        hint = AGAIN
-        if "xet" in str(error).lower():
-            hint = "If this server does not speak Xet, set HF_HUB_DISABLE_XET=1 and run the same command again."
-        raise NetworkError(f"The Hub could not be reached ({type(error).__name__}).", hint=hint) from error
+        raise _silence(error) from error
     except ValueError as error:
-        raise ReleaseError(f"The Hub refused: {redact(' '.join(str(error).split()))[:300]}") from error
+        raise ReleaseError(f"The Hub refused: {_line(error)[:300]}") from error
+    except RuntimeError as error:  # the client wraps what happened to one object of many
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            raise _refusal(cause, upload=True) from error
+        if isinstance(cause, httpx.TransportError):
+            raise _silence(cause) from error
+        raise
+
+
+def _refusal(error: Any, *, upload: bool = False) -> GshfError:
+    """Return what an answer other than 2xx means.
+
+    An upload whose last answer got lost is refused with 400 or 404 when the client repeats it; asked anew, the Hub has it.
+    """
+    status = error.response.status_code if error.response is not None else 0
+    text = f"The Hub answered {status}: {_line(error.server_message or 'no reason given')[:500]}."
+    if status in (408, 412, 429) or status >= 500 or (upload and status in (400, 404)):
+        return NetworkError(text, hint=AGAIN)
+    return ReleaseError(text)
+
+
+def _silence(error: Exception) -> NetworkError:
+    hint = AGAIN
+    if "xet" in str(error).lower():
+        hint = "If this server does not speak Xet, set HF_HUB_DISABLE_XET=1 and run the same command again."
+    return NetworkError(f"The Hub could not be reached ({type(error).__name__}).", hint=hint)
+
+
+def _line(message: object) -> str:
+    return redact(" ".join(str(message).split()))

@@ -86,7 +86,9 @@ def _check(blob: bytes, signature: bytes, content: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        (_, raw), (_, made) = _strings(blob, 2), _strings(signature, 2)
+        (kind, raw), (method, made) = _strings(blob, 2), _strings(signature, 2)
+        if (kind, method) != (b"ssh-ed25519", b"ssh-ed25519"):
+            raise ValueError("another kind of key")
         Ed25519PublicKey.from_public_bytes(raw).verify(made, _to_sign(content))
     except (InvalidSignature, ValueError) as error:
         raise VerificationError(f"The signature does not fit {manifest.NAME}.") from error
@@ -102,7 +104,10 @@ def _parse(path: Path) -> tuple[bytes, bytes]:
         lines = path.read_text(encoding="ascii").strip().split("\n")
         if (lines[0], lines[-1]) != (BEGIN, END):
             raise ValueError("no armour")
-        body = base64.b64decode("".join(lines[1:-1]), validate=True)
+        text = "".join(lines[1:-1])
+        body = base64.b64decode(text, validate=True)
+        if base64.b64encode(body).decode("ascii") != text:
+            raise ValueError("unused bits are set")
         if body[:10] != MAGIC + (1).to_bytes(4, "big"):
             raise ValueError("no signature")
         blob, namespace, reserved, algorithm, signature = _strings(body[10:], 5)

@@ -45,9 +45,10 @@ def checkpoint(folder: Path, *, tied: bool = False, **metadata: str) -> Path:
     config = {"architectures": ["MistralForCausalLM"], "eos_token_id": 2, "tie_word_embeddings": tied}
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"eos_token_id": [2]})
-    write_json(
-        folder / "tokenizer.json", {"added_tokens": [{"id": 2, "content": "</s>"}], "model": {"vocab": {"a": 0}}}
-    )
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": 2, "content": "</s>", **flags}]
+    model = {"type": "WordLevel", "vocab": {"a": 0, "</s>": 2}, "unk_token": "a"}
+    write_json(folder / "tokenizer.json", {"version": "1.0", "added_tokens": added, "model": model})
     write_json(folder / "tokenizer_config.json", {"eos_token": "</s>"})
     (folder / templates.FILE).write_text(TEMPLATE, encoding="utf-8")
     return folder

@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
 from gshf_release.hashing import tree
 from gshf_release.release import hub as releases
-from gshf_release.release import hub_client, manifest
+from gshf_release.release import hub_client, hub_plan, manifest
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import REPOSITORY, Outcome
 from tests.servers.hub import HubServer
@@ -271,11 +271,11 @@ def test_iterations_go_in_order_of_their_number(released: RunDirectory, tmp_path
 
 def test_a_plan_tells_new_changed_and_unchanged(api: HfApi, released: RunDirectory, copy: RunDirectory) -> None:
     part = wanted(copy)[0]
-    assert {entry.status for entry in releases.plan(api, part)} == {"new"}
+    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"new"}
     publish(api, released)
-    assert {entry.status for entry in releases.plan(api, part)} == {"unchanged"}
+    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"unchanged"}
     (part.folder / "config.json").write_text("{}", encoding="utf-8")
-    assert [entry.path for entry in releases.plan(api, part) if entry.status == "changed"] == ["config.json"]
+    assert [entry.path for entry in hub_plan.plan(api, part).entries if entry.status == "changed"] == ["config.json"]
 
 
 # -- the command in a process of its own ---------------------------------------------------------------------
@@ -297,7 +297,7 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
 def test_a_dry_run_shows_every_file_and_sends_nothing(hub: HubServer, released: RunDirectory) -> None:
     outcome = finish(start(hub, released.path, "--to", MODEL, "--dry-run"))
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("[dry run] ") == 3
+    assert outcome.out.count("[dry run] ") == 4
     assert "[dry run] tester/tiny, tag iter-2: " in outcome.out
     for path in (released.path / "release" / "tiny" / "iter-1").rglob("*"):
         if path.is_file():
