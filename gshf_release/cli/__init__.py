@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "Print the results of a run as tables.",
     "verify": "Recompute every hash and every number of a run or release.",
     "reward": "Train a reward model, score answers with one, or compare it with judgments.",
+    "adopt": "Make a run of what other tools left behind.",
     "status": "Show what a run has finished and how long it took.",
     "prune": "Remove weights that the recipe does not keep.",
     "doctor": "Show what this machine can do, and check a recipe.",

@@ -7,6 +7,8 @@ rules hold as for a run's own releases: headers, end tokens, chat template, secr
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,14 @@ def make(folder: Path, target: Path, *, name: str, facts: str, results: Path | N
     """
     if target.exists():
         raise ReleaseError(f"{target} exists.", hint="Choose another folder with --out, or another --tag.")
+    try:
+        return _make(folder, target, name, facts, results)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)  # no half of a release is left
+        raise
+
+
+def _make(folder: Path, target: Path, name: str, facts: str, results: Path | None) -> list[str]:
     own, known = _facts(facts, target)
     if known.license is None:
         raise ReleaseError("A release needs a licence.", hint=f"Write `license: apache-2.0` or another into {facts}.")
@@ -146,8 +156,6 @@ def _base_template(base: str | None) -> str | None:
             "Without base_model among the facts, the chat template cannot be compared with the base model's.",
             hint="Name it, or say under template_change where the template comes from.",
         )
-    import tempfile
-
     with tempfile.TemporaryDirectory() as temporary:
         api = hub_client.client()
         fetch = {"local_dir": temporary, "allow_patterns": [templates.FILE, "tokenizer_config.json"]}
