@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -44,6 +45,7 @@ def client(token: str | None = None) -> Any:
     from huggingface_hub import HfApi, set_client_factory
     from huggingface_hub.utils import disable_progress_bars
 
+    warnings.filterwarnings("ignore", message=".*you are about to commit a data file")  # the judgments of eval/
     set_client_factory(_http_client)
     disable_progress_bars()
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name="gshf-release")
