@@ -153,6 +153,15 @@ def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path} cannot be read: {error}.") from error
 
 
+def place_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield `(place, row)` of every row of one file, whatever it is; a line that is no JSON comes as a ValueError.
+
+    Raises:
+        DataError: The file cannot be read, or is of an unknown type.
+    """
+    yield from _raw_rows(path)
+
+
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     with _text(path) as stream:
         for number, line in enumerate(stream, 1):

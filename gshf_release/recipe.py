@@ -397,6 +397,14 @@ class Plan(Section):
     """Mean length of a prompt in tokens; None reckons with 4.3 characters a token."""
 
 
+class AllowedFinding(Section):
+    """Something the secret scan takes for a secret, a path or an address, and which is none; the manifest shows it."""
+
+    text: Annotated[str, Field(min_length=1)]
+    """The text found, or a shell pattern for it."""
+    reason: Annotated[str, Field(min_length=1)]
+
+
 class Release(Section):
     """What the published repositories are called and what their card says about licences."""
 
@@ -407,6 +415,10 @@ class Release(Section):
     gguf: tuple[Literal["Q8_0", "BF16", "F16"], ...] = ("Q8_0",)
     datasets: tuple[Literal["preferences", "judgments"], ...] = ()
     """Data sets to publish beside the weights: the pairs that it was trained on, and how its answers were judged."""
+    allowed_findings: tuple[AllowedFinding, ...] = ()
+    """False positives of the secret scan, each with its reason."""
+    template_change: Annotated[str, Field(min_length=1)] | None = None
+    """Why the chat template differs from the base model's; without it a difference is refused."""
 
 
 class Recipe(Section):

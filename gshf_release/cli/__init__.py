@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Print the results of a run as tables.",
     "verify": "Recompute every hash and every number of a run or release.",
     "reward": "Train a reward model, score answers with one, or compare it with judgments.",
+    "adopt": "Make a run of what other tools left behind.",
     "status": "Show what a run has finished and how long it took.",
     "prune": "Remove weights that the recipe does not keep.",
     "setup": "Make an isolated environment: vllm, quant or llama-cpp.",
@@ -85,21 +86,28 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except GshfError as error:
-        if os.environ.get("GSHF_DEBUG"):
-            raise
+        _show_traceback()
         click.secho("Error: ", fg="red", err=True, nl=False)
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if os.environ.get("GSHF_DEBUG"):
-            raise
+        _show_traceback()
         click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if os.environ.get("GSHF_DEBUG"):
-            raise
+        _show_traceback()
         click.echo(f"Error: {error.name} is not installed. Install: pip install 'gshf-release[all]'", err=True)
         sys.exit(1)
+
+
+def _show_traceback() -> None:
+    """With `GSHF_DEBUG`, print where the error came from; without the secrets that a server's answer may repeat."""
+    if os.environ.get("GSHF_DEBUG"):
+        import traceback
+
+        from gshf_release.release.secrets import redact
+
+        click.echo(redact(traceback.format_exc()), err=True)
 
 
 def _interrupted(arguments: str) -> int:

@@ -1,4 +1,4 @@
-"""`gshf-release publish RUN`."""
+"""`gshf-release publish RUN|FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,49 +11,81 @@ from gshf_release.cli.terminal import Terminal, json_option, print_json, profile
 
 
 @click.command(name="publish")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|FOLDER", type=click.Path(path_type=Path))
 @click.option("--to", "repository", metavar="OWNER/NAME", help="Repository on the Hub.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the release into this folder instead.")
 @click.option("--dry-run", is_flag=True, help="With --to: show what would be sent; send nothing.")
+@click.option("--only", type=click.Choice(["card", "weights", "quantizations"]), help="Send only this part.")
+@click.option("--pr", is_flag=True, help="Propose it as a pull request, for a repository of others; no tags.")
 @click.option("--public", is_flag=True, help="Make the repositories public [private].")
+@click.option("--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign with this Ed25519 private key.")
+@click.option("--facts", metavar="FILE", help="FOLDER only: YAML facts for its card (license, base_model, ...).")
+@click.option("--results", type=click.Path(path_type=Path), help="FOLDER only: result cells for its card.")
+@click.option("--tag", default="v1", show_default=True, help="FOLDER only: the tag of its one release.")
 @profile_option
 @json_option
-def command(
-    run: Path, repository: str | None, out: Path | None, dry_run: bool, public: bool, profile: str, as_json: bool
-) -> None:
+def command(run: Path, repository: str | None, out: Path | None, profile: str, as_json: bool, **options: Any) -> None:
     """Make the release of RUN: BF16 weights of every iteration, GGUF, data sets, cards, manifests; then write or push it.
 
     Each iteration becomes one commit with the tag iter-N; checksums are compared with the Hub's afterwards. The token comes
     from HF_TOKEN or `hf auth login`. The same command again sends only what is missing.
 
+    A FOLDER is a checkpoint made by another tool; it is checked and becomes one release.
+
     \b
     Examples:
       gshf-release publish runs/quickstart --out release-out
       gshf-release publish runs/quickstart --to me/my-model --dry-run
-      gshf-release publish runs/quickstart --to me/my-model
+      gshf-release publish runs/quickstart --to me/my-model --sign ~/.ssh/id_ed25519
+      gshf-release publish runs/quickstart --to me/my-model --only card
+      gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
+    from gshf_release.release.staging import signed
+    from gshf_release.run.directory import DOCUMENT
+
+    if (repository is None) == (out is None):
+        raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
+    if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public")):
+        raise click.UsageError("--dry-run, --only, --pr and --public go with --to.")
+    foreign = not (run / DOCUMENT).is_file() and (run / "config.json").is_file()
+    if not foreign and (options["facts"] or options["results"]):
+        raise click.UsageError(
+            "--facts and --results are for a checkpoint FOLDER; a run has release.facts and its results."
+        )
+    if foreign:
+        _publish_checkpoint(run, repository, out, as_json, options)
+        return
+    release, name = _make(run, repository, profile)
+    if out is not None:
+        _write(release, name, out, options["sign"], as_json)
+        return
+    with signed(release, name, options["sign"]) as staged:
+        _push(staged, str(repository), as_json, options)
+
+
+def _make(run: Path, repository: str | None, profile: str) -> tuple[Path, str]:
+    """Bring the release stages to their finished state; return the run's release folder and the release's name in it."""
     from gshf_release import pipeline
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
     from gshf_release.release.stages import repository_name
     from gshf_release.run.directory import RunDirectory
 
-    if (repository is None) == (out is None):
-        raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
     directory = RunDirectory.open(run)
     where = profiles.load(profile)
     prepare(where)
     pipeline.release(directory, where, repository=repository, observer=Terminal(directory))
-    if out is not None:
-        _write(run / "release", repository_name(directory.recipe), out, as_json)
-    else:
-        _push(run / "release", str(repository), dry_run, public, as_json)
+    return run / "release", repository_name(directory.recipe)
 
 
-def _write(release: Path, name: str, out: Path, as_json: bool) -> None:
+def _write(release: Path, name: str, out: Path, key: Path | None, as_json: bool) -> None:
+    from gshf_release.release import signing
     from gshf_release.release.folders import copy_release
 
     folders = copy_release(release, name, out)
+    if key is not None:
+        for folder in folders:
+            signing.sign(folder, key)
     if as_json:
         print_json({"folders": [str(folder) for folder in folders]})
         return
@@ -66,42 +98,100 @@ def _write(release: Path, name: str, out: Path, as_json: bool) -> None:
     )
 
 
-def _push(release: Path, repository: str, dry_run: bool, public: bool, as_json: bool) -> None:
+def _publish_checkpoint(
+    folder: Path, repository: str | None, out: Path | None, as_json: bool, options: dict[str, Any]
+) -> None:
+    from gshf_release.release import foreign, hub, signing
+    from gshf_release.release.staging import temporary_beside
+
+    if options["facts"] is None:
+        raise click.UsageError("A checkpoint needs --facts FILE: its card cannot be written without a licence.")
+    name = repository or folder.resolve().name
+    with temporary_beside(folder) as temporary:
+        target = (temporary if out is None else out) / name.rpartition("/")[2] / options["tag"]
+        left_out = foreign.make(folder, target, name=name, facts=options["facts"], results=options["results"])
+        if left_out:
+            say(f"Left out: {', '.join(left_out)}.")
+        if options["sign"] is not None:
+            signing.sign(target, options["sign"])
+        if out is not None:
+            print_json({"folders": [str(target)]}) if as_json else click.echo(shown_path(target))
+            return
+        hub.check(target)
+        _send([hub.Part(target, str(repository), options["tag"], main=True)], as_json, options)
+
+
+def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]) -> None:
     from gshf_release.release import hub
 
-    api = hub.client()
     wanted = hub.parts(release, repository)
-    if dry_run:
+    if options["only"] in ("weights", "quantizations"):
+        weights = options["only"] == "weights"
+        models = [part for part in wanted if part.repo_type == "model"]
+        wanted = [part for part in models if (part.repository == repository) == weights]
+    if not wanted:
+        raise click.UsageError(f"This release has no {options['only']}.")
+    _send(wanted, as_json, options)
+
+
+def _send(wanted: list[Any], as_json: bool, options: dict[str, Any]) -> None:
+    from gshf_release.release import hub, hub_client
+    from gshf_release.release.hub_card import publish_card
+    from gshf_release.release.hub_proposal import propose
+
+    api = hub_client.client()
+    if options["dry_run"]:
         _show_plan(api, wanted, as_json)
-        return
-    commits = hub.publish(api, wanted, public=public, report=say)
-    links = [f"{part.repository}@{part.tag or 'main'}" for part in wanted]
-    if as_json:
-        print_json({"commits": dict(zip(links, commits, strict=True))})
-        return
-    click.echo(f"Published {', '.join(links)} ({'public' if public else 'private unless it existed'}).")
+    elif options["pr"]:
+        found = propose(api, wanted, report=say)
+        after = "After the merge, the same command without --pr sets the tags."
+        print_json({"pull_requests": found}) if as_json else click.echo("\n".join([*found, after]))
+    elif options["only"] == "card":
+        commits = publish_card(api, wanted, report=say)
+        print_json({"commits": commits}) if as_json else click.echo("The cards on main are up to date; tags stay.")
+    else:
+        commits = hub.publish(api, wanted, public=options["public"], report=say)
+        links = [part.label for part in wanted]
+        if as_json:
+            print_json({"commits": dict(zip(links, commits, strict=True))})
+            return
+        click.echo(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
 
 
 def _show_plan(api: Any, wanted: list[Any], as_json: bool) -> None:
-    from gshf_release.release import hub
+    from gshf_release.release.hub_plan import plan
 
-    plans = [(part, hub.plan(api, part)) for part in wanted]
+    plans = [plan(api, part) for part in wanted]
     if as_json:
         rows = [
-            {
-                "repository": part.repository,
-                "tag": part.tag,
-                "path": entry.path,
-                "size": entry.size,
-                "status": entry.status,
-            }
-            for part, entries in plans
-            for entry in entries
+            {"repository": found.part.repository, "tag": found.part.tag, "path": entry.path}
+            | {"size": entry.size, "status": entry.status}
+            for found in plans
+            for entry in found.entries
         ]
-        print_json({"dry_run": rows})
+        tags = [
+            {
+                "repository": found.part.repository,
+                "tag": found.part.tag,
+                "state": found.tag,
+                "message": found.tag_message,
+            }
+            for found in plans
+            if found.part.tag
+        ]
+        cards = {found.part.label: found.card for found in plans if found.card}
+        print_json({"dry_run": rows, "tags": tags, "card_diff": cards, "bytes": sum(found.sent for found in plans)})
         return
-    for part, entries in plans:
-        sent = sum(entry.size for entry in entries if entry.status != "unchanged")
-        click.echo(f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {size(sent)} to send")
-        for entry in entries:
+    for found in plans:
+        part = found.part
+        click.echo(
+            f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {size(found.sent)} to send"
+        )
+        for entry in found.entries:
             click.echo(f"  {entry.status:14} {size(entry.size):>10}  {entry.path}")
+        if part.tag:
+            click.echo(f"  tag {part.tag}: {found.tag} ({found.tag_message})")
+        if found.card:
+            click.echo("  the card changes:")
+            click.echo("\n".join(f"    {line}" for line in found.card.split("\n")))
+    click.echo(f"[dry run] {size(sum(found.sent for found in plans))} in all; nothing was sent.")

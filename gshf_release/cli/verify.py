@@ -1,8 +1,9 @@
-"""`gshf-release verify RUN|FOLDER`."""
+"""`gshf-release verify RUN|FOLDER|REPO@TAG`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,49 +11,80 @@ from gshf_release.cli.terminal import json_option, print_json
 
 
 @click.command(name="verify")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--hashes-only", is_flag=True, help="Do not recompute the numbers.")
+@click.argument("target", metavar="RUN|FOLDER|REPO@TAG")
+@click.option("--hashes-only", is_flag=True, help="Compare sha256 and signature only; recompute nothing.")
 @click.option("--lineage", is_flag=True, help="Also trace every trained response back to the policy that drew it.")
+@click.option("--key", type=click.Path(path_type=Path), help="Public key file that must have signed the release.")
 @json_option
-def command(path: Path, hashes_only: bool, lineage: bool, as_json: bool) -> None:
-    """Recompute every hash and every number of a run, or every hash of a release folder. Exit code 3 if one differs.
+def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_json: bool) -> None:
+    """Recompute every hash and every number of a run or a release. Exit code 3 if one differs, one line for each.
+
+    A release is a folder, or a tag on the Hub that is downloaded first. Checked are the sha256 of every file, the signature,
+    the headers of the weights, the chat template wherever it stands, and the card's numbers down to the judgments.
 
     \b
     Examples:
       gshf-release verify runs/quickstart
       gshf-release verify runs/quickstart --lineage
-      gshf-release verify release-out/quickstart/iter-3
+      gshf-release verify release-out/quickstart/iter-3 --key releaser.pub
+      gshf-release verify me/my-model@iter-3
     """
     from gshf_release.errors import VerificationError
     from gshf_release.release import manifest
-    from gshf_release.release.lineage import verify_lineage
-    from gshf_release.release.verify import verify_run
-    from gshf_release.run.directory import DOCUMENT, RunDirectory
+    from gshf_release.release.remote import downloaded, is_remote
+    from gshf_release.run.directory import DOCUMENT
 
-    if not path.exists():
-        raise VerificationError(f"{path} does not exist.")
-    traced: dict[str, int] = {}
-    if (path / DOCUMENT).is_file():
-        run = RunDirectory.open(path)
-        files, numbers, unfinished = verify_run(run, hashes_only=hashes_only)
-        traced = verify_lineage(run)._asdict() if lineage else {}
+    path = Path(target)
+    if not path.exists() and is_remote(target):
+        with downloaded(target) as folder:
+            found = _folder(folder, hashes_only, key)
+    elif not path.exists():
+        raise VerificationError(f"{target} does not exist.", hint="A release on the Hub is OWNER/NAME@TAG.")
+    elif (path / DOCUMENT).is_file():
+        found = _run(path, hashes_only, lineage, key)
     elif lineage:
         raise VerificationError(f"{path} is no run directory; only a run holds the responses it was trained on.")
     elif (path / manifest.NAME).is_file():
-        files, numbers, unfinished = manifest.verify(path), 0, 0
+        found = _folder(path, hashes_only, key)
     else:
         raise VerificationError(f"{path} is neither a run directory nor a release folder with a {manifest.NAME}.")
     if as_json:
-        print_json({"files": files, "numbers": numbers, "unfinished": unfinished, **traced})
+        print_json(found)
         return
-    text = f"{files} files have their recorded sha256"
-    if numbers:
-        text += f"; {numbers} numbers come out as recorded"
-    if unfinished:
-        text += f"; {unfinished} stages are not finished"
-    click.echo(f"{text}.")
-    if traced:
-        outside = "no external responses" if not traced["external"] else f"{traced['external']} external pairs"
+    click.echo(_sentence(found))
+    if "trained" in found:
+        outside = "no external responses" if not found["external"] else f"{found['external']} external pairs"
         click.echo(
-            f"{traced['trained']} trained rows come from {traced['responses']} responses of the run's own policies; {outside}."
+            f"{found['trained']} trained rows come from {found['responses']} responses of the run's own policies; {outside}."
         )
+
+
+def _run(path: Path, hashes_only: bool, lineage: bool, key: Path | None) -> dict[str, Any]:
+    from gshf_release.release.lineage import verify_lineage
+    from gshf_release.release.verify import verify_run
+    from gshf_release.run.directory import RunDirectory
+
+    run = RunDirectory.open(path)
+    found: dict[str, Any] = verify_run(run, hashes_only=hashes_only, key=key)._asdict()
+    return found | (verify_lineage(run)._asdict() if lineage else {})
+
+
+def _folder(path: Path, hashes_only: bool, key: Path | None) -> dict[str, Any]:
+    from gshf_release.release import manifest
+    from gshf_release.release.verify_folder import verify_folder
+
+    checked = verify_folder(path, hashes_only=hashes_only, key=key)
+    return checked._asdict() | {"unfinished": 0, "digest": manifest.digest(path)}
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    text = f"{found['files']} files have their recorded sha256"
+    if found["numbers"]:
+        text += f"; {found['numbers']} numbers come out as recorded"
+    if found.get("tensors"):
+        text += f"; {found['tensors']} tensors have the right type"
+    if found["unfinished"]:
+        text += f"; {found['unfinished']} stages are not finished"
+    if found.get("signer"):
+        text += f"; signed by {found['signer']}"
+    return f"{text}."

@@ -6,23 +6,32 @@ any failure finishes the work.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
-from gshf_release.hashing import sha256_file
+from gshf_release.errors import NetworkError, ReleaseError, VerificationError
+from gshf_release.recipe import AllowedFinding
 from gshf_release.release import manifest, rules
 from gshf_release.release.folders import DATA_SETS, REPOSITORIES, final_folder, release_folders
+from gshf_release.release.hub_client import (
+    ATTEMPTS,
+    Remote,
+    Typed,
+    call,
+    check_access,
+    head,
+    remote_files,
+    same_bytes,
+    tags,
+    translated,
+)
 
-Status = Literal["new", "changed", "unchanged", "remote unknown"]
-Answer = TypeVar("Answer")
-ATTEMPTS = 5
 KEPT = ".gitattributes"
+CARD = "README.md"
 FIRST_COMMIT = "initial commit"
 COMMIT_PREFIX = "Release "
 
@@ -38,22 +47,15 @@ class Part:
     """Whether it is the iteration that the repository's `main` shows in the end."""
     repo_type: Literal["model", "dataset"] = "model"
 
+    @property
+    def label(self) -> str:
+        """`OWNER/NAME@TAG`, or `@main` without a tag."""
+        return f"{self.repository}@{self.tag or 'main'}"
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of the plan."""
-
-    path: str
-    size: int
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A file on the Hub: its git object id, and its sha256 if it is stored as a large file."""
-
-    git_sha1: str
-    sha256: str | None
+    @property
+    def title(self) -> str:
+        """What its commit is called, after `Release `."""
+        return self.tag or self.folder.name
 
 
 def parts(release: Path, repository: str) -> list[Part]:
@@ -79,42 +81,25 @@ def parts(release: Path, repository: str) -> list[Part]:
     if not found:
         raise ReleaseError(f"{release} holds no finished release.", hint="Run: gshf-release publish RUN --out DIR")
     for part in found:
-        rules.check_folder(part.folder)
-        manifest.verify(part.folder)
+        check(part.folder)
     return found
+
+
+def check(folder: Path) -> None:
+    """Check a folder once more, right before it may be sent.
+
+    Raises:
+        ReleaseError: It breaks the rules.
+        VerificationError: It is not what its manifest says.
+    """
+    declared = manifest.read(folder).get("allowed_findings", []) if (folder / manifest.NAME).is_file() else []
+    rules.check_folder(folder, [AllowedFinding.model_validate(entry) for entry in declared])
+    manifest.verify(folder)
 
 
 def _iteration(path: Path) -> tuple[int, str]:
     number = path.name.rpartition("-")[2]
     return (int(number) if number.isdigit() else 0, path.name)
-
-
-def client(token: str | None = None) -> Any:
-    """Return a Hub client; the token comes from the environment or the client's own store unless given."""
-    from huggingface_hub import HfApi
-
-    return HfApi(token=token, library_name="gshf-release")
-
-
-class Typed:
-    """A Hub client that speaks of one type of repository: every call gets its `repo_type`."""
-
-    def __init__(self, api: Any, repo_type: str) -> None:
-        self._api, self._repo_type = api, repo_type
-
-    def __getattr__(self, name: str) -> Any:
-        return partial(getattr(self._api, name), repo_type=self._repo_type)
-
-
-def plan(api: Any, part: Part) -> list[Entry]:
-    """Return every file of a part with what would happen to it; without a network the remote is unknown."""
-    try:
-        remote = remote_files(Typed(api, part.repo_type), part.repository, part.tag or "main", attempts=1)
-    except NetworkError:
-        return [Entry(name, path.stat().st_size, "remote unknown") for name, path in _local(part.folder).items()]
-    return [
-        Entry(name, path.stat().st_size, _status(path, remote.get(name))) for name, path in _local(part.folder).items()
-    ]
 
 
 def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str], None]) -> list[str]:
@@ -135,211 +120,161 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
     commits = []
     for part in wanted:
         typed = Typed(api, part.repo_type)
-        _call(partial(typed.create_repo, part.repository, private=not public, exist_ok=True))
-        commit = _publish_part(typed, part, report)
-        commits.append(commit)
+        call(partial(typed.create_repo, part.repository, private=True, exist_ok=True))
+        commits.append(_publish_part(typed, part, report))
     for part in wanted:
         if part.main:
             _show_on_main(Typed(api, part.repo_type), part)
     for repository, repo_type in dict.fromkeys((part.repository, part.repo_type) for part in wanted):
         if public:
-            _call(partial(Typed(api, repo_type).update_repo_settings, repository, visibility="public"))
+            call(partial(Typed(api, repo_type).update_repo_settings, repository, visibility="public"))
     return commits
 
 
-def check_access(api: Any, repository: str) -> None:
-    """Check the token's role and the owner before anything is sent.
-
-    Raises:
-        ReleaseError: No token, a token that only reads, or an owner that is neither the user nor an organisation of theirs.
-    """
-    hint = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
-    try:
-        user = _call(api.whoami)
-    except ReleaseError as error:
-        raise ReleaseError("The Hub does not accept the token, or there is none.", hint=hint) from error
-    role = user.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
-        raise ReleaseError("The token may only read.", hint=hint)
-    owner = repository.partition("/")[0]
-    owners = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
-    if owner not in owners:
-        raise ReleaseError(f"The token's user is {user['name']!r} and may not write to {owner!r}.", hint=hint)
-
-
-def remote_files(api: Any, repository: str, revision: str, *, attempts: int = ATTEMPTS) -> dict[str, Remote]:
-    """Return the files of a revision; an absent repository or revision has none.
-
-    Raises:
-        NetworkError: The Hub cannot be reached.
-    """
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    def listing() -> dict[str, Remote]:
-        try:
-            # Without a network this fails at once; the client repeats a listing for half a minute each time.
-            api.repo_info(repository, revision=revision)
-            tree = list(api.list_repo_tree(repository, recursive=True, revision=revision))
-        except (RepositoryNotFoundError, RevisionNotFoundError):
-            return {}
-        files = [entry for entry in tree if hasattr(entry, "blob_id")]
-        return {entry.path: Remote(entry.blob_id, entry.lfs.sha256 if entry.lfs else None) for entry in files}
-
-    return _call(listing, attempts)
-
-
 def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
-    local = _local(part.folder)
-    label = f"{part.repository}@{part.tag or 'main'}"
-    tagged = _tags(api, part.repository).get(part.tag or "")
+    local = local_files(part.folder)
+    tagged = tags(api, part.repository).get(part.tag or "")
     if tagged is not None:
-        if not _equal(local, remote_files(api, part.repository, tagged)):
+        if not equal(local, remote_files(api, part.repository, tagged)):
             raise ReleaseError(
-                f"{label} exists on the Hub with other content.",
+                f"{part.label} exists on the Hub with other content.",
                 hint="Published tags are not moved; publish under another name.",
             )
-        report(f"{label}: already there, checksums equal")
+        report(f"{part.label}: already there, checksums equal")
         return tagged
-    head, files = _head(api, part.repository)
+    parent, files = head(api, part.repository)
+    check_ours(api, part.repository, files)
+    made = parent if equal(local, files) else commit(api, part.repository, part.title, local, parent, files)
+    check_stored(api, part, local, made)
+    if part.tag is not None:
+        _tag(api, part, made)
+    report(f"{part.label}: {len(local)} files in commit {made[:12]}, remote checksums equal")
+    return made
+
+
+def check_stored(api: Any, part: Part, local: Mapping[str, Path], commit: str) -> None:
+    """Compare the checksums of a commit on the Hub with the local files.
+
+    Raises:
+        VerificationError: Names the files that differ.
+    """
+    stored = remote_files(api, part.repository, commit)
+    if not equal(local, stored):
+        wrong = [name for name, path in local.items() if differs(path, stored.get(name))]
+        raise VerificationError(
+            f"{part.label}: the Hub stores other bytes for {', '.join(wrong[:3]) or 'extra files'}."
+        )
+
+
+def check_ours(api: Any, repository: str, files: Mapping[str, Remote]) -> None:
+    """Refuse a repository with content that was not published from here.
+
+    Raises:
+        ReleaseError: Names a file of somebody else.
+    """
     foreign = sorted(set(files) - {KEPT})
-    if foreign and not _is_ours(api, part.repository):
+    if foreign and not _is_ours(api, repository):
         raise ReleaseError(
-            f"{part.repository} holds other content on the Hub, for example {foreign[0]}.",
+            f"{repository} holds other content on the Hub, for example {foreign[0]}.",
             hint="Publish under another name.",
         )
-    commit = head if _equal(local, files) else _commit(api, part, local, head, files)
-    stored = remote_files(api, part.repository, commit)
-    if not _equal(local, stored):
-        wrong = [name for name, path in local.items() if _status(path, stored.get(name)) != "unchanged"]
-        raise VerificationError(f"{label}: the Hub stores other bytes for {', '.join(wrong[:3]) or 'extra files'}.")
-    if part.tag is not None:
-        _tag(api, part, commit)
-    report(f"{label}: {len(local)} files in commit {commit[:12]}, remote checksums equal")
-    return commit
 
 
 def _is_ours(api: Any, repository: str) -> bool:
     """Return whether every commit of a repository was made here: the Hub's own first one, then releases."""
-    titles = [commit.title for commit in _call(lambda: api.list_repo_commits(repository))]
+    titles = [commit.title for commit in call(lambda: api.list_repo_commits(repository))]
     return all(title == FIRST_COMMIT or title.startswith(COMMIT_PREFIX) for title in titles)
 
 
 def _show_on_main(api: Any, part: Part) -> None:
     """Make `main` show the final iteration, where another was committed after it."""
-    head, files = _head(api, part.repository)
-    local = _local(part.folder)
-    if not _equal(local, files):
-        _commit(api, part, local, head, files)
+    parent, files = head(api, part.repository)
+    local = local_files(part.folder)
+    if not equal(local, files):
+        commit(api, part.repository, part.title, local, parent, files)
 
 
-def _commit(api: Any, part: Part, local: Mapping[str, Path], head: str, files: Mapping[str, Remote]) -> str:
-    """Make one commit that leaves exactly the local files; a lost answer or a stale parent is looked into and repeated."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+def commit(
+    api: Any,
+    repository: str,
+    title: str,
+    local: Mapping[str, Path],
+    parent: str,
+    files: Mapping[str, Remote],
+    **where: Any,
+) -> str:
+    """Make one commit that leaves exactly the local files; a lost answer or a stale parent is looked into and repeated.
 
+    Args:
+        api: A Hub client.
+        repository: `OWNER/NAME`.
+        title: The commit's first line, after `Release `.
+        local: What the commit is to leave, by path in the repository.
+        parent: The commit it is made on.
+        files: What that holds.
+        where: `revision` of the branch, if it is not `main`.
+
+    Raises:
+        ReleaseError: Somebody else commits to the repository at the same time, or the Hub refuses the commit.
+        NetworkError: The Hub gave up after the retries.
+    """
     for attempt in range(ATTEMPTS):
-        operations: list[Any] = [
-            CommitOperationAdd(name, str(path))
-            for name, path in local.items()
-            if _status(path, files.get(name)) != "unchanged"
-        ]
-        operations += [CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT})]
         try:
-            request = partial(api.create_commit, part.repository, operations, parent_commit=head)
-            info: Any = _translated(partial(request, commit_message=f"{COMMIT_PREFIX}{part.tag or part.folder.name}"))
+            request = partial(api.create_commit, repository, operations(local, files), parent_commit=parent, **where)
+            info: Any = translated(partial(request, commit_message=f"{COMMIT_PREFIX}{title}"))
             return str(info.oid)
         except NetworkError:
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(2**attempt / 2)
         known = set(files) | set(local) | {KEPT}
-        head, files = _head(api, part.repository)
-        if _equal(local, files):
-            return head
+        parent, files = head(api, repository, **where)
+        if equal(local, files):
+            return parent
         strange = sorted(set(files) - known)
         if strange:
             raise ReleaseError(
-                f"Somebody else commits to {part.repository}: {strange[0]} appeared.", hint="Look at it first."
+                f"Somebody else commits to {repository}: {strange[0]} appeared.", hint="Look at it first."
             )
-    raise NetworkError(f"The Hub did not take the commit of {part.repository}.")
+    raise NetworkError(f"The Hub did not take the commit of {repository}.")
+
+
+def operations(local: Mapping[str, Path], files: Mapping[str, Remote]) -> list[Any]:
+    """Return what turns the remote files into the local ones; equal files are left alone."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    added = [CommitOperationAdd(name, str(path)) for name, path in local.items() if differs(path, files.get(name))]
+    return [*added, *(CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT}))]
+
+
+def tag_message(part: Part) -> str:
+    """Return what the tag says: the canonical digest of the manifest, so that the tag alone fixes every byte."""
+    return f"manifest sha256 {manifest.digest(part.folder)}"
 
 
 def _tag(api: Any, part: Part, commit: str) -> None:
-    _call(lambda: api.create_tag(part.repository, tag=part.tag, revision=commit, exist_ok=True))
-    target = _tags(api, part.repository).get(str(part.tag))
+    call(
+        lambda: api.create_tag(
+            part.repository, tag=part.tag, tag_message=tag_message(part), revision=commit, exist_ok=True
+        )
+    )
+    target = tags(api, part.repository).get(str(part.tag))
     if target != commit:
         raise VerificationError(f"{part.repository}: tag {part.tag} points to {target}, not to {commit}.")
 
 
-def _tags(api: Any, repository: str) -> dict[str, str]:
-    return {tag.name: tag.target_commit for tag in _call(lambda: api.list_repo_refs(repository)).tags}
-
-
-def _head(api: Any, repository: str) -> tuple[str, dict[str, Remote]]:
-    head = str(_call(lambda: api.repo_info(repository)).sha)
-    return head, remote_files(api, repository, head)
-
-
-def _local(folder: Path) -> dict[str, Path]:
+def local_files(folder: Path) -> dict[str, Path]:
+    """Return `{path in the repository: file}` of a release folder."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path for path in found if ".cache" not in path.parts}
+    names = {path.relative_to(folder): path for path in found}
+    return {name.as_posix(): path for name, path in names.items() if ".cache" not in name.parts}
 
 
-def _status(path: Path, remote: Remote | None) -> Status:
-    if remote is None:
-        return "new"
-    same = sha256_file(path) == remote.sha256 if remote.sha256 else git_sha1(path) == remote.git_sha1
-    return "unchanged" if same else "changed"
+def differs(path: Path, remote: Remote | None) -> bool:
+    """Return whether the Hub does not store what the local file holds."""
+    return remote is None or not same_bytes(path, remote)
 
 
-def _equal(local: Mapping[str, Path], remote: Mapping[str, Remote]) -> bool:
-    names = set(remote) - {KEPT}
-    return set(local) == names and all(_status(local[name], remote[name]) == "unchanged" for name in names)
-
-
-def git_sha1(path: Path) -> str:
-    """Return the id git gives the file's content."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _call(request: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
-    """Make a request that may be repeated, with back-off on network errors."""
-    for attempt in range(attempts):
-        try:
-            return _translated(request)
-        except NetworkError:
-            if attempt == attempts - 1:
-                raise
-            time.sleep(2**attempt / 4)
-    raise AssertionError("unreachable")
-
-
-def _translated(request: Callable[[], Answer]) -> Answer:
-    """Make one request; the client's errors become ours, without headers, so that no token can reach a log."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx
-
-    try:
-        return request()
-    except GshfError:
-        raise
-    except LocalTokenNotFoundError as error:
-        raise ReleaseError("There is no Hub token.") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        text = f"The Hub answered {status}: {error.server_message or 'no reason given'}."
-        if status in (408, 412, 429) or status >= 500:
-            raise NetworkError(text, hint="Run the same command again; nothing is sent twice.") from error
-        raise ReleaseError(text) from error
-    except OfflineModeIsEnabled as error:
-        raise NetworkError("The Hub client is set to offline (HF_HUB_OFFLINE).") from error
-    except (httpx.TransportError, ConnectionError, TimeoutError) as error:
-        hint = "Run the same command again; nothing is sent twice."
-        if "xet" in str(error).lower():
-            hint = "This server does not speak Xet; set HF_HUB_DISABLE_XET=1."
-        raise NetworkError(f"The Hub could not be reached ({type(error).__name__}).", hint=hint) from error
-    except ValueError as error:
-        raise ReleaseError(f"The Hub refused: {' '.join(str(error).split())[:300]}") from error
+def equal(local: Mapping[str, Path], remote: Mapping[str, Remote]) -> bool:
+    """Return whether the Hub stores exactly the local files."""
+    return set(local) == set(remote) - {KEPT} and not any(differs(local[name], remote[name]) for name in local)

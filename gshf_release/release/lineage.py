@@ -15,6 +15,7 @@ from gshf_release.errors import VerificationError
 from gshf_release.loop import policy_stage, reference_stage
 from gshf_release.preference.offline import SOURCE
 from gshf_release.records import Pair, Prompt, ReferenceLogProbability, Sample, Score, Winner
+from gshf_release.release.adopt import is_adopted
 from gshf_release.rendering import render, response_text, stop_ids
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, tasks
@@ -40,6 +41,8 @@ def verify_lineage(run: RunDirectory, iterations: int | None = None) -> Lineage:
     Raises:
         VerificationError: Names the first row that cannot be traced.
     """
+    if is_adopted(run):
+        raise VerificationError(f"{run.path} was adopted from other tools: where its responses came from is not known.")
     responses = trained = 0
     wanted = run.recipe.loop.iterations if iterations is None else iterations
     for iteration in range(1, 1 if run.recipe.pairs.source == "offline" else wanted + 1):

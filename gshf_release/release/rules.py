@@ -1,13 +1,17 @@
-"""What may be published: an allow-list of file types, no pickles, no paths of this machine, every weight in BF16."""
+"""What may be published: an allow-list of file types, no pickles, no state of training, no secrets, every weight in BF16."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gshf_release.errors import ReleaseError
+from gshf_release.recipe import AllowedFinding
+from gshf_release.release import secrets
 
 ALLOWED = (
     ".safetensors",
@@ -22,12 +26,21 @@ ALLOWED = (
     ".yaml",
     ".csv",
     ".parquet",
+    ".jsonl",
+    ".sig",
 )
-TEXT = (".json", ".jinja", ".md", ".txt", ".yaml", ".csv")
-HOME_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|tmp|var|mnt|work|scratch)/[\w.@-]+")
-TOKEN = re.compile(
-    r"hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|ghp_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY"
+TEXT = (".json", ".jsonl", ".jinja", ".md", ".txt", ".yaml", ".csv", ".svg", ".sig")
+LARGEST_FILE = 200 * 10**9
+"""Bytes. The Hub recommends files below 200 GB (hub-docs, storage limits); larger weights belong into shards."""
+MOST_FILES = 10_000
+"""Files in one folder: the Hub's limit for a folder of a repository (hub-docs, repository recommendations)."""
+TRAINING_STATE = re.compile(
+    r"(?i)(?:^|/)(?:optimi[sz]er|scheduler|rng_state|trainer_state|training_args|scaler|global_step|latest$|zero_pp_rank)"
 )
+STATE_TENSOR = re.compile(r"(?:^|\.)(?:exp_avg(?:_sq)?|momentum_buffer|optimizer|state_step|max_exp_avg_sq)(?:\.|$)")
+BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "I16": 16, "I8": 8, "U8": 8, "F8_E4M3": 8}
+"""Of one value, by dtype in the header; other dtypes are not checked against their shape."""
+PICKLE = re.compile(rb"\x80[\x02-\x05]")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -41,34 +54,59 @@ def check_repository(repository: str) -> None:
         raise ReleaseError(f"{repository!r} is not of the form OWNER/NAME.")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, allowed: Sequence[AllowedFinding] = ()) -> None:
     """Refuse a folder that holds anything that must not be published.
+
+    Args:
+        folder: A release folder.
+        allowed: What the secret scan would find and the releaser declares to be harmless.
 
     Raises:
         ReleaseError: Names the file and the reason.
     """
-    for path in sorted(folder.rglob("*")):
+    paths = sorted(path for path in folder.rglob("*") if ".cache" not in path.relative_to(folder).parts)
+    for path in paths:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise ReleaseError(f"{name} is a symbolic link; a release holds files only.")
-        if path.is_dir():
-            continue
-        if path.suffix not in ALLOWED:
-            raise ReleaseError(
-                f"{name} must not be published: {path.suffix or 'no ending'} is not on the list of file types."
-            )
-        if path.suffix in TEXT and path.name != "tokenizer.json":
-            _check_text(name, path.read_text(encoding="utf-8"))
+        if path.is_file():
+            _check_file(path, name)
+    if len(paths) > MOST_FILES:
+        raise ReleaseError(f"{folder} holds {len(paths)} files; the Hub takes {MOST_FILES} in a folder.")
+    secrets.check_folder(folder, allowed)
 
 
-def _check_text(name: str, text: str) -> None:
-    if TOKEN.search(text):
-        raise ReleaseError(f"{name} holds what looks like an access token or private key.", hint="Remove it.")
-    found = HOME_PATH.search(text)
-    if found:
+def _check_file(path: Path, name: str) -> None:
+    """Refuse a file by its name, its size or its first bytes: an ending is only a promise."""
+    if TRAINING_STATE.search(name):
+        raise ReleaseError(f"{name} must not be published: it is a state of training, not of the model.")
+    if path.suffix not in ALLOWED and name != ".gitattributes":
         raise ReleaseError(
-            f"{name} names a path of this machine: {found.group()}.", hint="Use relative paths or Hub ids."
+            f"{name} must not be published: {path.suffix or 'no ending'} is not on the list of file types."
         )
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ReleaseError(f"{name} has {size / 1e9:.0f} GB; the Hub takes files up to {LARGEST_FILE / 1e9:.0f} GB.")
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if PICKLE.match(start) or start == b"PK\x03\x04":
+        raise ReleaseError(f"{name} must not be published: by its first bytes it is a pickle or an archive.")
+    if path.suffix in TEXT:
+        _check_text(path, name)
+    elif path.suffix == ".safetensors":
+        states = [tensor for tensor in safetensors_header(path) if STATE_TENSOR.search(tensor)]
+        if states:
+            raise ReleaseError(f"{name} must not be published: tensor {states[0]} is a state of the optimiser.")
+
+
+def _check_text(path: Path, name: str) -> None:
+    """Refuse text that a scan for secrets could not read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ReleaseError(f"{name} is not UTF-8 text.") from error
+    if "\0" in text:
+        raise ReleaseError(f"{name} holds a zero byte, so it is no text.")
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
@@ -82,16 +120,26 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         if not 0 < size <= path.stat().st_size - 8:
             raise ReleaseError(f"{path.name} is not a safetensors file.")
         try:
-            header: dict[str, Any] = json.loads(stream.read(size))
-        except ValueError as error:
+            header: dict[str, Any] = dict(json.loads(stream.read(size)))
+        except (ValueError, TypeError) as error:
             raise ReleaseError(f"{path.name} has a damaged safetensors header.") from error
     header.pop("__metadata__", None)
     position = 0
-    for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        start, end = tensor["data_offsets"]
-        if start != position:
-            raise ReleaseError(f"{path.name}: tensor {name} does not follow the one before it.")
-        position = end
+    try:
+        for name, tensor in sorted(header.items(), key=lambda item: list(item[1]["data_offsets"])):
+            start, end = tensor["data_offsets"]
+            if start != position:
+                raise ReleaseError(f"{path.name}: tensor {name} does not follow the one before it.")
+            bits = BITS.get(tensor["dtype"])
+            if bits is not None and math.prod(tensor["shape"]) * bits != 8 * (end - start):
+                raise ReleaseError(
+                    f"{path.name}: tensor {name} has the shape {tensor['shape']} and {end - start} bytes."
+                )
+            position = end
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ReleaseError):
+            raise
+        raise ReleaseError(f"{path.name} has a damaged safetensors header.") from error
     if position != path.stat().st_size - 8 - size:
         raise ReleaseError(f"{path.name} is cut: its tensors need {position} bytes.")
     return header
@@ -114,8 +162,19 @@ def check_dtype(folder: Path, dtype: str = "BF16") -> dict[str, int]:
     if not counts:
         raise ReleaseError(f"{folder} holds no safetensors file.")
     index = folder / "model.safetensors.index.json"
-    if index.exists() and json.loads(index.read_text(encoding="utf-8"))["weight_map"] != tensors:
-        raise ReleaseError(f"{index.name} and the shards do not name the same tensors.")
+    if index.exists():
+        _check_index(index, tensors)
     if len(counts) > 1 and not index.exists():
         raise ReleaseError(f"{folder} holds {len(counts)} shards and no {index.name}.")
     return counts
+
+
+def _check_index(index: Path, tensors: dict[str, str]) -> None:
+    """Compare the index with the shards both ways."""
+    try:
+        listed = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{index.name} is damaged.") from error
+    wrong = sorted(name for name in set(listed) | set(tensors) if listed.get(name) != tensors.get(name))
+    if wrong:
+        raise ReleaseError(f"{index.name} and the shards do not name the same tensors, for example {wrong[0]}.")

@@ -14,17 +14,17 @@ from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
 from gshf_release.recipe import Loop, Recipe
-from gshf_release.release import assumptions, card, manifest, rules
+from gshf_release.release import assumptions, card, evidence, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
-from gshf_release.release.metadata import RESULTS_FILE
-from gshf_release.results import Cell, read_cells, select, write_cells
+from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions
 from gshf_release.run.stage import RESULTS, Input, Stage, Task
 
+JUDGMENTS = "judgments.parquet"
 FIGURE = "assets/learning.png"
 RECIPE_KEYS = (
     *(key for key in Recipe.model_fields if key not in ("name", "loop")),
@@ -49,7 +49,13 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     """
     name = repository_name(recipe)
     results = [Input(stage.name, RESULTS) for stage in measured if stage.numbers]
-    parameters = {"iterations": list(iterations), "measured": [item.stage for item in results], "facts": facts_sha256}
+    judged = [stage.name for stage in measured if stage.outputs == (JUDGMENTS,)]
+    parameters = {
+        "iterations": list(iterations),
+        "measured": [item.stage for item in results],
+        "judged": judged,
+        "facts": facts_sha256,
+    }
     common: dict[str, Any] = {
         "keys": RECIPE_KEYS,
         "parameters": parameters,
@@ -59,9 +65,11 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
         work="gshf_release.release.stages:write_weights",
         inputs=(
             Input("base", "source.json"),
+            Input("base", "model"),
             Input("final", FINAL),
             *(Input(policy, "model") for policy in iterations),
             *results,
+            *(Input(stage, JUDGMENTS) for stage in judged),
         ),
         outputs=(*(f"iter-{number}" for number in range(1, len(iterations) + 1)), FINAL),
         **common,
@@ -92,8 +100,10 @@ def write_weights(context: StageContext) -> None:
             text = learning_curve(chosen.cells, folder / FIGURE)
             chosen = replace(chosen, figure=FIGURE, figure_text=text)
         card.write(chosen, folder)
-        write_cells(chosen.cells, folder / RESULTS_FILE)
-        _finish(context, folder, {"iteration": iteration, "policy_sha256": digest})
+        evidence.write(folder, chosen.cells, _judgments(context, iteration))
+        base = templates.template_of(context.input("base", "model"))
+        templates.check_against_base(folder, base, context.recipe.release.template_change)
+        _finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
         context.progress(iteration, len(policies), "iterations")
     shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
 
@@ -133,11 +143,19 @@ def write_quantizations(context: StageContext) -> None:
     _finish(context, folder, {"iteration": iteration, "source_manifest_sha256": digest})
 
 
+def _judgments(context: StageContext, iteration: int) -> list[tuple[str, Path]]:
+    """Return the judgments that the card of an iteration shows numbers of: none of a later one."""
+    judged = context.parameter("judged")
+    shown = [f"iteration-{number}/" for number in range(1, iteration + 1)]
+    return [(stage, context.input(stage, JUDGMENTS)) for stage in judged if stage.startswith(tuple(shown))]
+
+
 def _cast(source: Path, folder: Path) -> None:
-    """Save the BF16 cast of an FP32 policy, and read back every tensor's dtype."""
+    """Save the BF16 cast of an FP32 policy, and check what a user gets: headers, end tokens, logits, where it stops."""
     model = checkpoints.load_model(source, "bf16")
     checkpoints.save(model, checkpoints.load_tokenizer(source), folder)
-    rules.check_dtype(folder)
+    weights.check_files(folder)
+    weights.check_reload(model, folder)
 
 
 def _parameters(folder: Path) -> int:
@@ -218,7 +236,13 @@ def recipe_up_to(recipe: Recipe, iteration: int) -> Recipe:
 
 def _finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
     """Check the folder against the rules and write its manifest."""
-    rules.check_folder(folder)
+    declared = context.recipe.release
+    rules.check_folder(folder, declared.allowed_findings)
+    template = templates.sha256(folder)
+    facts |= {} if template is None else {"chat_template_sha256": template}
+    facts |= {"template_change": declared.template_change} if declared.template_change else {}
+    if declared.allowed_findings:
+        facts["allowed_findings"] = [entry.model_dump() for entry in declared.allowed_findings]
     manifest.write(
         folder,
         {

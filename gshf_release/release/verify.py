@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
-from gshf_release.errors import VerificationError
-from gshf_release.release import manifest
+from gshf_release.errors import DataError, VerificationError
+from gshf_release.release import evidence, manifest, templates
+from gshf_release.release.stages import visible
+from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import Cell, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
@@ -15,20 +18,46 @@ from gshf_release.run.stage import Stage, Task, check_graph, resolve, tasks
 
 
 class Verified(NamedTuple):
-    """How much was recomputed and found equal."""
+    """How much was recomputed and found equal; `numbers` are the run's own, those of its release folders come on top."""
 
     files: int
     numbers: int
     unfinished: int
 
 
-def verify_run(run: RunDirectory, *, hashes_only: bool = False) -> Verified:
+def verify_run(run: RunDirectory, *, hashes_only: bool = False, key: Path | None = None) -> Verified:
     """Recompute what a run has finished.
 
+    Numbers are recomputed only from files whose bytes are those recorded.
+
+    Args:
+        run: The run.
+        hashes_only: Compare sha256 and signatures alone.
+        key: Public key that must have signed the release folders.
+
     Raises:
-        VerificationError: Names the files whose bytes changed, or the numbers that do not come out as recorded.
+        VerificationError: One line for each file whose bytes changed, or each number that does not come out as recorded.
     """
-    files = numbers = unfinished = 0
+    finished, files, unfinished, wrong = _hashes(run)
+    numbers = 0
+    if not wrong:
+        for folder in _folders(run):
+            try:
+                checked = verify_folder(folder, hashes_only=hashes_only, key=key)
+                files += checked.files
+            except VerificationError as error:
+                wrong += [f"{run.relative(folder)}: {line}" for line in error.message.split("\n")]
+    if not hashes_only and not wrong:
+        numbers += _numbers(run, finished, complete=not unfinished, wrong=wrong)
+        wrong += _release_differences(run)
+    if wrong:
+        raise VerificationError("\n".join(wrong))
+    return Verified(files, numbers, unfinished)
+
+
+def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
+    """Return the finished stages, how many files they have, how many tasks are not finished, and what differs."""
+    files = unfinished = 0
     wrong: list[str] = []
     finished: list[Stage] = []
     recipe, by_name = run.recipe, check_graph(run.plan)
@@ -38,18 +67,48 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False) -> Verified:
             unfinished += 1
             continue
         finished.append(task.stage)
-        wrong += damage(task, run, recorded)
+        wrong += [f"{name}: not the bytes that were recorded." for name in damage(task, run, recorded)]
         files += sum(len(output["files"]) for output in recorded["outputs"].values())
-    if wrong:
-        raise VerificationError(f"{len(wrong)} file(s) are not what was recorded: {', '.join(wrong[:5])}.")
-    for folder in sorted((run.path / "release").glob("*/*")):
-        if (folder / manifest.NAME).is_file():
-            files += manifest.verify(folder)
-    if not hashes_only:
-        numbers = sum(_verify_numbers(run, stage) for stage in finished if stage.numbers)
-        if not unfinished:
+    return finished, files, unfinished, wrong
+
+
+def _folders(run: RunDirectory) -> list[Path]:
+    return [path.parent for path in sorted((run.path / "release").glob(f"*/*/{manifest.NAME}"))]
+
+
+def _numbers(run: RunDirectory, finished: list[Stage], *, complete: bool, wrong: list[str]) -> int:
+    count = 0
+    for stage in dict.fromkeys(stage for stage in finished if stage.numbers):
+        try:
+            count += _verify_numbers(run, stage)
+        except (VerificationError, DataError) as error:
+            wrong.append(str(error))
+    if complete:
+        try:
             _verify_merge(run)
-    return Verified(files, numbers, unfinished)
+        except VerificationError as error:
+            wrong.append(str(error))
+    return count
+
+
+def _release_differences(run: RunDirectory) -> list[str]:
+    """Return where released cells are not those of the run, or a GGUF file's template not that of its weights."""
+    wrong = []
+    merged = run.path / "results.json"
+    for folder in _folders(run):
+        document = manifest.read(folder)
+        if (folder / evidence.RESULTS).is_file() and merged.is_file():
+            known = visible(read_cells(merged), int(document["iteration"]))
+            if any(entry not in known for entry in read_cells(folder / evidence.RESULTS)):
+                wrong.append(f"{run.relative(folder)}/{evidence.RESULTS}: not the cells of results.json.")
+        weights = (
+            folder.parent.with_name(folder.parent.name.removesuffix("-GGUF")) / f"iter-{document.get('iteration')}"
+        )
+        if folder.parent.name.endswith("-GGUF") and weights.is_dir():
+            found, expected = templates.sha256(folder), templates.sha256(weights)
+            if found != expected:
+                wrong.append(f"{run.relative(folder)}: the chat template is not that of {run.relative(weights)}.")
+    return wrong
 
 
 def _verify_numbers(run: RunDirectory, stage: Stage) -> int:

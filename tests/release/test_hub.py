@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
 from gshf_release.hashing import tree
 from gshf_release.release import hub as releases
-from gshf_release.release import manifest
+from gshf_release.release import hub_client, hub_plan, manifest
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import REPOSITORY, Outcome
 from tests.servers.hub import HubServer
@@ -33,7 +33,8 @@ SENDING = {"preupload", "lfs_batch", "lfs_put", "lfs_verify", "commit", "create_
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat at once."""
-    monkeypatch.setattr(releases, "time", SimpleNamespace(sleep=lambda seconds: None))
+    for module in (releases, hub_client):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture
@@ -218,8 +219,8 @@ def test_a_read_token_is_refused_in_one_line(
 
 def test_another_owner_is_refused(api: HfApi, copy: RunDirectory) -> None:
     with pytest.raises(ReleaseError, match="'tester' and may not write to 'somebody'"):
-        releases.check_access(api, "somebody/tiny")
-    releases.check_access(api, "test-lab/tiny")
+        hub_client.check_access(api, "somebody/tiny")
+    hub_client.check_access(api, "test-lab/tiny")
 
 
 def test_a_repository_with_other_content_stays_untouched(api: HfApi, released: RunDirectory) -> None:
@@ -270,11 +271,11 @@ def test_iterations_go_in_order_of_their_number(released: RunDirectory, tmp_path
 
 def test_a_plan_tells_new_changed_and_unchanged(api: HfApi, released: RunDirectory, copy: RunDirectory) -> None:
     part = wanted(copy)[0]
-    assert {entry.status for entry in releases.plan(api, part)} == {"new"}
+    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"new"}
     publish(api, released)
-    assert {entry.status for entry in releases.plan(api, part)} == {"unchanged"}
+    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"unchanged"}
     (part.folder / "config.json").write_text("{}", encoding="utf-8")
-    assert [entry.path for entry in releases.plan(api, part) if entry.status == "changed"] == ["config.json"]
+    assert [entry.path for entry in hub_plan.plan(api, part).entries if entry.status == "changed"] == ["config.json"]
 
 
 # -- the command in a process of its own ---------------------------------------------------------------------
@@ -296,7 +297,7 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
 def test_a_dry_run_shows_every_file_and_sends_nothing(hub: HubServer, released: RunDirectory) -> None:
     outcome = finish(start(hub, released.path, "--to", MODEL, "--dry-run"))
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("[dry run] ") == 3
+    assert outcome.out.count("[dry run] ") == 4
     assert "[dry run] tester/tiny, tag iter-2: " in outcome.out
     for path in (released.path / "release" / "tiny" / "iter-1").rglob("*"):
         if path.is_file():

@@ -79,7 +79,7 @@ async def apply_faults(request: Request, hub: CurrentHub) -> None:
     if failure := hub.faults.take("fail", route):
         async for _ in request.stream():
             pass
-        raise HubError(failure.status or 503, f"Ordered failure of {route}")
+        raise HubError(failure.status or 503, failure.message or f"Ordered failure of {route}")
 
 
 async def not_emulated(request: Request) -> None:

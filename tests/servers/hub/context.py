@@ -35,6 +35,7 @@ class Hub:
         cdn: origin of large files. It differs from the endpoint because the client follows a redirect within
             one origin by itself and then misses the headers it looks for.
         page_size: entries a page in tree and commit listings.
+        part_size: bytes a part; larger objects are taken in several parts. None takes all whole.
     """
 
     store: HubStore
@@ -44,6 +45,7 @@ class Hub:
     organizations: tuple[str, ...]
     tokens: dict[str, Literal["write", "read"]]
     page_size: int
+    part_size: int | None = None
     faults: Faults = field(default_factory=Faults)
     requests: list[LoggedRequest] = field(default_factory=list)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))

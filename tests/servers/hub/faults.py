@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-FaultKind = Literal["fail", "lose_answer", "delay", "stale_parent"]
+FaultKind = Literal["fail", "lose_answer", "delay", "stale_parent", "corrupt"]
 
 
 @dataclass
@@ -15,6 +15,7 @@ class Rule:
     times: int
     status: int | None = None
     seconds: float = 0.0
+    message: str = ""
 
 
 @dataclass
@@ -24,9 +25,9 @@ class Faults:
     routes: frozenset[str] = frozenset()
     rules: list[Rule] = field(default_factory=list)
 
-    def fail(self, route: str, times: int = 1, status: int = 503) -> None:
-        """Refuses requests before the server does anything with them."""
-        self._add(Rule("fail", route, times, status=status))
+    def fail(self, route: str, times: int = 1, status: int = 503, message: str = "") -> None:
+        """Refuses requests before the server does anything with them; `message` goes into header and body."""
+        self._add(Rule("fail", route, times, status=status, message=message))
 
     def lose_answer(self, route: str = "commit", times: int = 1, status: int | None = None) -> None:
         """Does the work, then answers `status`, or without one cuts the connection after the headers.
@@ -42,6 +43,10 @@ class Faults:
     def stale_parent(self, times: int = 1) -> None:
         """Lets somebody else's commit land just before the next one, which makes its parent stale: 412."""
         self._add(Rule("stale_parent", "commit", times))
+
+    def corrupt(self, route: str, times: int = 1) -> None:
+        """Changes one byte: on "commit" of what is stored of a file, on "cdn" and "resolve" of what is sent."""
+        self._add(Rule("corrupt", route, times))
 
     def clear(self) -> None:
         """Drops all rules."""

@@ -19,7 +19,7 @@ from tests.servers.hub.context import (
     writable_repository,
 )
 from tests.servers.hub.errors import HubError, entry_not_found, revision_not_found
-from tests.servers.hub.messages import LfsBatch, LfsObject, PlannedFile, Preupload
+from tests.servers.hub.messages import LfsBatch, LfsCompletion, LfsObject, PlannedFile, Preupload
 from tests.servers.hub.repository_routes import REPOSITORY, page
 from tests.servers.hub.store import Commit, Repository, StoredFile, is_large
 from tests.servers.hub.views import paths_view, tree_view
@@ -61,7 +61,7 @@ async def xet_token(repository: Readable) -> None:
 async def lfs_batch(hub: CurrentHub, repository: Writable, batch: LfsBatch) -> dict[str, Any]:
     """Where to put each large file; an object without actions is here already."""
     return {
-        "transfer": "basic",
+        "transfer": "multipart" if hub.part_size else "basic",
         "objects": [_upload_actions(hub, repository, item) for item in batch.objects],
     }
 
@@ -80,6 +80,26 @@ async def lfs_put(hub: CurrentHub, request: Request, kind: str, namespace: str, 
     await hub.store.objects.receive(request.stream(), oid)
     repository.lfs_objects.add(oid)
     return JSONResponse({}, headers={"ETag": f'"{oid}"'})
+
+
+@router.put("/cdn/part/{oid}/{number}", name="put_part")
+async def put_part(hub: CurrentHub, request: Request, oid: str, number: int) -> Response:
+    """Receives one part of a large file."""
+    hub.check_signature("PUT", request.scope["path"], request)
+    etag = await hub.store.objects.receive_part(request.stream(), oid, number)
+    return JSONResponse({}, headers={"ETag": f'"{etag}"'})
+
+
+@router.post("/cdn/complete/{kind}/{namespace}/{name}/{oid}", name="complete")
+async def complete(
+    hub: CurrentHub, request: Request, kind: str, namespace: str, name: str, oid: str, wanted: LfsCompletion
+) -> dict[str, Any]:
+    """Puts the parts together; refuses a part that is missing or another, and a whole that does not hash to its name."""
+    hub.check_signature("POST", request.scope["path"], request)
+    repository = await readable_repository(hub, "write", namespace, name, kind)
+    await hub.store.objects.join(oid, [(part.part_number, part.etag.strip('"')) for part in wanted.parts])
+    repository.lfs_objects.add(oid)
+    return {}
 
 
 @router.post(LFS + "/verify", name="lfs_verify")
@@ -103,10 +123,8 @@ async def commit(
     hub: CurrentHub, request: Request, repository: Writable, revision: str, create_pr: bool = False
 ) -> dict[str, Any]:
     """One atomic change: all operations or none, and only on top of the parent the client names."""
-    if create_pr:
-        raise HubError(501, "Pull requests are not emulated")
     branch = unquote(revision)
-    if branch not in repository.branches:
+    if branch not in repository.branches and branch not in repository.pulls:
         raise revision_not_found(branch)
     header, operations = parse_commit(await request.body())
     if hub.faults.take("stale_parent", "commit"):
@@ -115,9 +133,16 @@ async def commit(
     if header.parent_commit not in (None, head.oid):
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
     changes = planned_changes(operations, head, repository, hub.store)
+    if hub.faults.take("corrupt", "commit"):
+        changes = _corrupted(hub, repository, changes)
+    if create_pr:
+        branch = repository.open_pull_request(header.summary)
     made = repository.commit(branch, changes, hub.user, header.summary, header.description)
     url = f"{hub.web_url(repository)}/commit/{made.oid}"
-    return {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}
+    answer = {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}
+    if create_pr:
+        answer["pullRequestUrl"] = f"{hub.web_url(repository)}/discussions/{repository.pulls[branch].number}"
+    return answer
 
 
 @router.get(REPOSITORY + "/tree/{revision}", name="tree")
@@ -167,6 +192,8 @@ async def resolve_dataset(
 async def cdn(hub: CurrentHub, request: Request, oid: str) -> Response:
     """Content of a large file, whole or by Range; one signature covers GET and HEAD."""
     hub.check_signature("GET", request.scope["path"], request)
+    if request.method == "GET" and hub.faults.take("corrupt", "cdn"):
+        return Response(_flipped(hub.store.objects.path(oid).read_bytes()), headers={"ETag": f'"{oid}"'})
     return FileResponse(hub.store.objects.path(oid), headers={"ETag": f'"{oid}"'})
 
 
@@ -185,10 +212,32 @@ def _upload_plan(file: PlannedFile, present: StoredFile | None) -> dict[str, Any
 def _upload_actions(hub: Hub, repository: Repository, item: LfsObject) -> dict[str, Any]:
     answer: dict[str, Any] = {"oid": item.oid, "size": item.size}
     if item.oid not in repository.lfs_objects:
-        path = f"/cdn/upload/{repository.kind}s/{quote(repository.id)}/{item.oid}"
         verify = f"{hub.web_url(repository)}.git/info/lfs/objects/verify"
-        answer["actions"] = {"upload": {"href": hub.signed_url("PUT", path)}, "verify": {"href": verify}}
+        answer["actions"] = {"upload": _upload(hub, repository, item), "verify": {"href": verify}}
     return answer
+
+
+def _upload(hub: Hub, repository: Repository, item: LfsObject) -> dict[str, Any]:
+    """Where an object goes: whole, or in parts whose addresses stand in `header` and then a call that joins them."""
+    place = f"{repository.kind}s/{quote(repository.id)}/{item.oid}"
+    if hub.part_size is None or item.size <= hub.part_size:
+        return {"href": hub.signed_url("PUT", f"/cdn/upload/{place}")}
+    numbers = range(1, -(-item.size // hub.part_size) + 1)
+    parts = {f"{number:05d}": hub.signed_url("PUT", f"/cdn/part/{item.oid}/{number}") for number in numbers}
+    header = {"chunk_size": str(hub.part_size), **parts}
+    return {"href": hub.signed_url("POST", f"/cdn/complete/{place}"), "header": header}
+
+
+def _corrupted(hub: Hub, repository: Repository, changes: dict[str, StoredFile | None]) -> dict[str, StoredFile | None]:
+    """The same changes with one byte of the first large file, or of the first file, another."""
+    kept = [(path, changes[path]) for path in sorted(changes) if changes[path]]
+    path, file = next((entry for entry in kept if entry[1].is_lfs), kept[0])
+    other = hub.store.objects.write(_flipped(hub.store.objects.path(file.sha256).read_bytes()))
+    return {**changes, path: repository.lfs_file(other.sha256, other.size) if file.is_lfs else other}
+
+
+def _flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
 
 
 def _foreign_commit(hub: Hub, repository: Repository, branch: str) -> None:

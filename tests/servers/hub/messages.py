@@ -60,6 +60,20 @@ class LfsObject(Message):
     size: int = Field(ge=0)
 
 
+class UploadedPart(Message):
+    """A part as its receiver named it."""
+
+    part_number: int
+    etag: str
+
+
+class LfsCompletion(Message):
+    """The client's list of all parts of an object."""
+
+    oid: str = Field(pattern=SHA256)
+    parts: list[UploadedPart]
+
+
 class LfsBatch(Message):
     """`POST /{id}.git/info/lfs/objects/batch`."""
 

@@ -11,7 +11,7 @@ from tests.servers.hub.context import AtCommit, CurrentHub, Hub, Readable, Role,
 from tests.servers.hub.errors import HubError
 from tests.servers.hub.messages import Card, NewBranch, NewTag, RepositoryName, Settings
 from tests.servers.hub.store import Commit
-from tests.servers.hub.views import commit_view, references_view, repository_view
+from tests.servers.hub.views import commit_view, pull_request_view, references_view, repository_view
 
 router = APIRouter()
 REPOSITORY = "/api/{kind}/{namespace}/{name}"
@@ -90,6 +90,14 @@ async def references(repository: Readable) -> dict[str, Any]:
     return references_view(repository)
 
 
+@router.get(REPOSITORY + "/discussions", name="discussions")
+async def discussions(repository: Readable, type: str = "all", status: str = "all", p: int = 0) -> dict[str, Any]:
+    """Pull requests, on one page; other discussions do not exist here."""
+    pulls = [pull for pull in repository.pulls.values() if status in ("all", pull.status) and type != "discussion"]
+    found = [pull_request_view(pull, repository) for pull in pulls] if p == 0 else []
+    return {"discussions": found, "count": len(pulls), "start": 0}
+
+
 @router.get(REPOSITORY + "/commits/{revision}", name="commits")
 async def commits(
     hub: CurrentHub, request: Request, repository: Readable, commit: AtCommit, cursor: int = 0
@@ -102,7 +110,7 @@ async def commits(
 @router.post(REPOSITORY + "/tag/{revision}", name="create_tag")
 async def create_tag(repository: Writable, commit: AtCommit, tag: NewTag) -> dict[str, Any]:
     """Names a commit."""
-    repository.create_tag(tag.tag, commit.oid)
+    repository.create_tag(tag.tag, commit.oid, tag.message or "")
     return {"name": tag.tag, "targetCommit": commit.oid}
 
 

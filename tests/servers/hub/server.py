@@ -62,6 +62,10 @@ class HubServer:
         """What should go wrong next."""
         return self._hub.faults
 
+    def take_in_parts(self, size: int | None) -> None:
+        """Receives objects larger than `size` bytes in parts from now on; None ends that."""
+        self._hub.part_size = size
+
     @property
     def requests(self) -> list[LoggedRequest]:
         """All requests so far, in the order in which they were answered."""
@@ -111,6 +115,7 @@ class HubServer:
         self.store.repositories.clear()
         self.faults.clear()
         self.requests.clear()
+        self.take_in_parts(None)
 
     def wait(self) -> None:
         """Serves until the thread ends or the caller is interrupted."""

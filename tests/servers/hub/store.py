@@ -93,6 +93,46 @@ class ObjectStore:
         finally:
             partial.unlink(missing_ok=True)
 
+    async def receive_part(self, chunks: AsyncIterator[bytes], sha256: str, number: int) -> str:
+        """Keeps one part of an upload; returns the name that its sender has to give back."""
+        path = self._part(sha256, number)
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+    async def join(self, sha256: str, parts: list[tuple[int, str]]) -> None:
+        """Makes one object of its parts.
+
+        Raises:
+            HubError: 400 when a part is missing or another, or the whole does not hash to `sha256`.
+        """
+        for number, etag in parts:
+            path = self._part(sha256, number)
+            if not path.is_file() or hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != etag:
+                raise HubError(400, f"Part {number} of {sha256} was not uploaded")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for number, _ in sorted(parts):
+                yield self._part(sha256, number).read_bytes()
+
+        await self.receive(chunks(), sha256)
+        for number, _ in parts:
+            self._part(sha256, number).unlink()
+
+    def _part(self, sha256: str, number: int) -> Path:
+        return self._folder / f"{sha256}.part-{number}"
+
+
+@dataclass
+class PullRequest:
+    """Proposed commits; `refs/pr/NUMBER` is their branch."""
+
+    number: int
+    title: str
+    head: str
+    status: Literal["open", "merged"] = "open"
+
 
 @dataclass
 class Repository:
@@ -104,13 +144,16 @@ class Repository:
     gated: Literal["auto", "manual", False] = False
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    tag_messages: dict[str, str] = field(default_factory=dict)
+    pulls: dict[str, "PullRequest"] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     lfs_objects: set[str] = field(default_factory=set)  # sha256 of what was uploaded to this repository
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def resolve(self, revision: str) -> Commit:
         """The commit that a branch, a tag or a full commit id stands for."""
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
+        pull = self.pulls.get(revision)
+        oid = pull.head if pull else self.branches.get(revision) or self.tags.get(revision) or revision
         if oid not in self.commits:
             raise revision_not_found(revision)
         return self.commits[oid]
@@ -139,16 +182,31 @@ class Repository:
         parent_oid = parent.oid if parent else None
         oid = git.commit_oid(folders[""], parent_oid, author, date, message)
         self.commits[oid] = Commit(oid, parent_oid, title, description, author, date, files, folders)
-        self.branches[branch] = oid
+        if branch in self.pulls:
+            self.pulls[branch].head = oid
+        else:
+            self.branches[branch] = oid
         return self.commits[oid]
 
-    def create_tag(self, tag: str, revision: str) -> None:
+    def open_pull_request(self, title: str) -> str:
+        """Starts a pull request on the default branch; returns its reference."""
+        reference = f"refs/pr/{len(self.pulls) + 1}"
+        self.pulls[reference] = PullRequest(len(self.pulls) + 1, title, self.branches[DEFAULT_BRANCH])
+        return reference
+
+    def merge(self, reference: str) -> None:
+        """Moves the default branch to the pull request's last commit, and closes it."""
+        self.branches[DEFAULT_BRANCH] = self.pulls[reference].head
+        self.pulls[reference].status = "merged"
+
+    def create_tag(self, tag: str, revision: str, message: str = "") -> None:
         """Names a commit for good; a tag never moves, a second one of that name is refused with 409."""
         commit = self.resolve(revision)
         check_reference(tag)
         if tag in self.tags:
             raise HubError(409, f"Tag {tag} already exists")
         self.tags[tag] = commit.oid
+        self.tag_messages[tag] = message
 
     def delete_tag(self, tag: str) -> None:
         """Forgets a tag; its commit stays."""

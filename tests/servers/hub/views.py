@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.servers.hub.card import front_matter
-from tests.servers.hub.store import Commit, HubStore, Repository, StoredFile
+from tests.servers.hub.store import Commit, HubStore, PullRequest, Repository, StoredFile
 
 Json = dict[str, Any]
 
@@ -77,8 +77,21 @@ def commit_view(commit: Commit) -> Json:
     }
 
 
+def pull_request_view(pull: PullRequest, repository: Repository) -> Json:
+    """An entry of `discussions`."""
+    return {
+        "num": pull.number,
+        "title": pull.title,
+        "status": pull.status,
+        "isPullRequest": True,
+        "author": {"name": "tester"},
+        "createdAt": timestamp(repository.created),
+        "repo": {"name": repository.id, "type": repository.kind},
+    }
+
+
 def references_view(repository: Repository) -> Json:
-    """`GET /refs`; pull requests and conversions do not exist here."""
+    """`GET /refs`; conversions do not exist here."""
     return {
         "branches": _references("refs/heads/", repository.branches),
         "tags": _references("refs/tags/", repository.tags),

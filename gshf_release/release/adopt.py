@@ -1,0 +1,189 @@
+"""What other tools left behind becomes a run directory: checkpoints, preference data, benchmark outputs. No row is lost.
+
+    <run>/adopted/<number>-<name>/
+      provenance.json     where it stood, what it is, how many rows, and that nothing is known of how it was made
+      model/ or rows.parquet + rest.jsonl + original files
+
+Every row of a data file is in `rows.parquet` (its place, its kind, its content as JSON), or, if it is of no known kind, in
+`rest.jsonl` with the reason; the original bytes are kept beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gshf_release.datafiles import place_rows
+from gshf_release.errors import DataError, RunError
+from gshf_release.hashing import canonical_json, sha256_tree, tree
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe, parse
+from gshf_release.records import Row
+from gshf_release.release.foreign import TAKEN
+from gshf_release.release.staging import link_or_copy
+from gshf_release.run.directory import DOCUMENT, RunDirectory, write_json
+from gshf_release.run.manifest import write_manifest
+from gshf_release.run.stage import Stage, Task
+
+UNKNOWN = "unknown"
+PREFIX = "adopted/"
+OUTPUTS = {
+    "checkpoint": ("model", "provenance.json"),
+    "data": ("rows.parquet", "rest.jsonl", "files", "provenance.json"),
+}
+DATA = (".jsonl", ".json", ".parquet", ".gz", ".ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedRow(Row):
+    """One row of another tool's file."""
+
+    place: str
+    """File and line or row, relative to the adopted folder."""
+    kind: str
+    content: str
+    """The whole row as canonical JSON."""
+    provenance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What became of one folder or file."""
+
+    stage: str
+    kind: str
+    rows: int
+    """Rows of a known kind."""
+    rest: int
+    """Rows of none."""
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """Return what a row is, by its keys.
+
+    Raises:
+        ValueError: It is none of the kinds.
+    """
+    for kind, fits in KINDS.items():
+        if fits(row):
+            return kind
+    raise ValueError(f"no known kind of row has the keys {', '.join(sorted(row)[:6])}")
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "preference pair": lambda row: {"chosen", "rejected"} <= row.keys(),
+    "scored responses": lambda row: (
+        ("prompt" in row and {"responses", "rewards"} <= row.keys())
+        or {"all_generated_responses", "all_rm_scores"} <= row.keys()
+    ),
+    "alpaca_eval annotation": lambda row: {"instruction", "output_1", "output_2", "preference"} <= row.keys(),
+    "alpaca_eval output": lambda row: {"instruction", "output"} <= row.keys(),
+    "FastChat pairwise judgment": lambda row: {"question_id", "model_1", "model_2", "g1_winner"} <= row.keys(),
+    "FastChat judgment": lambda row: {"question_id", "model", "judge", "score"} <= row.keys(),
+    "FastChat answer": lambda row: {"question_id", "model_id", "choices"} <= row.keys(),
+}
+"""What each kind's rows have; the first that fits counts. Sources: the RLHFlow and SimPO data sets, alpaca_eval 0.6.6's
+model_outputs.json and annotations.json, fastchat.llm_judge's model_answer and model_judgment files."""
+
+
+def adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
+    """Make a run of what other tools left behind.
+
+    Args:
+        sources: Checkpoint folders, folders of data files, or data files.
+        path: The run directory to make.
+        name: What it is called.
+
+    Raises:
+        RunError: There is a run already, or a source is missing or holds nothing of use.
+        DataError: A data file cannot be read at all.
+    """
+    if (path / DOCUMENT).exists():
+        raise RunError(f"{path} is a run already.", hint="Choose another folder with --run.")
+    for source in sources:
+        if not source.exists():
+            raise RunError(f"{source} does not exist.")
+    scorer = {"model": UNKNOWN}
+    document = {"name": name, "base": scorer, "reward": scorer, "evaluation": {"second_scorer": scorer}}
+    recipe = parse(Recipe, document, "--name")
+    run = RunDirectory.create(path, recipe, Profile())
+    made = [_adopt_one(run, recipe, number, source) for number, source in enumerate(sources, 1)]
+    write_json(path / "plan.json", {"stages": [stage.as_json() for stage, _ in made]})
+    return [found for _, found in made]
+
+
+def is_adopted(run: RunDirectory) -> bool:
+    """Return whether a run was made by `adopt`, so that the provenance of what it holds is not known."""
+    return any(stage.name.startswith(PREFIX) for stage in run.plan)
+
+
+def refuse(context: Any) -> None:
+    """Stand for the work of an adopted stage, which another tool did.
+
+    Raises:
+        RunError: Always; it cannot be done again here.
+    """
+    raise RunError(
+        f"{context.task.label} was adopted and cannot be made again.", hint="Adopt it anew into another run."
+    )
+
+
+def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> tuple[Stage, Adopted]:
+    checkpoint = source.is_dir() and (source / "config.json").is_file()
+    what = "checkpoint" if checkpoint else "data"
+    facts = {"kind": what, "provenance": UNKNOWN, "source": source.name, "source_sha256": sha256_tree(tree(source))}
+    stage = Stage(
+        name=f"{PREFIX}{number:02d}-{source.resolve().name}",
+        work="gshf_release.release.adopt:refuse",
+        outputs=OUTPUTS[what],
+        parameters=facts,
+    )
+    folder = run.folder(Task(stage))
+    folder.mkdir(parents=True)
+    rows, rest, kinds = (0, 0, "checkpoint") if checkpoint else _data(source, folder)
+    if checkpoint:
+        for file in sorted({path for pattern in TAKEN for path in source.glob(pattern)}):
+            link_or_copy(file, folder / "model" / file.name)
+    write_json(folder / "provenance.json", {**facts, "kinds": kinds, "rows": rows, "rest": rest})
+    write_manifest(Task(stage), run, recipe, {})
+    return stage, Adopted(stage.name, kinds, rows, rest)
+
+
+def _data(source: Path, folder: Path) -> tuple[int, int, str]:
+    """Store every row of a file or of all data files of a folder; return how many are known, how many not, and the kinds."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix in DATA)
+    if not files:
+        raise RunError(f"{source} holds neither a checkpoint nor data files ({', '.join(DATA)}).")
+    root = source.parent if source.is_file() else source
+    rows: list[AdoptedRow] = []
+    rest: list[dict[str, str]] = []
+    for file in files:
+        target = folder / "files" / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        for place, value in _values(file):
+            where = place.replace(f"{root}/", "", 1)
+            try:
+                if isinstance(value, ValueError):
+                    raise value
+                if not isinstance(value, dict):
+                    raise ValueError(f"expected an object, found {type(value).__name__}")
+                rows.append(AdoptedRow(where, kind_of(value), canonical_json(value), UNKNOWN))
+            except (ValueError, TypeError) as error:
+                content = "" if isinstance(value, ValueError) else json.dumps(value, ensure_ascii=False, default=str)
+                rest.append({"place": where, "reason": str(error), "content": content})
+    AdoptedRow.write(rows, folder / "rows.parquet")
+    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in rest)
+    (folder / "rest.jsonl").write_text("".join(lines), encoding="utf-8")
+    return len(rows), len(rest), ", ".join(sorted({row.kind for row in rows})) or "none known"
+
+
+def _values(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        yield from place_rows(file)
+    except DataError as error:
+        yield f"{file}", ValueError(error.message)

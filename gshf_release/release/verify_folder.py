@@ -1,0 +1,70 @@
+"""Verify a release folder by itself: hashes, signature, headers, templates, and the card's numbers down to the judgments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from gshf_release.errors import CheckpointError, ReleaseError, VerificationError
+from gshf_release.release import evidence, manifest, signing, templates, weights
+
+Answer = TypeVar("Answer")
+
+
+class Checked(NamedTuple):
+    """What was found to be as recorded."""
+
+    files: int
+    numbers: int
+    tensors: int
+    signer: str | None
+
+
+def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None = None) -> Checked:
+    """Check everything that a release folder says about itself.
+
+    Args:
+        folder: A folder with a manifest.
+        hashes_only: Compare sha256 and signature alone.
+        key: Public key that must have signed; None takes the one in the folder, if it is signed at all.
+
+    Raises:
+        VerificationError: One line for each thing that is wrong.
+    """
+    files, changed = manifest.differences(folder)
+    wrong = [f"{folder / name}: differs from {manifest.NAME}." for name in changed]
+    signer = _collect(lambda: signing.verify(folder, key), wrong)
+    tensors = numbers = 0
+    if not hashes_only and not changed:
+        tensors = _collect(lambda: _tensors(folder), wrong) or 0
+        _collect(lambda: _template(folder), wrong)
+        for check in (evidence.recompute, evidence.check_card):
+            count, lines = check(folder)
+            numbers += count
+            wrong += lines
+    if wrong:
+        raise VerificationError("\n".join(wrong))
+    return Checked(files, numbers, tensors, signer)
+
+
+def _collect(check: Callable[[], Answer], wrong: list[str]) -> Answer | None:
+    try:
+        return check()
+    except (ReleaseError, VerificationError, CheckpointError) as error:
+        wrong.append(str(error))
+        return None
+
+
+def _tensors(folder: Path) -> int:
+    """Check the headers of a checkpoint; quantized ones have dtypes of their own, which their manifest names."""
+    if not any(folder.glob("*.safetensors")):
+        return 0
+    dtype = str(manifest.read(folder).get("dtype", "BF16"))
+    return sum(weights.check_files(folder, dtype).values())
+
+
+def _template(folder: Path) -> None:
+    found, recorded = templates.sha256(folder), manifest.read(folder).get("chat_template_sha256")
+    if recorded is not None and found != recorded:
+        raise VerificationError(f"The chat template is not the one {manifest.NAME} names.")

@@ -1,0 +1,112 @@
+"""adopt: what other tools left behind becomes a run, with every row and without a claim about where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gshf_release.hashing import canonical_json
+from gshf_release.release.adopt import AdoptedRow, kind_of
+from tests.conftest import Outcome
+from tests.release import made
+
+TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "preference pair": [
+        {"chosen": TURNS, "rejected": TURNS, "chosen_score": 1.0, "rejected_score": 0.5},
+        {"prompt": "Why?", "prompt_id": "a", "all_rm_scores": [1.0], "all_generated_responses": ["So."]}
+        | {"chosen": TURNS, "rejected": TURNS},
+    ],
+    "scored responses": [{"prompt": "Why?", "responses": ["So."], "rewards": [0.25]}],
+    "alpaca_eval output": [{"instruction": "Why?", "output": "So.", "generator": "mine", "dataset": "own"}],
+    "alpaca_eval annotation": [
+        {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.5, "annotator": "judge"}
+    ],
+    "FastChat answer": [{"question_id": 1, "model_id": "mine", "choices": [{"index": 0, "turns": ["So."]}]}],
+    "FastChat judgment": [{"question_id": 1, "model": "mine", "judge": ["gpt", "single"], "score": 7, "turn": 1}],
+    "FastChat pairwise judgment": [
+        {"question_id": 1, "model_1": "mine", "model_2": "base", "g1_winner": "tie", "g2_winner": "tie", "turn": 1}
+    ],
+}
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("kind", "row"), [(kind, row) for kind, rows in ROWS.items() for row in rows])
+def test_every_kind_is_known_by_its_keys(kind: str, row: dict[str, Any]) -> None:
+    assert kind_of(row) == kind
+
+
+def test_a_row_of_no_kind_is_kept_with_the_reason(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    source = lines(tmp_path / "pairs.jsonl", [*ROWS["preference pair"], {"text": "alone"}, [1, 2]])
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write("{broken\n")
+    outcome = command("adopt", source, "--run", tmp_path / "run", "--json")
+    assert json.loads(outcome.out) == [
+        {"stage": "adopted/01-pairs.jsonl", "kind": "preference pair", "rows": 2, "rest": 3}
+    ]
+    folder = tmp_path / "run" / "adopted" / "01-pairs.jsonl"
+    rest = [json.loads(line) for line in (folder / "rest.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [entry["place"] for entry in rest] == ["pairs.jsonl:3", "pairs.jsonl:4", "pairs.jsonl:5"]
+    assert rest[0]["reason"] == "no known kind of row has the keys text"
+    assert (folder / "files" / "pairs.jsonl").read_bytes() == source.read_bytes()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(rows=st.lists(st.sampled_from([row for rows in ROWS.values() for row in rows]) | JSON, min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_no_row_is_lost(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    from gshf_release.release.adopt import adopt
+
+    folder = tmp_path_factory.mktemp("adopt")
+    (folder / "data").mkdir()
+    (folder / "data" / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    (found,) = adopt([folder / "data"], folder / "run", "adopted")
+    stored = AdoptedRow.read(folder / "run" / found.stage / "rows.parquet")
+    rest = (folder / "run" / found.stage / "rest.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    contents = [row.content for row in stored] + [
+        canonical_json(json.loads(json.loads(line)["content"])) for line in rest
+    ]
+    assert sorted(contents) == sorted(canonical_json(row) for row in rows)
+    assert {row.provenance for row in stored} <= {"unknown"}
+
+
+def test_an_adopted_run_is_verified_but_claims_no_lineage(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    checkpoint = made.checkpoint(tmp_path / "checkpoint-500")
+    (checkpoint / "optimizer.pt").write_bytes(b"\x80\x04")
+    data = lines(tmp_path / "alpaca" / "model_outputs.jsonl", ROWS["alpaca_eval output"]).parent
+    run = tmp_path / "run"
+    assert "1 rows (alpaca_eval output), 0 of no known kind" in command("adopt", checkpoint, data, "--run", run).out
+    assert not list(run.rglob("optimizer.pt"))
+    provenance = json.loads((run / "adopted" / "01-checkpoint-500" / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["provenance"] == "unknown"
+    assert command("verify", run).code == 0
+    assert "where its responses came from is not known" in command("verify", run, "--lineage").line
+    path = run / "adopted" / "02-alpaca" / "files" / "model_outputs.jsonl"
+    path.write_bytes(path.read_bytes() + b" ")
+    outcome = command("verify", run)
+    assert outcome.code == 3
+    assert "adopted/02-alpaca/files/model_outputs.jsonl" in outcome.line
+
+
+def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    source = lines(tmp_path / "pairs.jsonl", ROWS["preference pair"])
+    command("adopt", source, "--run", tmp_path / "run")
+    assert "is a run already" in command("adopt", source, "--run", tmp_path / "run").line
+    assert "does not exist" in command("adopt", tmp_path / "none", "--run", tmp_path / "other").line

@@ -1,0 +1,187 @@
+"""Every route that a push uses, under every fault: what passes leaves one commit and its tag, what stays nothing half done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, close_session
+
+from gshf_release.errors import GshfError, NetworkError, VerificationError
+from gshf_release.release import hub as releases
+from gshf_release.release import hub_client, manifest
+from gshf_release.release.remote import downloaded
+from gshf_release.release.verify_folder import verify_folder
+from tests.release import made
+from tests.servers.hub import HubServer
+
+MODEL = "tester/made"
+WHOLE = (
+    *("whoami", "create_repo", "info", "revision", "refs", "tree", "validate_yaml", "preupload"),
+    *("lfs_batch", "lfs_put", "lfs_verify", "commit", "create_tag", "settings"),
+)
+IN_PARTS = ("put_part", "complete")
+PASSING = ("503", "429", "lost answer", "500 after the work", "hang")
+
+
+@pytest.fixture
+def api(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HfApi:
+    """Return the package's own client, impatient, and repeat at once."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_client, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    close_session()
+    return hub_client.client()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.releases(tmp_path_factory.mktemp("release"), iterations=1)
+
+
+def order(hub: HubServer, route: str, fault: str) -> None:
+    if fault == "lost answer":
+        hub.faults.lose_answer(route)
+    elif fault == "500 after the work":
+        hub.faults.lose_answer(route, status=500)
+    elif fault == "hang":
+        hub.faults.delay(route, 1.6)
+    else:
+        hub.faults.fail(route, status=int(fault))
+
+
+def publish(api: HfApi, release: Path) -> list[str]:
+    return releases.publish(api, releases.parts(release, MODEL), public=True, report=lambda line: None)
+
+
+def arrived(hub: HubServer, release: Path) -> None:
+    """Check one commit, one tag with the manifest's digest, public, the bytes those of the folder."""
+    repository = hub.store.find("model", MODEL)
+    assert repository is not None
+    titles = [commit.title for commit in repository.history("main")]
+    assert titles == ["Release iter-1", "initial commit"]
+    assert repository.tags == {"iter-1": repository.branches["main"]}
+    folder = release / "made" / "iter-1"
+    assert repository.tag_messages == {"iter-1": f"manifest sha256 {manifest.digest(folder)}"}
+    assert not repository.private
+    stored = {
+        path: file.sha256 for path, file in repository.resolve("iter-1").files.items() if path != ".gitattributes"
+    }
+    listed = {name: entry["sha256"] for name, entry in manifest.read(folder)["files"].items()}
+    assert {name: value for name, value in stored.items() if name != manifest.NAME} == listed
+
+
+@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("route", [*WHOLE, *IN_PARTS])
+def test_a_fault_that_passes_leaves_one_commit_and_its_tag(
+    hub: HubServer, api: HfApi, release: Path, route: str, fault: str
+) -> None:
+    hub.take_in_parts(64 if route in IN_PARTS else None)
+    order(hub, route, fault)
+    publish(api, release)
+    assert route in [request.route for request in hub.requests]
+    arrived(hub, release)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("route", WHOLE)
+def test_a_refusal_is_one_line_and_leaves_no_tag_unless_all_is_there(
+    hub: HubServer, api: HfApi, release: Path, route: str, status: int
+) -> None:
+    hub.faults.fail(route, times=50, status=status)
+    with pytest.raises(GshfError) as caught:
+        publish(api, release)
+    assert "\n" not in str(caught.value)
+    assert hub.write_token not in str(caught.value)
+    repository = hub.store.find("model", MODEL)
+    if repository is not None and repository.tags:
+        assert route in ("settings", "refs", "create_tag")
+    hub.faults.clear()
+    publish(api, release)
+    arrived(hub, release)
+
+
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
+def test_other_bytes_stored_by_the_hub_are_found_and_get_no_tag(
+    hub: HubServer, api: HfApi, release: Path, in_parts: bool
+) -> None:
+    hub.take_in_parts(64 if in_parts else None)
+    hub.faults.corrupt("commit")
+    with pytest.raises(
+        VerificationError, match=r"the Hub stores other bytes for eval/judgments/iteration-1\.test\.parquet"
+    ):
+        publish(api, release)
+    repository = hub.store.find("model", MODEL)
+    assert repository is not None
+    assert repository.tags == {}
+    assert repository.private, "what is not verified does not become public"
+
+
+def test_a_commit_of_somebody_else_in_between_is_left_alone(hub: HubServer, api: HfApi, release: Path) -> None:
+    hub.faults.stale_parent()
+    with pytest.raises(GshfError, match="Somebody else commits to"):
+        publish(api, release)
+
+
+def test_large_files_sent_in_parts_are_not_sent_twice(hub: HubServer, api: HfApi, release: Path) -> None:
+    hub.take_in_parts(64)
+    hub.faults.fail("commit", times=50)
+    with pytest.raises(NetworkError):
+        publish(api, release)
+    hub.faults.clear()
+    before = len(hub.requests)
+    publish(api, release)
+    assert not {"put_part", "complete", "lfs_put"} & {request.route for request in hub.requests[before:]}
+    arrived(hub, release)
+
+
+# -- verify OWNER/NAME@TAG -----------------------------------------------------------------------------------
+
+
+def test_a_tag_is_downloaded_and_verified(hub: HubServer, api: HfApi, release: Path) -> None:
+    publish(api, release)
+    with downloaded(f"{MODEL}@iter-1") as folder:
+        assert verify_folder(folder).numbers == 6
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("fault", ["truncated", "corrupt", "503"])
+def test_a_download_that_fails_once_is_repeated(hub: HubServer, api: HfApi, release: Path, fault: str) -> None:
+    publish(api, release)
+    {
+        "truncated": lambda: hub.faults.lose_answer("cdn"),
+        "corrupt": lambda: hub.faults.corrupt("cdn"),
+        "503": lambda: hub.faults.fail("cdn"),
+    }[fault]()
+    with downloaded(f"{MODEL}@iter-1") as folder:
+        verify_folder(folder)
+
+
+def test_a_hub_that_serves_other_bytes_is_found(
+    hub: HubServer, api: HfApi, release: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(api, release)
+    hub.faults.corrupt("cdn", times=50)
+    outcome = command("verify", f"{MODEL}@iter-1")
+    assert outcome.code == 3
+    assert "model.safetensors does not have the checksum that the Hub lists" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_tag_that_is_not_there_is_said_so(hub: HubServer, api: HfApi, release: Path, command: Any) -> None:
+    publish(api, release)
+    assert "is not on the Hub, or not for you" in command("verify", f"{MODEL}@iter-9").line
+    assert "is not on the Hub, or not for you" in command("verify", "tester/none@iter-1").line
+
+
+def test_a_server_without_xet_gets_a_hint(
+    hub: HubServer, api: HfApi, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    with pytest.raises(NetworkError, match="set HF_HUB_DISABLE_XET=1 and run the same command again"):
+        publish(api, release)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    publish(api, release)
+    arrived(hub, release)

@@ -1,0 +1,54 @@
+"""A large file goes to the Hub in a fixed amount of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gshf_release.release import manifest
+from tests.conftest import REPOSITORY
+from tests.release import made
+from tests.servers.hub import HubServer
+
+PUBLISH = """
+import resource, sys
+from pathlib import Path
+from gshf_release.release import hub, hub_client
+found = hub.parts(Path(sys.argv[1]), "tester/made")
+hub.publish(hub_client.client(), found, public=False, report=print)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+GIGABYTE = 10**9
+
+
+def sparse(folder: Path, size: int) -> None:
+    """Replace the weights by one tensor of `size` bytes that takes no room on the disk."""
+    header = {"model.embed_tokens.weight": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + size)
+    manifest.list_again(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part_size", [None, 64 * 2**20], ids=["whole", "in parts"])
+def test_a_large_sparse_file_stays_far_below_its_size(hub: HubServer, tmp_path: Path, part_size: int | None) -> None:
+    """700 MB rather than 3 GB, for the time it takes to hash them; the peak does not depend on the size."""
+    size = int(os.environ.get("GSHF_TEST_SPARSE_BYTES") or 700 * 10**6)
+    release = made.releases(tmp_path / "release", iterations=1)
+    sparse(release / "made" / "iter-1", size)
+    hub.take_in_parts(part_size)
+    run = subprocess.run(
+        [sys.executable, "-c", PUBLISH, str(release)],
+        env=os.environ | hub.environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.split()[-1]) * 1024 < min(size / 2, GIGABYTE)
