@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from gshf_release.checkpoints import load_tokenizer
 from gshf_release.datafiles import read_rows
 from gshf_release.errors import DataError
-from gshf_release.prompts.split import with_system
+from gshf_release.prompts.split import read_prompts, source_path, with_system
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair, Prompt, parse_prompt
 from gshf_release.rendering import KEYS as RENDERING
@@ -41,7 +41,7 @@ def declare(source_sha256: str) -> Stage:
         work="gshf_release.preference.offline:write_pairs",
         inputs=(Input("base", "model"), *(Input(name, "prompts.parquet") for name in HELD_OUT)),
         outputs=("pairs.parquet", "dropped.json"),
-        keys=("pairs.max_tokens", "prompts.system", "prompts.on_bad_row", *RENDERING),
+        keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
         parameters={"source_sha256": source_sha256},
         numbers="gshf_release.preference.offline:numbers",
     )
@@ -80,6 +80,7 @@ def write_pairs(context: StageContext) -> None:
     path, rules = Path(str(context.recipe.pairs.offline)).expanduser(), context.recipe.pairs
     tokenizer = load_tokenizer(context.input("base", "model"))
     held_out = {entry.prompt_id for name in HELD_OUT for entry in Prompt.read(context.input(name, "prompts.parquet"))}
+    held_out |= _evaluation_prompts(context)
     pairs: list[Pair] = []
     counts: Counter[str] = Counter()
     rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=context.recipe.prompts.on_bad_row)
@@ -98,6 +99,14 @@ def write_pairs(context: StageContext) -> None:
     Pair.write(pairs, context.output("pairs.parquet"))
     dropped = {reason: counts[reason] for reason in get_args(Reason)}
     write_json(context.output("dropped.json"), {"rows": len(pairs) + sum(counts.values()), "dropped": dropped})
+
+
+def _evaluation_prompts(context: StageContext) -> set[str]:
+    """Return the ids of the prompts of `evaluation.prompts`, which nothing is trained on."""
+    reference, system = context.recipe.evaluation.prompts, context.recipe.prompts.system
+    if reference is None:
+        return set()
+    return {prompt.prompt_id for prompt in read_prompts(source_path(reference, "eval/prompts"), system)}
 
 
 def numbers(context: StageContext) -> list[Cell]:

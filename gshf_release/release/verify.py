@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import Cell, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.manifest import State, damage, state
+from gshf_release.run.manifest import State, damage, input_hashes, state
 from gshf_release.run.stage import Stage, Task, check_graph, resolve, tasks
 
 
@@ -65,11 +66,25 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
         recorded = run.manifest(task)
         if recorded is None or state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             unfinished += 1
+            wrong += _replaced_inputs(run, task, by_name)
             continue
         finished.append(task.stage)
         wrong += [f"{name}: not the bytes that were recorded." for name in damage(task, run, recorded)]
         files += sum(len(output["files"]) for output in recorded["outputs"].values())
     return finished, files, unfinished, wrong
+
+
+def _replaced_inputs(run: RunDirectory, task: Task, by_name: Mapping[str, Stage]) -> list[str]:
+    """Return a line for each input that is not the one a finished task was made from; a changed recipe key is no fault."""
+    recorded, present = run.manifest(task), input_hashes(task, run, by_name)
+    if recorded is None or present is None:
+        return []
+    known = recorded["inputs"]
+    return [
+        f"{task.label}: made from another {name} than the one that is there."
+        for name, sha256 in present.items()
+        if known.get(name, sha256) != sha256
+    ]
 
 
 def _folders(run: RunDirectory) -> list[Path]:

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from gshf_release.errors import RunBusyError, RunError
+from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse, read_mapping
 from gshf_release.run.stage import RESULTS, Stage, Task
@@ -56,9 +56,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is not JSON.
+        DataError: It is not JSON, or no object.
     """
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: it is not JSON.", hint="Run the command that made it again.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is damaged: it holds no object.", hint="Run the command that made it again.")
     return value
 
 

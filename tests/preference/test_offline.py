@@ -80,6 +80,17 @@ def test_a_run_on_offline_pairs_alone(one_thread: None, tiny_folder: Path, tmp_p
     assert verify_lineage(run) == Lineage(0, 0, 8)
 
 
+def test_an_offline_pair_on_an_evaluation_prompt_is_dropped(
+    one_thread: None, tiny_folder: Path, tmp_path: Path
+) -> None:
+    file = offline_file(tmp_path / "pairs.jsonl", count=2)
+    asked = json.loads((tiny_folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(asked | {"chosen": "tea", "rejected": "a mat"}) + "\n")
+    run = trained(tmp_path / "run", recipe(tiny_folder, file, "offline", 1))
+    assert read_json(run.path / "offline" / "pairs" / "dropped.json")["dropped"]["held-out prompt"] == 1
+
+
 def test_a_hybrid_run_trains_on_both_and_says_so(one_thread: None, tiny_folder: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", recipe(tiny_folder, offline_file(tmp_path / "pairs.jsonl"), "hybrid", 1))
     own = len(Pair.read(run.path / "iteration-1" / "pairs" / "pairs.parquet"))

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gshf_release.errors import VerificationError
+from gshf_release.hashing import sha256_tree, tree
 from gshf_release.records import Pair, ReferenceLogProbability, Sample, Score
 from gshf_release.release.lineage import Lineage, verify_lineage
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, read_json, write_json
 from tests.conftest import Outcome
 
 
@@ -44,6 +45,37 @@ def test_a_swapped_text_in_the_samples_is_found(copy: RunDirectory) -> None:
     change(samples_file(copy), Sample, lambda rows: [replace(rows[0], text="from elsewhere"), *rows[1:]])
     with pytest.raises(VerificationError, match="text of other ids"):
         verify_lineage(copy)
+
+
+def rehash(run: RunDirectory, manifest: Path) -> None:
+    """Record the bytes that are there now, as somebody who covers his tracks would."""
+    document = read_json(manifest)
+    for file in document["outputs"]:
+        files = tree(manifest.parent / file)
+        document["outputs"][file] = {"sha256": sha256_tree(files), "files": files}
+    write_json(manifest, document)
+
+
+def test_a_response_swapped_in_samples_and_pairs_under_new_hashes_is_found(
+    copy: RunDirectory, command: Callable[..., Outcome]
+) -> None:
+    chosen = Pair.read(pairs_file(copy))[0]
+    where = (chosen.prompt_id, chosen.chosen_index)
+    for path in sorted((copy.path / "iteration-2" / "samples").rglob("samples.parquet")):
+        change(
+            path,
+            Sample,
+            lambda rows: [
+                replace(row, completion_ids=[9, 2], text="x") if (row.prompt_id, row.sample_index) == where else row
+                for row in rows
+            ],
+        )
+        rehash(copy, path.parent / "manifest.json")
+    change(pairs_file(copy), Pair, lambda rows: [replace(rows[0], chosen_ids=[9, 2], chosen_text="x"), *rows[1:]])
+    rehash(copy, pairs_file(copy).parent / "manifest.json")
+    outcome = command("verify", str(copy.path), "--lineage")
+    assert outcome.code == 3
+    assert "made from another iteration-2/pairs/pairs.parquet than the one that is there" in outcome.err
 
 
 def test_a_sample_of_another_policy_is_found(copy: RunDirectory) -> None:

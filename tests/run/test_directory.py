@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.errors import RunBusyError, RunError
+from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.run.directory import RunDirectory, write_json
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Task
@@ -122,3 +122,11 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
         process.communicate()
     execute(stages, run, RECIPE, PROFILES["here"])
     assert run.manifest(Task(stages[0])) is not None
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]"])
+def test_a_damaged_plan_is_one_line(tmp_path: Path, text: str) -> None:
+    run = begin(tmp_path / "run")
+    (run.path / "plan.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"plan\.json is damaged.* Run the command that made it again"):
+        _ = run.plan
