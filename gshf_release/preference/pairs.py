@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from gshf_release import statistics
 from gshf_release.hashing import seed_from
 from gshf_release.preference.choices import CHOICES, Two
-from gshf_release.preference.ranking import Candidate, finite, ranked_inputs, read_candidates
+from gshf_release.preference.ranking import Candidate, finite, ranked_inputs, read_candidates, taking_part
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair
 from gshf_release.results import Cell, cell
@@ -51,11 +51,12 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, draw: rando
         iteration: Recorded in the pair.
         draw: The prompt's own source of random numbers.
     """
-    if not finite(found):
+    usable = taking_part(found, rules)
+    if not finite(usable):
         return Choice(None, "non-finite reward")
-    if len(found) < 2:
-        return Choice(None, "too few responses")
-    two = CHOICES[rules.choice](found, rules, draw)
+    if len(usable) < 2:
+        return Choice(None, "cut" if len(found) > 1 else "too few responses")
+    two = CHOICES[rules.choice](usable, rules, draw)
     if two is None:
         return Choice(None, "too few accepted")
     reason = _degenerate(two, rules)

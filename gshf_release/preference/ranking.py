@@ -18,7 +18,7 @@ LOG_RATIOS = "log-ratios.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A response that may enter a pair."""
+    """A response with its reward."""
 
     sample: Sample
     reward: float
@@ -47,7 +47,7 @@ def candidates(
     log_ratios: Mapping[int, float] | None = None,
     deviations: Mapping[int, float | None] | None = None,
 ) -> list[Candidate]:
-    """Return the responses that may enter a pair, by sample index.
+    """Return the responses that have a reward, by sample index.
 
     Args:
         samples: The responses to one prompt.
@@ -56,11 +56,10 @@ def candidates(
         log_ratios: `{sample index: log pi_(t-1) - log pi_0}` (nats), needed if `rules.kl_weight` is not 0.
         deviations: `{sample index: standard deviation of the reward}` where an ensemble gave it.
     """
-    usable = [entry for entry in samples if entry.sample_index in rewards]
-    if rules.cut == "drop":
-        usable = [entry for entry in usable if entry.finish_reason == "stop"]
     found = []
-    for entry in sorted(usable, key=lambda entry: entry.sample_index):
+    for entry in sorted(samples, key=lambda entry: entry.sample_index):
+        if entry.sample_index not in rewards:
+            continue
         reward = rewards[entry.sample_index]
         value = reward - rules.length_penalty * length(entry, rules.length_unit)
         if rules.kl_weight:
@@ -68,6 +67,11 @@ def candidates(
         may_win = rules.cut != "lose" or entry.finish_reason == "stop"
         found.append(Candidate(entry, reward, value, may_win, (deviations or {}).get(entry.sample_index)))
     return found
+
+
+def taking_part(found: Sequence[Candidate], rules: Pairs) -> list[Candidate]:
+    """Return the candidates that the recipe's `cut: drop` leaves."""
+    return [entry for entry in found if rules.cut != "drop" or entry.sample.finish_reason == "stop"]
 
 
 def ranked_inputs(iteration: int, *, log_ratios: bool) -> tuple[Input, ...]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gshf_release import statistics
-from gshf_release.preference.ranking import Candidate, best, finite, ranked_inputs, read_candidates
+from gshf_release.preference.ranking import Candidate, best, finite, ranked_inputs, read_candidates, taking_part
 from gshf_release.recipe import Pairs
 from gshf_release.records import Winner
 from gshf_release.results import Cell, cell
@@ -33,11 +33,12 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
 
 def choose(found: Sequence[Candidate], rules: Pairs, iteration: int) -> Winner | str:
     """Return the best response to a prompt, or the reason why it gives none."""
-    if not finite(found):
+    usable = taking_part(found, rules)
+    if not finite(usable):
         return "non-finite reward"
-    if not found:
-        return "too few responses"
-    top = best(found)
+    if not usable:
+        return "cut" if found else "too few responses"
+    top = best(usable)
     sample = top.sample
     if not top.may_win:
         return "cut"

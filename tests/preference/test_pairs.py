@@ -207,3 +207,9 @@ def test_every_dropped_prompt_is_counted_by_its_reason(tmp_path: Path) -> None:
     assert find(cells, metric="pairs").value == 1  # type: ignore[union-attr]
     assert find(cells, metric="reward margin").value == 1.5  # type: ignore[union-attr]
     assert find(cells, metric="chosen longer").value == 0  # type: ignore[union-attr]
+
+
+def test_responses_left_out_because_they_were_cut_are_counted_as_cut() -> None:
+    samples = [response(0, reason="length"), response(1)]
+    assert choose(samples, {0: 1.0, 1: 0.0}, Pairs(cut="drop"), 1).reason == "cut"
+    assert choose(samples[:1], {0: 1.0}, Pairs(cut="drop"), 1).reason == "too few responses"
