@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Judge each answer so often.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="What judging may cost at most.")
 @click.option("--batch", is_flag=True, help="Judge through the endpoint's Batch API.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The judge's saved calibration; else the one that `calibrate` left in the cache, if any.",
+)
 @click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
 @click.option(
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of benchmark files."
@@ -134,7 +139,7 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         return None
     from gshf_release.evaluation.ask import Wish, ask
 
-    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data")
+    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration")
     wish = Wish(
         benchmarks=named or recipe.evaluation.benchmarks,
         rows=_rows(options["iterations"], policies),

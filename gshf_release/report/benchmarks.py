@@ -7,6 +7,8 @@ from typing import Any
 
 from gshf_release import assets
 from gshf_release.errors import DataError
+from gshf_release.evaluation import metrics
+from gshf_release.evaluation.metrics import CALIBRATED, MEASURES, NOISE, NOISE_SHARE
 from gshf_release.recipe import read_mapping
 from gshf_release.report.table import Table
 from gshf_release.results import Cell, find, rows_of, select, shown
@@ -20,6 +22,12 @@ COLUMNS = {
     "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, "failed judgments": 0},
 }
 """By mark: `{metric: digits shown}`."""
+INTERVALS = {
+    CALIBRATED: "calibrated win rate % (90 % interval)",
+    "average": "95 % interval of the average",
+    "adjusted win rate": "95 % interval of the adjusted win rate, %",
+}
+"""By metric: the column of its interval, where it was measured."""
 NAMES = {"AlpacaEval 2": "alpaca_eval_2", "MT-Bench": "mt_bench"}
 """What files of reported numbers call a benchmark, and its name in eval/benchmarks."""
 UNITS = {"%": " %", "characters": ", characters"}
@@ -31,8 +39,8 @@ def benchmark_tables(cells: Sequence[Cell]) -> list[Table]:
     for table, judge, baseline, mark in _groups(cells):
         chosen = select(cells, table=table, judge=judge, baseline=baseline)
         tables.append(_measured(chosen, table, judge, baseline, mark))
-        categories = _categories(chosen, table, judge)
-        tables += [categories] if categories is not None else []
+        further = (_differences(chosen, table, judge, baseline), _categories(chosen, table, judge))
+        tables += [each for each in further if each is not None]
     return [*tables, *_imported(cells)]
 
 
@@ -70,6 +78,9 @@ def _groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
 
 def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> Table:
     columns = COLUMNS[mark]
+    measured = {entry.metric for entry in cells}
+    wanted = {metric: CALIBRATED if metric == CALIBRATED else metrics.low(metric) for metric in INTERVALS}
+    intervals = {metric: INTERVALS[metric] for metric, needed in wanted.items() if needed in measured}
     header = ["model"]
     for metric in columns:
         entry = find(cells, metric=metric)
@@ -78,6 +89,7 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
         [
             row,
             *(shown(find(cells, row=row, metric=metric), digits) for metric, digits in columns.items()),
+            *(_ranged(cells, row, metric, estimate=metric == CALIBRATED) for metric in intervals),
             _count(cells, row),
         ]
         for row in rows_of(cells)
@@ -85,8 +97,64 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
     against = f" against {baseline}" if baseline else ""
     decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
     notes = [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
-    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in MARKS and entry.note]
-    return Table(f"{table}, judged by {judge}{against}", [*header, "n"], rows, notes)
+    noted = (*MARKS, CALIBRATED)
+    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in noted and entry.note]
+    notes += [_noise(cells, entry) for entry in cells if entry.metric == NOISE]
+    return Table(f"{table}, judged by {judge}{against}", [*header, *intervals.values(), "n"], rows, notes)
+
+
+def _ranged(cells: Sequence[Cell], row: str, metric: str, *, estimate: bool) -> str:
+    """Return the ends of a metric's interval, after the estimate itself if no other column has it."""
+    main, low, high = (
+        find(cells, row=row, metric=name) for name in (metric, metrics.low(metric), metrics.high(metric))
+    )
+    if low is None or high is None:
+        return "–"
+    ends = f"{shown(low)} to {shown(high)}"
+    return f"{shown_value(main)} ({ends})" if estimate else ends
+
+
+def shown_value(entry: Cell | None) -> str:
+    """Return a cell's value without its error, which an interval beside it says better."""
+    return "–" if entry is None or entry.value is None else f"{entry.value:.2f}"
+
+
+def _noise(cells: Sequence[Cell], entry: Cell) -> str:
+    share = find(cells, row=entry.row, metric=NOISE_SHARE)
+    told = "" if share is None or share.value is None else f", {share.value:.0f} % {share.note}"
+    return f"{entry.row}, judge noise: standard deviation {shown_value(entry)} {entry.note}{told}."
+
+
+def _differences(cells: Sequence[Cell], table: str, judge: str, baseline: str) -> Table | None:
+    """Return each row's paired differences from the first row and from the one before it, or None if there are none."""
+    rows, notes = [], []
+    for entry in cells:
+        measure = next((name for name in MEASURES if entry.metric.startswith(metrics.difference(name, ""))), None)
+        other = entry.metric.removeprefix(metrics.difference(measure, "")) if measure is not None else ""
+        if measure is None or entry.metric != metrics.difference(measure, other) or _is_end(entry.metric):
+            continue
+        test, least = (
+            find(cells, row=entry.row, metric=name) for name in (metrics.sign_test(other), metrics.detectable(other))
+        )
+        sign = "–" if test is None or test.value is None else f"{test.value:.3g} ({test.note})"
+        interval = _ranged(cells, entry.row, entry.metric, estimate=False)
+        count = "–" if entry.n is None else str(entry.n)
+        rows.append([entry.row, other, measure, shown(entry), interval, sign, shown_value(least), count])
+        notes += [f"{entry.row} and {other}: {entry.note}."] if entry.note not in ("", "paired") else []
+    if not rows:
+        return None
+    against = f" against {baseline}" if baseline else ""
+    header = ["model", "compared with", "measure", "difference", "95 % interval", "sign test p", "detectable", "pairs"]
+    notes = [
+        "Differences on the same prompts ± standard error, interval by paired bootstrap (MT-Bench: over questions), exact sign "
+        "test. Detectable: the true difference that a test at 5 % finds with a probability of 80 % on as many prompts.",
+        *notes,
+    ]
+    return Table(f"{table}, judged by {judge}{against}: paired differences", header, rows, notes)
+
+
+def _is_end(metric: str) -> bool:
+    return metric.endswith((metrics.low(""), metrics.high("")))
 
 
 def _count(cells: Sequence[Cell], row: str) -> str:

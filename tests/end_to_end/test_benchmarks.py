@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +16,12 @@ import pytest
 
 from gshf_release.hashing import sha256_file
 from gshf_release.records import Sample
-from gshf_release.results import Cell, find, read_cells, select
+from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
-from tests.conftest import REPOSITORY, Outcome
+from tests.conftest import REPOSITORY
+from tests.end_to_end.judged import Command, cells_of
 from tests.evaluation import own
 from tests.servers.chat import ChatServer, Fault
-
-Command = Callable[..., Outcome]
-KEY = "sk-of-nobody"
-EXACT = "name: exact\ninference_precision: fp32\nthreads: 1\n"
-
-
-def prefers_longer(body: dict[str, Any]) -> str:
-    """Answer as a judge that names the longer of two answers, and grades one by its length."""
-    text = body["messages"][-1]["content"]
-    shown = re.findall(r'"output": """(.*?)"""', text, re.DOTALL)
-    if len(shown) == 2:
-        return "m" if len(shown[0]) >= len(shown[1]) else "M"
-    return f"Fine. Rating: [[{1 + len(text) % 10}]]"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatServer]:
-    monkeypatch.setenv("OWN_JUDGE_KEY", KEY)
-    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
-    with ChatServer(prefers_longer, key=KEY) as started:
-        yield started
-
-
-@pytest.fixture
-def files(tmp_path: Path, tiny_folder: Path) -> Path:
-    folder = tmp_path / "files"
-    folder.mkdir()
-    (folder / "exact.yaml").write_text(EXACT, encoding="utf-8")
-    own.alpaca_benchmark(folder)
-    own.mt_benchmark(folder)
-    return folder
-
-
-@pytest.fixture
-def evaluate(command: Command, files: Path, server: ChatServer, tiny_folder: Path, tmp_path: Path) -> Command:
-    """Evaluate the tiny checkpoint in a run of its own."""
-
-    def call(*options: object, run: Path | None = None, kind: str = "alpaca_eval_2", **judge: Any) -> Outcome:
-        judged_by = own.judge(files, kind, server.address, **judge)
-        benchmark = files / ("own-alpaca.yaml" if kind == "alpaca_eval_2" else "own-mt.yaml")
-        place = ["--run", run or tmp_path / "run", "--profile", files / "exact.yaml"]
-        return command("eval", tiny_folder / "tiny", "--benchmark", benchmark, "--judge", judged_by, *place, *options)
-
-    return call
-
-
-def cells_of(path: Path) -> list[Cell]:
-    return read_cells(path / "results.json")
 
 
 def test_a_model_answers_is_judged_and_measured(evaluate: Command, tmp_path: Path, command: Command) -> None:
@@ -195,13 +146,6 @@ def test_answers_to_other_questions_are_refused(
     outcome = command("eval", "their-model", "--outputs", files / "theirs.json", *place)
     assert outcome.code == 1
     assert "answer none of the 5 questions" in outcome.err
-
-
-@pytest.fixture
-def trained(finished: RunDirectory, tmp_path: Path, files: Path) -> Path:
-    """Return a copy of the trained and evaluated tiny run."""
-    shutil.copytree(finished.path, tmp_path / "trained")
-    return tmp_path / "trained"
 
 
 def test_a_trained_run_has_its_iterations_as_rows_and_publishing_waits_for_them(
