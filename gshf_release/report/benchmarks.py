@@ -36,7 +36,7 @@ UNITS = {"%": " %", "characters": ", characters"}
 def benchmark_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return one table for each benchmark, judge and baseline, rows as measured; and one of imported results."""
     tables = []
-    for table, judge, baseline, mark in _groups(cells):
+    for table, judge, baseline, mark in groups(cells):
         chosen = select(cells, table=table, judge=judge, baseline=baseline)
         tables.append(_measured(chosen, table, judge, baseline, mark))
         further = (_differences(chosen, table, judge, baseline), _categories(chosen, table, judge))
@@ -55,7 +55,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     wanted = NAMES.get(str(content["benchmark"]), str(content["benchmark"]))
     tables = [
         _compared(select(cells, table=table, judge=judge, baseline=baseline), content, judge, baseline)
-        for table, judge, baseline, _ in _groups(cells)
+        for table, judge, baseline, _ in groups(cells)
         if table == wanted
     ]
     if not tables:
@@ -66,7 +66,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     return tables
 
 
-def _groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
+def groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
     """Return `(table, judge, baseline, mark)` of everything that benchmarks measured, in order."""
     found = [
         (entry.table, entry.judge, entry.baseline, entry.metric)

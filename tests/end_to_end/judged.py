@@ -26,3 +26,7 @@ def prefers_longer(body: dict[str, Any]) -> str:
 
 def cells_of(path: Path) -> list[Cell]:
     return read_cells(path / "results.json")
+
+
+def one_at_a_time(address: str) -> dict[str, Any]:
+    return {"address": address, "key_variable": "OWN_JUDGE_KEY", "attempts": 3, "concurrent_requests": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -9,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import DatasetCard
 
 from gshf_release.evaluation import metrics
 from gshf_release.evaluation.calibration import Calibration, calibrate, default_path
 from gshf_release.evaluation.calibration.replay import read_official
+from gshf_release.evaluation.judging import batch
+from gshf_release.evaluation.judgments import spent
 from gshf_release.evaluation.reproduction.evidence import Source, from_run
+from gshf_release.release.benchmark_judgments import BenchmarkJudgment
 from gshf_release.results import find, select
-from tests.end_to_end.judged import Command, cells_of, prefers_longer
+from gshf_release.run.directory import RunDirectory
+from tests.end_to_end.judged import Command, cells_of, one_at_a_time, prefers_longer
 from tests.evaluation import own
 from tests.evaluation.calibration.judged import StubJudge, official_rows, write
+from tests.release.test_data_sets import FACTS, release
 from tests.servers.chat import ChatServer
+from tests.servers.judge import KEY as REPLAY_KEY
+from tests.servers.judge import JudgeServer, longer_wins
 
 JUDGE = "own-alpaca-eval-2/stub"
 
@@ -169,7 +179,7 @@ def test_a_claim_is_checked_by_the_calibrated_number(judged: Command, calibratio
     assert judged(2, "--calibration", calibration.save(tmp_path / "calibration.json")).code == 0
     path = tmp_path / "run/results.json"
     path.write_text(path.read_text(encoding="utf-8").replace('own-alpaca"', 'alpaca_eval_2"'), encoding="utf-8")
-    measured = from_run(Source(tmp_path / "run"), "answers")
+    measured = from_run(Source("theirs", tmp_path / "run"), "answers")
     (entry,) = [entry for entry in measured if entry.calibrated]
     assert (entry.metric, entry.judge) == ("win rate", JUDGE)
     assert entry.error > 0
@@ -231,3 +241,82 @@ def test_repeats_of_games_are_refused_in_one_line(evaluate: Command, server: Cha
     assert outcome.code == 1
     assert "--repeats: own-mt-bench-pair plays pairs of MT-Bench" in outcome.line
     assert server.received == []
+
+
+def test_judgments_of_benchmarks_are_published_without_anybody_elses_text(
+    command: Command, trained: Path, files: Path, server: ChatServer
+) -> None:
+    judge = own.judge(files, "alpaca_eval_2", server.address)
+    words = ["--benchmark", files / "own-alpaca.yaml", "--judge", judge, "--profile", files / "exact.yaml"]
+    assert command("eval", trained, *words).code == 0
+    (files / "facts.yaml").write_text(FACTS, encoding="utf-8")
+    run = RunDirectory.open(trained)
+    release(run, files / "facts.yaml")
+    folder = trained / "release/tiny-judgments/main"
+    (file,) = trained.glob("iteration-2/own-alpaca/*/judgments/annotations.json")
+    expected = json.loads(file.read_text(encoding="utf-8"))
+    rows = BenchmarkJudgment.read(folder / "benchmarks/iteration-2.parquet")
+    assert [(row.question, row.answer, row.preference, row.judge) for row in rows] == [
+        (str(number), row["output_2"], row["preference"] - 1, JUDGE) for number, row in enumerate(expected)
+    ]
+    for row, text in zip(rows, own.INSTRUCTIONS, strict=True):
+        assert row.question_sha256 == hashlib.sha256(text.encode()).hexdigest()
+        assert (
+            row.baseline_answer_sha256 == hashlib.sha256(expected[int(row.question)]["output_1"].encode()).hexdigest()
+        )
+    own_texts = {text for row in rows for text in (row.question, row.answer)}
+    held = {str(value) for row in rows for value in dataclasses.astuple(row)} - own_texts
+    for text in (*own.INSTRUCTIONS, *(row["output_1"] for row in expected)):
+        assert not any(text in value for value in held)
+    card = DatasetCard.load(folder / "README.md")
+    assert {"config_name": "benchmarks", "data_files": [{"split": "train", "path": "benchmarks/*.parquet"}]} in (
+        card.data.to_dict()["configs"]
+    )
+    assert f"| `own-alpaca` | {JUDGE} | own\\_baseline | 10 |" in card.text
+    assert command("verify", folder).code == 0
+
+
+def test_one_limit_holds_for_all_rows_of_a_command(
+    command: Command, trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OWN_JUDGE_KEY", REPLAY_KEY)
+    words = ["--benchmark", files / "own-alpaca.yaml", "--profile", files / "exact.yaml", "--limit", 2]
+    with JudgeServer(longer_wins) as replay:
+
+        def judge(max_tokens: int) -> Path:
+            """Return a dear judge that is asked one thing at a time; another limit makes other judgments."""
+            settings: dict[str, Any] = {"price": {"input": 1000.0, "output": 1000.0}, "expected_tokens": 1}
+            settings |= {"parameters": {"max_tokens": max_tokens}, "endpoint": one_at_a_time(replay.address)}
+            return own.judge(files, "alpaca_eval_2", replay.address, **settings)
+
+        one = command("eval", trained, *words, "--judge", judge(1), "--iteration", 0)
+        assert one.code == 0, one.err
+        run = RunDirectory.open(trained)
+        limit = 3.75 * spent(
+            run
+        )  # two rows of two judgments, and no third: each reserves about four times what it costs
+        outcome = command("eval", trained, *words, "--judge", judge(2), "--max-cost", f"{limit:.6f}")
+    assert outcome.code == 1
+    assert "--max-cost" in outcome.err
+    assert 0 < spent(run) <= limit
+    assert 2 + 2 < replay.numbers < 2 + 6, "more than one row was judged, and not all three"
+
+
+def test_a_batch_judges_a_whole_command(
+    command: Command, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "FIRST_POLL_SECONDS", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", REPLAY_KEY)
+    rows = [{"instruction": text, "output": "x" * 60, "generator": "theirs"} for text in own.INSTRUCTIONS]
+    (files / "theirs.json").write_text(json.dumps(rows), encoding="utf-8")
+    with JudgeServer(longer_wins) as replay:
+        endpoint = {"address": replay.address, "key_variable": "OPENAI_API_KEY", "attempts": 3}
+        by = own.judge(files, "alpaca_eval_2", replay.address, endpoint=endpoint)
+        place = ("--benchmark", files / "own-alpaca.yaml", "--judge", by, "--run", tmp_path / "run")
+        outcome = command("eval", "their-model", "--outputs", files / "theirs.json", *place, "--batch")
+        assert outcome.code == 0, outcome.err
+        assert (replay.numbers, len(replay.batches.made)) == (0, 1)
+        rate = find(cells_of(tmp_path / "run"), metric="win rate")
+        assert rate is not None
+        assert (rate.value, rate.n) == (pytest.approx(100 * 61 / 83), 5)

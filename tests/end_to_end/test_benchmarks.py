@@ -19,7 +19,7 @@ from gshf_release.records import Sample
 from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import REPOSITORY
-from tests.end_to_end.judged import Command, cells_of
+from tests.end_to_end.judged import Command, cells_of, one_at_a_time
 from tests.evaluation import own
 from tests.servers.chat import ChatServer, Fault
 
@@ -293,7 +293,3 @@ def test_killed_while_judging_and_resumed_pays_no_judgment_twice(
     assert set(after) & set(before[:-1]) == set()  # the last one was cut off before its answer could be kept
     assert len(set(before) | set(after)) == len(own.INSTRUCTIONS)
     assert RunDirectory.open(tmp_path / "run").plan
-
-
-def one_at_a_time(address: str) -> dict[str, Any]:
-    return {"address": address, "key_variable": "OWN_JUDGE_KEY", "attempts": 3, "concurrent_requests": 1}
