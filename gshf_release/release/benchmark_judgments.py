@@ -136,6 +136,7 @@ def _mt_bench(
     singles, pairs = mt_bench_judgments.read(path)
     points = pair_points(pairs, answers.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}
+    judged: list[mt_bench_judgments.Judgment | mt_bench_judgments.PairJudgment] = [*singles, *pairs]
     ratings = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
     return [
         BenchmarkJudgment(
@@ -150,7 +151,7 @@ def _mt_bench(
             repeat=one.repeat,
             **common,
         )
-        for one in (*singles, *pairs)
+        for one in judged
     ]
 
 

@@ -176,7 +176,7 @@ def _dataset(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark:
 
 def is_official(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> bool:
     """Return whether a group of cells was measured as the benchmark's published numbers are."""
-    asked = {entry.n for entry in cells if entry.metric == "failed judgments"}
+    asked = {entry.n for entry in cells if entry.metric == benchmarks.FAILED}
     if mark == "LC win rate":
         known = ALPACA_EVAL_2
         own = table == "alpaca_eval_2" and judge == known.judge and baseline in (known.baseline, BASELINE)

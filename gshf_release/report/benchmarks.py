@@ -15,11 +15,12 @@ from gshf_release.results import Cell, find, rows_of, select, shown
 
 MARKS = ("LC win rate", "average", "adjusted win rate")
 """Each benchmark measures one of these."""
+FAILED = "failed judgments"
 IMPORTED = "lm-evaluation-harness"
 COLUMNS = {
-    "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, "failed judgments": 0},
-    "average": {"first turn": 2, "second turn": 2, "average": 2, "failed judgments": 0},
-    "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, "failed judgments": 0},
+    "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, FAILED: 0},
+    "average": {"first turn": 2, "second turn": 2, "average": 2, FAILED: 0},
+    "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, FAILED: 0},
 }
 """By mark: `{metric: digits shown}`."""
 INTERVALS = {
