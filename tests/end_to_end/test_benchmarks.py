@@ -254,6 +254,8 @@ def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation
     assert average.n == 6
     assert {entry.metric for entry in cells} == {
         "average",
+        "average (low end)",
+        "average (high end)",
         "first turn",
         "second turn",
         "failed judgments",

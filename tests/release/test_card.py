@@ -405,7 +405,7 @@ def test_numbers_of_the_official_judge_bear_the_benchmarks_name(tiny_recipe: Rec
         "standard_error": 1.5,
     }
     measured = section(content, "Results: measured here")
-    assert f"### alpaca_eval_2, judged by {escape_text(OFFICIAL)} against" in measured
+    assert f"### {escape_text(f'alpaca_eval_2, judged by {OFFICIAL} against gpt4_1106_preview')}" in measured
     assert "| iteration-2 | 36.00 ± 1.50 | 34.00 ± 0.30 |" in measured
     assert "somebody" not in content
     assert "stand-in annotator" not in section(content, "Limits")
