@@ -19,14 +19,27 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(name="calibrate")
 @click.argument("judge")
-@click.option("--annotations", multiple=True, required=True, type=FILE, help="annotations.json of a model; repeatable.")
+@click.option(
+    "--annotations",
+    multiple=True,
+    required=True,
+    type=FILE,
+    help="Official judgments of one model; once for each, three or more.",
+)
 @click.option("--stored", multiple=True, type=FILE, help="The judge's own annotations.json, instead of asking it.")
 @click.option("--sample", type=click.IntRange(1), help="How many prompts each model is judged on [all].")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Chooses the sample.")
 @click.option("--outputs", type=FILE, help="model_outputs.json of a new model: judge it too, print its estimate.")
 @click.option("--out", type=FILE, help="Where the calibration is saved [the cache, by the judge's name].")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Changes a key of the judge's file.")
-@click.option("--max-cost", type=click.FloatRange(0), help="US dollars that may be spent.")
+@click.option(
+    "--set-judge",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the judge's file; repeatable.",
+)
+@click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="US dollars that judging may cost.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -48,14 +61,16 @@ def command(
 ) -> None:
     """Find how far JUDGE stands from the official judge: replay stored official judgments with it.
 
-    The files hold the official judgments of several models that differ in strength. JUDGE judges the same pairs of answers on a
+    JUDGE is a name in eval/judges or a copy of such a file, or with --stored any name. The files hold the official judgments of
+    several models that differ in strength, as the AlpacaEval repository keeps them
+    (results/MODEL/weighted_alpaca_eval_gpt4_turbo/annotations.json). JUDGE judges the same pairs of answers on a
     sample of prompts. What comes out is its agreement, where it leans, and the line that turns a win rate by JUDGE into an
-    estimate of the official one with a 90 % interval. `eval` reads the saved calibration.
+    estimate of the official one with a 90 % interval. `eval` with the same judge then shows that estimate.
 
     \b
     Examples:
-      gshf-release calibrate my-judge --annotations a.json --annotations b.json --annotations c.json --sample 200
-      gshf-release calibrate my-judge --annotations official/*.json --stored mine.json --outputs model_outputs.json
+      gshf-release calibrate my-judge.yaml --annotations a.json --annotations b.json --annotations c.json --sample 200
+      gshf-release calibrate mine --annotations a.json --annotations b.json --annotations c.json --stored by-mine.json
     """
     from gshf_release.errors import CalibrationError
     from gshf_release.evaluation.calibration import calibrate, default_path

@@ -24,31 +24,85 @@ if TYPE_CHECKING:
 
 @click.command(name="eval")
 @click.argument("target", metavar="RUN|MODEL")
-@click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="A name in eval/benchmarks, or a file.")
 @click.option(
-    "--iteration", "iterations", multiple=True, type=click.IntRange(min=0), help="Only this one; 0 is the base."
+    "--benchmark",
+    "benchmarks",
+    multiple=True,
+    metavar="NAME",
+    help="alpaca_eval_2, mt_bench (names in eval/benchmarks), or a file; repeatable.",
 )
-@click.option("--judge", metavar="NAME", help="A name in eval/judges, or a file; else the benchmark's own.")
-@click.option("--set-judge", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the judge.")
-@click.option("--baseline", metavar="MODEL|FILE|RUN", help="Whose answers the judge compares with.")
-@click.option("--outputs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge these answers.")
-@click.option("--template", metavar="T", help="fastchat:NAME, or tokenizer (its own, the default).")
-@click.option("--limit", type=click.IntRange(min=0), help="Ask only the first questions; 0 asks all again.")
-@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Judge each answer so often.")
-@click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="What judging may cost at most.")
+@click.option(
+    "--iteration",
+    "iterations",
+    multiple=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only this iteration; 0 is the base; repeatable.",
+)
+@click.option(
+    "--judge",
+    metavar="NAME",
+    help="A name in eval/judges, or a copy of such a file with your endpoint [the benchmark's own].",
+)
+@click.option(
+    "--set-judge",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the judge's file; repeatable.",
+)
+@click.option(
+    "--baseline", metavar="MODEL|FILE|RUN", help="Whose answers the judge compares with [the benchmark's own]."
+)
+@click.option(
+    "--outputs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Judge the answers in this model_outputs.json (MT-Bench: .jsonl) and make none.",
+)
+@click.option("--template", metavar="T", help="Chat template: fastchat:NAME, or tokenizer [the tokenizer's own].")
+@click.option(
+    "--limit", type=click.IntRange(min=0), metavar="N", help="Ask only the first N questions; 0 asks all again."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Judge each answer N times: the mean counts, the judge's noise is shown.",
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0),
+    metavar="USD",
+    help="US dollars that the command's judgments may cost in all.",
+)
 @click.option("--batch", is_flag=True, help="Judge through the endpoint's Batch API.")
-@click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
 @click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of benchmark files."
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The judge's calibration, for estimates of the official win rate [the one that `calibrate` saved, if any].",
 )
-@click.option("--allow-unverified-data", is_flag=True, help="Take a replaceable benchmark file with another sha256.")
+@click.option(
+    "--compare", metavar="REPORTED", help="Show differences from the published numbers in eval/reported/REPORTED.yaml."
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network].",
+)
+@click.option(
+    "--allow-unverified-data",
+    is_flag=True,
+    help="Use a local file of the length-controlled fit with another hash; results say so.",
+)
 @click.option(
     "--import",
     "imported",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Add results of lm-evaluation-harness.",
+    help="Add the results that lm-evaluation-harness wrote into this JSON file; needs --row.",
 )
-@click.option("--row", help="Whose results --import holds: base, iteration-1, ...")
+@click.option("--row", metavar="ROW", help="Whose results --import holds: base, iteration-1, ...")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the evaluation of a MODEL.")
 @profile_option
 @click.option("--allow-redo", is_flag=True, help="Redo finished work that a change affects, even if it is much.")
@@ -59,6 +113,10 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     Without --benchmark: the evaluation prompts at equal decoding, compared by a stand-in annotator (the second scorer, which
     training never saw), and the benchmarks in the recipe. With it: that benchmark alone. MODEL (a folder, a Hub id, a package)
     gets a run of its own, runs/eval-<name>.
+
+    Judgments are kept and shared by all runs: a command given again pays for nothing twice, and another judge makes no new
+    answers. Rows of one judge are compared on the same prompts. Beside the win rate by a judge that was calibrated stands the
+    estimate of the official one.
 
     \b
     Examples:
@@ -134,7 +192,7 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         return None
     from gshf_release.evaluation.ask import Wish, ask
 
-    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data")
+    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration")
     wish = Wish(
         benchmarks=named or recipe.evaluation.benchmarks,
         rows=_rows(options["iterations"], policies),

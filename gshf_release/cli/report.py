@@ -80,7 +80,7 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
 
 def _seeds(parent: Path, as_markdown: bool, every_iteration: bool, plot: Path | None, as_json: bool) -> None:
     from gshf_release.diagnostics.verdict import verdict
-    from gshf_release.report.seeds import read_seeds, seed_folders, seed_table
+    from gshf_release.report.seeds import benchmark_seed_tables, read_seeds, seed_folders, seed_table
 
     seeds = read_seeds(seed_folders(parent))
     if plot is not None:
@@ -88,7 +88,8 @@ def _seeds(parent: Path, as_markdown: bool, every_iteration: bool, plot: Path | 
     if as_json:
         print_json({str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()})
         return
-    _print([seed_table(seeds, every_iteration=every_iteration)], as_markdown)
+    judged = benchmark_seed_tables(seeds, every_iteration=every_iteration)
+    _print([seed_table(seeds, every_iteration=every_iteration), *judged], as_markdown)
     for seed, cells in seeds.items():
         click.echo(f"Seed {seed}: {verdict(cells)}")
 

@@ -20,13 +20,24 @@ CHOICES = ("judgments", "answers", "weights", "recipe")
 
 @click.command(name="reproduce")
 @click.argument("name")
-@click.option("--from", "rung", type=click.Choice(CHOICES), help="How deep to go [the deepest rung with an input].")
+@click.option(
+    "--from",
+    "rung",
+    type=click.Choice(CHOICES),
+    help="The deepest rung to check [the deepest that an option below gives files for].",
+)
 @click.option("--annotations", multiple=True, metavar="[ROW=]FILE", help="Stored official judgments; repeatable.")
 @click.option(
     "--outputs", multiple=True, metavar="[ROW=]FILE", help="Published answers, model_outputs.json; repeatable."
 )
 @click.option("--rejudged", multiple=True, metavar="[ROW=]FILE", help="New judgments of those answers; repeatable.")
-@click.option("--run", "runs", multiple=True, metavar="[ROW=]RUN", help="Evaluated run, for weights or recipe.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="[ROW=]RUN",
+    help="A run that `eval` has finished, for the rungs weights and recipe.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -28,7 +28,11 @@ MT_BENCH = "mt_bench"
 @click.option(
     "--allow-unverified-data", is_flag=True, help="Use a local file of the name with another hash; results say so."
 )
-@click.option("--as-published", is_flag=True, help="AlpacaEval's difficulties by row position, as its library has it.")
+@click.option(
+    "--as-published",
+    is_flag=True,
+    help="Take difficulties by row position, as AlpacaEval's library does, and show the difference.",
+)
 @json_option
 def command(
     benchmark: str,

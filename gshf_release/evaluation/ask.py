@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gshf_release import benchmark_data
 from gshf_release.errors import DataError, NetworkError, RunError
-from gshf_release.evaluation import answers, benchmarks, imports, judgments, kept, templates
+from gshf_release.evaluation import answers, benchmarks, calibrated, imports, judgments, kept, paired, templates
 from gshf_release.evaluation.benchmarks import Benchmark
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -17,12 +18,14 @@ from gshf_release.evaluation.requests import (
     BorrowedFiles,
     ImportRequest,
     JudgeRequest,
+    Requests,
     read,
     slug,
     with_judge,
     write,
 )
 from gshf_release.run.directory import DOCUMENT, RunDirectory
+from gshf_release.run.stage import Stage, Task
 
 TOKENIZER = "tokenizer"
 """`--template tokenizer` goes back to the tokenizer's own."""
@@ -47,6 +50,8 @@ class Wish:
     """Existing answers, which are judged instead of the rows'."""
     data: Path | None = None
     allow_unverified: bool = False
+    calibration: Path | None = None
+    """Of the judge; None takes the one in the cache, if there is one."""
 
 
 def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
@@ -68,10 +73,37 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
         judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides)
         judge.ready()
         label, request = _judge(run, benchmark, wish, judge, asked, rows)
+        earlier = requests
         requests = with_judge(requests, benchmark.name, asked, label, request)
         wanted += [judgments.scores_stage(row, benchmark.name, label) for row in rows]
+        judged = _judged(run, earlier, requests, benchmark.name, label)
+        wanted += _comparable(requests, benchmark.name, label, {*rows, *judged}, policies)
     write(run, requests)
     return wanted
+
+
+def _comparable(requests: Requests, benchmark: str, label: str, judged: set[str], policies: Sequence[str]) -> list[str]:
+    """Return the comparisons of rows that are judged already or now: none shall ask a judge about further rows."""
+    found = paired.others(requests.benchmarks[benchmark], label, policies)
+    return [
+        paired.stage_name(row, benchmark, label) for row, others in found.items() if others and {row, *others} <= judged
+    ]
+
+
+def _judged(run: RunDirectory, earlier: Requests, now: Requests, benchmark: str, label: str) -> list[str]:
+    """Return the rows whose judgments are there and still those that are asked for."""
+    known, asked = earlier.benchmarks.get(benchmark), now.benchmarks[benchmark]
+    if known is None or label not in known.judges or _decisive(known, label) != _decisive(asked, label):
+        return []
+    stages = {row: Stage(judgments.judgments_stage(row, benchmark, label), work="") for row in known.judges[label].rows}
+    return [row for row, stage in stages.items() if run.manifest(Task(stage)) is not None]
+
+
+def _decisive(asked: BenchmarkRequest, label: str) -> tuple[Any, ...]:
+    """Return what, if it changes, makes a judge's earlier judgments others than those asked for."""
+    request = asked.judges[label]
+    what = judgments.asked_of(JudgeSettings.model_validate(request.judge), request)
+    return asked.asking, asked.questions, asked.limit, asked.template, what
 
 
 def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str]) -> list[str]:
@@ -165,8 +197,11 @@ def _judge(
 ) -> tuple[str, JudgeRequest]:
     """Return the name of the judge's folder and the request."""
     judgments.check_fits(benchmark, judge)
-    if wish.repeats > 1 and judgments.compares(judge):
-        raise RunError(f"--repeats is for judges that rate single answers; {judge.name} compares two.")
+    if wish.repeats > 1 and judge.benchmark == "mt_bench_pair":
+        raise RunError(
+            f"--repeats: {judge.name} plays pairs of MT-Bench, which are judged once in each order.",
+            hint="Repeat judgments of AlpacaEval or single ratings of MT-Bench, or leave --repeats out.",
+        )
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
         reference = wish.baseline or benchmark.baseline
@@ -186,7 +221,12 @@ def _judge(
     elif wish.baseline is not None:
         raise RunError(f"The judge {judge.name} rates single answers and compares with no baseline.")
     request = JudgeRequest(
-        judge=judge.model_dump(mode="json"), baseline=sha256, baseline_name=name, repeats=wish.repeats, rows=rows
+        judge=judge.model_dump(mode="json"),
+        baseline=sha256,
+        baseline_name=name,
+        repeats=wish.repeats,
+        rows=rows,
+        calibration=calibrated.keep(run, judge, wish.calibration),
     )
     return label, request
 

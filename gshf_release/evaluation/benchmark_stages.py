@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gshf_release.evaluation import answers, imports, judgments
+from gshf_release.evaluation import answers, imports, judgments, paired
 from gshf_release.evaluation.requests import BenchmarkRequest, Requests, rows_known
 from gshf_release.recipe import Recipe
 from gshf_release.run.stage import Stage
@@ -40,6 +40,7 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
     for label, request in asked.judges.items():
         for row in request.rows:
             stages += judgments.declare(name, asked, label, request, row) if row in rows else []
+        stages += paired.declare(name, asked, label, request, list(policies))
     return stages
 
 

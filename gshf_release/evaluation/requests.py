@@ -43,6 +43,8 @@ class JudgeRequest(Section):
     """The model of the baseline's answers."""
     repeats: PositiveInt
     rows: tuple[str, ...]
+    calibration: str | None = None
+    """sha256 of the run's copy of the judge's calibration."""
 
 
 class BenchmarkRequest(Section):
@@ -118,7 +120,8 @@ def with_judge(
     existing = {row: sha256 for row, sha256 in given.items() if row not in judge.rows}  # else they shall answer anew
     earlier = judges.get(label)
     rows = tuple(dict.fromkeys([*(earlier.rows if earlier is not None else ()), *judge.rows]))
-    judges[label] = judge.model_copy(update={"rows": rows})
+    calibration = judge.calibration or (earlier.calibration if earlier is not None else None)
+    judges[label] = judge.model_copy(update={"rows": rows, "calibration": calibration})
     asked = asked.model_copy(update={"existing": existing | dict(asked.existing), "judges": judges})
     return requests.model_copy(update={"benchmarks": {**requests.benchmarks, benchmark: asked}})
 

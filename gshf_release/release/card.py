@@ -23,6 +23,7 @@ from gshf_release.release.assumptions import Assumption
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.lineage import Lineage
 from gshf_release.report import tables
+from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.results import Cell, select
 
 MODEL, QUANTIZED, REPORTED = "model.md.j2", "gguf.md.j2", "reported.md.j2"
@@ -64,11 +65,14 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
     Raises:
         ReleaseError: The template cannot be rendered.
     """
+    shown = of_the_run(card.cells)
     found = [tables.evaluation_table(card.cells, name) for name in ("eval", "test") if select(card.cells, table=name)]
     values = {
         **_common(card),
         "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
+        "benchmarks": benchmark_tables(shown),
+        "substitutes": metadata.substitutes(shown),
         "validation": tables.validation_table(card.cells),
         "scorers": tables.scorer_table(card.cells),
         "reported": tables.reported_table(card.facts.reported) if card.facts.reported else None,
@@ -76,6 +80,12 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
     }
     head = metadata.quantized(card) if template == QUANTIZED else metadata.model(card)
     return f"---\n{head}---\n\n{card_templates.render(template, values)}"
+
+
+def of_the_run(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of the base and the iterations: answers of other models that the run judged are not the card's."""
+    rows = tables.iterations_of(cells)
+    return [entry for entry in cells if entry.row in rows]
 
 
 def write(card: Card, folder: Path, template: str = MODEL, **extra: Any) -> None:

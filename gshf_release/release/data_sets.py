@@ -21,7 +21,7 @@ from gshf_release.preference.offline import SOURCE
 from gshf_release.prompts.split import EVALUATION
 from gshf_release.recipe import Recipe
 from gshf_release.records import Judgment, Message, Pair, Prompt, Row, Sample
-from gshf_release.release import card_templates, licences, manifest, metadata, rules
+from gshf_release.release import benchmark_judgments, card_templates, licences, manifest, metadata, rules
 from gshf_release.release.card import reward_name
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.stages import RECIPE_KEYS, repository_name
@@ -116,16 +116,21 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list
             hint="Take `preferences` out of the list.",
         )
     known = {stage.name for stage in sources}
+    judged, parameters = benchmark_judgments.declare(sources, recipe.loop.iterations)
+    further = {"judgments": (tuple(judged), parameters)}
     for kind in recipe.release.datasets:
         licences.derive(_made_of(recipe, kind, Facts.load(recipe.release.facts)))
     return [
         Stage(
             name=f"release/{repository_name(recipe)}-{kind}",
             work="gshf_release.release.data_sets:write",
-            inputs=tuple(Input(name, file) for name, file in _inputs(recipe, kind) if name in known),
+            inputs=(
+                *(Input(name, file) for name, file in _inputs(recipe, kind) if name in known),
+                *further.get(kind, ((), {}))[0],
+            ),
             outputs=(FOLDER,),
             keys=RECIPE_KEYS,
-            parameters={"kind": kind, "facts": facts_sha256},
+            parameters={"kind": kind, "facts": facts_sha256, **further.get(kind, ((), {}))[1]},
         )
         for kind in recipe.release.datasets
     ]
@@ -181,7 +186,8 @@ def write(context: StageContext) -> None:
     for iteration in range(1, context.recipe.loop.iterations + 1):
         path = folder / "data" / f"iteration-{iteration}.parquet"
         counts[iteration] = (_write_pairs if kind == "preferences" else _write_judgments)(context, iteration, path)
-    (folder / "README.md").write_text(_card(context, licence, made_of, counts), encoding="utf-8")
+    judged = benchmark_judgments.write(context, folder)
+    (folder / "README.md").write_text(_card(context, licence, made_of, counts, judged), encoding="utf-8")
     rules.check_folder(folder)
     recipe_sha256 = context.recipe.sha256
     versions = {"gshf-release": __version__}
@@ -251,7 +257,13 @@ def _answers(context: StageContext, place: str) -> dict[tuple[str, str], Sample]
     return {(sample.prompt_id, sample.decoding): sample for sample in samples}
 
 
-def _card(context: StageContext, licence: str, made_of: Mapping[str, str | None], counts: Mapping[int, int]) -> str:
+def _card(
+    context: StageContext,
+    licence: str,
+    made_of: Mapping[str, str | None],
+    counts: Mapping[int, int],
+    judged: Sequence[tuple[str, str, str, int]],
+) -> str:
     recipe, kind = context.recipe, context.parameter("kind")
     facts = Facts.load(recipe.release.facts)
     repository = recipe.release.repository or recipe.name
@@ -281,16 +293,18 @@ def _card(context: StageContext, licence: str, made_of: Mapping[str, str | None]
         "external": _external(context) if kind == "preferences" else 0,
         "sets": [name for name, _ in _sets(recipe)],
         "stand_in": STAND_IN,
+        "judged": judged,
+        "judged_columns": list(benchmark_judgments.COLUMNS.items()),
         "system": recipe.prompts.system,
     }
     head = metadata.data_set(
         licence=licence,
         name=title,
         language=facts.language,
-        count=sum(counts.values()),
+        count=sum(counts.values()) + sum(count for *_, count in judged),
         task_categories=["text-generation"],
         tags=["rlhf", "synthetic", *TAGS[kind], *facts.tags],
-        configs=_configs(counts),
+        configs=_configs(counts, bool(judged)),
     )
     return f"---\n{head}---\n\n{card_templates.render(f'{kind}{card_templates.SUFFIX}', values)}"
 
@@ -299,11 +313,12 @@ def _shown(model: str) -> str:
     return model if HUB_ID.fullmatch(model) else Path(model).name
 
 
-def _configs(counts: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Return one configuration with all rows, which is the default, and one for each iteration."""
+def _configs(counts: Mapping[int, int], judged: bool) -> list[dict[str, Any]]:
+    """Return one configuration with all rows, which is the default, one for each iteration, one of benchmarks' judgments."""
     parts = {"default": "data/*.parquet"} | {
         f"iteration-{number}": f"data/iteration-{number}.parquet" for number in counts
     }
+    parts |= {benchmark_judgments.FOLDER: f"{benchmark_judgments.FOLDER}/*.parquet"} if judged else {}
     return [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in parts.items()]
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gshf_release.benchmark_data import ALPACA_EVAL, HubFile
+from gshf_release.evaluation.alpaca_eval.annotations import BASELINE
+from gshf_release.evaluation.metrics import CALIBRATED
 from gshf_release.release.facts import HUB_ID
-from gshf_release.report import tables
+from gshf_release.report import benchmarks, tables
 from gshf_release.results import Cell, select
 
 if TYPE_CHECKING:
@@ -41,6 +43,18 @@ ALPACA_EVAL_2 = Official(
     data=next(source for source in ALPACA_EVAL.sources if isinstance(source, HubFile)),
     config="alpaca_eval_gpt4_baseline",
 )
+
+
+MT_BENCH_JUDGE, MT_BENCH_ANSWERS = "mt_bench_gpt4_single", 160
+"""80 questions of two turns, each rated once."""
+BENCHMARK_METRICS = {
+    "win rate": ("win_rate", "win rate, %"),
+    "LC win rate": ("length_controlled_winrate", "length-controlled win rate, %"),
+    CALIBRATED: ("calibrated_win_rate", "win rate calibrated to the official judge, %"),
+    "average": ("average_rating", "mean rating of both turns, 1-10"),
+    "adjusted win rate": ("adjusted_win_rate", "win rate with a tie as half a win, %"),
+}
+"""By metric: its type and name in a model-index."""
 
 
 def model(card: Card) -> str:
@@ -114,7 +128,70 @@ def _measured(card: Card) -> list[Any]:
                         **_source(card),
                     )
                 )
+    return [*results, *_benchmarks(card)]
+
+
+def _benchmarks(card: Card) -> list[Any]:
+    """Return this iteration's results of benchmarks; the official name is for the official judge and setting alone."""
+    from huggingface_hub import EvalResult
+
+    results = []
+    row = f"iteration-{card.iteration}"
+    for table, judge, baseline, mark in benchmarks.groups(card.cells):
+        chosen = select(card.cells, table=table, judge=judge, baseline=baseline, row=row)
+        for entry in chosen:
+            known = BENCHMARK_METRICS.get(entry.metric)
+            if known is None or entry.value is None:
+                continue
+            results.append(
+                EvalResult(
+                    task_type="text-generation",
+                    task_name="Chat",
+                    metric_type=known[0],
+                    metric_name=known[1],
+                    metric_value=round(entry.value, 4),
+                    metric_args=_arguments(entry, card.iteration) | ({"note": entry.note} if entry.note else {}),
+                    **_dataset(chosen, table, judge, baseline, mark),
+                    **_source(card),
+                )
+            )
     return results
+
+
+def _dataset(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> dict[str, Any]:
+    """Return how a benchmark is called: by its own name only if every question was put to its own judge and baseline."""
+    if not is_official(cells, table, judge, baseline, mark):
+        return {"dataset_name": f"{table}, judged by {judge}", "dataset_type": table}
+    if mark != "LC win rate":
+        return {"dataset_name": "MT-Bench", "dataset_type": table}
+    known = ALPACA_EVAL_2
+    return {
+        "dataset_name": known.name,
+        "dataset_type": known.data.repository,
+        "dataset_revision": known.data.revision,
+        "dataset_config": known.config,
+        "dataset_split": "eval",
+    }
+
+
+def is_official(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> bool:
+    """Return whether a group of cells was measured as the benchmark's published numbers are."""
+    asked = {entry.n for entry in cells if entry.metric == benchmarks.FAILED}
+    if mark == "LC win rate":
+        known = ALPACA_EVAL_2
+        own = table == "alpaca_eval_2" and judge == known.judge and baseline in (known.baseline, BASELINE)
+        return own and asked == {known.n}
+    return table == "mt_bench" and judge == MT_BENCH_JUDGE and asked == {MT_BENCH_ANSWERS}
+
+
+def substitutes(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Return `(benchmark, judge)` of everything that was not measured as published numbers are."""
+    found = []
+    for table, judge, baseline, mark in benchmarks.groups(cells):
+        chosen = select(cells, table=table, judge=judge, baseline=baseline)
+        if not is_official(chosen, table, judge, baseline, mark):
+            found.append((table, judge))
+    return list(dict.fromkeys(found))
 
 
 def _arguments(entry: Cell, iteration: int) -> dict[str, Any]:

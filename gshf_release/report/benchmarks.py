@@ -7,19 +7,28 @@ from typing import Any
 
 from gshf_release import assets
 from gshf_release.errors import DataError
+from gshf_release.evaluation import metrics
+from gshf_release.evaluation.metrics import CALIBRATED, MEASURES, NOISE, NOISE_SHARE
 from gshf_release.recipe import read_mapping
 from gshf_release.report.table import Table
 from gshf_release.results import Cell, find, rows_of, select, shown
 
 MARKS = ("LC win rate", "average", "adjusted win rate")
 """Each benchmark measures one of these."""
+FAILED = "failed judgments"
 IMPORTED = "lm-evaluation-harness"
 COLUMNS = {
-    "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, "failed judgments": 0},
-    "average": {"first turn": 2, "second turn": 2, "average": 2, "failed judgments": 0},
-    "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, "failed judgments": 0},
+    "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, FAILED: 0},
+    "average": {"first turn": 2, "second turn": 2, "average": 2, FAILED: 0},
+    "adjusted win rate": {"win rate": 1, "loss rate": 1, "adjusted win rate": 1, FAILED: 0},
 }
 """By mark: `{metric: digits shown}`."""
+INTERVALS = {
+    CALIBRATED: "calibrated win rate % (90 % interval)",
+    "average": "95 % interval of the average",
+    "adjusted win rate": "95 % interval of the adjusted win rate, %",
+}
+"""By metric: the column of its interval, where it was measured."""
 NAMES = {"AlpacaEval 2": "alpaca_eval_2", "MT-Bench": "mt_bench"}
 """What files of reported numbers call a benchmark, and its name in eval/benchmarks."""
 UNITS = {"%": " %", "characters": ", characters"}
@@ -28,11 +37,11 @@ UNITS = {"%": " %", "characters": ", characters"}
 def benchmark_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return one table for each benchmark, judge and baseline, rows as measured; and one of imported results."""
     tables = []
-    for table, judge, baseline, mark in _groups(cells):
+    for table, judge, baseline, mark in groups(cells):
         chosen = select(cells, table=table, judge=judge, baseline=baseline)
         tables.append(_measured(chosen, table, judge, baseline, mark))
-        categories = _categories(chosen, table, judge)
-        tables += [categories] if categories is not None else []
+        further = (_differences(chosen, table, judge, baseline), _categories(chosen, table, judge))
+        tables += [each for each in further if each is not None]
     return [*tables, *_imported(cells)]
 
 
@@ -47,7 +56,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     wanted = NAMES.get(str(content["benchmark"]), str(content["benchmark"]))
     tables = [
         _compared(select(cells, table=table, judge=judge, baseline=baseline), content, judge, baseline)
-        for table, judge, baseline, _ in _groups(cells)
+        for table, judge, baseline, _ in groups(cells)
         if table == wanted
     ]
     if not tables:
@@ -58,7 +67,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     return tables
 
 
-def _groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
+def groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
     """Return `(table, judge, baseline, mark)` of everything that benchmarks measured, in order."""
     found = [
         (entry.table, entry.judge, entry.baseline, entry.metric)
@@ -70,6 +79,9 @@ def _groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
 
 def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> Table:
     columns = COLUMNS[mark]
+    measured = {entry.metric for entry in cells}
+    wanted = {metric: CALIBRATED if metric == CALIBRATED else metrics.low(metric) for metric in INTERVALS}
+    intervals = {metric: INTERVALS[metric] for metric, needed in wanted.items() if needed in measured}
     header = ["model"]
     for metric in columns:
         entry = find(cells, metric=metric)
@@ -78,6 +90,7 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
         [
             row,
             *(shown(find(cells, row=row, metric=metric), digits) for metric, digits in columns.items()),
+            *(_ranged(cells, row, metric, estimate=metric == CALIBRATED) for metric in intervals),
             _count(cells, row),
         ]
         for row in rows_of(cells)
@@ -85,8 +98,64 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
     against = f" against {baseline}" if baseline else ""
     decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
     notes = [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
-    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in MARKS and entry.note]
-    return Table(f"{table}, judged by {judge}{against}", [*header, "n"], rows, notes)
+    noted = (*MARKS, CALIBRATED)
+    notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in noted and entry.note]
+    notes += [_noise(cells, entry) for entry in cells if entry.metric == NOISE]
+    return Table(f"{table}, judged by {judge}{against}", [*header, *intervals.values(), "n"], rows, notes)
+
+
+def _ranged(cells: Sequence[Cell], row: str, metric: str, *, estimate: bool) -> str:
+    """Return the ends of a metric's interval, after the estimate itself if no other column has it."""
+    main, low, high = (
+        find(cells, row=row, metric=name) for name in (metric, metrics.low(metric), metrics.high(metric))
+    )
+    if low is None or high is None:
+        return "–"
+    ends = f"{shown(low)} to {shown(high)}"
+    return f"{shown_value(main)} ({ends})" if estimate else ends
+
+
+def shown_value(entry: Cell | None) -> str:
+    """Return a cell's value without its error, which an interval beside it says better."""
+    return "–" if entry is None or entry.value is None else f"{entry.value:.2f}"
+
+
+def _noise(cells: Sequence[Cell], entry: Cell) -> str:
+    share = find(cells, row=entry.row, metric=NOISE_SHARE)
+    told = "" if share is None or share.value is None else f", {share.value:.0f} % {share.note}"
+    return f"{entry.row}, judge noise: standard deviation {shown_value(entry)} {entry.note}{told}."
+
+
+def _differences(cells: Sequence[Cell], table: str, judge: str, baseline: str) -> Table | None:
+    """Return each row's paired differences from the first row and from the one before it, or None if there are none."""
+    rows, notes = [], []
+    for entry in cells:
+        measure = next((name for name in MEASURES if entry.metric.startswith(metrics.difference(name, ""))), None)
+        other = entry.metric.removeprefix(metrics.difference(measure, "")) if measure is not None else ""
+        if measure is None or entry.metric != metrics.difference(measure, other) or _is_end(entry.metric):
+            continue
+        test, least = (
+            find(cells, row=entry.row, metric=name) for name in (metrics.sign_test(other), metrics.detectable(other))
+        )
+        sign = "–" if test is None or test.value is None else f"{test.value:.3g} ({test.note})"
+        interval = _ranged(cells, entry.row, entry.metric, estimate=False)
+        count = "–" if entry.n is None else str(entry.n)
+        rows.append([entry.row, other, measure, shown(entry), interval, sign, shown_value(least), count])
+        notes += [f"{entry.row} and {other}: {entry.note}."] if entry.note not in ("", "paired") else []
+    if not rows:
+        return None
+    against = f" against {baseline}" if baseline else ""
+    header = ["model", "compared with", "measure", "difference", "95 % interval", "sign test p", "detectable", "pairs"]
+    notes = [
+        "Differences on the same prompts ± standard error, interval by paired bootstrap (MT-Bench: over questions), exact sign "
+        "test. Detectable: the true difference that a test at 5 % finds with a probability of 80 % on as many prompts.",
+        *notes,
+    ]
+    return Table(f"{table}, judged by {judge}{against}: paired differences", header, rows, notes)
+
+
+def _is_end(metric: str) -> bool:
+    return metric.endswith((metrics.low(""), metrics.high("")))
 
 
 def _count(cells: Sequence[Cell], row: str) -> str:

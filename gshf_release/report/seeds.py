@@ -7,7 +7,9 @@ from pathlib import Path
 
 from gshf_release import statistics
 from gshf_release.diagnostics.validation import BOUND
+from gshf_release.evaluation.metrics import CALIBRATED
 from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.report import benchmarks
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown
 
@@ -56,6 +58,42 @@ def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test", *, ever
         "Rows `base at ...` are controls: the untrained base at a lower temperature against itself at T=0.7.",
     ]
     return Table(f"Over {len(seeds)} seeds, n = {count} {table} prompts each", header, rows, notes)
+
+
+def benchmark_seed_tables(seeds: Mapping[int, Sequence[Cell]], *, every_iteration: bool = False) -> list[Table]:
+    """Return a table for each benchmark, judge and baseline: a column per seed, the mean, the standard error across seeds.
+
+    Args:
+        seeds: The cells of each seed; one that was not evaluated has dashes.
+        every_iteration: Show all iterations; else the base and the last one.
+    """
+    groups = dict.fromkeys(group for cells in seeds.values() for group in benchmarks.groups(cells))
+    return [_benchmark_table(seeds, *group, every_iteration=every_iteration) for group in groups]
+
+
+def _benchmark_table(
+    seeds: Mapping[int, Sequence[Cell]], table: str, judge: str, baseline: str, mark: str, *, every_iteration: bool
+) -> Table:
+    chosen = {
+        seed: select(cells, table=table, judge=judge, baseline=baseline, origin="measured")
+        for seed, cells in seeds.items()
+    }
+    every = dict.fromkeys(row for cells in chosen.values() for row in rows_of(cells))
+    iterations = sorted((row for row in every if row.startswith("iteration-")), key=lambda row: int(row[10:]))
+    shown_rows = ["base", *(iterations if every_iteration else iterations[-1:])]
+    rows = []
+    for row in shown_rows:
+        for metric, digits in {**benchmarks.COLUMNS[mark], CALIBRATED: 2}.items():
+            found = [find(cells, row=row, metric=metric) for cells in chosen.values()]
+            if metric != benchmarks.FAILED and any(entry is not None for entry in found):
+                rows.append([row, metric, *(shown(entry, digits) for entry in found), *_over_seeds(found)])
+    against = f" against {baseline}" if baseline else ""
+    header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
+    notes = [
+        "A seed's cell: its number ± the standard error over prompts. The last column is the standard error of the mean over "
+        "training seeds, which the errors over prompts do not contain."
+    ]
+    return Table(f"{table}, judged by {judge}{against}, over {len(seeds)} seeds", header, rows, notes)
 
 
 def measures(cells: Sequence[Cell], table: str) -> dict[str, dict[str, str]]:

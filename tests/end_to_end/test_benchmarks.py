@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +16,12 @@ import pytest
 
 from gshf_release.hashing import sha256_file
 from gshf_release.records import Sample
-from gshf_release.results import Cell, find, read_cells, select
+from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
-from tests.conftest import REPOSITORY, Outcome
+from tests.conftest import REPOSITORY
+from tests.end_to_end.judged import Command, cells_of, one_at_a_time
 from tests.evaluation import own
 from tests.servers.chat import ChatServer, Fault
-
-Command = Callable[..., Outcome]
-KEY = "sk-of-nobody"
-EXACT = "name: exact\ninference_precision: fp32\nthreads: 1\n"
-
-
-def prefers_longer(body: dict[str, Any]) -> str:
-    """Answer as a judge that names the longer of two answers, and grades one by its length."""
-    text = body["messages"][-1]["content"]
-    shown = re.findall(r'"output": """(.*?)"""', text, re.DOTALL)
-    if len(shown) == 2:
-        return "m" if len(shown[0]) >= len(shown[1]) else "M"
-    return f"Fine. Rating: [[{1 + len(text) % 10}]]"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatServer]:
-    monkeypatch.setenv("OWN_JUDGE_KEY", KEY)
-    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
-    with ChatServer(prefers_longer, key=KEY) as started:
-        yield started
-
-
-@pytest.fixture
-def files(tmp_path: Path, tiny_folder: Path) -> Path:
-    folder = tmp_path / "files"
-    folder.mkdir()
-    (folder / "exact.yaml").write_text(EXACT, encoding="utf-8")
-    own.alpaca_benchmark(folder)
-    own.mt_benchmark(folder)
-    return folder
-
-
-@pytest.fixture
-def evaluate(command: Command, files: Path, server: ChatServer, tiny_folder: Path, tmp_path: Path) -> Command:
-    """Evaluate the tiny checkpoint in a run of its own."""
-
-    def call(*options: object, run: Path | None = None, kind: str = "alpaca_eval_2", **judge: Any) -> Outcome:
-        judged_by = own.judge(files, kind, server.address, **judge)
-        benchmark = files / ("own-alpaca.yaml" if kind == "alpaca_eval_2" else "own-mt.yaml")
-        place = ["--run", run or tmp_path / "run", "--profile", files / "exact.yaml"]
-        return command("eval", tiny_folder / "tiny", "--benchmark", benchmark, "--judge", judged_by, *place, *options)
-
-    return call
-
-
-def cells_of(path: Path) -> list[Cell]:
-    return read_cells(path / "results.json")
 
 
 def test_a_model_answers_is_judged_and_measured(evaluate: Command, tmp_path: Path, command: Command) -> None:
@@ -197,13 +148,6 @@ def test_answers_to_other_questions_are_refused(
     assert "answer none of the 5 questions" in outcome.err
 
 
-@pytest.fixture
-def trained(finished: RunDirectory, tmp_path: Path, files: Path) -> Path:
-    """Return a copy of the trained and evaluated tiny run."""
-    shutil.copytree(finished.path, tmp_path / "trained")
-    return tmp_path / "trained"
-
-
 def test_a_trained_run_has_its_iterations_as_rows_and_publishing_waits_for_them(
     command: Command, trained: Path, files: Path, server: ChatServer
 ) -> None:
@@ -310,6 +254,8 @@ def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation
     assert average.n == 6
     assert {entry.metric for entry in cells} == {
         "average",
+        "average (low end)",
+        "average (high end)",
         "first turn",
         "second turn",
         "failed judgments",
@@ -349,7 +295,3 @@ def test_killed_while_judging_and_resumed_pays_no_judgment_twice(
     assert set(after) & set(before[:-1]) == set()  # the last one was cut off before its answer could be kept
     assert len(set(before) | set(after)) == len(own.INSTRUCTIONS)
     assert RunDirectory.open(tmp_path / "run").plan
-
-
-def one_at_a_time(address: str) -> dict[str, Any]:
-    return {"address": address, "key_variable": "OWN_JUDGE_KEY", "attempts": 3, "concurrent_requests": 1}

@@ -367,3 +367,54 @@ def test_one_language_may_stand_alone(tmp_path: Path) -> None:
     assert load(tmp_path, "language: de").language == ("de",)
     assert load(tmp_path, "language: [de, en]").language == ("de", "en")
     assert load(tmp_path, "title: x").language == ("en",)
+
+
+def judged(judge: str, n: int = 805) -> list[Cell]:
+    place = {"table": "alpaca_eval_2", "judge": judge, "baseline": "gpt4_1106_preview", "decoding": "T=0.7"}
+    found = []
+    for row, rate in (("base", 5.0), ("iteration-2", 36.0), ("somebody", 77.0)):
+        found += [
+            Cell(metric="win rate", row=row, value=rate, standard_error=1.5, n=n, unit="%", **place),
+            Cell(metric="LC win rate", row=row, value=rate - 2, standard_error=0.3, n=n, unit="%", **place),
+            Cell(metric="failed judgments", row=row, value=0.0, n=n, **place),
+        ]
+    return found
+
+
+def index_of(content: str) -> list[Any]:
+    return list(ModelCard(content, ignore_metadata_errors=False).data.eval_results or [])
+
+
+OFFICIAL, SUBSTITUTE = "weighted_alpaca_eval_gpt4_turbo", "openai-compatible-alpaca-eval/small"
+
+
+def test_numbers_of_the_official_judge_bear_the_benchmarks_name(tiny_recipe: Recipe) -> None:
+    content = card(tiny_recipe, judged(OFFICIAL))
+    assert {result.dataset_name for result in index_of(content)} == {"AlpacaEval 2"}
+    rates = {result.metric_type: result for result in index_of(content)}
+    assert {name: result.metric_value for name, result in rates.items()} == {
+        "win_rate": 36.0,
+        "length_controlled_winrate": 34.0,
+    }
+    assert rates["win_rate"].metric_args == {
+        "judge": OFFICIAL,
+        "baseline": "gpt4_1106_preview",
+        "decoding": "T=0.7",
+        "iteration": 2,
+        "n": 805,
+        "standard_error": 1.5,
+    }
+    measured = section(content, "Results: measured here")
+    assert f"### {escape_text(f'alpaca_eval_2, judged by {OFFICIAL} against gpt4_1106_preview')}" in measured
+    assert "| iteration-2 | 36.00 ± 1.50 | 34.00 ± 0.30 |" in measured
+    assert "somebody" not in content
+    assert "stand-in annotator" not in section(content, "Limits")
+    assert "not as its published numbers were" not in content
+
+
+@pytest.mark.parametrize(("judge", "n"), [(SUBSTITUTE, 805), (OFFICIAL, 20)])
+def test_another_judge_or_fewer_questions_do_not(tiny_recipe: Recipe, judge: str, n: int) -> None:
+    content = card(tiny_recipe, judged(judge, n))
+    assert {result.dataset_name for result in index_of(content)} == {f"alpaca_eval_2, judged by {judge}"}
+    assert {result.dataset_type for result in index_of(content)} == {"alpaca_eval_2"}
+    assert "not as its published numbers were" in section(content, "Limits")

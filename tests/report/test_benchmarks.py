@@ -77,3 +77,47 @@ def test_the_markdown_document_holds_every_table() -> None:
     assert text.startswith("# Results of mine\n\n")
     assert text.count("\n## ") == 2
     assert "| iteration-3 | 36.00 ± 1.50 | 34.00 | 2300 | 0 | 805 |" in text
+
+
+def test_differences_on_the_same_prompts_have_a_table_below() -> None:
+    place = {
+        "table": "alpaca_eval_2",
+        "row": "iteration-3",
+        "judge": STAND_IN,
+        "baseline": "gpt4_1106_preview",
+        "n": 805,
+    }
+    further = {
+        "win rate minus base": (31.0, "paired"),
+        "win rate minus base (low end)": (28.25, ""),
+        "win rate minus base (high end)": (33.5, ""),
+        "sign test p against base": (0.0001, "400 up, 100 down, 305 equal"),
+        "minimal detectable difference from base": (3.7, ""),
+    }
+    cells = [Cell(metric=name, value=value, note=note, **place) for name, (value, note) in further.items()]
+    *_, rates, differences = benchmark_tables([*CELLS, *cells])
+    assert [row[0] for row in rates.rows] == ["iteration-3"]
+    assert differences.title == f"alpaca_eval_2, judged by {STAND_IN} against gpt4_1106_preview: paired differences"
+    sign = "0.0001 (400 up, 100 down, 305 equal)"
+    assert differences.rows == [
+        ["iteration-3", "base", "win rate", "31.00", "28.25 to 33.50", sign, "3.70", "805"],
+    ]
+
+
+def test_a_calibrated_estimate_has_a_column_with_its_interval() -> None:
+    place = {
+        "table": "alpaca_eval_2",
+        "row": "iteration-3",
+        "judge": STAND_IN,
+        "baseline": "gpt4_1106_preview",
+        "n": 805,
+    }
+    values = {
+        "calibrated win rate": 40.0,
+        "calibrated win rate (low end)": 35.0,
+        "calibrated win rate (high end)": 45.5,
+    }
+    cells = [Cell(metric=name, value=value, **place) for name, value in values.items()]
+    _, table = benchmark_tables([*CELLS, *cells])
+    assert table.header[-2:] == ["calibrated win rate % (90 % interval)", "n"]
+    assert table.rows[0][-2:] == ["40.00 (35.00 to 45.50)", "805"]

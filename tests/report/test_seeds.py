@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gshf_release.report.seeds import seed_folders, seed_table
+from gshf_release.report.seeds import benchmark_seed_tables, seed_folders, seed_table
 from gshf_release.results import Cell
 
 
@@ -51,3 +51,27 @@ def test_seed_folders_are_in_order_of_the_number(tmp_path: Path) -> None:
         (tmp_path / name / "results.json").write_text("{}", encoding="utf-8")
     (tmp_path / "seed-3").mkdir()
     assert list(seed_folders(tmp_path)) == [2, 10]
+
+
+def rating(value: float, row: str) -> Cell:
+    place = {"table": "mt_bench", "row": row, "judge": "somebody", "decoding": "by category", "unit": "1-10"}
+    return Cell(metric="average", value=value, standard_error=0.2, n=160, **place)
+
+
+def test_benchmarks_have_the_error_across_training_seeds_too() -> None:
+    seeds = {
+        seed: [rating(5.0, "base"), rating(5.5, "iteration-1"), rating(6.0 + seed, "iteration-2")] for seed in (0, 1)
+    }
+    (table,) = benchmark_seed_tables(seeds)
+    assert table.title == "mt_bench, judged by somebody, over 2 seeds"
+    assert table.rows == [
+        ["base", "average", "5.00 ± 0.20", "5.00 ± 0.20", "5.00", "0.00"],
+        ["iteration-2", "average", "6.00 ± 0.20", "7.00 ± 0.20", "6.50", "0.50"],
+    ]
+    (every,) = benchmark_seed_tables(seeds, every_iteration=True)
+    assert [row[0] for row in every.rows] == ["base", "iteration-1", "iteration-2"]
+
+
+def test_a_seed_that_was_not_evaluated_has_a_dash() -> None:
+    (table,) = benchmark_seed_tables({0: [rating(6.0, "iteration-1")], 1: []})
+    assert table.rows == [["iteration-1", "average", "6.00 ± 0.20", "–", "6.00", "–"]]

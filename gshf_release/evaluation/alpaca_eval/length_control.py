@@ -189,9 +189,16 @@ def _fit(problem: Problem, strength: float, rows: Any) -> Array:
     features, target, weight = problem.features[rows], problem.target[rows], problem.weight[rows]
     classes = np.concatenate([np.ones(len(target)), np.zeros(len(target))])
     shares = np.concatenate([target * weight, (1 - target) * weight])
+    rows_of_both = np.vstack([features, features])
+    missing = [label for label in (0.0, 1.0) if not shares[classes == label].any()]
+    if (
+        missing
+    ):  # liblinear complains on stdout; a row of zeros has the class, and no coefficient changes its likelihood
+        rows_of_both = np.vstack([rows_of_both, np.zeros((1, features.shape[1]))])
+        classes, shares = np.append(classes, missing[0]), np.append(shares, 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the published numbers stop there, too
-        model = _regression(strength).fit(np.vstack([features, features]), classes, sample_weight=shares)
+        model = _regression(strength).fit(rows_of_both, classes, sample_weight=shares)
     coefficients: Array = model.coef_[0]
     return coefficients
 

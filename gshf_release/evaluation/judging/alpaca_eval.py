@@ -85,7 +85,9 @@ def annotator(name: str) -> Annotator:
     return Annotator(template, weighing["numerator_token"], tuple(weighing["denominator_tokens"]))
 
 
-def annotate(outputs: Sequence[Row], baseline: Sequence[Row], session: JudgeSession) -> list[dict[str, Any]]:
+def annotate(
+    outputs: Sequence[Row], baseline: Sequence[Row], session: JudgeSession, repeat: int = 0
+) -> list[dict[str, Any]]:
     """Return alpaca_eval's annotations of a model's outputs against a baseline's, in the order of the baseline.
 
     `preference` is 1 + the probability that the model's answer (`output_2`) is better, 1.5 for equal answers, and None for a
@@ -95,6 +97,7 @@ def annotate(outputs: Sequence[Row], baseline: Sequence[Row], session: JudgeSess
         outputs: The model's rows `{"instruction", "output", "generator", "dataset"?}`.
         baseline: The other's; instructions that the model did not answer are left out.
         session: A judge of AlpacaEval 2.
+        repeat: Number of the repetition; each asks anew.
 
     Raises:
         DataError: An instruction twice, or one that the baseline has not.
@@ -104,7 +107,7 @@ def annotate(outputs: Sequence[Row], baseline: Sequence[Row], session: JudgeSess
     pairs = match(outputs, baseline)
     style = annotator(session.settings.annotator)
     asked = [pair for pair in pairs if pair.first["output"] != pair.second["output"]]
-    judgments = session.judge([messages(pair, style) for pair in asked])
+    judgments = session.judge([messages(pair, style) for pair in asked], repeat=repeat)
     judged = {pair.instruction: judgment for pair, judgment in zip(asked, judgments, strict=True)}
     rows = [_row(pair, judged.get(pair.instruction), style, session.settings.identity) for pair in pairs]
     failures = [judged[row["instruction"]].failed or NO_LETTER for row in rows if row["preference"] is None]

@@ -77,3 +77,21 @@ def test_fewer_judgments_than_folds_cannot_be_fitted() -> None:
 def test_a_model_that_always_wins_can_be_fitted() -> None:
     found = solve(minimal_problem(np.ones(20), np.linspace(-1, 1, 20)))
     assert found.win_rate > 99
+
+
+@pytest.mark.parametrize("wins", [0.0, 1.0])
+def test_a_model_that_always_wins_or_loses_is_fitted_without_a_complaint(
+    wins: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    difference = np.linspace(-1, 1, 20)
+    found = solve(minimal_problem(np.full(20, wins), difference))
+    assert found.win_rate == pytest.approx(100 * wins, abs=0.1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_losses_and_wins_are_mirror_images() -> None:
+    difference = np.linspace(-1, 1, 20)
+    rare = np.zeros(20)
+    rare[3] = 1.0  # the fold that holds it leaves losses alone to the others
+    won, lost = (solve(minimal_problem(wins, sign * difference)) for wins, sign in ((rare, 1), (1 - rare, -1)))
+    assert won.win_rate == pytest.approx(100 - lost.win_rate, abs=0.01)

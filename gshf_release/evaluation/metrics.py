@@ -1,0 +1,37 @@
+"""Names of the metrics that several places must agree on: cells are written under them, tables and cards look them up."""
+
+from __future__ import annotations
+
+MEASURES = ("win rate", "average", "adjusted win rate")
+"""What a judge's rows are compared by: AlpacaEval, MT-Bench's ratings, MT-Bench's games."""
+CALIBRATED = "calibrated win rate"
+"""The official judge's win rate that another judge's speaks for; see `gshf-release calibrate`."""
+NOISE = "judge noise"
+"""Standard deviation of one judgment around the mean of all judgments of the same answer."""
+NOISE_SHARE = "judge noise share"
+"""What part of a number's squared standard error the judge's noise makes up, percent."""
+
+
+def low(metric: str) -> str:
+    """Return the metric of the lower end of a metric's interval."""
+    return f"{metric} (low end)"
+
+
+def high(metric: str) -> str:
+    """Return the metric of the upper end of a metric's interval."""
+    return f"{metric} (high end)"
+
+
+def difference(measure: str, other: str) -> str:
+    """Return the metric of a row's paired difference from another row."""
+    return f"{measure} minus {other}"
+
+
+def sign_test(other: str) -> str:
+    """Return the metric of the sign test's p."""
+    return f"sign test p against {other}"
+
+
+def detectable(other: str) -> str:
+    """Return the metric of the minimal detectable difference."""
+    return f"minimal detectable difference from {other}"

@@ -1,0 +1,310 @@
+"""The numbers that follow from a row's judgments: score.json with the scorer's whole account, and the cells of the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gshf_release import resampling, statistics
+from gshf_release.benchmark_data import GAMED_BASELINES
+from gshf_release.evaluation import answers, calibrated, comparisons, kept, metrics
+from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
+from gshf_release.evaluation.alpaca_eval import scoring
+from gshf_release.evaluation.alpaca_eval.annotations import Annotation
+from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, read_gamed, read_instructions
+from gshf_release.evaluation.calibration.document import load
+from gshf_release.evaluation.judgments import FILES, SCORE, judgments_stage, own_file, repeat_files
+from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
+from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
+from gshf_release.evaluation.requests import BorrowedFiles
+from gshf_release.resampling import JudgeNoise
+from gshf_release.results import Cell
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import write_json
+
+
+def write_score(context: StageContext) -> None:
+    """Write the scorer's whole account, with its warnings."""
+    write_json(context.output(SCORE), {"scores": [score.as_json() for score in _scores(context)]})
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return the cells of one row under one judge."""
+    kind = context.parameter("kind")
+    made = {"alpaca_eval_2": _alpaca_eval_cells, "mt_bench_single": _single_cells, "mt_bench_pair": _pair_cells}[kind]
+    return made(context, _place(context))
+
+
+def annotation_repeats(context: StageContext, row: str | None = None) -> list[list[Annotation]]:
+    """Return the rows of every repeat of AlpacaEval's judgments of a row, by default the stage's own."""
+    place = [row or context.parameter("row"), context.parameter("benchmark"), context.parameter("label")]
+    stage = judgments_stage(*place)
+    files = repeat_files("alpaca_eval_2", context.task.stage.parameters.get("repeats", 1))
+    return [annotation_rows.read(context.input(stage, file)) for file in files]
+
+
+def _judgments_file(context: StageContext) -> Path:
+    stage = judgments_stage(*(context.parameter(key) for key in ("row", "benchmark", "label")))
+    return context.input(stage, FILES[context.parameter("kind")])
+
+
+def _place(context: StageContext) -> dict[str, Any]:
+    return {
+        "table": context.parameter("benchmark"),
+        "row": context.parameter("row"),
+        "decoding": context.parameter("decoding"),
+        "judge": context.parameter("judge"),
+        "baseline": context.parameter("baseline"),
+        "artefact": context.run.relative(_judgments_file(context)),
+    }
+
+
+def _scores(context: StageContext) -> list[Any]:
+    path, kind = _judgments_file(context), context.parameter("kind")
+    if kind == "alpaca_eval_2":
+        return [scoring.score(averaged(annotation_repeats(context)), _borrowed(context))]
+    singles, pairs = mt_bench_judgments.read(path)
+    return (
+        list(mt_bench_scoring.score(singles))
+        if kind == "mt_bench_single"
+        else list(mt_bench_scoring.score_pairs(pairs))
+    )
+
+
+def _borrowed(context: StageContext) -> AlpacaEvalData:
+    """Return what the length-controlled fit borrows, from the run's own copies."""
+    files = BorrowedFiles(**context.parameter("borrowed"))
+    if files.gamed is None:
+        return AlpacaEvalData(missing=files.missing)
+    gamed, difficulty = read_gamed(kept.path(context.run, files.gamed))
+    return AlpacaEvalData(
+        gamed=gamed,
+        difficulty=difficulty,
+        instructions=read_instructions(kept.path(context.run, context.parameter("questions"))),
+        unverified=() if files.verified else (GAMED_BASELINES.name,),
+    )
+
+
+def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
+    (score,) = _scores(context)
+    repeats = annotation_repeats(context)
+    limit = context.parameter("note")
+    judged = score.n_total - score.n_null
+    length = statistics.mean([float(len(row.output_2)) for row in repeats[0]])
+    rate = Cell(
+        metric="win rate",
+        value=score.win_rate,
+        standard_error=score.standard_error,
+        n=judged,
+        unit="%",
+        note=_joined(f"mean of {len(repeats)} judgments of each answer" if len(repeats) > 1 else "", limit),
+        **place,
+    )
+    return [
+        rate,
+        Cell(
+            metric="LC win rate",
+            value=score.length_controlled_winrate,
+            standard_error=score.lc_standard_error,
+            n=judged,
+            unit="%",
+            note=_joined(_length_control_note(score), limit),
+            **place,
+        ),
+        Cell(
+            metric="length",
+            value=float(score.avg_length),
+            standard_error=length.standard_error,
+            n=score.n_total,
+            unit="characters",
+            note=limit,
+            **place,
+        ),
+        Cell(metric="failed judgments", value=float(score.n_null), n=score.n_total, note=limit, **place),
+        *_noise_cells(comparisons.alpaca_eval_noise(repeats), rate, place),
+        *_calibrated_cells(context, rate, place),
+    ]
+
+
+def averaged(repeats: Sequence[Sequence[Annotation]]) -> list[Annotation]:
+    """Return the rows of the first repeat with each preference the mean over all repeats that have one."""
+    found = []
+    for group in zip(*repeats, strict=True):
+        known = [row.preference for row in group if row.preference is not None]
+        found.append(replace(group[0], preference=math.fsum(known) / len(known) if known else None))
+    return found
+
+
+def _calibrated_cells(context: StageContext, rate: Cell, place: Mapping[str, Any]) -> list[Cell]:
+    """Return the calibrated win rate where a calibration of the judge was kept."""
+    sha256 = context.task.stage.parameters.get("calibration")
+    if sha256 is None:
+        return []
+    calibration = load(kept.path(context.run, sha256))
+    baseline = context.parameter("baseline")
+    return calibrated.cells(calibration, rate, baseline, sha256, place, context.parameter("note"))
+
+
+def _noise_cells(noise: JudgeNoise | None, number: Cell, place: Mapping[str, Any]) -> list[Cell]:
+    """Return how much of a number's error comes from the judge's not repeating itself; nothing without repeats.
+
+    The noise does not care how the items cluster, so its share is taken of the number's own squared standard error.
+    """
+    if noise is None:
+        return []
+    variance = noise.share * noise.standard_error**2
+    error = number.standard_error or 0.0
+    share = min(1.0, variance / error**2) if error > 0 else 0.0
+    common = {"n": noise.judgments, **place}
+    deviation = math.sqrt(noise.within_variance)
+    return [
+        Cell(
+            metric=metrics.NOISE,
+            value=deviation,
+            unit=number.unit,
+            note=f"of one judgment; {noise.items} items",
+            **common,
+        ),
+        Cell(
+            metric=metrics.NOISE_SHARE,
+            value=100 * share,
+            unit="%",
+            note=f"of the squared standard error of {number.metric}; more repeats remove this part alone",
+            **common,
+        ),
+    ]
+
+
+def _interval_cells(
+    metric: str, values: Mapping[Any, float], seed: int, unit: str, place: Mapping[str, Any]
+) -> list[Cell]:
+    """Return the ends of the 95 % interval of a pooled mean over questions; MT-Bench's questions are resampled whole."""
+    names = [str(item[0]) for item in values]
+    if len(set(names)) < 2:
+        return []
+    found = resampling.cluster_bootstrap(list(values.values()), names, seed=seed)
+    note = f"{found.level:.0%} interval, bootstrap over questions"
+    ends = {metrics.low(metric): found.low, metrics.high(metric): found.high}
+    return [Cell(metric=name, value=end, n=len(values), unit=unit, note=note, **place) for name, end in ends.items()]
+
+
+def _length_control_note(score: scoring.AlpacaEvalScore) -> str:
+    if score.length_controlled_winrate is None:
+        return f"none: {score.lc_reason}"
+    told = score.lc_label if score.lc_label != scoring.HYBRID else f"hybrid ({score.lc_reason})"
+    if score.lc_low is not None and score.lc_high is not None:
+        told += f"; {score.lc_low:.2f} to {score.lc_high:.2f} over equally good regularisation strengths"
+    return told + (f"; data {score.data}" if score.data.startswith("unverified") else "")
+
+
+def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
+    (score,) = _scores(context)
+    singles, _ = mt_bench_judgments.read(_judgments_file(context))
+    categories = {question.key: question.category for question in answers.stored_questions(context, place["table"])}
+    limit = context.parameter("note")
+    groups: dict[str, list[mt_bench_judgments.Judgment]] = {
+        "average": singles,
+        "first turn": [one for one in singles if one.turn == 1],
+        "second turn": [one for one in singles if one.turn == 2],
+    }
+    for name in dict.fromkeys(categories.values()):
+        groups[f"average: {name}"] = [one for one in singles if categories[str(one.question_id)] == name]
+    found = [_rating_cell(metric, group, limit, place) for metric, group in groups.items()]
+    rated = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
+    found += _interval_cells("average", rated, context.seed, "1-10", place)
+    found += _noise_cells(comparisons.mt_bench_noise(singles), found[0], place)
+    bound = f"lower bound of the average: {score.lower_bound:.2f}" if score.n_unparsed and score.lower_bound else ""
+    failed = Cell(
+        metric="failed judgments",
+        value=float(score.n_unparsed),
+        n=score.n + score.n_unparsed,
+        note=_joined(bound, limit),
+        **place,
+    )
+    return [*found, failed]
+
+
+def _rating_cell(
+    metric: str, judged: Sequence[mt_bench_judgments.Judgment], note: str, place: Mapping[str, Any]
+) -> Cell:
+    by_question: dict[int, list[float]] = {}
+    for one in judged:
+        if one.parsed:
+            by_question.setdefault(one.question_id, []).append(one.score)
+    values = [value for group in by_question.values() for value in group]
+    return Cell(
+        metric=metric,
+        value=math.fsum(values) / len(values) if values else None,
+        standard_error=clustered_error(list(by_question.values())),
+        n=len(values),
+        unit="1-10",
+        note=note,
+        **place,
+    )
+
+
+def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
+    """Return the standard error of the pooled mean of values that come in clusters, here the turns of a question.
+
+    It is the sandwich estimator with the factor G / (G - 1) for G clusters; with one value each, the usual standard error of a
+    mean. None for fewer than two clusters.
+    """
+    count, groups = sum(map(len, clusters)), len(clusters)
+    if groups < 2:
+        return None
+    mean = math.fsum(value for cluster in clusters for value in cluster) / count
+    squares = math.fsum(math.fsum(value - mean for value in cluster) ** 2 for cluster in clusters)
+    return math.sqrt(squares * groups / (groups - 1)) / count
+
+
+def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
+    _, pairs = mt_bench_judgments.read(_judgments_file(context))
+    own = answers.model_of("mt_bench", own_file(context))
+    score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
+    points = pair_points(pairs, own)
+    clusters: dict[int, list[float]] = {}
+    for (question, _), value in points.items():
+        clusters.setdefault(question, []).append(value)
+    error = clustered_error(list(clusters.values()))
+    limit = context.parameter("note")
+    rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
+    return [
+        Cell(
+            metric="adjusted win rate",
+            value=_percent(score.adjusted_win_rate),
+            standard_error=error,
+            n=score.n,
+            unit="%",
+            note=_joined("a tie counts half", limit),
+            **place,
+        ),
+        *_interval_cells("adjusted win rate", points, context.seed, "%", place),
+        *(
+            Cell(metric=metric, value=_percent(value), n=score.n, unit="%", note=limit, **place)
+            for metric, value in rates.items()
+        ),
+        Cell(metric="failed judgments", value=float(score.n_errors), n=score.n + score.n_errors, note=limit, **place),
+    ]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def pair_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int], float]:
+    """Return `{(question, turn): percent}`: 100 if both orders name the model, 0 if both name the other, else 50."""
+    played = [one for one in pairs if "error" not in (one.winner_1, one.winner_2)]
+    return {(one.question_id, one.turn): 100 * _points(one, model) for one in played}
+
+
+def _points(one: mt_bench_judgments.PairJudgment, model: str) -> float:
+    if one.winner_1 == "tie" or one.winner_1 != one.winner_2:
+        return 0.5
+    return float((one.model_1 if one.winner_1 == "model_1" else one.model_2) == model)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
