@@ -46,6 +46,8 @@ class Stage:
     numbers: str = ""
     """`package.module:function` that computes the stage's result cells from its inputs and outputs alone, so that
     `verify` can compute them again."""
+    distributed: bool = False
+    """Whether the work may run in all of the profile's training processes at once, with the same outcome."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the declaration as JSON, for `plan.json`."""

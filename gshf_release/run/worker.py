@@ -1,7 +1,7 @@
 """Run one task of a recorded plan in this process: `python -m gshf_release.run.worker RUN STAGE [SHARD]`.
 
 It may live in another virtual environment than the command that started it; files are all they share. The caller holds the
-lock of the task.
+lock of the task. Under torchrun every rank computes, and rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from gshf_release.errors import GshfError, RunError
-from gshf_release.run import interrupt
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import run_task
@@ -20,6 +20,8 @@ from gshf_release.run.stage import Task, resolve
 def main(arguments: list[str]) -> int:
     """Run the named task; return the exit code, and put a known error on one line of stderr."""
     path, name, *rest = arguments
+    if launch.world_size() > 1:
+        launch.die_with_launcher()
     try:
         run = RunDirectory.open(Path(path))
         stage = next((stage for stage in run.plan if stage.name == name), None)
@@ -27,10 +29,11 @@ def main(arguments: list[str]) -> int:
             raise RunError(f"{path} has no stage {name!r}.")
         task = Task(stage, int(rest[0]) if rest else 0)
         resolve("gshf_release.checkpoints:prepare")(run.profile)
+        interrupt.watch(run.stop_file(task))
         with interrupt.stop_gently():
             run_task(StageContext(run, run.recipe, run.profile, task))
     except GshfError as error:
-        print(error, file=sys.stderr)
+        print(f"{launch.ERROR}{error}", file=sys.stderr)
         return error.exit_code
     return 0
 
