@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, base, loop
+from gshf_release import assets, base, loop, sharding
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
@@ -28,7 +28,6 @@ from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task, check_graph, tasks
-from gshf_release.sharding import split_batch
 
 EVALUATION_PREFIX = "eval-"
 """Begins the name of a run that only evaluates a model."""
@@ -151,7 +150,7 @@ def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
     """Bring the training stages to their finished state."""
     graph = build(recipe, run)
-    split_batch(recipe.training.batch_pairs, profile.micro_batch_pairs, profile.world_size)
+    sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
     render(run)

@@ -76,6 +76,12 @@ def latest_checkpoint(folder: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
+def resumed_at(folder: Path) -> int:
+    """Return the optimiser step of the newest complete checkpoint, 0 without one."""
+    newest = latest_checkpoint(folder)
+    return 0 if newest is None else int(newest.rpartition("-")[2])
+
+
 def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, batch: int, seed: int) -> list[int]:
     """Return the positions of all epochs' examples, in the order they are trained on.
 

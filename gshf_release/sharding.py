@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
-from gshf_release.errors import RecipeError
+from gshf_release.errors import RecipeError, RunError
+from gshf_release.profile import Profile
+
+
+def check(batch: int, profile: Profile) -> None:
+    """Refuse a profile that could not train, before anything runs.
+
+    Raises:
+        RecipeError: Its processes or micro-batch do not divide the recipe's batch.
+        RunError: It needs DeepSpeed, which is not installed.
+    """
+    split_batch(batch, profile.micro_batch_pairs, profile.world_size)
+    if profile.sharding.startswith("zero-") and importlib.util.find_spec("deepspeed") is None:
+        raise RunError(
+            f"The profile {profile.name!r} shards with DeepSpeed, which is not installed.",
+            hint="Run: pip install 'gshf-release[cluster]', or set sharding: fsdp",
+        )
 
 
 def split_batch(batch: int, micro_batch: int, processes: int) -> tuple[int, int]:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.errors import RecipeError
-from gshf_release.sharding import arguments, deepspeed_config, split_batch
+from gshf_release.errors import RecipeError, RunError
+from gshf_release.profile import load
+from gshf_release.sharding import arguments, check, deepspeed_config, split_batch
 
 
 @given(st.integers(1, 16), st.integers(1, 16), st.integers(1, 16))
@@ -48,3 +49,10 @@ def test_deepspeed_keeps_fp32_weights_and_autocasts(sharding: str, stage: int) -
     assert found["deepspeed"]["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
     assert found["deepspeed"]["bf16"] == {"enabled": False}
     assert found["deepspeed"]["zero_optimization"]["stage"] == stage
+
+
+def test_deepspeed_that_is_missing_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RunError, match="'8-gpu-zero3' shards with DeepSpeed, which is not installed"):
+        check(128, load("8-gpu-zero3"))
+    check(128, load("fsdp"))

@@ -87,7 +87,7 @@ def train_policy(
     Raises:
         DataError: There are no rows.
     """
-    from gshf_release.resumption import run_trainer
+    from gshf_release.resumption import resumed_at, run_trainer
 
     iteration = context.parameter("iteration")
     if not rows:
@@ -102,7 +102,7 @@ def train_policy(
     trainer = build(model, tokenizer, device)
     launch.require_world_size(context.profile, trainer.args.world_size)
     if launch.rank() == 0:
-        context.log("training", world_size=trainer.args.world_size)
+        context.log("training", world_size=trainer.args.world_size, resumed_at=resumed_at(context.scratch))
     steps = run_trainer(trainer, context.scratch)
     trained = gather(trainer, lambda: start(context, "cpu")[0])
     if trained is None:

@@ -33,6 +33,7 @@ def begin(path: Path, folder: Path, **training: Any) -> RunDirectory:
     return RunDirectory.create(path, chosen, EXACT.model_copy(update=TWO))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, tmp_path: Path) -> None:
     """The second iteration's pairs are sampled by the first one's policy, so equal pairs mean equal policies too."""
     profile = Profile(inference_precision="fp32", threads=1, **TWO)  # type: ignore[arg-type]
@@ -54,6 +55,7 @@ def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, 
     assert [entry["world_size"] for entry in run.journal() if entry["event"] == "training"] == [2, 2], "one rank writes"
 
 
+@pytest.mark.slow
 def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", tiny_folder)
     command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
@@ -68,13 +70,14 @@ def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp
     process.wait()
     wait(lambda: not any(alive(pid) for pid in ranks), seconds=20)
     assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
-    begun = int(max(path.parent.name for path in scratch.glob("checkpoint-*/complete")).rpartition("-")[2])
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    finish(run, run.recipe, run.profile)
     found = [step["loss"] for step in read_json(run.path / POLICY / "training.json")["steps"]]
     alone = RunDirectory.create(tmp_path / "alone", run.recipe, EXACT.model_copy(update={"micro_batch_pairs": 1}))
-    subprocess.run([*command[:-1], str(alone.path)], cwd=REPOSITORY, check=True, capture_output=True)
+    finish(alone, alone.recipe, alone.profile)
     expected = [step["loss"] for step in read_json(alone.path / POLICY / "training.json")["steps"]]
-    assert begun >= 1
+    begun = [entry["resumed_at"] for entry in run.journal() if entry["event"] == "training"]
+    assert begun[0] == 0
+    assert begun[1] >= 1, "it went on from a checkpoint"
     assert len(found) == 9
     assert found == pytest.approx(expected, abs=1e-4)
 
