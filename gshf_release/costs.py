@@ -22,6 +22,8 @@ CHECKPOINTS = 3
 LAYER_BYTES = 34
 """Per token and unit of width: activations of a layer in 16 bits (arXiv 2205.05198, section 4.1, without the 5as/h of attention
 scores, which are never stored here)."""
+ADAPTER_WIDTHS = 3.5
+"""Inputs and outputs of a linear layer in units of the model's width, on average over a Llama's seven."""
 LOGIT_TABLES, MEASURE_TABLES = 3, 6
 """Copies of the FP32 logits: in training logits, log-probabilities and gradient; in measuring two for each of three models."""
 RESPONSE_BYTES = 8.3
@@ -132,12 +134,39 @@ def training_memory(
     activations = _activations(base, tokens, 2 if bf16 else 4, checkpointing=profile.activation_checkpointing)
     kept = "one layer and the inputs of all" if profile.activation_checkpointing else "all layers"
     of_layer = f"{LAYER_BYTES} bytes x tokens x width a layer, {kept}"
-    states = "weights, gradients and AdamW's moments"
-    found = [_need(f"training: {states}", TRAINING_BYTES, parameters, f"parameters x {TRAINING_BYTES} bytes")]
-    if bf16:
+    found = _adapter_states(recipe, base, parameters) if recipe.training.adapter else _full_states(profile, parameters)
+    if bf16 and recipe.training.adapter is None:
         found.append(_need("training: BF16 copies", 2, parameters, "parameters x 2 bytes", certain=False))
     formula = f"{of_layer}; {LOGIT_TABLES} tables of tokens x vocabulary x 4 bytes"
     return [*found, _need("training: activations", 1, activations, formula, certain=False)]
+
+
+def _full_states(profile: Profile, parameters: float | None) -> list[Need]:
+    """Return what a device holds of weights, gradients and moments; several processes may divide some of it."""
+    states = "training: weights, gradients and AdamW's moments"
+    divided = {"none": 0, "zero-2": TRAINING_BYTES - 4, "zero-3": TRAINING_BYTES, "fsdp": TRAINING_BYTES}
+    part = divided[profile.sharding]
+    factor = TRAINING_BYTES - part + part / profile.world_size
+    formula = f"parameters x {TRAINING_BYTES} bytes"
+    if part:
+        formula = f"parameters x ({TRAINING_BYTES - part} + {part} / {profile.world_size} processes) bytes"
+    return [_need(states, factor, parameters, formula)]
+
+
+def _adapter_states(recipe: Recipe, base: Geometry, parameters: float | None) -> list[Need]:
+    """Return what a device holds of the frozen base, and of the adapter with its gradients and moments."""
+    adapter = recipe.training.adapter
+    assert adapter is not None
+    width = 2 if recipe.training.precision == "bf16" else 4
+    layers, width_of_model = base.layers, base.width
+    weights = None
+    if layers is not None and width_of_model is not None:
+        weights = float(adapter.rank * layers * len(adapter.targets) * ADAPTER_WIDTHS * width_of_model)
+    formula = f"rank x layers x targets x {ADAPTER_WIDTHS} x width x {TRAINING_BYTES} bytes"
+    return [
+        _need("training: frozen base", width, parameters, f"parameters x {width} bytes"),
+        _need("training: adapter", TRAINING_BYTES, weights, formula, certain=False),
+    ]
 
 
 def inference_memory(
@@ -157,11 +186,14 @@ def inference_memory(
     table = None if base.vocabulary is None else 4.0 * base.vocabulary * profile.scoring_batch * longest
     cached = f"batch x tokens x 2 x layers x key-values x {width} bytes"
     tables = f"{MEASURE_TABLES} tables of batch x tokens x vocabulary x 4 bytes"
-    three = f"parameters x (4 + 2 x {width} bytes)"
+    exact = 2 if recipe.training.adapter is not None and recipe.training.precision == "bf16" else 4
+    side_by_side, formula = exact + 2 * width, f"parameters x ({exact} + 2 x {width} bytes)"
+    if profile.measure_in_turn:
+        side_by_side, formula = max(exact, width), f"parameters x {max(exact, width)} bytes, one at a time"
     return [
         _need("sampling: weights", width, parameters, f"parameters x {width} bytes"),
         _need("sampling: key-value cache", width, cache, cached, certain=False),
-        _need("measuring: weights of three models", 4 + 2 * width, parameters, three),
+        _need("measuring: weights of three models", side_by_side, parameters, formula),
         _need("measuring: logits", MEASURE_TABLES, table, tables, certain=False),
         _need("scoring: weights", width, reward_parameters, f"reward parameters x {width} bytes"),
     ]

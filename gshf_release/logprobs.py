@@ -35,6 +35,22 @@ class TraceValues(NamedTuple):
     kl_rounding: float
 
 
+class Visitor:
+    """A model that is on its device only while it computes, where several do not fit side by side."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        import torch
+
+        self.model, self.device = model, torch.device(device)
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Bring the model, compute, take it away again."""
+        try:
+            return self.model.to(self.device)(**inputs)
+        finally:
+            self.model.to("cpu")
+
+
 def k3(own: Any, other: Any, mask: Any) -> Any:
     """Return the k3 estimate of KL(own || other) per response: r - 1 - log r with r = p_other / p_own, summed over its tokens.
 
@@ -177,7 +193,7 @@ def _completion_logits(model: Any, rows: Sequence[Tokens]) -> tuple[Any, Any, An
     """
     import torch
 
-    device = next(model.parameters()).device
+    device = model.device
     longest = max(len(row.prompt_ids) + len(row.completion_ids) for row in rows)
     width = max(len(row.completion_ids) for row in rows)
     ids = torch.zeros((len(rows), longest), dtype=torch.long)

@@ -47,8 +47,8 @@ def declare(recipe: Recipe, offline_sha256: str | None = None) -> list[Stage]:
     if recipe.loop.reference not in ("base", "previous"):
         stages.append(base.declare_reference())
     if offline_sha256 is not None:
-        anchor = reference_stage(1, recipe)
-        stages += [offline.declare(offline_sha256), reference.declare(offline.SOURCE, anchor)]
+        anchor, adapter = reference_stage(1, recipe), recipe.training.adapter is not None
+        stages += [offline.declare(offline_sha256), reference.declare(offline.SOURCE, anchor, frozen=adapter)]
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
@@ -79,7 +79,9 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
         *stages,
         pairs.declare(iteration, log_ratios=log_ratios),
         exploration.declare(iteration, pairs=True),
-        reference.declare(f"iteration-{iteration}", reference_stage(iteration, recipe)),
+        reference.declare(
+            f"iteration-{iteration}", reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
+        ),
     ]
 
 
@@ -89,10 +91,10 @@ def optimise(iteration: int, recipe: Recipe) -> Stage:
     past = range(iteration if recipe.loop.history == "current" else 1, iteration + 1)
     online = [f"iteration-{number}" for number in past]
     given = {"online": online, "hybrid": [offline.SOURCE, *online], "offline": [offline.SOURCE]}
-    sources = given[recipe.pairs.source]
+    sources, adapter = given[recipe.pairs.source], recipe.training.adapter is not None
     if recipe.loop.algorithm == "raft":
-        return raft.declare(iteration, init=init, sources=sources)
-    return dpo.declare(iteration, init=init, sources=sources)
+        return raft.declare(iteration, init=init, sources=sources, adapter=adapter)
+    return dpo.declare(iteration, init=init, sources=sources, adapter=adapter)
 
 
 def reference_stage(iteration: int, recipe: Recipe) -> str:
@@ -127,4 +129,5 @@ def validate(iteration: int, recipe: Recipe) -> list[Stage]:
         max_new_tokens=recipe.sampling.max_new_tokens,
         prompts_per_shard=recipe.sampling.prompts_per_shard,
         opponents=opponents(recipe, "reward", f"{BASE}/validation/answers"),
+        adapter=recipe.training.adapter is not None,
     )

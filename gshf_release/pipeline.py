@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, base, loop
+from gshf_release import assets, base, loop, sharding
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
@@ -150,6 +150,7 @@ def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
     """Bring the training stages to their finished state."""
     graph = build(recipe, run)
+    sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
     render(run)

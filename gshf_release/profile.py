@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gshf_release import assets
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
@@ -84,6 +84,15 @@ class Profile(Section):
     micro_batch_pairs: PositiveInt = 4
     """Pairs in one forward and backward pass; batch_pairs must be a multiple."""
     activation_checkpointing: bool = False
+    measure_in_turn: bool = False
+    """Bring the three models of the validation (trained, rounded, base) to the device one at a time."""
+    processes: PositiveInt = 1
+    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun."""
+    nodes: PositiveInt = 1
+    """Machines that train together, each with `processes`; more than one needs an allocation of Slurm."""
+    sharding: Literal["none", "zero-2", "zero-3", "fsdp"] = "none"
+    """What the training processes divide among themselves. `none`: only the data. `zero-2`: gradients and the optimiser's state
+    as well (DeepSpeed). `zero-3` (DeepSpeed) and `fsdp` (torch): the weights too."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A preempted optimisation loses at most this long, or the recipe's `training.checkpoint_every` steps if that is less."""
     stages: Literal["in-process", "worker"] = "in-process"
@@ -94,6 +103,17 @@ class Profile(Section):
     server: Server = Server()
     judging: Judging = Judging()
     hardware: Hardware = Hardware()
+
+    @property
+    def world_size(self) -> int:
+        """Training processes on all machines."""
+        return self.processes * self.nodes
+
+    @model_validator(mode="after")
+    def _there_is_somebody_to_share_with(self) -> Self:
+        if self.sharding != "none" and self.world_size == 1:
+            raise ValueError(f"sharding {self.sharding!r} needs more than one of processes or nodes")
+        return self
 
 
 def load(reference: str) -> Profile:

@@ -323,6 +323,27 @@ class Pairs(Section):
         return self
 
 
+class Adapter(Section):
+    """A low-rank adapter (LoRA, arXiv 2106.09685) that is trained in place of all weights: one over all iterations.
+
+    There is no dropout: the first loss would not be that of policy = reference.
+    """
+
+    rank: PositiveInt = 64  # assumption: no source of the loop trains an adapter
+    alpha: Annotated[float, Field(gt=0)] = 64.0  # assumption; the update is scaled by alpha / rank
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
+    """Names of the linear layers it is added to; every one of a Llama or Mistral by default."""
+
+    @model_validator(mode="after")
+    def _embeddings_stay(self) -> Self:
+        if {"lm_head", "embed_tokens"} & set(self.targets):
+            raise ValueError("targets may not name lm_head or embed_tokens, which many models share with each other")
+        return self
+
+
 class Training(Section):
     """Direct preference optimisation of one iteration."""
 
@@ -344,7 +365,9 @@ class Training(Section):
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0  # assumption: no source states it
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # assumption: no source states it
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of the forward and backward pass; the weights themselves are FP32 in both cases."""
+    """Arithmetic of the forward and backward pass; the weights that are trained are FP32 in both cases."""
+    adapter: Adapter | None = None
+    """Train an adapter on the frozen base, which then is the reference; None trains all weights."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps between two checkpoints: what a killed optimisation may lose."""
 
@@ -445,6 +468,12 @@ class Recipe(Section):
             raise ValueError("offline pairs need loop.algorithm 'gshf'")
         if self.pairs.source != "online" and self.loop.reference == "previous":
             raise ValueError("offline pairs need a fixed loop.reference")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_without_the_adapter(self) -> Self:
+        if self.training.adapter is not None and self.loop.reference != "base":
+            raise ValueError("training.adapter needs loop.reference 'base', which is the model with the adapter off")
         return self
 
     @model_validator(mode="after")

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gshf_release.errors import RecipeError
 from gshf_release.hashing import seed_from
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress
+from gshf_release.sharding import arguments as sharding_arguments
+from gshf_release.sharding import split_batch
 
 COMPLETE = "complete"
 
@@ -38,21 +40,33 @@ class Resumable(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint just written as complete."""
+        """Mark the checkpoint just written as complete, once every process has written its part."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if args.world_size > 1:
+            torch.distributed.barrier()
         (folder / COMPLETE).touch()
         self.saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step; save and stop if asked to."""
         self.progress(state.global_step, state.max_steps, "optimiser steps")
-        if time.monotonic() - self.saved > 60 * self.minutes:
+        stop, due = _any_process(interrupt.requested(), time.monotonic() - self.saved > 60 * self.minutes, args)
+        if due:
             control.should_save = True
         if self.at_end and state.global_step == state.max_steps:
             control.should_save = True
-        if interrupt.requested() and state.global_step < state.max_steps:
+        if stop and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
+
+
+def _any_process(stop: bool, due: bool, args: TrainingArguments) -> tuple[bool, bool]:
+    """Return what any of the training processes says: they must save and stop at the same step."""
+    if args.world_size == 1:
+        return stop, due
+    said = torch.tensor([stop, due], dtype=torch.int32, device=args.device)
+    torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
+    return bool(said[0]), bool(said[1])
 
 
 def latest_checkpoint(folder: Path) -> str | None:
@@ -60,6 +74,12 @@ def latest_checkpoint(folder: Path) -> str | None:
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
     newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     return None if newest is None else str(newest)
+
+
+def resumed_at(folder: Path) -> int:
+    """Return the optimiser step of the newest complete checkpoint, 0 without one."""
+    newest = latest_checkpoint(folder)
+    return 0 if newest is None else int(newest.rpartition("-")[2])
 
 
 def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, batch: int, seed: int) -> list[int]:
@@ -77,6 +97,20 @@ def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, 
     return order
 
 
+def fill_last_step(order: Sequence[int], *, batch: int, micro_batch: int, processes: int) -> list[int]:
+    """Return the order, its last step filled up so that every process has as many whole micro-batches as the others.
+
+    A step that the examples do not fill repeats some of its own, the shortest. Left alone, the processes' samplers would fill
+    it with examples of the first step.
+    """
+    if processes == 1:
+        return list(order)
+    micro_batch, _ = split_batch(batch, micro_batch, processes)
+    last = list(order[len(order) - len(order) % batch :])
+    missing = -len(last) % (micro_batch * processes)
+    return [*order, *(last[-1 - number % len(last)] for number in range(missing))]
+
+
 def common_arguments(
     *,
     scratch: Path,
@@ -89,23 +123,22 @@ def common_arguments(
     warmup_share: float,
     precision: str,
     checkpoint_every: int,
+    processes: int = 1,
+    sharding: str = "none",
 ) -> dict[str, Any]:
     """Return the TrainingArguments that every optimisation here shares. `batch` and `micro_batch` count examples.
 
+    The batch of an optimiser step is the recipe's, over however many processes: they accumulate less.
+
     Raises:
-        RecipeError: The micro-batch of the profile does not divide the batch of the recipe.
+        RecipeError: The processes or the micro-batch of the profile do not divide the batch of the recipe.
     """
-    micro_batch = min(micro_batch, batch)
-    if batch % micro_batch:
-        raise RecipeError(
-            f"batch_pairs {batch} is not a multiple of the profile's micro_batch_pairs {micro_batch}.",
-            hint="Choose a micro-batch that divides it.",
-        )
+    micro_batch, accumulated = split_batch(batch, micro_batch, processes)
     steps = math.ceil(examples / batch)
     return {
         "output_dir": str(scratch),
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": batch // micro_batch,
+        "gradient_accumulation_steps": accumulated,
         "num_train_epochs": 1,
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if schedule == "constant" else schedule,
@@ -121,7 +154,7 @@ def common_arguments(
         "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": device != "cpu",
         "seed": 0,
-    }
+    } | sharding_arguments(sharding, processes, bf16=precision == "bf16")
 
 
 def run_trainer(trainer: Any, scratch: Path) -> list[dict[str, float]]:

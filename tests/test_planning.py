@@ -19,6 +19,11 @@ from tests.conftest import Outcome
 
 Command = Callable[..., Outcome]
 SMALL = "name: one-24gb\ndevice: cpu\nhardware: {memory_gb: 24}\n"
+TOO_SMALL = (
+    "Error: Full fine-tuning of 7.24 billion parameters needs 116 GB for weights, gradients and AdamW's moments alone; a "
+    "device of the profile 'one-24gb' has 24 GB. Set training.adapter (for example training.adapter.rank=64), or take a "
+    "device with more memory, or a smaller base."
+)
 
 
 @pytest.fixture
@@ -71,12 +76,43 @@ def test_a_7b_model_on_24_gb_is_refused_in_one_line(command: Command, nothing_he
     (nothing_here / "small.yaml").write_text(SMALL, encoding="utf-8")
     outcome = command("train", "fsfairx-zephyr-7b", "--profile", "small.yaml", "--plan")
     assert outcome.code == 1
-    assert outcome.line == (
-        "Error: Full fine-tuning of 7.24 billion parameters needs 116 GB for weights, gradients and AdamW's moments alone; a "
-        "device of the profile 'one-24gb' has 24 GB. Take a device with more memory, or a smaller base."
-    )
+    assert outcome.line == TOO_SMALL
     assert "sample: 483,072 responses, 255.5 million tokens if a mean response has 529" in outcome.out
     assert not (nothing_here / "runs").exists()
+
+
+def test_train_refuses_it_before_anything_runs(command: Command, nothing_here: Path) -> None:
+    outcome = command("train", "fsfairx-zephyr-7b", "--profile", "one-24gb")
+    assert (outcome.code, outcome.line) == (1, TOO_SMALL)
+    assert not (nothing_here / "runs").exists()
+
+
+def test_an_adapter_of_a_7b_model_fits_24_gb(nothing_here: Path) -> None:
+    plan = published(nothing_here, load("one-24gb"), "training.adapter.rank=64")
+    needs = {need.step: need.amount for need in plan.memory}
+    assert plan.refusal is None
+    assert needs["training: frozen base"] == pytest.approx(14.48)
+    assert needs["measuring: weights of three models"] == pytest.approx(14.48)
+
+
+def test_three_models_side_by_side_do_not(nothing_here: Path) -> None:
+    beside = load("one-24gb").model_copy(update={"measure_in_turn": False})
+    refusal = published(nothing_here, beside, "training.adapter.rank=64").refusal
+    assert refusal is not None
+    assert refusal.startswith("Measuring of 7.24 billion parameters needs 43 GB")
+
+
+@pytest.mark.parametrize(("name", "gigabytes"), [("8-gpu-zero3", 14.48), ("fsdp", 14.48), ("slurm", 7.24)])
+def test_processes_that_divide_the_weights_hold_a_part_each(nothing_here: Path, name: str, gigabytes: float) -> None:
+    plan = published(nothing_here, load(name))
+    assert plan.refusal is None
+    assert plan.memory[0].amount == pytest.approx(gigabytes)
+
+
+def test_zero_2_keeps_the_weights_whole(nothing_here: Path) -> None:
+    """7.24 x (4 + 12 / 8)."""
+    profile = load("8-gpu-zero3").model_copy(update={"sharding": "zero-2"})
+    assert published(nothing_here, profile).memory[0].amount == pytest.approx(39.82)
 
 
 def test_a_7b_model_on_a_laptop_is_refused(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

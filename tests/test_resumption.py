@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from gshf_release.resumption import Resumable, latest_checkpoint, training_order
+from gshf_release.resumption import Resumable, fill_last_step, latest_checkpoint, training_order
 from gshf_release.run.context import silent
 
 
@@ -89,3 +89,15 @@ def test_the_longest_come_first_within_a_step(batch: int) -> None:
     for start in range(0, 10, batch):
         chosen = [lengths[index] for index in order[start : start + batch]]
         assert chosen == sorted(chosen, reverse=True)
+
+
+@given(st.integers(1, 40), st.sampled_from([(8, 1, 2), (8, 2, 2), (8, 2, 4), (4, 8, 1)]))
+def test_the_last_step_is_filled_with_its_own_examples(count: int, how: tuple[int, int, int]) -> None:
+    batch, micro_batch, processes = how
+    order = list(range(count))
+    filled = fill_last_step(order, batch=batch, micro_batch=micro_batch, processes=processes)
+    assert filled[:count] == order
+    assert set(filled[count:]) <= set(order[count - count % batch :])
+    assert len(filled) - count < micro_batch * processes
+    assert processes == 1 or len(filled) % (micro_batch * processes) == 0
+    assert -(-len(filled) // batch) == -(-count // batch), "no step is added"

@@ -11,6 +11,7 @@ import click
 from gshf_release.cli.terminal import Terminal, default_run, json_option, print_json, profile_option, say, shown_path
 
 if TYPE_CHECKING:
+    from gshf_release.planning import Plan
     from gshf_release.profile import Profile
     from gshf_release.recipe import Recipe
 
@@ -73,6 +74,7 @@ def command(
     if plan_only:
         _show_plan(runs, where, as_json)
         return
+    _refuse_what_cannot_fit(runs, where)
     prepare(where)
     for folder, one in runs.items():
         _train(one, where, folder, allow_redo, recipe)
@@ -92,6 +94,28 @@ def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, refer
     say(f"Run: {shown_path(path)}\nNext: gshf-release eval {shown_path(path)}")
 
 
+def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
+    """Stop before anything runs if a device is certainly too small.
+
+    Raises:
+        RunError: It is.
+    """
+    from gshf_release import planning
+
+    for path, recipe in runs.items():
+        _require_fit(planning.make(recipe, profile, path), recipe)
+
+
+def _require_fit(plan: Plan, recipe: Recipe) -> None:
+    from gshf_release.errors import RunError
+
+    if plan.refusal:
+        adapter = (
+            "" if recipe.training.adapter else "Set training.adapter (for example training.adapter.rank=64), or take"
+        )
+        raise RunError(plan.refusal, hint=f"{adapter or 'Take'} a device with more memory, or a smaller base.")
+
+
 def _seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -108,7 +132,6 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
         RunError: It cannot fit.
     """
     from gshf_release import planning
-    from gshf_release.errors import RunError
 
     plans = {path: planning.make(recipe, profile, path) for path, recipe in runs.items()}
     if as_json:
@@ -119,6 +142,5 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
             where = f"{path}: " if len(plans) > 1 else ""
             for line in [*planning.stage_lines(plan, where), "", *planning.lines(plan)]:
                 click.echo(line)
-    refused = next((plan.refusal for plan in plans.values() if plan.refusal), None)
-    if refused:
-        raise RunError(refused, hint="Take a device with more memory, or a smaller base.")
+    for path, plan in plans.items():
+        _require_fit(plan, runs[path])

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gshf_release import statistics
+from gshf_release import adapters, statistics
 from gshf_release.checkpoints import device_of, inference_precision, load_model
 from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
-from gshf_release.logprobs import KL_TO_BASE, best_of_n_kl, traces
+from gshf_release.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
 from gshf_release.records import Sample, Trace
 from gshf_release.results import Cell, cell
 from gshf_release.rewards.stages import declare_scores
@@ -34,7 +34,14 @@ NOTES = {
 
 
 def declare(
-    row: str, policy: str, *, count: int, max_new_tokens: int, prompts_per_shard: int, opponents: str | None = None
+    row: str,
+    policy: str,
+    *,
+    count: int,
+    max_new_tokens: int,
+    prompts_per_shard: int,
+    opponents: str | None = None,
+    adapter: bool = False,
 ) -> list[Stage]:
     """Declare the validation of one policy: answers, rewards, token statistics.
 
@@ -45,6 +52,7 @@ def declare(
         max_new_tokens: As in training.
         prompts_per_shard: The unit of resumption.
         opponents: For a pairwise reward, the stage of the base's answers.
+        adapter: The policy's `model` is the base and its `adapter`, merged.
     """
     answers = sampling.declare(
         f"{row}/validation/answers",
@@ -61,13 +69,16 @@ def declare(
     inputs = [Input("base", "model"), Input(answers.name, sampling.FILE), Input(scores.name, "scores.parquet")]
     if row != "base":
         inputs += [Input(policy, "model"), Input("base/validation/scores", "scores.parquet")]
+    under = adapter and row != "base"
+    if under:
+        inputs.append(Input(policy, adapters.FOLDER))
     measure = Stage(
         name=f"{row}/validation/measure",
         work="gshf_release.diagnostics.validation:measure",
         inputs=tuple(inputs),
         outputs=("traces.parquet",),
-        keys=() if row == "base" else ("sampling.n",),
-        parameters={"row": row, "policy": policy},
+        keys=() if row == "base" else ("sampling.n", *(["training.precision"] if under else [])),
+        parameters={"row": row, "policy": policy} | ({"adapter": True} if under else {}),
         numbers="gshf_release.diagnostics.validation:numbers",
     )
     return [answers, scores, measure]
@@ -78,13 +89,17 @@ def measure(context: StageContext) -> None:
     row, policy = context.parameter("row"), context.parameter("policy")
     device = device_of(context.profile.device)
     precision = inference_precision(context.profile.inference_precision, device)
-    exact = load_model(context.input(policy, "model"), "fp32", device)
-    rounded = load_model(context.input(policy, "model"), precision, device)
-    base = rounded if row == "base" else load_model(context.input("base", "model"), precision, device)
+    in_turn = context.profile.measure_in_turn
+    place = "cpu" if in_turn else device
+    exact = _trained(context, place)
+    rounded = load_model(context.input(policy, "model"), precision, place)
+    base = rounded if row == "base" else load_model(context.input("base", "model"), precision, place)
+    if in_turn:
+        exact, rounded, base = (Visitor(model, device) for model in (exact, rounded, base))
     answers = Sample.read(*context.inputs(f"{row}/validation/answers", sampling.FILE))
     explored = [sample for sample in answers if sample.temperature == 1.0]
     profile = context.profile
-    batch, workers = profile.scoring_batch, profile.concurrent_batches
+    batch, workers = profile.scoring_batch, 1 if in_turn else profile.concurrent_batches
     values = traces(rounded, base, exact, explored, batch=batch, workers=workers)
     Trace.write(
         (
@@ -93,6 +108,16 @@ def measure(context: StageContext) -> None:
         ),
         context.output("traces.parquet"),
     )
+
+
+def _trained(context: StageContext, device: str) -> Any:
+    """Return the policy as it was trained, before its cast or merge to BF16."""
+    policy = context.parameter("policy")
+    if not context.task.stage.parameters.get("adapter", False):
+        return load_model(context.input(policy, "model"), "fp32", device)
+    frozen = adapters.frozen_precision(context.recipe.training)
+    base = load_model(context.input("base", "model"), frozen, device)
+    return adapters.load(base, context.input(policy, adapters.FOLDER)).to(device).eval()
 
 
 def numbers(context: StageContext) -> list[Cell]:

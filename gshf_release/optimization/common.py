@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gshf_release import checkpoints
+from gshf_release import adapters, checkpoints
 from gshf_release.errors import DataError
+from gshf_release.hashing import seed_from
 from gshf_release.recipe import Training
+from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
     from gshf_release.resumption import Resumable
 
 # Every key of `training` but checkpoint_every, which changes nothing in the result.
-KEYS = tuple(f"training.{key}" for key in Training.model_fields if key != "checkpoint_every")
+KEYS = tuple(f"training.{key}" for key in Training.model_fields if key not in ("checkpoint_every", "adapter"))
+ADAPTER_KEY = "training.adapter"
+"""Read only by stages that train one."""
+BASE = "base"
 
 
 OPTIMISER = "optimiser"
@@ -26,9 +31,15 @@ OPTIMISER = "optimiser"
 
 
 def policy_stage(
-    work: str, iteration: int, *, init: str, sources: Sequence[str], files: Sequence[tuple[str, str]]
+    work: str,
+    iteration: int,
+    *,
+    init: str,
+    sources: Sequence[str],
+    files: Sequence[tuple[str, str]],
+    adapter: bool = False,
 ) -> Stage:
-    """Return the stage that makes the policy of an iteration from the `model` of stage `init`.
+    """Return the stage that makes the policy of an iteration from the `model` of stage `init`, or its `adapter`.
 
     Args:
         work: The module that has `optimise` and `numbers`.
@@ -36,16 +47,21 @@ def policy_stage(
         init: The stage whose `model` it starts from.
         sources: Which iterations' data it is trained on.
         files: `(stage, file)` that every source has, for example `("pairs", "pairs.parquet")`.
+        adapter: Train an adapter on the base, beginning with that of `init` if it has one.
     """
+    begins = [Input(init, "model")]
+    if adapter:
+        begins = [Input(BASE, "model"), *([] if init == BASE else [Input(init, adapters.FOLDER)])]
     read = [Input(f"{source}/{stage}", file) for source in sources for stage, file in files]
     return Stage(
         name=f"iteration-{iteration}/policy",
         work=f"{work}:optimise",
-        inputs=(Input(init, "model"), *read),
-        outputs=("model", "training.json"),
-        keys=("seed", *KEYS),
+        inputs=(*begins, *read),
+        outputs=("model", *([adapters.FOLDER] if adapter else []), "training.json"),
+        keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
         parameters={"iteration": iteration, "init": init, "sources": list(sources)},
         numbers=f"{work}:numbers",
+        distributed=True,
     )
 
 
@@ -58,7 +74,7 @@ def train_policy(
     build: Callable[[Any, Any, str], Any],
     metrics: Callable[[Mapping[str, float]], dict[str, float]],
 ) -> None:
-    """Train the policy on `rows` and write its FP32 weights and the metrics of every optimiser step.
+    """Train the policy on `rows`; write its FP32 weights (or adapter and merged model) and every optimiser step's metrics.
 
     Args:
         context: The stage.
@@ -71,22 +87,30 @@ def train_policy(
     Raises:
         DataError: There are no rows.
     """
-    from gshf_release.resumption import run_trainer
+    from gshf_release.resumption import resumed_at, run_trainer
 
-    iteration, init = context.parameter("iteration"), context.parameter("init")
+    iteration = context.parameter("iteration")
     if not rows:
         raise DataError(
             f"Iteration {iteration} has no {counted} to train on.",
             hint=f"iteration-{iteration}/{dropped}/dropped.json counts the reasons.",
         )
     device = checkpoints.device_of(context.profile.device)
-    model = checkpoints.load_model(context.input(init, "model"), "fp32", device)
-    tokenizer = checkpoints.load_tokenizer(context.input(init, "model"))
-    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
+    alone = context.profile.world_size == 1
+    tokenizer = checkpoints.load_tokenizer(_start_folder(context))
+    model, before = start(context, device if alone else "cpu")
     trainer = build(model, tokenizer, device)
+    launch.require_world_size(context.profile, trainer.args.world_size)
+    if launch.rank() == 0:
+        context.log("training", world_size=trainer.args.world_size, resumed_at=resumed_at(context.scratch))
     steps = run_trainer(trainer, context.scratch)
+    trained = gather(trainer, lambda: start(context, "cpu")[0])
+    if trained is None:
+        return
     keep_optimiser(context)
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if context.recipe.training.adapter is not None:
+        adapters.save(trained, context.output(adapters.FOLDER))
+        trained = adapters.merge(trained)
     document = {
         counted: len(rows),
         "changed_after_bf16": share_changed(before, trained),
@@ -94,6 +118,45 @@ def train_policy(
     }
     checkpoints.save(trained, tokenizer, context.output("model"))
     write_json(context.output("training.json"), document)
+
+
+def start(context: StageContext, device: str) -> tuple[Any, dict[str, Any]]:
+    """Return the policy to train, and the BF16 cast of the weights that it begins with (of the base, under an adapter)."""
+    training = context.recipe.training
+    precision = "fp32" if training.adapter is None else adapters.frozen_precision(training)
+    model = checkpoints.load_model(_start_folder(context), precision, device)
+    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
+    if training.adapter is None:
+        return model, before
+    init = context.parameter("init")
+    if init == BASE:
+        return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER)), before
+    return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True), before
+
+
+def _start_folder(context: StageContext) -> Path:
+    """Return the checkpoint that training begins with: the last policy's, or the base under an adapter."""
+    adapter = context.recipe.training.adapter is not None
+    return context.input(BASE if adapter else context.parameter("init"), "model")
+
+
+def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
+    """Return the trained model with all its weights, or None on the ranks that do not write.
+
+    Every process must call it: where the weights are divided among them, each has a part.
+
+    Args:
+        trainer: The finished trainer.
+        unsharded: Loads a model of the same kind to put gathered weights into.
+    """
+    if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+        return trainer.accelerator.unwrap_model(trainer.model) if launch.rank() == 0 else None
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if launch.rank() > 0:
+        return None
+    model = unsharded()
+    model.load_state_dict(weights)
+    return model
 
 
 def keep_optimiser(context: StageContext) -> None:
@@ -106,8 +169,9 @@ def keep_optimiser(context: StageContext) -> None:
     if context.recipe.loop.keep.optimiser == "none" or newest is None:
         return
     folder.mkdir(parents=True)
-    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json"):
-        shutil.move(Path(newest) / name, folder / name)
+    for path in sorted(Path(newest).iterdir()):
+        if path.name.startswith(("optimizer", "scheduler", "trainer_state", "global_step")):
+            shutil.move(path, folder / path.name)
 
 
 def resumable(context: StageContext) -> Resumable:
@@ -129,15 +193,19 @@ def training_arguments(
         lengths: Their lengths in tokens.
         device: Where.
     """
-    from gshf_release.resumption import common_arguments, training_order
+    from gshf_release.resumption import common_arguments, fill_last_step, training_order
 
     training = context.recipe.training
+    processes, micro_batch = context.profile.world_size, context.profile.micro_batch_pairs
     order = training_order(keys, lengths, epochs=training.epochs, batch=training.batch_pairs, seed=context.seed)
+    order = fill_last_step(order, batch=training.batch_pairs, micro_batch=micro_batch, processes=processes)
     arguments = common_arguments(
         scratch=context.scratch,
         device=device,
         batch=training.batch_pairs,
-        micro_batch=context.profile.micro_batch_pairs,
+        micro_batch=micro_batch,
+        processes=processes,
+        sharding=context.profile.sharding,
         examples=len(order),
         learning_rate=training.learning_rate,
         schedule=training.schedule,

@@ -19,16 +19,18 @@ from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage
 
 
-def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
+def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the optimisation of iteration `iteration` from the `model` of stage `init`.
 
     Args:
         iteration: Which policy it puts out.
         init: The stage whose `model` it starts from.
         sources: Where pairs come from: `<source>/pairs` and their `<source>/reference`.
+        adapter: Train an adapter on the base rather than all weights.
     """
     files = (("pairs", "pairs.parquet"), ("reference", "reference.parquet"))
-    return policy_stage("gshf_release.optimization.dpo", iteration, init=init, sources=sources, files=files)
+    work = "gshf_release.optimization.dpo"
+    return policy_stage(work, iteration, init=init, sources=sources, files=files, adapter=adapter)
 
 
 def optimise(context: StageContext) -> None:
@@ -115,13 +117,16 @@ def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[
         max_length=None,
         precompute_ref_log_probs=True,
     )
-    return token_trainer()(
+    trainer = token_trainer()(
         model=model,
         args=configuration,
         train_dataset=Dataset.from_list([rows[index] for index in order]),
         processing_class=tokenizer,
         callbacks=[resumable(context)],
     )
+    if context.recipe.training.adapter is not None:
+        trainer.model.delete_adapter("ref")  # TRL's copy, for a reference that is computed already
+    return trainer
 
 
 def loss_arguments(training: Training) -> dict[str, Any]:

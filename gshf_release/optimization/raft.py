@@ -18,10 +18,11 @@ from gshf_release.run.stage import Stage
 IGNORED = -100
 
 
-def declare(iteration: int, *, init: str, sources: Sequence[str]) -> Stage:
+def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
     files = (("winners", "winners.parquet"),)
-    return policy_stage("gshf_release.optimization.raft", iteration, init=init, sources=sources, files=files)
+    work = "gshf_release.optimization.raft"
+    return policy_stage(work, iteration, init=init, sources=sources, files=files, adapter=adapter)
 
 
 def optimise(context: StageContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gshf_release.adapters import frozen_precision
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
@@ -14,15 +15,18 @@ from gshf_release.run.stage import Input, Stage
 FILE = "reference.parquet"
 
 
-def declare(source: str, reference: str) -> Stage:
-    """Declare the reference log-probabilities of the pairs in `<source>/pairs` under the `model` of stage `reference`."""
+def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
+    """Declare the reference log-probabilities of the pairs in `<source>/pairs` under the `model` of stage `reference`.
+
+    `frozen` says that the policy is an adapter on it: it is then held in the dtype that it has under the adapter.
+    """
     return Stage(
         name=f"{source}/reference",
         work="gshf_release.optimization.reference:compute",
         inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
         keys=("training.precision",),
-        parameters={"source": source, "reference": reference},
+        parameters={"source": source, "reference": reference} | ({"frozen": True} if frozen else {}),
     )
 
 
@@ -34,7 +38,9 @@ def compute(context: StageContext) -> None:
     """
     source, reference = context.parameter("source"), context.parameter("reference")
     pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
-    model = load_model(context.input(reference, "model"), "fp32", device_of(context.profile.device))
+    frozen = context.task.stage.parameters.get("frozen", False)
+    precision = frozen_precision(context.recipe.training) if frozen else "fp32"
+    model = load_model(context.input(reference, "model"), precision, device_of(context.profile.device))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches

@@ -172,6 +172,10 @@ class RunDirectory:
         """What survives a kill of the task, such as optimisation checkpoints; removed when it finishes."""
         return self.folder(task) / ".scratch"
 
+    def stop_file(self, task: Task) -> Path:
+        """The file whose appearance asks the task's processes, on whatever machines, to save and stop."""
+        return self.path / ".locks" / f"{self.relative(self.folder(task)).replace('/', '.')}.stop"
+
     def results(self, stage: Stage) -> Path:
         """The file of a stage's cells."""
         return self.path / RESULTS / f"{stage.name.replace('/', '.')}.json"

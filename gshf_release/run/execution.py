@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
-from gshf_release.run import interrupt
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
@@ -131,7 +130,13 @@ def execute(
 
 
 def run_task(context: StageContext) -> None:
-    """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock."""
+    """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock.
+
+    Where several processes do it together, that of rank 0 alone writes.
+    """
+    if launch.rank() > 0:
+        resolve(context.task.stage.work)(context)
+        return
     run, task, stage = context.run, context.task, context.task.stage
     stages = check_graph(run.plan)
     inputs = input_hashes(task, run, stages)
@@ -231,18 +236,28 @@ def _work_in_environment(walk: Execution, task: Task, progress: Progress, lock: 
 
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
     walk.place.close()  # the engine of the stage before gives its memory back
+    if launch.distributed(task, walk.profile):
+        _work_in_worker(walk, task, progress, lock)
+        return
     run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=walk.observer.notice))
 
 
 def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    """Run one task in a process of its own; its stderr is ours."""
-    command = [sys.executable, "-m", "gshf_release.run.worker", str(walk.run.path), task.stage.name, str(task.shard)]
+    """Run one task in a process of its own, or in the profile's training processes; their stderr is ours."""
+    command = launch.command(task, walk.run, walk.profile, os.environ)
+    stop, several = walk.run.stop_file(task), launch.distributed(task, walk.profile)
+    stop.unlink(missing_ok=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaint:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaint, pass_fds=(lock,))
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=complaint, pass_fds=(lock,), start_new_session=several
+        )
         asked = False
         while process.poll() is None:
             if interrupt.requested() and not asked:
-                process.terminate()
+                if several:
+                    stop.touch()  # torchrun answers a signal by killing its processes after 30 seconds
+                else:
+                    process.terminate()
                 asked = True
             time.sleep(0.05)
         complaint.seek(0)
@@ -250,8 +265,8 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
     if process.returncode == Interrupted.exit_code or asked:
         raise Interrupted("Stopped on request.")
     if process.returncode != 0:
-        last = lines[-1] if lines else f"exit code {process.returncode}"
-        raise RunError(f"The worker of {task.label} failed: {last}", hint="Run the same command to try again.")
+        why = launch.complaint(lines, process.returncode)
+        raise RunError(f"The worker of {task.label} failed: {why}", hint="Run the same command to try again.")
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:

@@ -6,16 +6,23 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from gshf_release.errors import Interrupted
 
 _requested = threading.Event()
+_watched: list[Path] = []
 
 
 def requested() -> bool:
     """Return whether the process was asked to stop."""
-    return _requested.is_set()
+    return _requested.is_set() or any(path.exists() for path in _watched)
+
+
+def watch(path: Path) -> None:
+    """Take the appearance of a file for a request to stop: signals do not reach the processes of other machines."""
+    _watched.append(path)
 
 
 def check() -> None:
@@ -24,7 +31,7 @@ def check() -> None:
     Raises:
         Interrupted: The process was asked to stop.
     """
-    if _requested.is_set():
+    if requested():
         raise Interrupted("Stopped on request.")
 
 

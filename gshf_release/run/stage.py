@@ -49,6 +49,8 @@ class Stage:
     runs_in: str = ""
     """The environment the work needs, no part of the fingerprint: empty for this one, `engine` for that of the profile's
     sampling engine, else a name that `gshf-release setup` takes."""
+    distributed: bool = False
+    """Whether the work may run in all of the profile's training processes at once, with the same outcome."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the declaration as JSON, for `plan.json`."""

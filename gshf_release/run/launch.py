@@ -1,0 +1,115 @@
+"""How a task gets processes of its own: one worker, torchrun on this machine, or torchrun on every machine of a Slurm job.
+
+The caller starts the command and holds the task's lock; every process runs `gshf_release.run.worker`, and the one of rank 0
+alone writes outputs, manifest and journal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+
+from gshf_release.errors import RunError
+from gshf_release.profile import Profile
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Task
+
+ERROR = "gshf-release worker: "
+"""Begins the line in which a worker says why it failed; launchers add lines of their own."""
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
+RENDEZVOUS_PORT = 29400
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+SRUN = ("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1")
+
+
+def distributed(task: Task, profile: Profile) -> bool:
+    """Return whether the task runs in several processes at once."""
+    return task.stage.distributed and profile.world_size > 1
+
+
+def command(task: Task, run: RunDirectory, profile: Profile, environment: Mapping[str, str]) -> list[str]:
+    """Return the command that runs a task in processes of its own.
+
+    Args:
+        task: What.
+        run: Its run; on several machines it must lie on a file system that they share.
+        profile: How many processes and machines.
+        environment: Slurm's variables are read from it where there are several machines.
+
+    Raises:
+        RunError: Several machines are wanted outside a Slurm job, or the job has another number of them.
+    """
+    worker = ["-m", "gshf_release.run.worker", str(run.path), task.stage.name, str(task.shard)]
+    if not distributed(task, profile):
+        return [sys.executable, *worker]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(profile.processes)]
+    if profile.nodes == 1:
+        return [*torchrun, "--standalone", *worker]
+    job, head = _slurm_job(profile, environment)
+    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{_word(task)}"]
+    return [*SRUN, "--nodes", str(profile.nodes), *torchrun, *machines, "--rdzv-endpoint", head, *worker]
+
+
+def world_size() -> int:
+    """Return how many processes torchrun says that work on this task; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if TORCHRUN in os.environ else 1
+
+
+def rank() -> int:
+    """Return this process's number among them."""
+    return int(os.environ["RANK"]) if TORCHRUN in os.environ else 0
+
+
+def require_world_size(profile: Profile, found: int) -> None:
+    """Check how many processes really train together: launchers have been seen to start one where two were asked for.
+
+    Raises:
+        RunError: Another number than the profile's.
+    """
+    if found != profile.world_size:
+        raise RunError(
+            f"The profile {profile.name!r} asks for {profile.world_size} training processes "
+            f"({profile.nodes} x {profile.processes}), but {found} came together.",
+            hint="Let `gshf-release train` start them, or set processes to what there is.",
+        )
+
+
+def die_with_launcher() -> None:
+    """Have the kernel kill this process when its launcher is killed, so that none trains on without the task's lock."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def complaint(lines: Sequence[str], code: int) -> str:
+    """Return the one line of a failed worker's stderr that says why."""
+    for line in lines:
+        if ERROR in line:
+            return line.rpartition(ERROR)[2]
+    raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)]
+    found = raised or list(lines)
+    return found[0 if raised else -1] if found else f"exit code {code}"
+
+
+def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return the job's number, and where its first machine listens."""
+    job, given = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_NUM_NODES")
+    if job is None:
+        raise RunError(
+            f"The profile {profile.name!r} trains on {profile.nodes} machines, which needs an allocation of Slurm.",
+            hint="Submit it with sbatch; docs/scale.md has the script.",
+        )
+    if given != str(profile.nodes):
+        raise RunError(
+            f"The profile {profile.name!r} trains on {profile.nodes} machines; Slurm job {job} has {given or 'none'}.",
+            hint=f"Submit it with: sbatch --nodes {profile.nodes}",
+        )
+    head = environment.get("SLURMD_NODENAME") or environment.get("HOSTNAME") or "localhost"
+    return job, f"{head}:{RENDEZVOUS_PORT}"
+
+
+def _word(task: Task) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", task.label)

@@ -1,0 +1,118 @@
+"""Two training processes give what one gives, and survive being killed. Gloo, FP32, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release import pipeline
+from gshf_release.errors import RecipeError, RunError
+from gshf_release.profile import Profile
+from gshf_release.records import Pair
+from gshf_release.run import launch
+from gshf_release.run.directory import RunDirectory, read_json
+from gshf_release.run.execution import Quiet
+from gshf_release.run.stage import Task
+from tests.conftest import REPOSITORY
+from tests.optimization.plan import EXACT, finish, recipe, stages
+from tests.run.work import wait
+
+TWO = {"processes": 2, "micro_batch_pairs": 1}
+POLICY = Path("iteration-1") / "policy"
+
+
+def begin(path: Path, folder: Path, **training: Any) -> RunDirectory:
+    """Begin a run of hand-made pairs on two processes."""
+    chosen = recipe(folder, **{"batch_pairs": 2, "epochs": 3} | training)
+    return RunDirectory.create(path, chosen, EXACT.model_copy(update=TWO))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, tmp_path: Path) -> None:
+    """The second iteration's pairs are sampled by the first one's policy, so equal pairs mean equal policies too."""
+    profile = Profile(inference_precision="fp32", threads=1, **TWO)  # type: ignore[arg-type]
+    run = RunDirectory.create(tmp_path / "run", finished.recipe, profile)
+    pipeline.train(run, finished.recipe, profile, allow_redo=False, observer=Quiet())
+    for number in (1, 2):
+        document, alone = (read_json(one.path / f"iteration-{number}/policy/training.json") for one in (run, finished))
+        assert document["pairs"] == alone["pairs"]
+        assert [step["step"] for step in document["steps"]] == [step["step"] for step in alone["steps"]]
+        for found, expected in zip(document["steps"], alone["steps"], strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+            assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
+        pairs, same = (Pair.read(one.path / f"iteration-{number}/pairs/pairs.parquet") for one in (run, finished))
+        assert [(pair.chosen_ids, pair.rejected_ids) for pair in pairs] == [
+            (pair.chosen_ids, pair.rejected_ids) for pair in same
+        ]
+        assert read_json(run.path / f"iteration-{number}/policy/manifest.json")["world_size"] == 2
+        assert read_json(finished.path / f"iteration-{number}/policy/manifest.json")["world_size"] == 1
+    assert [entry["world_size"] for entry in run.journal() if entry["event"] == "training"] == [2, 2], "one rank writes"
+
+
+@pytest.mark.slow
+def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", tiny_folder)
+    command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scratch = run.path / POLICY / ".scratch"
+    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=180)
+    launcher = descendants(process.pid)
+    ranks = [pid for one in launcher for pid in descendants(one)]
+    assert len(ranks) >= 2
+    for pid in (process.pid, *launcher):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    wait(lambda: not any(alive(pid) for pid in ranks), seconds=20)
+    assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
+    finish(run, run.recipe, run.profile)
+    found = [step["loss"] for step in read_json(run.path / POLICY / "training.json")["steps"]]
+    alone = RunDirectory.create(tmp_path / "alone", run.recipe, EXACT.model_copy(update={"micro_batch_pairs": 1}))
+    finish(alone, alone.recipe, alone.profile)
+    expected = [step["loss"] for step in read_json(alone.path / POLICY / "training.json")["steps"]]
+    begun = [entry["resumed_at"] for entry in run.journal() if entry["event"] == "training"]
+    assert begun[0] == 0
+    assert begun[1] >= 1, "it went on from a checkpoint"
+    assert len(found) == 9
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_number_of_processes_than_asked_for_is_an_error(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a launcher does that silently starts one."""
+    monkeypatch.setattr(launch, "command", lambda task, run, *_: [
+        sys.executable, "-m", "gshf_release.run.worker", str(run.path), task.stage.name
+    ])  # fmt: skip
+    run = begin(tmp_path / "run", tiny_folder)
+    with pytest.raises(RunError, match=r"'laptop' asks for 2 training processes \(1 x 2\), but 1 came together"):
+        finish(run, run.recipe, run.profile)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused_before_anything_runs(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(tiny_folder)
+    run = RunDirectory.create(tmp_path / "run", chosen, Profile(processes=2))
+    with pytest.raises(RecipeError, match="batch_pairs 3 is not a multiple of the profile's 2 training processes"):
+        pipeline.train(run, chosen, Profile(processes=2), allow_redo=False, observer=Quiet())
+    assert not (run.path / "base").exists()
+
+
+def descendants(parent: int) -> list[int]:
+    """Return the processes that a process started, and that still run."""
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii") if alive(parent) else ""
+    return [int(pid) for pid in text.split()]
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,0 +1,125 @@
+"""Which command starts the processes of a task, for every profile that ships."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gshf_release import profile as profiles
+from gshf_release.errors import RecipeError, RunError
+from gshf_release.profile import Profile
+from gshf_release.recipe import parse
+from gshf_release.run import launch
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Stage, Task
+from tests.conftest import REPOSITORY
+from tests.run.work import wait
+
+RUN = RunDirectory(Path("runs/x"))
+POLICY = Task(Stage("iteration-1/policy", "work", distributed=True))
+WORKER = ["-m", "gshf_release.run.worker", "runs/x", "iteration-1/policy", "0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node"]
+SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "first"}
+
+
+@pytest.mark.parametrize("name", ["laptop", "one-gpu", "one-24gb", "one-80gb"])
+def test_one_process_needs_no_launcher(name: str) -> None:
+    assert launch.command(POLICY, RUN, profiles.load(name), {}) == [sys.executable, *WORKER]
+
+
+@pytest.mark.parametrize("name", ["8-gpu-zero3", "fsdp"])
+def test_eight_processes_of_one_machine_are_started_by_torchrun(name: str) -> None:
+    profile = profiles.load(name)
+    assert profile.world_size == 8
+    assert launch.command(POLICY, RUN, profile, {}) == [sys.executable, *TORCHRUN, "8", "--standalone", *WORKER]
+
+
+def test_several_machines_are_reached_through_srun() -> None:
+    profile = profiles.load("slurm")
+    assert profile.world_size == 16
+    assert launch.command(POLICY, RUN, profile, SLURM) == [
+        *("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1", "--nodes", "2"),
+        *(sys.executable, *TORCHRUN, "8", "--nnodes", "2", "--rdzv-backend", "c10d"),
+        *("--rdzv-id", "77-iteration-1-policy", "--rdzv-endpoint", "first:29400"),
+        *WORKER,
+    ]
+
+
+def test_a_stage_that_does_not_train_runs_in_one_process() -> None:
+    scores = Task(Stage("iteration-1/rewards", "work"))
+    assert launch.command(scores, RUN, profiles.load("slurm"), {})[1:4] == [*WORKER[:2], "runs/x"]
+
+
+def test_several_machines_outside_slurm_are_one_line() -> None:
+    with pytest.raises(RunError, match="'slurm' trains on 2 machines, which needs an allocation of Slurm"):
+        launch.command(POLICY, RUN, profiles.load("slurm"), {})
+
+
+def test_an_allocation_of_another_size_is_one_line() -> None:
+    with pytest.raises(RunError, match="trains on 2 machines; Slurm job 77 has 3"):
+        launch.command(POLICY, RUN, profiles.load("slurm"), SLURM | {"SLURM_JOB_NUM_NODES": "3"})
+
+
+def test_sharding_needs_somebody_to_share_with() -> None:
+    with pytest.raises(RecipeError, match="sharding 'fsdp' needs more than one of processes or nodes"):
+        parse(Profile, {"sharding": "fsdp"}, "profile")
+
+
+def test_another_world_size_names_both_numbers() -> None:
+    launch.require_world_size(Profile(processes=2), 2)
+    with pytest.raises(RunError, match=r"asks for 2 training processes \(1 x 2\), but 1 came together"):
+        launch.require_world_size(Profile(processes=2), 1)
+
+
+def test_a_cluster_that_sets_rank_for_everybody_is_not_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv(launch.TORCHRUN, raising=False)
+    assert (launch.rank(), launch.world_size()) == (0, 1)
+    monkeypatch.setenv(launch.TORCHRUN, "x")
+    assert (launch.rank(), launch.world_size()) == (1, 2)
+
+
+def test_the_worker_s_own_line_is_found_among_the_launcher_s() -> None:
+    noise = ["W1122 torch/distributed: Sending process 5 closing signal", "torch.distributed.elastic: ChildFailedError"]
+    assert launch.complaint([noise[0], f"{launch.ERROR}prompts.jsonl:3: bad row.", noise[1]], 1) == (
+        "prompts.jsonl:3: bad row."
+    )
+    assert launch.complaint([noise[0], "[rank1]: ValueError: no", noise[1]], 1) == "[rank1]: ValueError: no"
+    assert launch.complaint([], 9) == "exit code 9"
+
+
+def sbatch(folder: Path, train: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start the batch script as Slurm does, with stand-ins for the two commands that it calls."""
+    calls = folder / "calls"
+    for name, body in {"gshf-release": train, "scontrol": ""}.items():
+        path = folder / name
+        path.write_text(f'#!/bin/bash\necho {name} "$@" $HF_HUB_OFFLINE >> {calls}\n{body}\n', encoding="utf-8")
+        path.chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+    script = REPOSITORY / "training" / "profiles" / "slurm.sbatch"
+    return subprocess.Popen(["bash", str(script), "quickstart", "--run", "x"], env=environment), calls
+
+
+def test_the_batch_script_runs_the_same_command_offline(tmp_path: Path) -> None:
+    process, calls = sbatch(tmp_path, "exit 3")
+    assert process.wait(timeout=30) == 3
+    assert calls.read_text(encoding="utf-8") == "gshf-release train --profile slurm quickstart --run x 1\n"
+
+
+def test_the_batch_script_goes_back_into_the_queue_when_it_is_stopped(tmp_path: Path) -> None:
+    saving = (
+        "trap 'sleep 0.3; echo saved >> " + str(tmp_path / "calls") + "; exit 130' TERM; while :; do sleep 0.05; done"
+    )
+    process, calls = sbatch(tmp_path, saving)
+    wait(calls.exists, seconds=30)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 130
+    assert calls.read_text(encoding="utf-8").splitlines()[1:] == ["saved", "scontrol requeue 77 1"]
