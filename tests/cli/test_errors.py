@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from gshf_release.checkpoints import locate
-from gshf_release.errors import RecipeError
 from gshf_release.hashing import sha256_file
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Task
@@ -172,5 +171,7 @@ def test_an_unknown_command_or_option_is_a_usage_error(command: Command) -> None
 
 def test_debugging_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GSHF_DEBUG", "1")
-    with pytest.raises(RecipeError):
-        command("train", "quikstart")
+    outcome = command("train", "quikstart")
+    assert outcome.code == 1
+    assert "Traceback" in outcome.err
+    assert "RecipeError" in outcome.err
