@@ -14,6 +14,7 @@ PIP_ARGUMENTS ?=
 RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 4,5,6
+TEST_PROCESSES ?= 2
 PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ quickstart: $(VENV)/installed
 	@echo "         $(BIN)/gshf-release publish $(RUN) --to OWNER/NAME"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=10
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=10 --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-engines: $(VENV)/installed-dev
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup llama-cpp

@@ -180,10 +180,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["gshf-release", *(str(argument) for argument in arguments)])
         capsys.readouterr()
         code: Any = 0
+        before = dict(os.environ)
         try:
             main()
         except SystemExit as stop:
             code = stop.code or 0
+        finally:  # a command tells its stages and workers things through the environment
+            os.environ.clear()
+            os.environ.update(before)
         shown = capsys.readouterr()
         return Outcome(code, shown.out, shown.err)
 
