@@ -42,7 +42,7 @@ def published(path: Path, profile: Profile, *overrides: str) -> planning.Plan:
 
 
 def test_the_published_recipe_is_planned_without_its_models(nothing_here: Path) -> None:
-    plan = published(nothing_here, load("one-gpu"))
+    plan = published(nothing_here, load("one-80gb"))
     hours = {need.step: need.amount for need in plan.hours}
     assert hours["sampling"] == pytest.approx(483_072 * 529 / (5700 * 8 / 7.24) / 3600)  # 11.3 hours
     assert hours["training"] == pytest.approx(139_440_000 * 8 * 7.24e9 / 4e14 / 3600)  # 5.6 hours
@@ -53,7 +53,7 @@ def test_the_published_recipe_is_planned_without_its_models(nothing_here: Path) 
 
 def test_what_is_missing_is_listed(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "PACKAGES", ("torch", "no_such_package"))
-    missing = "\n".join(published(nothing_here, load("one-gpu")).missing)
+    missing = "\n".join(published(nothing_here, load("one-80gb")).missing)
     assert "'prompts.jsonl' is neither a file nor a name in training/prompts" in missing
     for model in (
         "HuggingFaceH4/mistral-7b-sft-beta",
@@ -66,7 +66,7 @@ def test_what_is_missing_is_listed(nothing_here: Path, monkeypatch: pytest.Monke
 
 def test_too_few_prompts_are_said_with_both_numbers(nothing_here: Path) -> None:
     tiny.prompts_file(nothing_here / "prompts.jsonl", 80)
-    plan = published(nothing_here, load("one-gpu"))
+    plan = published(nothing_here, load("one-80gb"))
     assert "divides 60768 prompts among its roles" in plan.missing[0]
     assert "has 80 distinct ones" in plan.missing[0]
     assert plan.work.prompts == 60_768

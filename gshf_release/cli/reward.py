@@ -79,7 +79,7 @@ def train(
     \b
     Examples:
       gshf-release reward train preferences.jsonl --base my-chat-model --out my-reward-model
-      gshf-release reward train trl-lib/ultrafeedback_binarized --base my-chat-model --out rm --profile one-gpu
+      gshf-release reward train trl-lib/ultrafeedback_binarized --base my-chat-model --out rm --profile one-80gb
     """
     from gshf_release.checkpoints import fetch_data
     from gshf_release.rewards.preference_training import Options

@@ -56,8 +56,8 @@ def command(
     Examples:
       gshf-release train quickstart
       gshf-release train quickstart --set loop.iterations=4
-      gshf-release train fsfairx-zephyr-7b --profile one-gpu --plan
-      gshf-release train my-recipe.yaml --profile one-gpu --run runs/second-try
+      gshf-release train fsfairx-zephyr-7b --profile one-80gb --plan
+      gshf-release train my-recipe.yaml --profile one-80gb --run runs/second-try
     """
     from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
