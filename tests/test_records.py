@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,4 @@ def test_the_five_examples_of_the_seed_model_are_prompts(tmp_path: Path, test_da
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     found = read_prompts(path)
     assert len(found) == 5
-    assert found[0].messages == [
-        {"role": "user", "content": "Why is gold considered a good reserve asset for central banks?"}
-    ]
+    assert found[0].messages == [{"role": "user", "content": json.loads(rows[0])["prompt"]}]

@@ -18,9 +18,7 @@ from gshf_release.recipe import Augmentation, Filters
 from gshf_release.records import Message, Prompt
 
 SEEDS = ["Why is the sky blue at noon?", "Name three long rivers in Asia."]
-BENCHMARK = Decontaminator(
-    [BenchmarkPrompt("mt-bench/81/1", "Compose a travel blog post about a recent trip to Hawaii.")]
-)
+BENCHMARK = Decontaminator([BenchmarkPrompt("mt-bench/81/1", "Draft a cheerful letter about a long night train ride.")])
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 
 
@@ -41,7 +39,7 @@ def test_each_drop_has_its_reason_and_what_it_is_too_close_to() -> None:
                 "Hm?",
                 "why is the sky blue, at noon",
                 "How do tides work, near the equator?",
-                "compose a travel blog post about a recent trip to hawaii",
+                "draft a cheerful letter about a long night train ride",
                 "How do tides work near the poles?",
                 "Invent a riddle about a lighthouse keeper.",
             ]
@@ -51,7 +49,7 @@ def test_each_drop_has_its_reason_and_what_it_is_too_close_to() -> None:
         ("Hm?", "too short", ""),
         ("why is the s", "same words", prompt_id(SEEDS[0])),
         ("How do tides", "same words", prompt_id("How do tides work near the equator?")),
-        ("compose a tr", "benchmark: same words", "mt-bench/81/1"),
+        ("draft a chee", "benchmark: same words", "mt-bench/81/1"),
         ("How do tides", "near copy", prompt_id("How do tides work near the equator?")),
     ]
     assert [row.prompt[:12] for row in made.accepted] == ["How do tides", "Invent a rid"]

@@ -63,9 +63,8 @@ def test_the_snippet_of_the_published_seed_card_answers(
     assert code.count(name) == 1
     folder = released.path / "release" / "tiny" / "iter-2"
     shown = run(code.replace(name, repr(str(folder))), capsys)
-    assert shown.startswith(
-        "<|system|>\nYou are a friendly chatbot who always responds in the style of a pirate</s>\n<|user|>\n"
-    )
+    (system,) = re.findall(r'"role": "system",\s*"content": "([^"]+)"', code)
+    assert shown.startswith(f"<|system|>\n{system}</s>\n<|user|>\n")
     assert len(shown.partition("<|assistant|>\n")[2]) > 1
 
 
