@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +39,7 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False, key: Path | None
         VerificationError: One line for each file whose bytes changed, or each number that does not come out as recorded.
     """
     finished, files, unfinished, wrong = _hashes(run)
+    replaced = _replaced_inputs(run)
     numbers = 0
     if not wrong:
         for folder in _folders(run):
@@ -51,8 +51,8 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False, key: Path | None
     if not hashes_only and not wrong:
         numbers += _numbers(run, finished, complete=not unfinished, wrong=wrong)
         wrong += _release_differences(run)
-    if wrong:
-        raise VerificationError("\n".join(wrong))
+    if wrong or replaced:
+        raise VerificationError("\n".join([*wrong, *replaced]))
     return Verified(files, numbers, unfinished)
 
 
@@ -66,7 +66,6 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
         recorded = run.manifest(task)
         if recorded is None or state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             unfinished += 1
-            wrong += _replaced_inputs(run, task, by_name)
             continue
         finished.append(task.stage)
         wrong += [f"{name}: not the bytes that were recorded." for name in damage(task, run, recorded)]
@@ -74,17 +73,16 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
     return finished, files, unfinished, wrong
 
 
-def _replaced_inputs(run: RunDirectory, task: Task, by_name: Mapping[str, Stage]) -> list[str]:
+def _replaced_inputs(run: RunDirectory) -> list[str]:
     """Return a line for each input that is not the one a finished task was made from; a changed recipe key is no fault."""
-    recorded, present = run.manifest(task), input_hashes(task, run, by_name)
-    if recorded is None or present is None:
-        return []
-    known = recorded["inputs"]
-    return [
-        f"{task.label}: made from another {name} than the one that is there."
-        for name, sha256 in present.items()
-        if known.get(name, sha256) != sha256
-    ]
+    by_name = check_graph(run.plan)
+    wrong = []
+    for task in tasks(run.plan):
+        recorded, present = run.manifest(task), input_hashes(task, run, by_name)
+        if recorded is not None and present is not None:
+            changed = [name for name, sha256 in present.items() if recorded["inputs"].get(name, sha256) != sha256]
+            wrong += [f"{task.label}: made from another {name} than the one that is there." for name in changed]
+    return wrong
 
 
 def _folders(run: RunDirectory) -> list[Path]:

@@ -29,6 +29,11 @@ class Categorical(torch.nn.Module):
         super().__init__()
         self.scores = torch.nn.Parameter(torch.tensor(probabilities, dtype=torch.float64).log() + 3.0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, as models of transformers say it."""
+        return self.scores.device
+
     def forward(self, input_ids: Any, logits_to_keep: int, **_: Any) -> Any:
         shape = (len(input_ids), min(logits_to_keep, input_ids.shape[1]), len(self.scores))
         return type("Output", (), {"logits": self.scores.expand(shape)})

@@ -85,8 +85,8 @@ def test_a_number_changed_together_with_its_hash_is_found_by_computing_it(
     manifest.write_text(json.dumps(document), encoding="utf-8")
     outcome = command("verify", copy.path)
     assert outcome.code == 3
-    assert f"{original.metric} of {original.row} is recorded as" in outcome.line
-    assert f"computed as {original.value}" in outcome.line
+    assert f"{original.metric} of {original.row} is recorded as" in outcome.err
+    assert f"computed as {original.value}" in outcome.err
 
 
 def test_a_number_changed_in_the_merge_is_found(copy: RunDirectory) -> None:
