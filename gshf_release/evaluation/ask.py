@@ -197,11 +197,6 @@ def _judge(
 ) -> tuple[str, JudgeRequest]:
     """Return the name of the judge's folder and the request."""
     judgments.check_fits(benchmark, judge)
-    if wish.repeats > 1 and judge.benchmark == "mt_bench_pair":
-        raise RunError(
-            f"--repeats: {judge.name} plays pairs of MT-Bench, which are judged once in each order.",
-            hint="Repeat judgments of AlpacaEval or single ratings of MT-Bench, or leave --repeats out.",
-        )
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
         reference = wish.baseline or benchmark.baseline

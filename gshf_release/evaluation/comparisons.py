@@ -139,6 +139,19 @@ def mt_bench_noise(judgments: Sequence[Rating]) -> JudgeNoise | None:
     return resampling.judge_noise({str(item): values for item, values in _repeats(judgments).items()})
 
 
+def pair_noise(points: Mapping[tuple[int, int, int], float]) -> JudgeNoise | None:
+    """Return the judge's noise from the points of repeated games, by (question, turn, repeat); None without repeats."""
+    return resampling.judge_noise({str(item): values for item, values in by_item(points).items()})
+
+
+def by_item(values: Mapping[tuple[int, int, int], float]) -> dict[tuple[int, int], list[float]]:
+    """Return `{(question, turn): the values of all repeats}`."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for (question, turn, _), value in values.items():
+        found.setdefault((question, turn), []).append(value)
+    return found
+
+
 def alpaca_eval_noise(repeats: Sequence[Sequence[Row]]) -> JudgeNoise | None:
     """Return the judge's noise, in percent, from the rows of several repeats; None without repeats."""
     found: dict[str, list[float]] = {}

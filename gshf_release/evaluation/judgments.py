@@ -140,7 +140,7 @@ def judge(context: StageContext) -> None:
         else:
             name = {"model_id": context.parameter("baseline_name")}
             others = [line | name for line in read_json_lines(kept.path(context.run, context.parameter("baseline")))]
-            lines = mt_bench.judge_pair(questions, rows, others, session, references)
+            lines = mt_bench.judge_pair(questions, rows, others, session, references, repeats)
         answers.write_mt_bench(lines, path)
 
 

@@ -264,24 +264,26 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     _, pairs = mt_bench_judgments.read(_judgments_file(context))
     own = answers.model_of("mt_bench", own_file(context))
     score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
-    points = pair_points(pairs, own)
+    points = game_points(pairs, own)
     clusters: dict[int, list[float]] = {}
-    for (question, _), value in points.items():
+    for (question, _, _), value in points.items():
         clusters.setdefault(question, []).append(value)
     error = clustered_error(list(clusters.values()))
     limit = context.parameter("note")
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
+    adjusted = Cell(
+        metric="adjusted win rate",
+        value=_percent(score.adjusted_win_rate),
+        standard_error=error,
+        n=score.n,
+        unit="%",
+        note=_joined("a tie counts half", limit),
+        **place,
+    )
     return [
-        Cell(
-            metric="adjusted win rate",
-            value=_percent(score.adjusted_win_rate),
-            standard_error=error,
-            n=score.n,
-            unit="%",
-            note=_joined("a tie counts half", limit),
-            **place,
-        ),
+        adjusted,
         *_interval_cells("adjusted win rate", points, context.seed, "%", place),
+        *_noise_cells(comparisons.pair_noise(points), adjusted, place),
         *(
             Cell(metric=metric, value=_percent(value), n=score.n, unit="%", note=limit, **place)
             for metric, value in rates.items()
@@ -294,10 +296,19 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def pair_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int], float]:
-    """Return `{(question, turn): percent}`: 100 if both orders name the model, 0 if both name the other, else 50."""
+def game_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int, int], float]:
+    """Return `{(question, turn, repeat): percent}`: 100 if both orders name the model, 0 if both name the other, else 50.
+
+    Pairs on which the judge failed in either order are left out.
+    """
     played = [one for one in pairs if "error" not in (one.winner_1, one.winner_2)]
-    return {(one.question_id, one.turn): 100 * _points(one, model) for one in played}
+    return {(one.question_id, one.turn, one.repeat): 100 * _points(one, model) for one in played}
+
+
+def pair_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int], float]:
+    """Return `{(question, turn): percent}`, the mean of `game_points` over the repeats."""
+    found = comparisons.by_item(game_points(pairs, model))
+    return {item: math.fsum(values) / len(values) for item, values in found.items()}
 
 
 def _points(one: mt_bench_judgments.PairJudgment, model: str) -> float:

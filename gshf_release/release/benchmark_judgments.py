@@ -19,7 +19,7 @@ from gshf_release.evaluation.benchmarks import Question
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judgments import PROTOCOLS
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
-from gshf_release.evaluation.scores import pair_points
+from gshf_release.evaluation.scores import game_points
 from gshf_release.loop import policy_stage
 from gshf_release.records import Row
 from gshf_release.run.context import StageContext
@@ -134,7 +134,7 @@ def _mt_bench(
     if entry["baseline"] is not None:
         others = answers.mt_bench_answers(kept.path(context.run, entry["baseline"]))
     singles, pairs = mt_bench_judgments.read(path)
-    points = pair_points(pairs, answers.model_of("mt_bench", own))
+    points = game_points(pairs, answers.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}
     judged: list[mt_bench_judgments.Judgment | mt_bench_judgments.PairJudgment] = [*singles, *pairs]
     ratings = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
@@ -146,7 +146,7 @@ def _mt_bench(
             answer=_turn(given, one.question_id, one.turn),
             baseline=entry["baseline_name"] or None,
             baseline_answer_sha256=_sha256(_turn(others, one.question_id, one.turn)) if others else None,
-            preference=shares.get((one.question_id, one.turn)),
+            preference=shares.get((one.question_id, one.turn, one.repeat)),
             rating=ratings.get((one.question_id, one.turn, one.repeat)),
             repeat=one.repeat,
             **common,

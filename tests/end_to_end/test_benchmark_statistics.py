@@ -236,11 +236,115 @@ def test_repeated_ratings_of_mt_bench_show_the_judges_noise(
     assert command("verify", tmp_path / "run").code == 0
 
 
-def test_repeats_of_games_are_refused_in_one_line(evaluate: Command, server: ChatServer) -> None:
-    outcome = evaluate("--repeats", 2, "--baseline", "nobody", kind="mt_bench_pair")
-    assert outcome.code == 1
-    assert "--repeats: own-mt-bench-pair plays pairs of MT-Bench" in outcome.line
-    assert server.received == []
+def test_repeated_games_of_mt_bench_are_averaged_and_show_the_judges_noise(
+    evaluate: Command, command: Command, files: Path, tmp_path: Path, test_data: Path, server: ChatServer
+) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}, whose judge prompts are needed; set GSHF_TEST_DATA")
+
+    def answer(body: dict[str, Any]) -> str:
+        """Name the model in both orders, but in the second repeat the first place, which makes a tie."""
+        text = body["messages"][-1]["content"]
+        return "[[A]]" if body["seed"] == 1 or text.index(BASELINE_WORDS) > len(text) / 2 else "[[B]]"
+
+    server.answer = answer
+    options = ("--data", test_data, "--repeats", 2, "--baseline", mt_baseline(files))
+    outcome = evaluate(*options, kind="mt_bench_pair", parameters={"seed": 0})
+    assert outcome.code == 0, outcome.err
+    assert len(server.received) == 2 * 2 * 6
+    (file,) = (tmp_path / "run").glob("*/own-mt/*/judgments/pair.jsonl")
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [row["repeat"] for row in rows] == [0] * 6 + [1] * 6
+    won = [
+        {"model_1": 100.0}.get(row["g1_winner"], 0.0) if row["g1_winner"] == row["g2_winner"] else 50.0 for row in rows
+    ]
+    cells = select(cells_of(tmp_path / "run"), table="own-mt")
+    rate, noise = (find(cells, metric=name) for name in ("adjusted win rate", metrics.NOISE))
+    assert rate is not None
+    assert noise is not None
+    assert (rate.value, rate.n) == (pytest.approx(sum(won) / 12), 12)
+    within = sum((first - second) ** 2 / 2 for first, second in zip(won[:6], won[6:], strict=True)) / 6
+    assert within > 0, "the repeats differ"
+    assert (noise.value, noise.n) == (pytest.approx(math.sqrt(within)), 12)
+    assert command("verify", tmp_path / "run").code == 0
+
+
+BASELINE_WORDS = "the words of somebody else"
+
+
+def mt_baseline(files: Path) -> Path:
+    """Write answers of another model to the questions of `own-mt`."""
+    lines = [
+        {
+            "question_id": 501 + number,
+            "model_id": "theirs",
+            "choices": [{"index": 0, "turns": [f"{BASELINE_WORDS} {number}"] * 2}],
+        }
+        for number in range(len(own.CATEGORIES))
+    ]
+    path = files / "theirs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_mt_benchs_judgments_are_published_without_anybody_elses_text(
+    command: Command, trained: Path, files: Path, server: ChatServer, test_data: Path
+) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}, whose judge prompts are needed; set GSHF_TEST_DATA")
+    words = ["--benchmark", files / "own-mt.yaml", "--profile", files / "exact.yaml", "--data", test_data]
+    seeded = {"parameters": {"seed": 0}}
+    server.answer = lambda body: f"Judged. Rating: [[{5 + body['seed']}]]" if body["seed"] else "no number"
+    single = own.judge(files, "mt_bench_single", server.address, failed_share=0.6, **seeded)
+    outcome = command("eval", trained, *words, "--judge", single, "--repeats", 2)
+    assert outcome.code == 0, outcome.err
+    server.answer = lambda body: "Judged. [[A]]" if body["seed"] else "Judged. [[C]]"
+    pair = own.judge(files, "mt_bench_pair", server.address, **seeded)
+    outcome = command("eval", trained, *words, "--judge", pair, "--baseline", mt_baseline(files), "--repeats", 2)
+    assert outcome.code == 0, outcome.err
+    (files / "facts.yaml").write_text(FACTS, encoding="utf-8")
+    release(RunDirectory.open(trained), files / "facts.yaml")
+    folder = trained / "release/tiny-judgments/main"
+    rows = BenchmarkJudgment.read(folder / "benchmarks/iteration-2.parquet")
+    given = {
+        (str(line["question_id"]), turn): line["choices"][0]["turns"][turn - 1]
+        for line in map(
+            json.loads,
+            (trained / "iteration-2/own-mt/answers/model_answer.jsonl").read_text(encoding="utf-8").splitlines(),
+        )
+        for turn in (1, 2)
+    }
+    assert [row.answer for row in rows] == [given[row.question, row.turn] for row in rows]
+    singles, pairs = (
+        [row for row in rows if row.judge.startswith(f"own-mt-bench-{kind}/")] for kind in ("single", "pair")
+    )
+    assert (len(singles), len(pairs)) == (12, 12), "three questions, two turns, two repeats"
+    assert {(row.repeat, row.rating, row.preference, row.baseline) for row in singles} == {
+        (0, None, None, None),
+        (1, 6.0, None, None),
+    }
+    assert {(row.repeat, row.rating, row.preference, row.baseline) for row in pairs} == {
+        (0, None, 0.5, "theirs"),
+        (1, None, 0.5, "theirs"),
+    }
+    for row in rows:
+        number = int(row.question) - 501
+        asked = (f"What is {own.CATEGORIES[number]}, {number}?", f"And why {own.CATEGORIES[number]}?")[row.turn - 1]
+        assert row.question_sha256 == sha256(asked)
+        assert row.baseline_answer_sha256 == (None if row.baseline is None else sha256(f"{BASELINE_WORDS} {number}"))
+    held = (folder / "benchmarks/iteration-2.parquet").read_bytes() + (folder / "README.md").read_bytes()
+    texts = {str(value) for row in rows for value in dataclasses.astuple(row) if value != row.answer}
+    for foreign in (BASELINE_WORDS, "What is writing", "And why", "Judged", "no number"):
+        assert not any(foreign in text for text in texts)
+        assert foreign.encode() not in held or any(foreign in row.answer for row in rows)
+    assert DatasetCard.load(folder / "README.md").data.license == "cc-by-4.0", (
+        "of the prompts, the strictest ingredient"
+    )
+    assert command("verify", folder).code == 0
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_judgments_of_benchmarks_are_published_without_anybody_elses_text(

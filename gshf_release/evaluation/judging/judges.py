@@ -138,7 +138,8 @@ OFFICIAL: dict[str, tuple[tuple[str, ...], Parameters]] = {
 def load(reference: str, overrides: Sequence[str] = ()) -> JudgeSettings:
     """Return the judge in a file or of a name in eval/judges, with `key=value` overrides applied.
 
-    An official judge whose model, parameters or references are overridden is not official any more.
+    An official judge whose model, parameters or references are overridden is not official any more. Another model than the
+    file's does not have the price in the file: it is unknown unless it is overridden too.
 
     Raises:
         RecipeError: No such judge, unknown key (the nearest is named), or a value out of range.
@@ -148,6 +149,8 @@ def load(reference: str, overrides: Sequence[str] = ()) -> JudgeSettings:
     settings = parse(JudgeSettings, content, str(path))
     if not overrides:
         return settings
+    if any(override.startswith("model=") and override != f"model={settings.model}" for override in overrides):
+        content.pop("price", None)
     for override in overrides:
         apply_override(content, override)
     stand_in = parse(JudgeSettings, content | {"official": False}, str(path))

@@ -129,6 +129,7 @@ def judge_pair(
     answers_b: Sequence[Row],
     session: JudgeSession,
     references: Mapping[int, Row],
+    repeats: int = 1,
 ) -> list[dict[str, Any]]:
     """Return the games between two models, each turn in both orders, in FastChat's order.
 
@@ -138,6 +139,7 @@ def judge_pair(
         answers_b: `model_2`'s, FastChat's baseline.
         session: A judge of pairs.
         references: Reference answers by question.
+        repeats: How often each pair is played, in both orders; with more than one, rows say which under `repeat`, from 0.
 
     Raises:
         DataError: An answer or a reference is missing, or one side's answers are of several models.
@@ -151,13 +153,16 @@ def judge_pair(
         a, b = first[match.question["question_id"]], second[match.question["question_id"]]
         prompts += [match.fill({"answer_a": a, "answer_b": b}), match.fill({"answer_a": b, "answer_b": a})]
     conversations = [matches[number // 2].messages(prompt) for number, prompt in enumerate(prompts)]
-    judgments = session.judge(conversations)
     rows, failures = [], []
-    for number, match in enumerate(matches):
-        games = judgments[2 * number : 2 * number + 2]
-        rows.append(_game_row(match, (model_1, model_2), session.model, prompts[2 * number : 2 * number + 2], games))
-        failures += [game.failed or NO_VERDICT for game in games if winner(game.text) == "error"]
-    session.accept(failures, len(prompts), f"MT-Bench of {model_1} against {model_2}")
+    for repeat in range(repeats):
+        judgments = session.judge(conversations, repeat=repeat)
+        for number, match in enumerate(matches):
+            both = slice(2 * number, 2 * number + 2)
+            games = judgments[both]
+            row = _game_row(match, (model_1, model_2), session.model, prompts[both], games)
+            rows.append(row if repeats == 1 else row | {"repeat": repeat})
+            failures += [game.failed or NO_VERDICT for game in games if winner(game.text) == "error"]
+    session.accept(failures, repeats * len(prompts), f"MT-Bench of {model_1} against {model_2}")
     return rows
 
 

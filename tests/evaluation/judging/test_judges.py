@@ -80,6 +80,14 @@ def test_a_judge_without_model_or_address_says_what_to_set() -> None:
         judges.load("openai-compatible-mt-bench-single", ("model=m",)).ready()
 
 
+def test_another_model_does_not_have_the_price_of_the_files() -> None:
+    assert judges.load("mt_bench_gpt4_single").price.of(1e6, 1e6) == 90.0
+    assert not judges.load("mt_bench_gpt4_single", ("model=other",)).price.known
+    assert judges.load("mt_bench_gpt4_single", ("model=gpt-4", "endpoint.attempts=2")).price.known
+    priced = judges.load("mt_bench_gpt4_single", ("model=other", "price.input=1", "price.output=2")).price
+    assert (priced.of(1e6, 1e6), priced.batch) == (3.0, 1.0)
+
+
 def test_what_judgments_depend_on_leaves_price_and_patience_out() -> None:
     base = judges.load("mt_bench_gpt4_single").protocol
     assert judges.load("mt_bench_gpt4_single", ("price.input=1", "endpoint.attempts=9")).protocol == base

@@ -115,6 +115,18 @@ def test_pairs_are_played_in_both_orders(session: Make, server: JudgeServer, tem
     ]
 
 
+def test_repeated_games_are_asked_for_anew_and_numbered(
+    session: Make, server: JudgeServer, templates: dict[str, Any]
+) -> None:
+    sides = (answers("x", "good"), answers("y", "bad"))
+    found = judge_pair(QUESTIONS[:1], *sides, session("mt-bench-pair"), REFERENCES, repeats=2)
+    assert [(row["repeat"], row["turn"]) for row in found] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert server.numbers == 2 * 2 * 2, "repeats, turns and orders"
+    once = judge_pair(QUESTIONS[:1], *sides, session("mt-bench-pair"), REFERENCES)
+    assert [row | {"repeat": 0} for row in once] == found[:2]
+    assert server.numbers == 8, "the first repeat is the judgment without repeats"
+
+
 def test_missing_answers_and_references_are_errors(session: Make, templates: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="Question 2 of MT-Bench \\(math\\) has no reference answer"):
         judge_single(QUESTIONS, answers("mine"), session(), {})
