@@ -2,10 +2,12 @@
 
     benchmarks/<benchmark>/questions    questions.json
     benchmarks/<benchmark>/rendering    prompt.json: the first question as text and ids
+    <row>/<benchmark>/prompts-1, ...    prompts.json: ids, where a template of FastChat's renders them; in shards
     <row>/<benchmark>/turn-1, turn-2    samples.parquet, in shards
     <row>/<benchmark>/answers           model_outputs.json as AlpacaEval writes it, or model_answer.jsonl as FastChat does
 
-Turn 2 is asked with the row's own answer to turn 1 in the conversation. The answer files hold no times and no random ids: equal
+Turn 2 is asked with the row's own answer to turn 1 in the conversation. FastChat's templates are rendered in a stage of their
+own, because an engine may live in an environment without FastChat. The answer files hold no times and no random ids: equal
 runs have equal files (FastChat's `tstamp` is 0, its `answer_id` a hash; when something happened stands in the journal).
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from gshf_release.checkpoints import load_tokenizer
 from gshf_release.errors import DataError
 from gshf_release.evaluation import kept
 from gshf_release.evaluation.benchmarks import Asking, Question, read_json_lines, read_json_rows, read_questions
-from gshf_release.evaluation.templates import Template, template
+from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, template
 from gshf_release.hashing import seed_from, sha256_json
 from gshf_release.recipe import Recipe
 from gshf_release.records import Message, Sample
@@ -35,6 +37,7 @@ from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request
 
 QUESTIONS = "questions.json"
+PROMPTS = "prompts.json"
 FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}
 KEYS = ("seed", "prompts.system", *RENDERING)
 
@@ -52,6 +55,11 @@ def rendering_stage(benchmark: str) -> str:
 def answers_stage(row: str, benchmark: str) -> str:
     """Return the name of the stage of a row's answers."""
     return f"{row}/{benchmark}/answers"
+
+
+def prompts_stage(row: str, benchmark: str, turn: int) -> str:
+    """Return the name of the stage that renders a row's prompts of a turn with a template of FastChat's."""
+    return f"{row}/{benchmark}/prompts-{turn}"
 
 
 def model_name(recipe: Recipe, row: str) -> str:
@@ -103,31 +111,20 @@ def declare_row(
         model: What the answer files call it.
         name: The template, None for the tokenizer's own.
     """
-    size = recipe.sampling.prompts_per_shard
+    steps: list[Stage] = []
     turns: list[Stage] = []
     for turn in range(1, (1 if asking.protocol == "alpaca_eval" else 2) + 1):
-        earlier = [Input(stage.name, sampling.FILE, "shard") for stage in turns]
-        earlier = earlier or [Input(rendering_stage(benchmark), "prompt.json")]  # so that it is shown before all work
-        turns.append(
-            Stage(
-                name=f"{row}/{benchmark}/turn-{turn}",
-                work="gshf_release.evaluation.answers:sample_turn",
-                inputs=(Input(policy, "model"), Input(questions_stage(benchmark), QUESTIONS), *earlier),
-                outputs=(sampling.FILE,),
-                keys=KEYS,
-                parameters={
-                    "asking": asking.model_dump(mode="json"),
-                    "benchmark": benchmark,
-                    "policy": policy,
-                    "prompts_per_shard": size,
-                    "row": row,
-                    "template": name,
-                    "turn": turn,
-                },
-                shards=max(1, math.ceil(count / size)),
-                runs_in=ENGINE,
-            )
-        )
+        parameters = {
+            "asking": asking.model_dump(mode="json"),
+            "benchmark": benchmark,
+            "policy": policy,
+            "prompts_per_shard": recipe.sampling.prompts_per_shard,
+            "row": row,
+            "template": name,
+            "turn": turn,
+        }
+        steps += _declare_turn(parameters, count, turns)
+        turns.append(steps[-1])
     answers = Stage(
         name=answers_stage(row, benchmark),
         work="gshf_release.evaluation.answers:write_answers",
@@ -138,7 +135,41 @@ def declare_row(
         outputs=(FILES[asking.protocol],),
         parameters={"protocol": asking.protocol, "benchmark": benchmark, "row": row, "model": model},
     )
-    return [*turns, answers]
+    return [*steps, answers]
+
+
+def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]) -> list[Stage]:
+    """Declare the sampling of a turn, and before it the rendering of its prompts where a template of FastChat's is named."""
+    row, benchmark, turn = (parameters[key] for key in ("row", "benchmark", "turn"))
+    inputs = [Input(parameters["policy"], "model"), Input(questions_stage(benchmark), QUESTIONS)]
+    earlier = [Input(stage.name, sampling.FILE, "shard") for stage in turns]
+    earlier = earlier or [Input(rendering_stage(benchmark), "prompt.json")]  # so that it is shown before all work
+    shards = max(1, math.ceil(count / parameters["prompts_per_shard"]))
+    found: list[Stage] = []
+    if parameters["template"] is not None:
+        found.append(
+            Stage(
+                name=prompts_stage(row, benchmark, turn),
+                work="gshf_release.evaluation.answers:write_prompts",
+                inputs=(*inputs, *earlier),
+                outputs=(PROMPTS,),
+                keys=KEYS[1:],
+                parameters=parameters,
+                shards=shards,
+            )
+        )
+        earlier = [Input(found[0].name, PROMPTS, "shard")]
+    sampled = Stage(
+        name=f"{row}/{benchmark}/turn-{turn}",
+        work="gshf_release.evaluation.answers:sample_turn",
+        inputs=(*inputs, *earlier),
+        outputs=(sampling.FILE,),
+        keys=KEYS,
+        parameters=parameters,
+        shards=shards,
+        runs_in=ENGINE,
+    )
+    return [*found, sampled]
 
 
 def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str) -> Stage:
@@ -190,19 +221,56 @@ def conversation(asking: Asking, recipe: Recipe, question: Question, answers: Se
     return [*messages, Message(role="user", content=question.turns[len(answers)])]
 
 
+def write_prompts(context: StageContext) -> None:
+    """Write this shard's prompts of one turn as a template of FastChat's renders them, and where it ends an answer."""
+    asking = Asking(**context.parameter("asking"))
+    form = _template(context, asking, load_tokenizer(context.input(context.parameter("policy"), "model")))
+    assert isinstance(form, FastChatTemplate)  # the stage is declared for those alone
+    document = {"prompts": _prompt_ids(context, asking, form), "ending": asdict(form.ending)}
+    write_json(context.output(PROMPTS), document)
+
+
+def _shard_questions(context: StageContext) -> list[Question]:
+    size, shard = context.parameter("prompts_per_shard"), context.task.shard
+    return stored_questions(context, context.parameter("benchmark"))[shard * size : (shard + 1) * size]
+
+
+def _prompt_ids(context: StageContext, asking: Asking, form: Template) -> dict[str, list[int]]:
+    """Return `{question: prompt ids}` of this shard and turn, the answers to earlier turns in the conversation."""
+    place = f"{context.parameter('row')}/{context.parameter('benchmark')}"
+    earlier = [_answers_of(context, f"{place}/turn-{number}") for number in range(1, context.parameter("turn"))]
+    return {
+        question.key: form.ids(
+            conversation(asking, context.recipe, question, [answers[question.key] for answers in earlier])
+        )
+        for question in _shard_questions(context)
+    }
+
+
+def _form(
+    context: StageContext, asking: Asking, tokenizer: Any
+) -> tuple[dict[str, list[int]], Callable[[Sequence[int], Sequence[int]], str]]:
+    """Return the prompts' ids, and what makes text of a completion; without FastChat, which may not be installed here."""
+    if context.parameter("template") is None:
+        own = _template(context, asking, tokenizer)
+        return _prompt_ids(context, asking, own), own.text
+    stage = prompts_stage(*(context.parameter(key) for key in ("row", "benchmark", "turn")))
+    document = json.loads(context.input(stage, PROMPTS).read_text(encoding="utf-8"))
+    ending = Ending(*(tuple(document["ending"][key]) for key in ("stop_ids", "stop_texts")))
+    return document["prompts"], lambda ids, stops: ending.cut(tokenizer, ids)
+
+
 def sample_turn(context: StageContext) -> None:
     """Sample this shard's answers to one turn."""
     asking, benchmark = Asking(**context.parameter("asking")), context.parameter("benchmark")
-    policy, turn, row = context.parameter("policy"), context.parameter("turn"), context.parameter("row")
-    size, shard = context.parameter("prompts_per_shard"), context.task.shard
-    questions = stored_questions(context, benchmark)[shard * size : (shard + 1) * size]
-    earlier = [_answers_of(context, f"{row}/{benchmark}/turn-{number}") for number in range(1, turn)]
+    policy, turn = context.parameter("policy"), context.parameter("turn")
+    questions = _shard_questions(context)
     checkpoint = context.input(policy, "model")
-    form = _template(context, asking, load_tokenizer(checkpoint))
+    prompts, text_of = _form(context, asking, load_tokenizer(checkpoint))
     engine = sampling.engine_of(context, checkpoint)
     requests = [
         Request(
-            form.ids(conversation(asking, context.recipe, question, [answers[question.key] for answers in earlier])),
+            prompts[question.key],
             asking.decoding_of(question.category),
             seed_from(context.seed, benchmark, question.key, turn),
         )
@@ -219,7 +287,7 @@ def sample_turn(context: StageContext) -> None:
                 temperature=request.decoding.temperature,
                 prompt_ids=request.prompt_ids,
                 completion_ids=completion.ids,
-                text=form.text(completion.ids, engine.stops),
+                text=text_of(completion.ids, engine.stops),
                 finish_reason=completion.finish_reason,
                 policy_sha256=policy_sha256,
             )

@@ -49,6 +49,28 @@ class TokenizerTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Where FastChat cuts an answer: what an environment without the package needs to know of a template."""
+
+    stop_ids: tuple[int, ...]
+    stop_texts: tuple[str, ...]
+
+    def cut(self, tokenizer: Any, completion_ids: Sequence[int]) -> str:
+        """Return the answer up to the first stop id and stop text, without special tokens.
+
+        As in fastchat.llm_judge.gen_model_answer, a stop text at the very beginning does not count.
+        """
+        kept = list(completion_ids)
+        first = next((place for place, token in enumerate(kept) if token in self.stop_ids), len(kept))
+        text = str(tokenizer.decode(kept[:first], spaces_between_special_tokens=False))
+        places = [text.find(word) for word in self.stop_texts]
+        text = text[: min((place for place in places if place > 0), default=len(text))]
+        for special in _special_tokens(tokenizer):
+            text = text.replace(special, "")
+        return text.strip()
+
+
+@dataclass(frozen=True, slots=True)
 class FastChatTemplate:
     """One of FastChat's conversation templates, tokenised as FastChat's answer generation does."""
 
@@ -71,22 +93,17 @@ class FastChatTemplate:
         """Return the ids of the prompt with whatever the tokenizer puts before a text (its BOS)."""
         return [int(token) for token in self.tokenizer(self.prompt(messages))["input_ids"]]
 
-    def text(self, completion_ids: Sequence[int], stops: Sequence[int]) -> str:
-        """Return the answer up to the template's stop ids and stop texts.
-
-        As in fastchat.llm_judge.gen_model_answer, a stop text at the very beginning does not count.
-        """
+    @property
+    def ending(self) -> Ending:
+        """Where its answers end."""
         conversation = _conversation(self.name)
-        ends = set(conversation.stop_token_ids or ())
-        kept = list(completion_ids)
-        first = next((place for place, token in enumerate(kept) if token in ends), len(kept))
-        text = str(self.tokenizer.decode(kept[:first], spaces_between_special_tokens=False))
         stop = conversation.stop_str or []
-        places = [text.find(word) for word in ([stop] if isinstance(stop, str) else stop)]
-        text = text[: min((place for place in places if place > 0), default=len(text))]
-        for special in _special_tokens(self.tokenizer):
-            text = text.replace(special, "")
-        return text.strip()
+        texts = [stop] if isinstance(stop, str) else stop
+        return Ending(tuple(conversation.stop_token_ids or ()), tuple(texts))
+
+    def text(self, completion_ids: Sequence[int], stops: Sequence[int]) -> str:
+        """Return the answer up to the template's stop ids and stop texts."""
+        return self.ending.cut(self.tokenizer, completion_ids)
 
 
 def check(name: str | None) -> None:

