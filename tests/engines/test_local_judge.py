@@ -74,7 +74,7 @@ def run(place: Path, server: LlamaCppServer) -> Run:
         command += [word for setting in settings for word in ("--set-judge", setting)]
         own = {"GSHF_CACHE": str(place / "cache"), "PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(
-            command, cwd=place, env=os.environ | own, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=place, env=os.environ | own, capture_output=True, text=True, timeout=1800, check=False
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
