@@ -28,6 +28,8 @@ class Message(TypedDict):
 
 
 FinishReason = Literal["stop", "length"]
+TOO_LONG = "too long"
+"""What a sample has for a finish reason where there is no response: prompt and answer do not fit the policy's context."""
 Parsed = TypeVar("Parsed")
 
 _ARROW: dict[Any, pa.DataType] = {
@@ -121,8 +123,14 @@ class Sample(Row):
     completion_ids: list[int]
     """Ends with an EOS id if `finish_reason` is `stop`, and never otherwise."""
     text: str
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["too long"]
+    """`too long` marks a prompt that was dropped: there is no response, and the completion is empty."""
     policy_sha256: str
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a response at all."""
+        return self.finish_reason != TOO_LONG
 
 
 @dataclass(frozen=True, slots=True)

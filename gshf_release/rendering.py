@@ -132,6 +132,14 @@ class ConversationRenderer:
                 hint="Give conversations that this reward model can read, or another reward model.",
             ) from error
 
+    def length(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens a conversation has; it is not counted as folded."""
+        folded = self.folded
+        try:
+            return len(self.ids(messages))
+        finally:
+            self.folded = folded
+
     def text(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
         """Return a conversation as the model reads it, control tokens included."""
         return str(self.tokenizer.decode(self.ids(messages, answer_follows=answer_follows)))

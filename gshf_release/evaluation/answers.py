@@ -205,6 +205,7 @@ def sample_turn(context: StageContext) -> None:
             form.ids(conversation(asking, context.recipe, question, [answers[question.key] for answers in earlier])),
             asking.decoding_of(question.category),
             seed_from(context.seed, benchmark, question.key, turn),
+            question.key,
         )
         for question in questions
     ]
