@@ -131,10 +131,11 @@ class Prompts(Section):
     empty_system: bool = False
     """Put an empty system turn before a conversation that has none: some supervised models were trained with one."""
     bos: Literal["template", "always", "never"] = "template"
-    """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all."""
+    """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all. One that begins
+    every turn, as `<|im_start|>` does in some models, belongs to the first turn and always stays."""
     control_tokens: Literal["text", "template"] = "text"
     """What the tokenizer's special tokens are inside somebody's message: plain text, or the special tokens themselves, as
-    transformers renders them."""
+    transformers renders them. Reward models read them as text in either case."""
     exclude: tuple[str, ...] = ()
     """Earlier runs (their directories) or JSONL files: prompts used there are not used again."""
     roles: Roles = Roles()
