@@ -287,11 +287,12 @@ def models(recipe: Recipe) -> list[Model]:
     """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
     found = [Model("base", recipe.base.model, recipe.base.revision, recipe.base.sha256)]
     if recipe.loop.reference not in ("base", "previous"):
-        found.append(Model(base.REFERENCE, recipe.loop.reference))
+        found.append(Model(base.REFERENCE, recipe.loop.reference, recipe.loop.reference_revision))
     for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
         found += [Model(f"{name}/model", model, revision) for model, revision in checkpoints_of(scorer)]
         if scorer.trained and scorer.contrasts.base != "base":
-            found.append(Model(f"{name}/model", scorer.contrasts.base, None, scorer.contrasts.sha256))
+            own = scorer.contrasts
+            found.append(Model(f"{name}/model", own.base, own.revision, own.sha256))
     return found
 
 
