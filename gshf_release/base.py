@@ -67,23 +67,24 @@ def declare_reference() -> Stage:
         name=REFERENCE,
         work="gshf_release.base:adopt_reference",
         inputs=(Input("base", "model"),),
-        outputs=("model",),
-        keys=("loop.reference",),
+        outputs=("model", "source.json"),
+        keys=("loop.reference", "loop.reference_revision"),
     )
 
 
 def adopt_reference(context: StageContext) -> None:
-    """Load the reference policy, check that it reads the base's token ids, and save it.
+    """Load the reference policy, check that it reads the base's token ids, and save it with where it came from.
 
     Raises:
         CheckpointError: It is missing or broken, or its tokens are not the base's.
     """
-    wanted = context.recipe.loop.reference
-    path = checkpoints.locate(wanted)
+    wanted, revision = context.recipe.loop.reference, context.recipe.loop.reference_revision
+    path = checkpoints.locate(wanted, revision=revision)
     tokenizer = checkpoints.load_tokenizer(path)
     if tokenizer.get_vocab() != checkpoints.load_tokenizer(context.input("base", "model")).get_vocab():
         raise CheckpointError(f"The reference {wanted!r} has other tokens than the base.")
     checkpoints.save(checkpoints.load_model(path, "auto"), tokenizer, context.output("model"))
+    write_source(path, wanted, revision, context.output("source.json"))
 
 
 def adopt(context: StageContext) -> None:
@@ -101,11 +102,10 @@ def adopt(context: StageContext) -> None:
     model = checkpoints.load_model(path, "fp32" if path.suffix == ".gguf" else "auto")
     stop_ids(tokenizer, model.generation_config)
     checkpoints.save(model, tokenizer, context.output("model"))
-    write_json(
-        context.output("source.json"),
-        {
-            "model": path.name if Path(wanted.model).expanduser().exists() else wanted.model,
-            "revision": wanted.revision,
-            "sha256": sha256_tree(tree(path)),
-        },
-    )
+    write_source(path, wanted.model, wanted.revision, context.output("source.json"))
+
+
+def write_source(path: Path, model: str, revision: str | None, target: Path) -> None:
+    """Write what a model was called where it came from, and the content hash of what was found there."""
+    named = path.name if Path(model).expanduser().exists() else model
+    write_json(target, {"model": named, "revision": revision, "sha256": sha256_tree(tree(path))})

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, base, loop, sharding
+from gshf_release import assets, base, effects, loop, sharding
 from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RecipeError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
@@ -152,6 +152,9 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     graph = build(recipe, run)
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
+    if ignored := effects.without_effect(recipe):
+        observer.notice(effects.notice(recipe))
+        run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
     render(run)
 
@@ -199,7 +202,7 @@ def render(run: RunDirectory) -> None:
     """Write results.csv and results.md beside results.json, which they are rendered from."""
     cells = read_cells(run.path / "results.json")
     write_csv(cells, run.path / "results.csv")
-    write_text(run.path / "results.md", document(run.recipe.name, cells))
+    write_text(run.path / "results.md", document(run.recipe.name, cells, effects.notice(run.recipe)))
 
 
 def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_model: bool) -> RunDirectory:
@@ -287,11 +290,12 @@ def models(recipe: Recipe) -> list[Model]:
     """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
     found = [Model("base", recipe.base.model, recipe.base.revision, recipe.base.sha256)]
     if recipe.loop.reference not in ("base", "previous"):
-        found.append(Model(base.REFERENCE, recipe.loop.reference))
+        found.append(Model(base.REFERENCE, recipe.loop.reference, recipe.loop.reference_revision))
     for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
         found += [Model(f"{name}/model", model, revision) for model, revision in checkpoints_of(scorer)]
         if scorer.trained and scorer.contrasts.base != "base":
-            found.append(Model(f"{name}/model", scorer.contrasts.base, None, scorer.contrasts.sha256))
+            own = scorer.contrasts
+            found.append(Model(f"{name}/model", own.base, own.revision, own.sha256))
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, geometry, pipeline
+from gshf_release import checkpoints, costs, effects, geometry, pipeline
 from gshf_release.costs import Need, Work
 from gshf_release.errors import CheckpointError, GshfError
 from gshf_release.geometry import Geometry
@@ -54,6 +54,8 @@ class Plan:
     missing: list[str]
     refusal: str | None
     """Why it cannot fit, in one line."""
+    without_effect: list[str]
+    """Recipe keys that the algorithm does not read."""
 
 
 def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
@@ -96,6 +98,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         disk_gb=free,
         missing=[*missing, *_missing(recipe, profile, device, costs.total(disk), free), *_tight(memory, available)],
         refusal=costs.refusal(memory, available, parameters, profile.name),
+        without_effect=effects.without_effect(recipe),
     )
 
 
@@ -115,6 +118,11 @@ def lines(plan: Plan) -> list[str]:
     sizes = [_size(plan.parameters, "base"), _size(plan.reward_parameters, "reward model")]
     text = [
         f"{plan.name}: {work.iterations} iterations, {work.prompts:,} prompts, {len(plan.tasks)} tasks ({finished} finished)",
+        *(
+            [f"set without effect under this algorithm: {', '.join(plan.without_effect)}"]
+            if plan.without_effect
+            else []
+        ),
         f"parameters: {', '.join(sizes)}",
         f"sample: {work.responses:,} responses, {_count(work.sampled_tokens)} tokens if a mean response has "
         f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from gshf_release import assets
 from gshf_release.errors import RecipeError
@@ -131,10 +139,11 @@ class Prompts(Section):
     empty_system: bool = False
     """Put an empty system turn before a conversation that has none: some supervised models were trained with one."""
     bos: Literal["template", "always", "never"] = "template"
-    """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all."""
+    """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all. One that begins
+    every turn, as `<|im_start|>` does in some models, belongs to the first turn and always stays."""
     control_tokens: Literal["text", "template"] = "text"
     """What the tokenizer's special tokens are inside somebody's message: plain text, or the special tokens themselves, as
-    transformers renders them."""
+    transformers renders them. Reward models read them as text in either case."""
     exclude: tuple[str, ...] = ()
     """Earlier runs (their directories) or JSONL files: prompts used there are not used again."""
     roles: Roles = Roles()
@@ -160,12 +169,15 @@ class Loop(Section):
     """Algorithm 2 of arXiv 2405.07863, with the choices its implementations disagree about made explicit."""
 
     algorithm: Literal["gshf", "raft"] = "gshf"
-    """`gshf`: DPO on pairs. `raft`: a supervised step on the best response to each prompt (arXiv 2304.06767)."""
+    """`gshf`: DPO on pairs. `raft`: a supervised step on the best response to each prompt (arXiv 2304.06767); it reads no key
+    about pairs and their loss, and those that a recipe sets are named when the run begins."""
     iterations: PositiveInt = 3
     init: Literal["previous", "base"] = "previous"
     """Where each optimisation starts: pi_(t-1) as in the authors' public runs, or pi_0 as Algorithm 2 says."""
     reference: str = "base"
     """The policy that DPO stays near: `base` (pi_0, as cited), `previous` (pi_(t-1)), or any checkpoint: a folder or Hub id."""
+    reference_revision: str | None = None
+    """Branch, tag or commit of a `reference` on the Hub."""
     history: Literal["current", "all"] = "current"
     """Train on the pairs of this iteration, or of all so far as Algorithm 2 says."""
     final: Literal["last", "validation"] = "last"
@@ -175,6 +187,12 @@ class Loop(Section):
     length_budget: Annotated[float, Field(gt=0)] | None = None
     """For `validation`: how many times as long as the base's its answers may be."""
     keep: Keep = Keep()
+
+    @model_validator(mode="after")
+    def _revision_is_of_a_checkpoint(self) -> Self:
+        if self.reference_revision is not None and self.reference in ("base", "previous"):
+            raise ValueError("reference_revision belongs to a reference on the Hub; the base has base.revision")
+        return self
 
     @model_validator(mode="after")
     def _reference_is_computed_once(self) -> Self:
@@ -217,6 +235,8 @@ class Contrasts(Section):
 
     base: str = "base"
     """`base` (the run's base model), or a package, folder or Hub id as in `base.model`."""
+    revision: str | None = None
+    """Branch, tag or commit for a Hub id."""
     sha256: str | None = None
     layers: PositiveInt | None = None
     """Keep only the first layers of the body; None keeps all."""
@@ -239,6 +259,20 @@ class Contrasts(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     max_tokens: PositiveInt = 256
     """Pairs with a longer side are dropped and counted."""
+
+    @model_serializer(mode="wrap")
+    def _without_an_unset_revision(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the key out where it says nothing: fingerprints of runs that are older than the key hold."""
+        document: dict[str, Any] = dump(self)
+        if self.revision is None:
+            document.pop("revision", None)
+        return document
+
+    @model_validator(mode="after")
+    def _revision_is_of_another_base(self) -> Self:
+        if self.revision is not None and self.base == "base":
+            raise ValueError("revision belongs to a base of its own; the run's base has base.revision")
+        return self
 
 
 class Member(Section):

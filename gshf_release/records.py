@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Final, Literal, Self, TypedDict, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,9 @@ class Message(TypedDict):
 
 
 FinishReason = Literal["stop", "length"]
+SampleEnd = Literal["stop", "length", "too long"]
+TOO_LONG: Final = "too long"
+"""What a sample has for a finish reason where there is no response: prompt and answer do not fit the policy's context."""
 Parsed = TypeVar("Parsed")
 
 _ARROW: dict[Any, pa.DataType] = {
@@ -121,8 +124,14 @@ class Sample(Row):
     completion_ids: list[int]
     """Ends with an EOS id if `finish_reason` is `stop`, and never otherwise."""
     text: str
-    finish_reason: FinishReason
+    finish_reason: SampleEnd
+    """`too long` marks a prompt that was dropped: there is no response, and the completion is empty."""
     policy_sha256: str
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a response at all."""
+        return self.finish_reason != TOO_LONG
 
 
 @dataclass(frozen=True, slots=True)

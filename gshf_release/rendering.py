@@ -6,10 +6,10 @@ The chat template is the checkpoint's own, applied by transformers; nothing is g
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from gshf_release.control_tokens import pair_ids, template_ids, text_ids
 from gshf_release.errors import CheckpointError
 from gshf_release.recipe import Prompts
 from gshf_release.records import Message
@@ -31,46 +31,33 @@ def render(tokenizer: Any, messages: Sequence[Message], rules: Prompts = AS_TEMP
     _require_template(tokenizer)
     if rules.empty_system and messages[0]["role"] != "system":
         messages = [Message(role="system", content=""), *messages]
-    if rules.control_tokens == "text":
-        return _with_bos(tokenizer, _ids_with_text_kept_text(tokenizer, messages), rules)
-    ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
-    return _with_bos(tokenizer, [int(token) for token in ids], rules)
+    ids_of = text_ids if rules.control_tokens == "text" else template_ids
+    return _with_bos(tokenizer, messages, ids_of(tokenizer, messages, answer_follows=True), rules)
 
 
-def _ids_with_text_kept_text(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    anywhere = re.compile("|".join(sorted(map(re.escape, specials), key=len, reverse=True)) or r"(?!)")
-    found = [token for turn in messages for token in anywhere.findall(turn["content"])]
-    if not found:
-        ids = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return [int(token) for token in ids]
-    mark = _absent_mark(messages)
-    hidden = [Message(role=turn["role"], content=anywhere.sub(mark, turn["content"])) for turn in messages]
-    pieces = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, tokenize=False).split(mark)
-    ids = []
-    for piece, token in itertools.zip_longest(pieces, found):
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-        if token is not None:
-            ids += tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return [int(token) for token in ids]
-
-
-def _absent_mark(messages: Sequence[Message]) -> str:
-    """Return a character of Unicode's private use area that no message holds."""
-    held = {character for turn in messages for character in turn["content"]}
-    return next(chr(point) for point in range(0xF0000, 0xFFFFD) if chr(point) not in held)
-
-
-def _with_bos(tokenizer: Any, ids: list[int], rules: Prompts) -> list[int]:
+def _with_bos(tokenizer: Any, messages: Sequence[Message], ids: list[int], rules: Prompts) -> list[int]:
     if rules.bos == "template":
         return ids
     bos = tokenizer.bos_token_id
     if bos is None:
         raise CheckpointError(f"The tokenizer has no BOS, which prompts.bos {rules.bos!r} is about.")
-    bare = list(itertools.dropwhile(lambda token: token == bos, ids))
-    return [bos, *bare] if rules.bos == "always" else bare
+    bare = ids[_beginnings(tokenizer, messages) :]
+    return [bos, *bare] if rules.bos == "always" and bare[:1] != [bos] else bare
+
+
+def _beginnings(tokenizer: Any, messages: Sequence[Message]) -> int:
+    """Return how many BOS the template puts before the conversation, apart from one that is a token of its first turn.
+
+    In ChatML as SmolLM2 has it, the BOS is the token that begins every turn: there the first is no beginning of the text. It
+    is told from one by coming again before later turns, in a template that is given no BOS to write. The messages' own words
+    do not count, so they are left out.
+    """
+    bos = tokenizer.bos_token_id
+    words = [Message(role=turn["role"], content="x") for turn in messages]
+    plain, without = (template_ids(tokenizer, words, answer_follows=True, **given) for given in ({}, {"bos_token": ""}))
+    leading, written = (len(list(itertools.takewhile(lambda token: token == bos, ids))) for ids in (plain, without))
+    begins_turns = written > 0 and bos in without[written:]
+    return leading - 1 if begins_turns else leading
 
 
 def stop_ids(tokenizer: Any, generation_config: Any) -> list[int]:
@@ -97,6 +84,9 @@ class ConversationRenderer:
     A template that refuses a system turn (Mistral-Instruct's), or drops it without a word, gets the system text as the first
     paragraph of the first user turn instead; `folded` counts those conversations. Without a chat template (encoders such as
     BERT) the ids are the tokenizer's text pair of everything before the last turn, and the last turn.
+
+    Control tokens inside a message are text here whatever the recipe says of prompts: a response must not be able to end its
+    turn, or to open another, in what the reward model reads.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -118,12 +108,12 @@ class ConversationRenderer:
         if not self.has_template:
             *before, last = messages
             context = "\n".join(turn["content"] for turn in before)
-            return [int(token) for token in self.tokenizer(context, last["content"])["input_ids"]]
+            return pair_ids(self.tokenizer, context, last["content"])
         if self.folds_system and messages[0]["role"] == "system":
             messages = fold_system(messages)
             self.folded += 1
         try:
-            return _template_ids(self.tokenizer, messages, answer_follows)
+            return text_ids(self.tokenizer, messages, answer_follows=answer_follows)
         except _template_errors() as error:
             roles = ", ".join(turn["role"] for turn in messages)
             reason = " ".join(str(error).split()).rstrip(".")
@@ -131,6 +121,14 @@ class ConversationRenderer:
                 f"The chat template of {self.tokenizer.name_or_path!r} refuses a conversation of the turns {roles}: {reason}.",
                 hint="Give conversations that this reward model can read, or another reward model.",
             ) from error
+
+    def length(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens a conversation has; it is not counted as folded."""
+        folded = self.folded
+        try:
+            return len(self.ids(messages))
+        finally:
+            self.folded = folded
 
     def text(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
         """Return a conversation as the model reads it, control tokens included."""
@@ -159,18 +157,12 @@ def _reads_system_turn(tokenizer: Any) -> bool:
     asked = [Message(role="user", content="Why?"), Message(role="assistant", content="So.")]
     try:
         one, other = (
-            _template_ids(tokenizer, [Message(role="system", content=text), *asked]) for text in ("red", "blue")
+            template_ids(tokenizer, [Message(role="system", content=text), *asked], answer_follows=False)
+            for text in ("red", "blue")
         )
     except _template_errors():
         return False
     return one != other
-
-
-def _template_ids(tokenizer: Any, messages: Sequence[Message], answer_follows: bool = False) -> list[int]:
-    ids = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=answer_follows, tokenize=True, return_dict=False
-    )
-    return [int(token) for token in ids]
 
 
 def _template_errors() -> tuple[type[Exception], ...]:

@@ -15,13 +15,15 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from gshf_release import base, checkpoints
+from gshf_release import base, checkpoints, pipeline
 from gshf_release.checkpoints import Package, device_of, fetch, fetch_data, load_model, load_tokenizer, locate, save
 from gshf_release.errors import DataError, GshfError, NetworkError
 from gshf_release.hashing import sha256_file, sha256_tree, tree
 from gshf_release.recipe import Recipe, parse
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
+from gshf_release.run.manifest import State, state
+from gshf_release.run.stage import Task
 from tests import tiny
 from tests.conftest import REPOSITORY
 from tests.run.plans import PROFILES
@@ -210,6 +212,32 @@ def test_a_base_of_the_hub_is_recorded_under_its_id(
     recipe = parse(Recipe, tiny.recipe(tiny_folder, **hub), "tiny")
     source = adopted(recipe, tmp_path / "run")
     assert (source["model"], source["revision"]) == ("owner/name", "main")
+
+
+def test_a_reference_of_the_hub_is_fetched_and_recorded_at_its_revision(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def locate(model: str, *, revision: str | None = None, sha256: str | None = None) -> Path:
+        asked.append((model, revision))
+        return tiny_folder / "tiny"
+
+    monkeypatch.setattr(checkpoints, "locate", locate)
+    loop = {"reference": "owner/sft", "reference_revision": "v1"}
+    recipe = parse(Recipe, tiny.recipe(tiny_folder, loop=loop), "tiny")
+    run = RunDirectory.create(tmp_path / "run", recipe, PROFILES["here"])
+    stages = [base.declare(recipe), base.declare_reference()]
+    execute(stages, run, recipe, PROFILES["here"])
+    assert asked[-1] == ("owner/sft", "v1")
+    source = read_json(run.path / "reference" / "source.json")
+    expected = {"model": "owner/sft", "revision": "v1", "sha256": sha256_tree(tree(tiny_folder / "tiny"))}
+    assert source == expected
+    moved = recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"reference_revision": "v2"})})
+    known = {stage.name: stage for stage in stages}
+    assert state(Task(stages[1]), run, recipe, known) is State.FINISHED
+    assert state(Task(stages[1]), run, moved, known) is not State.FINISHED
+    assert pipeline.models(recipe)[1] == pipeline.Model("reference", "owner/sft", "v1")
 
 
 def test_a_base_that_cannot_chat_is_refused(tiny_folder: Path, tmp_path: Path) -> None:

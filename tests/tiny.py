@@ -63,6 +63,32 @@ def tokenizer() -> Any:
     return fast
 
 
+def deaf(tokenizer: Any) -> Any:
+    """Return a tokenizer of the same ids to which its control tokens, written out, are plain text.
+
+    Its template writes them under other names. So it gives the ids that a conversation should get where control tokens in
+    messages are text, without any code of the package.
+    """
+    import json
+
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in document["added_tokens"]:
+        name = f"[[{token['id']}]]"
+        del document["model"]["vocab"][token["content"]]
+        document["model"]["vocab"][name] = token["id"]
+        if document["model"]["unk_token"] == token["content"]:
+            document["model"]["unk_token"] = name
+        token["content"] = name
+    roles = "{'system': 3, 'user': 4, 'assistant': 5}"
+    template = TEMPLATE.replace("<|{{ message['role'] }}|>", "[[{{ " + roles + "[message['role']] }}]]")
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(document)))
+    made.chat_template = template.replace("</s>", "[[2]]").replace("<|assistant|>", "[[5]]")
+    return made
+
+
 def model(seed: int = 0, **changes: Any) -> Any:
     """Return a random two-layer Mistral."""
     import torch

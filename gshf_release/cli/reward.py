@@ -199,7 +199,7 @@ def score(
     where = _open_profile(profile)
     rows = read_answers(file, on_bad_row=on_bad_row, split=split)
     model = scoring(open_named(models, kind, Inference.of(where)))
-    scores = score_rows(model, rows.values)
+    rows, scores = score_rows(model, rows, on_bad_row=on_bad_row)
     write_scores(rows.values, scores, target)
     found = summary(rows.values, scores)
     folded = getattr(model, "folded", 0)

@@ -273,6 +273,7 @@ def sample_turn(context: StageContext) -> None:
             prompts[question.key],
             asking.decoding_of(question.category),
             seed_from(context.seed, benchmark, question.key, turn),
+            question.key,
         )
         for question in questions
     ]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from gshf_release import statistics
 from gshf_release.hashing import seed_from
 from gshf_release.preference.choices import CHOICES, Two
-from gshf_release.preference.ranking import Candidate, finite, ranked_inputs, read_candidates, taking_part
+from gshf_release.preference.ranking import (
+    Candidate,
+    Unread,
+    count_drops,
+    drop_cells,
+    finite,
+    ranked_inputs,
+    read_candidates,
+    taking_part,
+)
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair
 from gshf_release.results import Cell, cell
@@ -19,6 +27,8 @@ from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Stage
 
 Reason = Literal[
+    "prompt too long",
+    "response too long to score",
     "too few responses",
     "too few accepted",
     "non-finite reward",
@@ -39,7 +49,9 @@ class Choice(NamedTuple):
     reason: Reason | None
 
 
-def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, draw: random.Random) -> Choice:
+def choose(
+    found: Sequence[Candidate], rules: Pairs, iteration: int, draw: random.Random, unread: Unread | None = None
+) -> Choice:
     """Return the pair that the recipe's way of choosing gives for one prompt, or why there is none.
 
     With `cut: lose`, a response that ended beats one that was cut, whatever their rewards. Ties are broken by the lowest sample
@@ -50,12 +62,13 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, draw: rando
         rules: The recipe's rules.
         iteration: Recorded in the pair.
         draw: The prompt's own source of random numbers.
+        unread: Why responses are missing among the candidates, if some are.
     """
     usable = taking_part(found, rules)
     if not finite(usable):
         return Choice(None, "non-finite reward")
     if len(usable) < 2:
-        return Choice(None, "cut" if len(found) > 1 else "too few responses")
+        return Choice(None, "cut" if len(found) > 1 else unread or "too few responses")
     two = CHOICES[rules.choice](usable, rules, draw)
     if two is None:
         return Choice(None, "too few accepted")
@@ -115,14 +128,18 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
 def select(context: StageContext) -> None:
     """Write the iteration's pairs and the count of dropped prompts by reason."""
     iteration, rules = context.parameter("iteration"), context.recipe.pairs
+    drawn = read_candidates(context, iteration)
     choices = [
-        choose(found, rules, iteration, random.Random(seed_from(context.seed, "pair", iteration, prompt_id)))
-        for prompt_id, found in read_candidates(context, iteration).items()
+        choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
+        for prompt_id, entry in drawn.items()
     ]
     Pair.write([choice.pair for choice in choices if choice.pair is not None], context.output("pairs.parquet"))
-    counts = Counter(choice.reason for choice in choices if choice.reason is not None)
-    document = {"prompts": len(choices), "dropped": {reason: counts[reason] for reason in REASONS}}
+    document = count_drops(drawn.values(), [choice.reason for choice in choices], REASONS)
     write_json(context.output("dropped.json"), document)
+
+
+def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Random:
+    return random.Random(seed_from(context.seed, "pair", iteration, prompt_id))
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -133,11 +150,7 @@ def numbers(context: StageContext) -> list[Cell]:
     dropped = read_json(context.output("dropped.json"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path)}
     cells = [Cell(metric="pairs", value=len(pairs), n=dropped["prompts"], **place)]
-    cells += [
-        Cell(metric=f"dropped: {reason}", value=count, n=dropped["prompts"], **place)
-        for reason, count in dropped["dropped"].items()
-        if count
-    ]
+    cells += drop_cells(dropped, **place)
     if pairs:
         longer = statistics.win_rate([len(pair.chosen_ids) > len(pair.rejected_ids) for pair in pairs])
         margin = statistics.mean([pair.chosen_reward - pair.rejected_reward for pair in pairs])

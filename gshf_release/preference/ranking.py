@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.logprobs import Tokens, completion_logps
 from gshf_release.recipe import Pairs
 from gshf_release.records import LogRatio, Sample, Score
+from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
 LOG_RATIOS = "log-ratios.parquet"
+Unread = Literal["prompt too long", "response too long to score"]
+"""Why a response that was asked for has no reward: the policy, or the scorer, cannot read so long a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,25 @@ class Candidate:
     def index(self) -> int:
         """The sample's index, by which ties are broken."""
         return self.sample.sample_index
+
+
+class Drawn(NamedTuple):
+    """What an iteration has of one prompt."""
+
+    found: list[Candidate]
+    unread: Unread | None = None
+    """Why responses are missing among them, if some are."""
+    missing: int = 0
+    """How many responses are missing for that reason."""
+
+
+def drawn(samples: Sequence[Sample], found: list[Candidate]) -> Drawn:
+    """Return the candidates for one prompt with the reason why there are fewer than responses asked for."""
+    dropped = sum(not entry.answered for entry in samples)
+    if dropped:
+        return Drawn(found, "prompt too long", dropped)
+    missing = len(samples) - len(found)
+    return Drawn(found, "response too long to score", missing) if missing else Drawn(found)
 
 
 def candidates(
@@ -85,8 +109,8 @@ def ranked_inputs(iteration: int, *, log_ratios: bool) -> tuple[Input, ...]:
     return tuple(inputs)
 
 
-def read_candidates(context: StageContext, iteration: int) -> dict[str, list[Candidate]]:
-    """Return `{prompt id: candidates}` of an iteration from the inputs that `ranked_inputs` declares."""
+def read_candidates(context: StageContext, iteration: int) -> dict[str, Drawn]:
+    """Return what an iteration has of each prompt id, from the inputs that `ranked_inputs` declares."""
     rules = context.recipe.pairs
     samples: dict[str, list[Sample]] = {}
     for entry in Sample.read(*context.inputs(f"iteration-{iteration}/samples", "samples.parquet")):
@@ -101,8 +125,9 @@ def read_candidates(context: StageContext, iteration: int) -> dict[str, list[Can
         for row in LogRatio.read(*context.inputs(f"iteration-{iteration}/log-ratios", LOG_RATIOS)):
             ratios.setdefault(row.prompt_id, {})[row.sample_index] = row.logp_policy - row.logp_base
     return {
-        prompt_id: candidates(
-            responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id), deviations.get(prompt_id)
+        prompt_id: drawn(
+            responses,
+            candidates(responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id), deviations.get(prompt_id)),
         )
         for prompt_id, responses in samples.items()
     }
@@ -123,7 +148,9 @@ def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
 
 def write_log_ratios(context: StageContext) -> None:
     """Write this shard's log-probabilities under the policy and the base, in FP32."""
-    samples = Sample.read(context.input(context.parameter("samples"), "samples.parquet"))
+    samples = [
+        row for row in Sample.read(context.input(context.parameter("samples"), "samples.parquet")) if row.answered
+    ]
     sequences = [Tokens(entry.prompt_ids, entry.completion_ids) for entry in samples]
     profile = context.profile
     own, base = (
@@ -139,6 +166,40 @@ def write_log_ratios(context: StageContext) -> None:
         (LogRatio(entry.prompt_id, entry.sample_index, *pair) for entry, *pair in zip(samples, own, base, strict=True)),
         context.output(LOG_RATIOS),
     )
+
+
+def count_drops(found: Iterable[Drawn], reasons: Sequence[str | None], known: Sequence[str]) -> dict[str, Any]:
+    """Return what `dropped.json` holds: prompts, those that gave nothing by reason, and responses that were not read.
+
+    Args:
+        found: What there was of each prompt.
+        reasons: Why each prompt gave nothing; None where it gave something.
+        known: Every reason there is, so that a file shows zeros too.
+    """
+    counts = Counter(reason for reason in reasons if reason is not None)
+    unread = Counter[str]()
+    for entry in found:
+        if entry.unread is not None:
+            unread[entry.unread] += entry.missing
+    return {
+        "prompts": len(reasons),
+        "dropped": {reason: counts[reason] for reason in known},
+        "responses": {reason: unread[reason] for reason in get_args(Unread)},
+    }
+
+
+def drop_cells(document: Mapping[str, Any], **place: str) -> list[Cell]:
+    """Return the counts of a `dropped.json` that are not zero."""
+    cells = [
+        Cell(metric=f"dropped: {reason}", value=count, n=document["prompts"], **place)
+        for reason, count in document["dropped"].items()
+        if count
+    ]
+    return cells + [
+        Cell(metric=f"responses without a reward: {reason}", value=count, **place)
+        for reason, count in document.get("responses", {}).items()
+        if count
+    ]
 
 
 def length(sample: Sample, unit: str) -> int:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 from gshf_release import statistics
-from gshf_release.preference.ranking import Candidate, best, finite, ranked_inputs, read_candidates, taking_part
+from gshf_release.preference.ranking import (
+    Candidate,
+    Unread,
+    best,
+    count_drops,
+    drop_cells,
+    finite,
+    ranked_inputs,
+    read_candidates,
+    taking_part,
+)
 from gshf_release.recipe import Pairs
 from gshf_release.records import Winner
 from gshf_release.results import Cell, cell
@@ -15,7 +25,7 @@ from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Stage
 
 FILE = "winners.parquet"
-REASONS = ("too few responses", "non-finite reward", "too long", "cut")
+REASONS = (*get_args(Unread), "too few responses", "non-finite reward", "too long", "cut")
 
 
 def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
@@ -31,13 +41,13 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
     )
 
 
-def choose(found: Sequence[Candidate], rules: Pairs, iteration: int) -> Winner | str:
+def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unread | None = None) -> Winner | str:
     """Return the best response to a prompt, or the reason why it gives none."""
     usable = taking_part(found, rules)
     if not finite(usable):
         return "non-finite reward"
     if not usable:
-        return "cut" if found else "too few responses"
+        return "cut" if found else unread or "too few responses"
     top = best(usable)
     sample = top.sample
     if not top.may_win:
@@ -59,11 +69,11 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int) -> Winner |
 def select(context: StageContext) -> None:
     """Write the iteration's winners and the count of dropped prompts by reason."""
     iteration, rules = context.parameter("iteration"), context.recipe.pairs
-    choices = [choose(found, rules, iteration) for found in read_candidates(context, iteration).values()]
+    drawn = read_candidates(context, iteration).values()
+    choices = [choose(entry.found, rules, iteration, entry.unread) for entry in drawn]
     Winner.write([entry for entry in choices if isinstance(entry, Winner)], context.output(FILE))
-    counts = Counter(entry for entry in choices if isinstance(entry, str))
-    document = {"prompts": len(choices), "dropped": {reason: counts[reason] for reason in REASONS}}
-    write_json(context.output("dropped.json"), document)
+    reasons = [entry if isinstance(entry, str) else None for entry in choices]
+    write_json(context.output("dropped.json"), count_drops(drawn, reasons, REASONS))
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -76,11 +86,7 @@ def numbers(context: StageContext) -> list[Cell]:
         "artefact": context.run.relative(path),
     }
     cells = [Cell(metric="winners", value=len(winners), n=dropped["prompts"], **place)]
-    cells += [
-        Cell(metric=f"dropped: {reason}", value=count, n=dropped["prompts"], **place)
-        for reason, count in dropped["dropped"].items()
-        if count
-    ]
+    cells += drop_cells(dropped, **place)
     if winners:
         cells.append(cell(statistics.mean([entry.reward for entry in winners]), metric="winners' reward", **place))
     return cells

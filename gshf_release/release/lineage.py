@@ -77,15 +77,21 @@ def _samples(run: RunDirectory, iteration: int) -> Drawn:
         where = (place, f"{sample.prompt_id}, response {sample.sample_index}")
         _require(sample.policy_sha256 == policy, *where, "drawn by another policy")
         _require(sample.prompt_ids == prompts.get(sample.prompt_id), *where, "not for a prompt of this iteration")
+        if not sample.answered:
+            _require(
+                not sample.completion_ids and not sample.text, *where, "dropped as too long, yet it has a response"
+            )
+            continue
         _require(sample.text == response_text(tokenizer, sample.completion_ids, stops), *where, "text of other ids")
-        found[sample.prompt_id, sample.sample_index] = (
+        key = (sample.prompt_id, sample.sample_index)
+        found[key] = (
             iteration,
             sample.prompt_id,
             sample.policy_sha256,
             sample.prompt_ids,
             sample.completion_ids,
             sample.text,
-            scores[sample.prompt_id, sample.sample_index],
+            scores.get(key),
         )
     return found
 

@@ -45,6 +45,8 @@ class Fitting:
     warmup_share: float
     checkpoint_every: int
     """Optimiser steps between two checkpoints."""
+    checkpoint_minutes: float
+    """Minutes between two checkpoints, if that is sooner."""
     seed: int
     layers: int | None = None
     """Keep only the first layers of the body; None keeps all."""
@@ -152,5 +154,5 @@ def _trainer(
             [{"chosen_ids": encoded[index][1], "rejected_ids": encoded[index][2]} for index in order]
         ),
         processing_class=tokenizer,
-        callbacks=[Resumable(progress)],
+        callbacks=[Resumable(progress, minutes=how.checkpoint_minutes)],
     )

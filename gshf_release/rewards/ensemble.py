@@ -16,6 +16,7 @@ from gshf_release.records import Message
 from gshf_release.rewards import RewardModel
 
 Opener = Callable[[], RewardModel]
+Scoring = Callable[[RewardModel, Sequence[Sequence[Message]]], "Scores"]
 
 
 class Scores(NamedTuple):
@@ -23,6 +24,8 @@ class Scores(NamedTuple):
 
     rewards: npt.NDArray[np.float32]
     deviations: npt.NDArray[np.float32] | None = None
+    read: npt.NDArray[np.bool_] | None = None
+    """Which conversations are short enough, if that was asked; the others' rewards are NaN."""
 
 
 class EnsembleReward:
@@ -40,13 +43,23 @@ class EnsembleReward:
 
     def score_with_deviation(self, conversations: Sequence[Sequence[Message]]) -> Scores:
         """Return the mean and the standard deviation (ddof 1) over the members."""
+        return self._over_members(conversations, score_all)
+
+    def score_readable(self, conversations: Sequence[Sequence[Message]]) -> Scores:
+        """Return the same for the conversations that every member can read."""
+        return self._over_members(conversations, score_readable)
+
+    def _over_members(self, conversations: Sequence[Sequence[Message]], score: Scoring) -> Scores:
         table = np.zeros((len(self.members), len(conversations)), dtype=np.float64)
+        read = np.ones(len(conversations), dtype=np.bool_)
         for row, opener in enumerate(self.members):
             member = opener()
-            table[row] = member.score(conversations)
+            found = score(member, conversations)
+            table[row] = found.rewards
+            read &= True if found.read is None else found.read
             self.folded = max(self.folded, getattr(member, "folded", 0))
             del member
-        return Scores(table.mean(axis=0).astype(np.float32), table.std(axis=0, ddof=1).astype(np.float32))
+        return Scores(table.mean(axis=0).astype(np.float32), table.std(axis=0, ddof=1).astype(np.float32), read)
 
 
 def score_all(model: RewardModel, conversations: Sequence[Sequence[Message]]) -> Scores:
@@ -54,3 +67,14 @@ def score_all(model: RewardModel, conversations: Sequence[Sequence[Message]]) ->
     if isinstance(model, EnsembleReward):
         return model.score_with_deviation(conversations)
     return Scores(model.score(conversations))
+
+
+def score_readable(model: RewardModel, conversations: Sequence[Sequence[Message]]) -> Scores:
+    """Return the scores of the conversations that a model can read, and which they are; a longer one has NaN."""
+    if isinstance(model, EnsembleReward):
+        return model.score_readable(conversations)
+    reads = getattr(model, "reads", None)
+    read = np.asarray([reads is None or reads(conversation) for conversation in conversations], dtype=np.bool_)
+    rewards = np.full(len(conversations), np.nan, dtype=np.float32)
+    rewards[read] = model.score([conversations[place] for place in np.flatnonzero(read)])
+    return Scores(rewards, None, read)

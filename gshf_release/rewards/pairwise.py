@@ -140,6 +140,41 @@ def against(
     return {key: float(value) for key, value in zip(keys, model.prefer_all(duels), strict=True)}
 
 
+def readable_rivals(
+    model: PairwiseModel, prompts: Mapping[str, Sequence[Message]], responses: Mapping[Key, str]
+) -> dict[Key, str]:
+    """Return the responses that a complete round robin can be held among.
+
+    Of two responses that together are too long for the model, the longer one leaves, so that every response that stays is
+    compared with all the others. One whose only rivals left is kept where it could be read, and has no rival then.
+    """
+    kept = dict(responses)
+    for prompt_id in dict.fromkeys(key[0] for key in responses):
+        order = sorted((key for key in responses if key[0] == prompt_id), key=lambda key: (len(responses[key]), key))
+        while len(order) > 1 and not _reads(
+            model, Duel(prompts[prompt_id], responses[order[-2]], responses[order[-1]])
+        ):
+            del kept[order.pop()]
+    return kept
+
+
+def readable_against(
+    model: PairwiseModel,
+    prompts: Mapping[str, Sequence[Message]],
+    responses: Mapping[Key, str],
+    opponents: Mapping[str, str],
+) -> dict[Key, str]:
+    """Return the responses that the model can read beside their prompt's opponent."""
+    return {
+        key: text for key, text in responses.items() if _reads(model, Duel(prompts[key[0]], text, opponents[key[0]]))
+    }
+
+
+def _reads(model: PairwiseModel, duel: Duel) -> bool:
+    reads = getattr(model, "reads", None)
+    return reads is None or bool(reads(duel))
+
+
 def _single_token(tokenizer: Any, letter: str, checkpoint: Path) -> int:
     ids = tokenizer.encode(letter, add_special_tokens=False)
     if len(ids) != 1:

@@ -96,7 +96,7 @@ def train(
         options: What decides the result.
         profile: Where.
         on_bad_row: Whether a bad row stops it, or is counted.
-        checkpoint_every: Optimiser steps between two checkpoints.
+        checkpoint_every: Optimiser steps between two checkpoints, if the profile's `checkpoint_minutes` come no sooner.
         progress: Hears of the optimiser steps.
 
     Raises:
@@ -166,6 +166,7 @@ def _fit(
         schedule=options.schedule,
         warmup_share=options.warmup_share,
         checkpoint_every=checkpoint_every,
+        checkpoint_minutes=profile.checkpoint_minutes,
         seed=options.seed,
         layers=options.layers,
         activation_checkpointing=profile.activation_checkpointing,

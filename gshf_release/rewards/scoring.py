@@ -18,10 +18,11 @@ from gshf_release.errors import DataError
 from gshf_release.records import Message
 from gshf_release.rewards import RewardModel
 from gshf_release.rewards.data import CONVERSATION_EXAMPLE, parse_conversation
-from gshf_release.rewards.ensemble import Scores, score_all
+from gshf_release.rewards.ensemble import Scores, score_all, score_readable
 
 REWARD, DEVIATION = "reward", "reward_deviation"
 FORMATS = (".jsonl", ".parquet")
+TOO_LONG = "the conversation is too long for the reward model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,30 @@ def check_output(path: Path, source: Path) -> None:
         raise DataError(f"{path} is neither .jsonl nor .parquet.", hint="Choose the format by the name in --out.")
 
 
-def score_rows(model: RewardModel, answers: Sequence[Answered]) -> Scores:
-    """Return the scores of the rows' conversations, float32 (n,), with the deviation where the model is an ensemble."""
-    return score_all(model, [entry.conversation for entry in answers])
+def score_rows(
+    model: RewardModel, rows: Rows[Answered], *, on_bad_row: OnBadRow = "fail"
+) -> tuple[Rows[Answered], Scores]:
+    """Return the rows that the model can read, and their scores, with the deviation where the model is an ensemble.
+
+    A conversation that is too long for the model is a bad row: it is skipped and counted, or stops everything.
+
+    Raises:
+        DataError: A conversation is too long, and `on_bad_row` is `fail`; or none can be read.
+        EngineError: The same, where it is only known that a member of an ensemble cannot read one.
+    """
+    reads = getattr(model, "reads", None)
+    if on_bad_row == "fail":
+        for entry, place in zip(rows.values, rows.places, strict=True):
+            if reads is not None and not reads(entry.conversation):
+                raise DataError(f"{place}: {TOO_LONG}.", hint="--on-bad-row skip leaves such rows out and counts them.")
+        return rows, score_all(model, [entry.conversation for entry in rows.values])
+    rewards, deviations, read = score_readable(model, [entry.conversation for entry in rows.values])
+    kept = [number for number in range(len(rewards)) if read is None or read[number]]
+    if not kept:
+        raise DataError(f"No row is left to score: {len(rows.values)} times {TOO_LONG}.")
+    long = [f"{place}: {TOO_LONG}" for number, place in enumerate(rows.places) if number not in set(kept)]
+    left = Rows([rows.values[at] for at in kept], [rows.places[at] for at in kept], [*rows.bad, *long])
+    return left, Scores(rewards[kept], None if deviations is None else deviations[kept])
 
 
 def write_scores(answers: Sequence[Answered], scores: Scores, path: Path) -> None:

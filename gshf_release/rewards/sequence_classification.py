@@ -51,7 +51,7 @@ class SequenceClassificationReward:
 
     def reads(self, conversation: Sequence[Message]) -> bool:
         """Return whether a conversation is short enough."""
-        return self.limit is None or len(self.renderer.ids(conversation)) <= self.limit
+        return self.limit is None or self.renderer.length(conversation) <= self.limit
 
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
         """Return the logits, float32 (n,).

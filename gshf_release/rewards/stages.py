@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.errors import EngineError
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.records import Contrast, Message, Prompt, Sample, Score
 from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
-from gshf_release.rewards.ensemble import score_all
-from gshf_release.rewards.pairwise import against, round_robin
+from gshf_release.rewards.ensemble import score_readable
+from gshf_release.rewards.pairwise import against, readable_against, readable_rivals, round_robin
 from gshf_release.rewards.settings import KEYS, Scorer, settings
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -109,15 +110,19 @@ def write_contrasts(context: StageContext) -> None:
         prompt.prompt_id: prompt for prompt in Prompt.read(context.input(f"prompts/{scorer}", "prompts.parquet"))
     }
     samples = Sample.read(*context.inputs(f"{scorer}/answers", sampling.FILE))
-    answers = [Answer(prompts[sample.prompt_id], sample) for sample in samples]
+    answers = [Answer(prompts[sample.prompt_id], sample) for sample in samples if sample.answered]
     rows = build(answers, chosen.kinds, seed=context.seed, held_out=chosen.held_out)
     Contrast.write(rows, context.output("contrasts.parquet"))
 
 
 def score(context: StageContext) -> None:
-    """Score this shard's responses."""
+    """Score this shard's responses; a training response that is too long for the scorer gets no score, which is counted.
+
+    Raises:
+        EngineError: The answer to an evaluation prompt is too long for the scorer; names the prompt.
+    """
     scorer = context.parameter("scorer")
-    samples = Sample.read(context.input(context.parameter("samples"), sampling.FILE))
+    samples = [row for row in Sample.read(context.input(context.parameter("samples"), sampling.FILE)) if row.answered]
     prompts = {
         prompt.prompt_id: prompt.messages
         for prompt in Prompt.read(context.input(context.parameter("prompts"), "prompts.parquet"))
@@ -131,15 +136,37 @@ def score(context: StageContext) -> None:
         conversations = [
             [*prompts[sample.prompt_id], Message(role="assistant", content=sample.text)] for sample in samples
         ]
-        rewards, deviations = score_all(model, conversations)
+        rewards, deviations, read = score_readable(model, conversations)
         rows = [
             Score(sample.prompt_id, sample.sample_index, float(rewards[row]), digest, _at(deviations, row))
             for row, sample in enumerate(samples)
+            if read is None or read[row]
         ]
+    _tell_unscored(context, samples, rows)
     Score.write(rows, context.output("scores.parquet"))
     folded = getattr(model, "folded", 0)
     if folded:
         context.log("system turn folded into the first user turn", conversations=folded)
+
+
+def _tell_unscored(context: StageContext, samples: Sequence[Sample], rows: Sequence[Score]) -> None:
+    """Say how many responses the scorer could not read, or stop where none may be missing."""
+    scored = {(row.prompt_id, row.sample_index) for row in rows}
+    missing = [row for row in samples if (row.prompt_id, row.sample_index) not in scored]
+    if not missing:
+        return
+    scorer, first = context.parameter("scorer"), missing[0]
+    if not sampling.may_drop(context.parameter("prompts")):
+        raise EngineError(
+            f"{context.task.label}: the answer to the prompt {first.prompt_id} ({len(first.completion_ids)} tokens) is too"
+            f" long for the {scorer} model, and {len(missing) - 1} more.",
+            hint="Lower max_new_tokens under sampling and evaluation, or choose a scorer that reads longer texts.",
+        )
+    context.log("responses too long to score", scorer=scorer, responses=len(missing))
+    context.say(
+        f"{context.task.label}: {len(missing)} of {len(samples)} responses are too long for the {scorer} model and take no"
+        f" part; the first answers the prompt {first.prompt_id}."
+    )
 
 
 def _at(deviations: npt.NDArray[np.float32] | None, row: int) -> float | None:
@@ -157,9 +184,11 @@ def _compare(
     responses = {(sample.prompt_id, sample.sample_index): sample.text for sample in samples}
     opponents = context.task.stage.parameters.get("opponents")
     if opponents is None:
+        responses = readable_rivals(model, prompts, responses)
         rewards = round_robin(model, prompts, responses)
     else:
         answers = Sample.read(context.input(opponents, sampling.FILE))
         first = {answer.prompt_id: answer.text for answer in answers if answer.sample_index == 0}
+        responses = readable_against(model, prompts, responses, first)
         rewards = against(model, prompts, responses, first)
     return [Score(prompt_id, index, rewards[prompt_id, index], digest) for prompt_id, index in responses]

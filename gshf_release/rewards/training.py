@@ -94,7 +94,10 @@ def numbers(context: StageContext) -> list[Cell]:
 def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scratch: Path) -> bradley_terry.History:
     """Train from the base and write `model`."""
     own = chosen.base == "base"
-    source = context.input("base", "model") if own else checkpoints.locate(chosen.base, sha256=chosen.sha256)
+    if own:
+        source = context.input("base", "model")
+    else:
+        source = checkpoints.locate(chosen.base, revision=chosen.revision, sha256=chosen.sha256)
     how = bradley_terry.Fitting(
         learning_rate=chosen.learning_rate,
         epochs=chosen.epochs,
@@ -107,6 +110,7 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         schedule="linear",
         warmup_share=0.1,
         checkpoint_every=50,
+        checkpoint_minutes=context.profile.checkpoint_minutes,
     )
     comparisons = [
         bradley_terry.Comparison(f"{row.kind} {row.prompt_id} {row.better}", row.messages, row.better, row.worse)

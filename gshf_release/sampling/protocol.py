@@ -34,6 +34,13 @@ class Request:
     prompt_ids: list[int]
     decoding: Decoding
     seed: int
+    prompt_id: str = ""
+    """What an error calls the prompt; it decides nothing."""
+
+    @property
+    def longest(self) -> int:
+        """The tokens that the prompt needs with the longest answer it may get."""
+        return len(self.prompt_ids) + self.decoding.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,8 @@ class SamplingEngine(Protocol):
 
     stops: list[int]
     """The ids that end a response."""
+    context_tokens: int | None
+    """The longest prompt with its answer that the model reads; None if it does not say."""
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request; `progress(done, total, unit)` is called as they finish."""
@@ -59,14 +68,23 @@ class SamplingEngine(Protocol):
         ...
 
 
+def fits(request: Request, context_tokens: int | None) -> bool:
+    """Return whether a prompt and the longest answer it may get fit a model's context."""
+    return context_tokens is None or request.longest <= context_tokens
+
+
 def require_fitting(requests: Sequence[Request], context_tokens: int | None) -> None:
     """Refuse what an engine could only answer in part.
 
     Raises:
-        EngineError: A prompt is empty, or a prompt and its answer do not fit the model's context.
+        EngineError: A prompt is empty, or a prompt and its answer do not fit the model's context; names the first of them.
     """
-    if any(not request.prompt_ids for request in requests):
-        raise EngineError("A prompt has no token.")
-    longest = max((len(request.prompt_ids) + request.decoding.max_new_tokens for request in requests), default=0)
-    if context_tokens is not None and longest > context_tokens:
-        raise EngineError(f"A prompt with its answer needs {longest} tokens; the model's context is {context_tokens}.")
+    for request in requests:
+        name = f"The prompt {request.prompt_id}" if request.prompt_id else "A prompt"
+        if not request.prompt_ids:
+            raise EngineError(f"{name} has no token.")
+        if not fits(request, context_tokens):
+            raise EngineError(
+                f"{name} with its answer needs {request.longest} tokens; the model's context is {context_tokens}.",
+                hint=f"Its own length is {len(request.prompt_ids)}: lower max_new_tokens, or leave this prompt out.",
+            )

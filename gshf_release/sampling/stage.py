@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from gshf_release.checkpoints import load_tokenizer
 from gshf_release.hashing import seed_from
-from gshf_release.records import Prompt, Sample
+from gshf_release.records import TOO_LONG, Prompt, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
 from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling.opening import open_engine
-from gshf_release.sampling.protocol import Decoding, Request, SamplingEngine
+from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine, fits
 
 FILE = "samples.parquet"
+HELD_OUT = ("prompts/validation", "prompts/test", "prompts/eval")
+"""Stages of prompts on which policies are compared: every policy answers every one of them, so none is dropped."""
+
+
+def may_drop(prompts: str) -> bool:
+    """Return whether a prompt of the stage `prompts` may be dropped and counted where a model cannot read it."""
+    return prompts not in HELD_OUT
 
 
 def declare(
@@ -62,7 +69,11 @@ def declare(
 
 
 def sample(context: StageContext) -> None:
-    """Sample this shard's responses."""
+    """Sample this shard's responses; a training prompt that does not fit the policy's context is dropped and counted.
+
+    Raises:
+        EngineError: An evaluation prompt does not fit; names it.
+    """
     policy, prompts_stage = context.parameter("policy"), context.parameter("prompts")
     checkpoint = context.input(policy, "model")
     size = context.parameter("prompts_per_shard")
@@ -74,9 +85,10 @@ def sample(context: StageContext) -> None:
     engine = engine_of(context, checkpoint)
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [
-        Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index)) for prompt_id, index in places
+        Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index), prompt_id)
+        for prompt_id, index in places
     ]
-    completions = engine.generate(requests, context.progress)
+    completions = _completions(context, engine, requests)
     policy_sha256 = context.input_sha256(policy, "model")
     Sample.write(
         (
@@ -86,15 +98,33 @@ def sample(context: StageContext) -> None:
                 decoding=decodings[index].label,
                 temperature=decodings[index].temperature,
                 prompt_ids=request.prompt_ids,
-                completion_ids=completion.ids,
-                text=response_text(tokenizer, completion.ids, engine.stops),
-                finish_reason=completion.finish_reason,
+                completion_ids=[] if completion is None else completion.ids,
+                text="" if completion is None else response_text(tokenizer, completion.ids, engine.stops),
+                finish_reason=TOO_LONG if completion is None else completion.finish_reason,
                 policy_sha256=policy_sha256,
             )
             for (prompt_id, index), request, completion in zip(places, requests, completions, strict=True)
         ),
         context.output(FILE),
     )
+
+
+def _completions(
+    context: StageContext, engine: SamplingEngine, requests: Sequence[Request]
+) -> Iterator[Completion | None]:
+    """Return the completions in order; None for a request that is dropped because it does not fit."""
+    limit = engine.context_tokens
+    dropping = may_drop(context.parameter("prompts"))
+    fitting = [request for request in requests if not dropping or fits(request, limit)]
+    dropped = list(dict.fromkeys(request.prompt_id for request in requests if dropping and not fits(request, limit)))
+    if dropped:
+        context.log("prompts too long for the policy", prompts=dropped, context_tokens=limit)
+        context.say(
+            f"{context.task.label}: {len(dropped)} prompt(s) dropped, too long for the policy's context of {limit} tokens"
+            f" with an answer; the first: {dropped[0]}."
+        )
+    completions = iter(engine.generate(fitting, context.progress))
+    return (None if dropping and not fits(request, limit) else next(completions) for request in requests)
 
 
 def engine_of(context: StageContext, checkpoint: Path) -> SamplingEngine:

@@ -31,6 +31,7 @@ class TransformersEngine:
         self.stops = stop_ids(tokenizer, self.model.generation_config)
         # generate() fills what a request leaves open from the checkpoint's own config, such as a repetition penalty.
         self.model.generation_config = GenerationConfig()
+        self.context_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.device = device
         self.batch = batch
@@ -58,7 +59,7 @@ class TransformersEngine:
         Raises:
             EngineError: A prompt and its answer do not fit the model's context.
         """
-        require_fitting(requests, getattr(self.model.config, "max_position_embeddings", None))
+        require_fitting(requests, self.context_tokens)
 
         def compute(chosen: list[int]) -> list[Completion]:
             return self._generate_batch([requests[index] for index in chosen])

@@ -62,7 +62,7 @@ class VllmEngine:
             )
         except (ValueError, RuntimeError, NotImplementedError, OSError) as error:
             raise EngineError(f"vLLM cannot start on {checkpoint.name}: {_first_line(error)}.") from error
-        self._context: int = self._llm.llm_engine.model_config.max_model_len
+        self.context_tokens: int | None = self._llm.llm_engine.model_config.max_model_len
         self._asked = 0
 
     @classmethod
@@ -89,7 +89,7 @@ class VllmEngine:
             EngineError: A prompt and its answer do not fit the context, or vLLM gave a request up.
             Interrupted: The process was asked to stop.
         """
-        require_fitting(requests, self._context)
+        require_fitting(requests, self.context_tokens)
         engine = self._llm.llm_engine
         waiting = {}
         for index, request in enumerate(requests):

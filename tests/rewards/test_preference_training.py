@@ -102,6 +102,17 @@ def test_what_is_written_loads_as_a_sequence_classifier(trained: Path) -> None:
     assert not (trained / SCRATCH).exists()
 
 
+def test_the_profiles_minutes_checkpoint_it_before_the_steps_do(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "mine", []
+    profile = EXACT.model_copy(update={"checkpoint_minutes": 1e-9})
+
+    def look(done: int, total: int, unit: str) -> None:
+        seen.append((done, sorted(path.name for path in (out / SCRATCH).glob("checkpoint-*"))))
+
+    train(data, out, options(tiny_folder, epochs=1), profile, checkpoint_every=1000, progress=look)
+    assert dict(seen)[2] == ["checkpoint-1"]
+
+
 def test_it_learns_what_can_be_told_apart(trained: Path) -> None:
     cells = read_cells(trained / "results.json")
     accuracy = find(cells, metric="held-out accuracy")

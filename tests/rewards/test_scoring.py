@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gshf_release.errors import DataError
+from gshf_release.records import Message
 from gshf_release.rewards import Inference
 from gshf_release.rewards.ensemble import Scores
-from gshf_release.rewards.scoring import Answered, read_answers, summary
+from gshf_release.rewards.scoring import Answered, read_answers, score_rows, summary
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.conftest import Outcome
 
@@ -123,3 +126,28 @@ def test_the_summary_by_hand(file: Path) -> None:
 def test_equal_rewards_have_no_correlation() -> None:
     answers = [Answered({}, [{"role": "assistant", "content": text}]) for text in ("a", "bb")]
     assert summary(answers, Scores(np.zeros(2, dtype=np.float32)))["correlation_with_characters"] is None
+
+
+class Short:
+    """Reads answers of at most ten characters."""
+
+    def reads(self, conversation: list[Message]) -> bool:
+        return len(conversation[-1]["content"]) <= 10
+
+    def score(self, conversations: list[list[Message]]) -> Any:
+        assert all(self.reads(conversation) for conversation in conversations)
+        return np.asarray([len(conversation[-1]["content"]) for conversation in conversations], dtype=np.float32)
+
+
+def test_a_conversation_too_long_for_the_model_is_a_bad_row(tmp_path: Path) -> None:
+    """It is skipped and counted with its line, or stops the command with it."""
+    file = tmp_path / "rows.jsonl"
+    texts = ["short", "a good deal too long", "fine"]
+    file.write_text("".join(json.dumps({"prompt": "why?", "response": text}) + "\n" for text in texts), "utf-8")
+    left, scores = score_rows(Short(), read_answers(file), on_bad_row="skip")
+    assert [entry.conversation[-1]["content"] for entry in left.values] == ["short", "fine"]
+    assert list(scores.rewards) == [5, 4]
+    assert len(left.bad) == 1
+    assert "rows.jsonl:2: the conversation is too long" in left.bad[0]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: the conversation is too long"):
+        score_rows(Short(), read_answers(file), on_bad_row="fail")

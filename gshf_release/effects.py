@@ -1,0 +1,45 @@
+"""Recipe keys that have no effect under the chosen algorithm: said once, not refused.
+
+`loop.algorithm` is one key to change in any recipe, also in one that sets what the other algorithm reads. So such keys are
+named when a run begins, in its journal, plan and results, and do nothing. Only a value other than the default is named: the
+default promises nothing, and a run's own recipe.yaml spells out every default.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gshf_release.recipe import Loop, Pairs, Recipe, Section, Training
+
+DEFAULTS: dict[str, Section] = {"loop": Loop(), "pairs": Pairs(), "training": Training()}
+"""What a key has that nobody touched."""
+DPO_ALONE = (
+    "loop.reference",
+    "loop.reference_revision",
+    "pairs.choice",
+    "pairs.etas",
+    "pairs.minimum_margin",
+    "training.loss",
+    "training.label_smoothing",
+    "training.uncertainty_weight",
+    "training.beta",
+)
+"""Keys about pairs and their loss; RAFT has neither."""
+
+
+def without_effect(recipe: Recipe) -> list[str]:
+    """Return the keys that the recipe sets to something else than the default, and that its algorithm does not read."""
+    if recipe.loop.algorithm != "raft" or recipe.evaluation.only:
+        return []
+    return [key for key in DPO_ALONE if recipe.value(key) != _default(key)]
+
+
+def _default(key: str) -> Any:
+    section, name = key.split(".")
+    return DEFAULTS[section].model_dump(mode="json")[name]
+
+
+def notice(recipe: Recipe) -> str:
+    """Return the line that names those keys; nothing if there are none."""
+    keys = without_effect(recipe)
+    return f"Not used by {recipe.loop.algorithm}: {', '.join(keys)}." if keys else ""
