@@ -168,7 +168,7 @@ def _card(context: StageContext, iteration: int) -> card.Card:
     cells: list[Cell] = []
     for stage in context.parameter("measured"):
         cells += read_cells(context.results(stage))
-    facts = Facts.load(context.recipe.release.facts)
+    facts = Facts.of_run(context.recipe.release.facts, context.run)
     if facts.license is None:
         raise ReleaseError(
             "A release needs a licence.",

@@ -6,6 +6,7 @@
       plan.json           the declared stages
       journal.jsonl       what happened when: seconds and other volatile facts
       results/<stage>.json, results.json
+      inputs/<key>/       copies of small files that the recipe names and later commands read
       <stage>/            outputs and manifest.json; <stage>/shard-000/ for a sharded stage
 
 No absolute path is stored: a moved run works.
