@@ -230,18 +230,41 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
         RunError: Training or evaluation has not finished.
         ReleaseError: `repository` is no OWNER/NAME, or a card cannot be written, for example without a licence.
     """
+    require_evaluated(run, repository)
+    recipe = _named(run.recipe, repository)
+    graph = build(recipe, run)
+    outside.keep(run, recipe)
+    execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+
+
+def require_evaluated(run: RunDirectory, repository: str | None) -> None:
+    """Refuse what cannot be released under that name.
+
+    Raises:
+        RunError: Training or evaluation has not finished.
+        ReleaseError: `repository` is no OWNER/NAME.
+    """
     recipe = run.recipe
     if repository is not None:
         rules.check_repository(repository)
     graph = build(recipe, run)
     require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")
-    if repository is not None and repository != recipe.release.repository:
-        named = recipe.release.model_copy(update={"repository": repository})
-        recipe = recipe.model_copy(update={"release": named})
-        graph = build(recipe, run)
-    outside.keep(run, recipe)
-    execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+
+
+def is_released(run: RunDirectory, repository: str) -> bool:
+    """Return whether the run holds the finished release of that name, so that nothing has to be made for it."""
+    recipe = _named(run.recipe, repository)
+    graph = build(recipe, run)
+    by_name = check_graph(graph.stages)
+    return all(state(task, run, recipe, by_name) is State.FINISHED for task in tasks(graph.release))
+
+
+def _named(recipe: Recipe, repository: str | None) -> Recipe:
+    """Return the recipe of a release under another name."""
+    if repository is None or repository == recipe.release.repository:
+        return recipe
+    return recipe.model_copy(update={"release": recipe.release.model_copy(update={"repository": repository})})
 
 
 @dataclass(frozen=True, slots=True)
