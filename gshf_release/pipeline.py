@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, base, effects, loop, sharding
+from gshf_release import base, effects, loop, outside, sharding
 from gshf_release.checkpoints import locate
-from gshf_release.errors import CheckpointError, RecipeError, RunError
+from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
-from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
-from gshf_release.preference import offline
 from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, split
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe
-from gshf_release.release import assumptions, card_templates, data_sets, rules
+from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
-from gshf_release.release.facts import Facts
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
-from gshf_release.rewards.settings import checkpoints_of
+from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of
+from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -60,23 +58,23 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     if recipe.evaluation.only:
         return _evaluation_only(recipe, run)
-    pool = _prompt_file(recipe.prompts.source, "training/prompts", recipe, run, split.POOL)
+    pool = outside.prompt_file(recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = training(recipe, _offline_sha256(recipe, run), **pool)
+    train = training(recipe, outside.offline_sha256(recipe, run), **pool)
     policies = policies_of(recipe)
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
     if recipe.evaluation.prompts is not None:
-        file = _prompt_file(recipe.evaluation.prompts, "eval/prompts", recipe, run, split.EVALUATION)
+        file = outside.prompt_file(recipe, run, split.EVALUATION)
         evaluated.append(split.declare_evaluation(recipe, **file))
         sets.insert(0, ("eval", split.EVALUATION, file["count"]))
     evaluated += evaluation.declare(recipe, policies, sets)
     evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [stage for _, stage in policies[1:]]
-    facts = _card_sha256(recipe, run)
-    released = release_stages.declare(recipe, learned, measured, facts)
-    released += data_sets.declare(recipe, [*train, *evaluated], facts)
+    sha256, facts = outside.card_facts(recipe, run)
+    released = release_stages.declare(recipe, learned, measured, sha256)
+    released += data_sets.declare(recipe, [*train, *evaluated], sha256, facts)
     graph = Graph(train, evaluated, released)
     check_graph(graph.stages)
     return graph
@@ -115,47 +113,18 @@ def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[St
     ]
 
 
-def _prompt_file(reference: str, folder: str, recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
-    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there.
-
-    For the pool, `prompts.exclude` counts too.
-    """
-    try:
-        path = split.source_path(reference, folder)
-        if stage == split.POOL:
-            prompts, excluded = split.supply(recipe, path)
-            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **excluded}
-    except RecipeError:
-        recorded = {known.name: known for known in run.plan} if run is not None else {}
-        if run is None or stage not in recorded or run.manifest(Task(recorded[stage])) is None:
-            raise
-        return dict(recorded[stage].parameters)
-    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.read_prompts(path, recipe.prompts.system))}
-
-
-def _offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
-    """Return the content hash of the file of offline pairs, or as the run recorded it if the file is no longer there."""
-    if recipe.pairs.offline is None:
-        return None
-    path = Path(recipe.pairs.offline).expanduser()
-    if path.exists():
-        return sha256_tree(tree(path))
-    recorded = {known.name: known for known in run.plan} if run is not None else {}
-    stage = recorded.get(f"{offline.SOURCE}/pairs")
-    if run is None or stage is None or run.manifest(Task(stage)) is None:
-        raise RecipeError(f"pairs.offline: {recipe.pairs.offline} does not exist.")
-    return str(stage.parameters["source_sha256"])
-
-
 def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
-    """Bring the training stages to their finished state."""
+    """Bring the training stages to their finished state, and a given second scorer into the run."""
     graph = build(recipe, run)
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
     if ignored := effects.without_effect(recipe):
         observer.notice(effects.notice(recipe))
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
-    execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
+    outside.keep(run, recipe)
+    given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
+    goal = [*graph.train, *given]
+    execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
 
 
@@ -193,6 +162,7 @@ def evaluate(
         read = {item.stage for stage in goal for item in stage.inputs}
         models = [stage for stage in graph.train if stage.name in read]
         require_finished(run, recipe, models, graph.stages, _train_command(run))
+    outside.keep(run, recipe)
     judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
@@ -263,17 +233,41 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
         RunError: Training or evaluation has not finished.
         ReleaseError: `repository` is no OWNER/NAME, or a card cannot be written, for example without a licence.
     """
+    require_evaluated(run, repository)
+    recipe = _named(run.recipe, repository)
+    graph = build(recipe, run)
+    outside.keep(run, recipe)
+    execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+
+
+def require_evaluated(run: RunDirectory, repository: str | None) -> None:
+    """Refuse what cannot be released under that name.
+
+    Raises:
+        RunError: Training or evaluation has not finished.
+        ReleaseError: `repository` is no OWNER/NAME.
+    """
     recipe = run.recipe
     if repository is not None:
         rules.check_repository(repository)
     graph = build(recipe, run)
     require_finished(run, recipe, graph.train, graph.stages, _train_command(run))
     require_finished(run, recipe, graph.evaluation, graph.stages, f"gshf-release eval {run.path}")
-    if repository is not None and repository != recipe.release.repository:
-        named = recipe.release.model_copy(update={"repository": repository})
-        recipe = recipe.model_copy(update={"release": named})
-        graph = build(recipe, run)
-    execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+
+
+def is_released(run: RunDirectory, repository: str) -> bool:
+    """Return whether the run holds the finished release of that name, so that nothing has to be made for it."""
+    recipe = _named(run.recipe, repository)
+    graph = build(recipe, run)
+    by_name = check_graph(graph.stages)
+    return all(state(task, run, recipe, by_name) is State.FINISHED for task in tasks(graph.release))
+
+
+def _named(recipe: Recipe, repository: str | None) -> Recipe:
+    """Return the recipe of a release under another name."""
+    if repository is None or repository == recipe.release.repository:
+        return recipe
+    return recipe.model_copy(update={"release": recipe.release.model_copy(update={"repository": repository})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,20 +320,11 @@ def require_models(run: RunDirectory, recipe: Recipe, stages: Sequence[Stage] | 
             try:
                 locate(needed.model, revision=needed.revision, sha256=needed.sha256)
             except CheckpointError as error:
+                scorer = needed.stage.removesuffix("/model")
+                if scorer in KEYS and inputs.kept(run, f"{KEYS[scorer]}.{CONTRAST_BASE}", needed.model) is not None:
+                    continue
                 hint = error.hint.replace("prefetch RECIPE", f"prefetch {run.path / 'recipe.yaml'}")
                 raise CheckpointError(error.message, hint=hint) from error
-
-
-def _card_sha256(recipe: Recipe, run: RunDirectory | None) -> str:
-    """Return the content hash of everything beside the run's stages that shapes its cards."""
-    files = [assets.find(name, "model_cards", card_templates.SUFFIX) for name in card_templates.names()]
-    if recipe.release.facts is not None:
-        files.append(assets.find(recipe.release.facts, "model_cards", ".yaml"))
-        reported = Facts.load(recipe.release.facts).reported
-        if reported is not None:
-            files.append(assets.find(reported, "eval/reported", ".yaml"))
-    marked = assumptions.load(run, recipe) if run is not None else []
-    return sha256_json([*(sha256_file(path) for path in files), *(asdict(entry) for entry in marked)])
 
 
 def _train_command(run: RunDirectory) -> str:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from gshf_release.errors import DataError
 from gshf_release.statistics import Estimate
 
+SEED_FIELDS = ("seeds", "standard_error_across_seeds")
+
 
 class Cell(BaseModel):
     """One number of one table."""
@@ -38,6 +40,10 @@ class Cell(BaseModel):
     artefact: str = ""
     """File in the run, relative to it, from which the number is recomputed."""
     note: str = ""
+    seeds: int | None = None
+    """In a merge over training seeds: how many. `value` is the mean over them then, and `standard_error` is left out."""
+    standard_error_across_seeds: float | None = None
+    """Of the mean over training seeds."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -64,9 +70,10 @@ def write_csv(cells: Sequence[Cell], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Cell.model_fields)
+        unused = set() if any(entry.seeds for entry in cells) else set(SEED_FIELDS)
+        writer.writerow(name for name in Cell.model_fields if name not in unused)
         for entry in cells:
-            writer.writerow(["" if value is None else value for value in entry.model_dump().values()])
+            writer.writerow(["" if value is None else value for value in entry.model_dump(exclude=unused).values()])
     temporary.replace(path)
 
 

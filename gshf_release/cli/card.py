@@ -73,7 +73,7 @@ def _of_run(run: Path, iteration: int | None) -> str:
         repository=recipe.release.repository or recipe.name,
         iteration=number,
         cells=visible(read_cells(results), number) if results.is_file() else [],
-        facts=Facts.load(recipe.release.facts),
+        facts=Facts.of_run(recipe.release.facts, directory),
         assumptions=assumptions.load(directory, recipe),
     )
     return render(card)

@@ -112,7 +112,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
 
     Without --benchmark: the evaluation prompts at equal decoding, compared by a stand-in annotator (the second scorer, which
     training never saw), and the benchmarks in the recipe. With it: that benchmark alone. MODEL (a folder, a Hub id, a package)
-    gets a run of its own, runs/eval-<name>.
+    gets a run of its own, runs/eval-<name>. The parent that `train --seeds` made is evaluated seed by seed.
 
     Judgments are kept and shared by all runs: a command given again pays for nothing twice, and another judge makes no new
     answers. Rows of one judge are compared on the same prompts. Beside the win rate by a judge that was calibrated stands the
@@ -130,15 +130,39 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     from gshf_release import pipeline
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
+    from gshf_release.cli.report import show_seeds
+    from gshf_release.report.seeds import refresh, write_merged
+    from gshf_release.run.directory import seed_runs
 
     where = _with_limits(profiles.load(profile), options["max_cost"], options["batch"])
-    directory = _directory(target, folder, where, options)
     _use_data(options["data"])
-    wanted = _ask(directory, options)
-    if options["outputs"] is None and options["imported"] is None:
-        prepare(where)
-    pipeline.evaluate(directory, where, allow_redo=options["allow_redo"], observer=Terminal(directory), wanted=wanted)
-    _show(directory, compare, as_json)
+    seeds = seed_runs(Path(target))
+    if seeds:
+        _refuse_what_is_of_one_run(seeds, compare, options)
+    directories = [_directory(str(one), folder, where, options) for one in seeds.values() or [target]]
+    for directory in directories:
+        wanted = _ask(directory, options)
+        if options["outputs"] is None and options["imported"] is None:
+            prepare(where)
+        if seeds:
+            say(f"{shown_path(directory.path)}:")
+        observer = Terminal(directory)
+        pipeline.evaluate(directory, where, allow_redo=options["allow_redo"], observer=observer, wanted=wanted)
+        refresh(directory.path)
+    if seeds:
+        write_merged(Path(target))
+        show_seeds(Path(target), as_json)
+        say(f"Over seeds: {shown_path(Path(target) / 'results.json')}, results.csv, results.md")
+    else:
+        _show(directories[0], compare, as_json)
+
+
+def _refuse_what_is_of_one_run(seeds: dict[int, Path], compare: str | None, options: dict[str, Any]) -> None:
+    given = {"--outputs": options["outputs"], "--import": options["imported"], "--compare": compare}
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        one = next(iter(seeds.values()))
+        raise click.UsageError(f"{named[0]} needs one run, such as {one}; this is the parent of {len(seeds)} seeds.")
 
 
 def _with_limits(where: Profile, max_cost: float | None, batch: bool) -> Profile:

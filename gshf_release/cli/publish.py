@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from gshf_release.cli.terminal import Terminal, json_option, print_json, profile
 @click.argument("run", metavar="RUN|FOLDER", type=click.Path(path_type=Path))
 @click.option("--to", "repository", metavar="OWNER/NAME", help="Repository on the Hub.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the release into this folder instead.")
-@click.option("--dry-run", is_flag=True, help="With --to: show what would be sent; send nothing.")
+@click.option("--dry-run", is_flag=True, help="With --to: show what would be sent; send and change nothing.")
 @click.option("--only", type=click.Choice(["card", "weights", "quantizations"]), help="Send only this part.")
 @click.option("--pr", is_flag=True, help="Propose it as a pull request, for a repository of others; no tags.")
 @click.option("--public", is_flag=True, help="Make the repositories public [private].")
@@ -55,12 +57,33 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
+    if options["dry_run"]:
+        with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
+            _push(staged, str(repository), as_json, options)
+        return
     release, name = _make(run, repository, profile)
     if out is not None:
         _write(release, name, out, options["sign"], as_json)
         return
     with signed(release, name, options["sign"]) as staged:
         _push(staged, str(repository), as_json, options)
+
+
+@contextlib.contextmanager
+def _tried(run: Path, repository: str, profile: str) -> Iterator[tuple[Path, str]]:
+    """Yield what `_make` returns and leave the run as it is: where the release is not there yet, a copy of the run makes it."""
+    from gshf_release import pipeline
+    from gshf_release.release.stages import repository_name
+    from gshf_release.release.staging import copied_run
+    from gshf_release.run.directory import RunDirectory
+
+    directory = RunDirectory.open(run)
+    pipeline.require_evaluated(directory, repository)
+    if pipeline.is_released(directory, repository):
+        yield run / "release", repository_name(directory.recipe)
+        return
+    with copied_run(run) as copy:
+        yield _make(copy, repository, profile)
 
 
 def _make(run: Path, repository: str | None, profile: str) -> tuple[Path, str]:

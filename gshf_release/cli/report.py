@@ -43,13 +43,16 @@ def command(
       gshf-release report runs/fsfairx-zephyr-7b --compare fsfairx-zephyr-7b
     """
     from gshf_release.report.seeds import seed_folders
+    from gshf_release.run.directory import seed_runs
 
     if compare is not None and (len(runs) > 1 or seed_folders(runs[0])):
         raise click.UsageError("--compare needs one run.")
     if len(runs) > 1:
         _methods(runs, as_markdown, plot, as_json)
-    elif seed_folders(runs[0]):
-        _seeds(runs[0], as_markdown, every_iteration, plot, as_json)
+    elif seed_runs(runs[0]) or seed_folders(runs[0]):
+        if plot is not None:
+            raise click.UsageError("--plot needs one run, or the parents of several methods.")
+        show_seeds(runs[0], as_json, as_markdown=as_markdown, every_iteration=every_iteration)
     else:
         _one(runs[0], as_markdown, plot, compare, as_json)
 
@@ -78,20 +81,33 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
         click.echo(verdict(cells))
 
 
-def _seeds(parent: Path, as_markdown: bool, every_iteration: bool, plot: Path | None, as_json: bool) -> None:
+def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_iteration: bool = False) -> None:
+    """Print the results over the seeds of a parent.
+
+    Raises:
+        RunError: None of them has any yet.
+    """
     from gshf_release.diagnostics.verdict import verdict
-    from gshf_release.report.seeds import benchmark_seed_tables, read_seeds, seed_folders, seed_table
+    from gshf_release.errors import RunError
+    from gshf_release.report.seeds import all_seed_tables, merge, read_seeds, seed_folders
+    from gshf_release.results import select
 
     seeds = read_seeds(seed_folders(parent))
-    if plot is not None:
-        raise click.UsageError("--plot needs one run, or the parents of several methods.")
+    tables = all_seed_tables(seeds, every_iteration=every_iteration)
+    if not any(seeds.values()):
+        raise RunError(f"No seed of {parent} has results yet.", hint="Run: gshf-release train RECIPE --seeds 0,1,2")
     if as_json:
-        print_json({str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()})
+        by_seed = {str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()}
+        print_json({"cells": [cell.model_dump() for cell in merge(seeds)], "seeds": by_seed})
         return
-    judged = benchmark_seed_tables(seeds, every_iteration=every_iteration)
-    _print([seed_table(seeds, every_iteration=every_iteration), *judged], as_markdown)
+    _print(tables, as_markdown)
+    missing = [seed for seed, cells in seeds.items() if not select(cells, table="test")]
     for seed, cells in seeds.items():
-        click.echo(f"Seed {seed}: {verdict(cells)}")
+        if seed not in missing:
+            click.echo(f"Seed {seed}: {verdict(cells)}")
+    if missing:
+        named = ", ".join(str(seed) for seed in missing)
+        say(f"Not evaluated on the test prompts: seed {named}. Next: gshf-release eval {shown_path(parent)}")
 
 
 def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,10 +16,28 @@ from gshf_release.cli.terminal import json_option, print_json
 def command(run: Path, as_json: bool) -> None:
     """Show which stages of RUN are finished and how long each took. Never locks; safe beside a running process.
 
+    For the parent that `train --seeds` made, show each of its seeds.
+
     \b
     Example:
       gshf-release status runs/quickstart
     """
+    from gshf_release.run.directory import seed_runs
+
+    seeds = seed_runs(run)
+    found = {folder: _status(folder) for folder in seeds.values() or [run]}
+    if as_json:
+        merged = {"seeds": {str(seed): found[folder] for seed, folder in seeds.items()}}
+        print_json(merged if seeds else found[run])
+        return
+    for folder, one in found.items():
+        if seeds:
+            click.echo(f"{folder}:")
+        _show(one)
+
+
+def _status(run: Path) -> dict[str, Any]:
+    """Return name, tasks and seconds of one run."""
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.execution import seconds_spent
     from gshf_release.run.manifest import State, state
@@ -32,12 +51,14 @@ def command(run: Path, as_json: bool) -> None:
         condition = state(task, directory, recipe, by_name, hashes=False)
         seconds = spent.get(task.label) if condition is State.FINISHED else None
         rows.append({"task": task.label, "state": condition.value, "seconds": seconds})
-    finished = [row for row in rows if row["state"] == State.FINISHED.value]
-    total = sum(float(row["seconds"] or 0.0) for row in finished)
-    if as_json:
-        print_json({"name": recipe.name, "tasks": rows, "seconds": round(total, 1)})
-        return
+    total = sum(float(row["seconds"] or 0.0) for row in rows)
+    return {"name": recipe.name, "tasks": rows, "seconds": round(total, 1)}
+
+
+def _show(found: dict[str, Any]) -> None:
+    rows = found["tasks"]
     for row in rows:
         took = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10
         click.echo(f"{row['state']:9} {took}  {row['task']}")
-    click.echo(f"{len(finished)} of {len(rows)} tasks finished, {total / 60:.1f} minutes of work.")
+    finished = sum(row["state"] == "finished" for row in rows)
+    click.echo(f"{finished} of {len(rows)} tasks finished, {found['seconds'] / 60:.1f} minutes of work.")

@@ -62,6 +62,7 @@ def command(
     from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import prepare
+    from gshf_release.report.seeds import write_merged
 
     if on_bad_row is not None:
         overrides = (*overrides, f"prompts.on_bad_row={on_bad_row}")
@@ -78,6 +79,10 @@ def command(
     prepare(where)
     for folder, one in runs.items():
         _train(one, where, folder, allow_redo, recipe)
+    if seeds is not None:
+        write_merged(path)
+        say(f"Over seeds: {shown_path(path / 'results.json')}, results.csv, results.md")
+    say(f"Next: gshf-release eval {shown_path(path)}")
     if as_json:
         print_json({"runs": [str(folder) for folder in runs]})
 
@@ -85,13 +90,15 @@ def command(
 def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, reference: str) -> None:
     from gshf_release import assets, pipeline
     from gshf_release.release import assumptions
+    from gshf_release.report.seeds import refresh
     from gshf_release.run.directory import RunDirectory
 
     pipeline.build(recipe, RunDirectory(path))
     run = RunDirectory.create(path, recipe, profile)
     assumptions.record(run, assets.find(reference, "training/recipes", ".yaml"))
     pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
-    say(f"Run: {shown_path(path)}\nNext: gshf-release eval {shown_path(path)}")
+    refresh(path)
+    say(f"Run: {shown_path(path)}")
 
 
 def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
@@ -117,12 +124,21 @@ def _require_fit(plan: Plan, recipe: Recipe) -> None:
 
 
 def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a list of whole numbers such as 0,1,2", param_hint="--seeds"
-        ) from None
+    """Return the seeds in a text such as `0,1,2`.
+
+    Raises:
+        RecipeError: It is no such list, a seed is negative, or one comes twice.
+    """
+    from gshf_release.errors import RecipeError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise RecipeError(f"--seeds {text!r} is not a list of whole numbers from 0 on.", hint="Example: --seeds 0,1,2")
+    seeds = [int(part) for part in parts]
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"--seeds {text!r} names the seed {twice} twice.", hint="Example: --seeds 0,1,2")
+    return seeds
 
 
 def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> None:

@@ -19,6 +19,8 @@ from gshf_release.cli.terminal import json_option, print_json
 def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_json: bool) -> None:
     """Recompute every hash and every number of a run or a release. Exit code 3 if one differs, one line for each.
 
+    For the parent that `train --seeds` made, every seed is verified, and the merge of their results.
+
     A release is a folder, or a tag on the Hub that is downloaded first. Checked are the sha256 of every file, the signature,
     the headers of the weights, the chat template wherever it stands, and the card's numbers down to the judgments.
 
@@ -32,25 +34,59 @@ def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_
     from gshf_release.errors import VerificationError
     from gshf_release.release import manifest
     from gshf_release.release.remote import downloaded, is_remote
-    from gshf_release.run.directory import DOCUMENT
+    from gshf_release.run.directory import DOCUMENT, seed_runs
 
     path = Path(target)
+    seeds = seed_runs(path)
+    if seeds:
+        _parent(path, seeds, as_json, hashes_only=hashes_only, lineage=lineage, key=key)
+        return
     if not path.exists() and is_remote(target):
         with downloaded(target) as folder:
             found = _folder(folder, hashes_only, key)
     elif not path.exists():
         raise VerificationError(f"{target} does not exist.", hint="A release on the Hub is OWNER/NAME@TAG.")
     elif (path / DOCUMENT).is_file():
-        found = _run(path, hashes_only, lineage, key)
+        found = _run(path, hashes_only=hashes_only, lineage=lineage, key=key)
     elif lineage:
         raise VerificationError(f"{path} is no run directory; only a run holds the responses it was trained on.")
     elif (path / manifest.NAME).is_file():
         found = _folder(path, hashes_only, key)
     else:
         raise VerificationError(f"{path} is neither a run directory nor a release folder with a {manifest.NAME}.")
+    print_json(found) if as_json else _show(found)
+
+
+def _parent(path: Path, seeds: dict[int, Path], as_json: bool, **options: Any) -> None:
+    """Verify every seed of a parent, and their merge.
+
+    Raises:
+        VerificationError: One line for each difference, with the seed it is of.
+    """
+    from gshf_release.errors import VerificationError
+    from gshf_release.report.seeds import verify_merged
+
+    found, wrong = {}, []
+    for seed, folder in seeds.items():
+        try:
+            found[seed] = _run(folder, **options)
+        except VerificationError as error:
+            wrong += [f"{folder.name}: {line}" for line in error.message.split("\n")]
+    try:
+        verify_merged(path)
+    except VerificationError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise VerificationError("\n".join(wrong))
     if as_json:
-        print_json(found)
+        print_json({"seeds": {str(seed): entry for seed, entry in found.items()}})
         return
+    for seed, entry in found.items():
+        click.echo(f"Seed {seed}: ", nl=False)
+        _show(entry)
+
+
+def _show(found: dict[str, Any]) -> None:
     click.echo(_sentence(found))
     if "trained" in found:
         outside = "no external responses" if not found["external"] else f"{found['external']} external pairs"
@@ -59,7 +95,7 @@ def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_
         )
 
 
-def _run(path: Path, hashes_only: bool, lineage: bool, key: Path | None) -> dict[str, Any]:
+def _run(path: Path, *, hashes_only: bool, lineage: bool, key: Path | None) -> dict[str, Any]:
     from gshf_release.release.lineage import verify_lineage
     from gshf_release.release.verify import verify_run
     from gshf_release.run.directory import RunDirectory

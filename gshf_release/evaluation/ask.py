@@ -64,13 +64,13 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
     wanted: list[str] = []
     requests = read(run)
     for reference in wish.benchmarks:
-        benchmark = benchmarks.load(reference)
+        benchmark = benchmarks.load(reference, run)
         known = requests.benchmarks.get(benchmark.name)
         asked = _request(run, benchmark, wish, known)
         rows = tuple(asked.existing) if wish.outputs is not None else wish.rows
         if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
             raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
-        judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides)
+        judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides, run)
         judge.ready()
         label, request = _judge(run, benchmark, wish, judge, asked, rows)
         earlier = requests

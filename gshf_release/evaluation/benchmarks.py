@@ -16,7 +16,10 @@ from pydantic import Field
 
 from gshf_release import assets, benchmark_data
 from gshf_release.errors import DataError
+from gshf_release.hashing import sha256_json
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
 from gshf_release.sampling.protocol import Decoding
 
 FOLDER = "eval/benchmarks"
@@ -96,18 +99,46 @@ class Question:
     turns: tuple[str, ...]
 
 
-def load(reference: str) -> Benchmark:
+def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
     """Return the benchmark of a name in eval/benchmarks, or in a file.
+
+    Args:
+        reference: The name or file.
+        run: A run whose copies serve where the file, or that of its questions, is gone.
 
     Raises:
         RecipeError: There is none, or a key is wrong.
     """
-    path = assets.find(reference, FOLDER, ".yaml")
+    key = input_key(reference)
+    path = inputs.found(run, key, reference, lambda: assets.find(reference, FOLDER, ".yaml"))
     benchmark = parse(Benchmark, read_mapping(path), str(path))
     if benchmark.questions is not None:
         own = Path(benchmark.questions).expanduser()
-        benchmark = benchmark.model_copy(update={"questions": str(own if own.is_absolute() else path.parent / own)})
+        questions = own if own.is_absolute() else path.parent / own
+        if run is not None and not questions.exists():
+            questions = inputs.kept(run, f"{key}.questions", benchmark.questions) or questions
+        benchmark = benchmark.model_copy(update={"questions": str(questions)})
     return benchmark
+
+
+def input_key(reference: str) -> str:
+    """Return what the run's copies of the files of one benchmark are called."""
+    return f"evaluation.benchmarks.{sha256_json(reference)[:8]}"
+
+
+def keep(run: RunDirectory, reference: str) -> None:
+    """Copy a benchmark's file, and that of its own questions, into the run; so also what came with the package.
+
+    Raises:
+        RecipeError: The benchmark is neither there nor kept.
+    """
+    key = input_key(reference)
+    path = inputs.found(run, key, reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    inputs.keep(run, key, reference, path)
+    named = parse(Benchmark, read_mapping(path), str(path)).questions
+    questions = load(reference, run).questions
+    if named is not None and questions is not None and Path(questions).is_file():
+        inputs.keep(run, f"{key}.questions", named, Path(questions))
 
 
 def pinned(benchmark: Benchmark) -> benchmark_data.BenchmarkFile:

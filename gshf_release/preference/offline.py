@@ -8,18 +8,20 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.checkpoints import load_tokenizer
 from gshf_release.datafiles import read_rows
-from gshf_release.errors import DataError
-from gshf_release.prompts.split import read_prompts, source_path, with_system
+from gshf_release.errors import DataError, RecipeError
+from gshf_release.prompts.split import evaluation_path, read_prompts, with_system
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair, Prompt, parse_prompt
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render
 from gshf_release.results import Cell
+from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
 SOURCE = "offline"
+KEY = "pairs.offline"
 NO_INDEX = -1
 HELD_OUT = ("prompts/validation", "prompts/test")
 Reason = Literal["bad row", "held-out prompt", "identical text", "too long"]
@@ -45,6 +47,22 @@ def declare(source_sha256: str) -> Stage:
         parameters={"source_sha256": source_sha256},
         numbers="gshf_release.preference.offline:numbers",
     )
+
+
+def source_path(run: RunDirectory | None, reference: str) -> Path:
+    """Return the file or folder of `pairs.offline`, or the run's copy of it where it is gone.
+
+    Raises:
+        RecipeError: There is neither.
+    """
+
+    def look() -> Path:
+        path = Path(reference).expanduser()
+        if not path.exists():
+            raise RecipeError(f"{KEY}: {reference} does not exist.")
+        return path
+
+    return inputs.found(run, KEY, reference, look)
 
 
 def parse_preference(row: Any) -> Preference:
@@ -77,7 +95,7 @@ def write_pairs(context: StageContext) -> None:
     Raises:
         DataError: A row is bad (file and line are named), or none is left.
     """
-    path, rules = Path(str(context.recipe.pairs.offline)).expanduser(), context.recipe.pairs
+    path, rules = source_path(context.run, str(context.recipe.pairs.offline)), context.recipe.pairs
     tokenizer = load_tokenizer(context.input("base", "model"))
     held_out = {entry.prompt_id for name in HELD_OUT for entry in Prompt.read(context.input(name, "prompts.parquet"))}
     held_out |= _evaluation_prompts(context)
@@ -106,7 +124,7 @@ def _evaluation_prompts(context: StageContext) -> set[str]:
     reference, system = context.recipe.evaluation.prompts, context.recipe.prompts.system
     if reference is None:
         return set()
-    return {prompt.prompt_id for prompt in read_prompts(source_path(reference, "eval/prompts"), system)}
+    return {prompt.prompt_id for prompt in read_prompts(evaluation_path(context.run, reference), system)}
 
 
 def numbers(context: StageContext) -> list[Cell]:

@@ -18,8 +18,9 @@ from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
 from gshf_release.records import PROMPT_EXAMPLE, Message, Prompt, parse_prompt
 from gshf_release.results import Cell
+from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
 FILE = "prompts.parquet"
@@ -27,6 +28,7 @@ BAD_ROWS = "bad-rows.json"
 SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
+EVALUATION_KEY = "evaluation.prompts"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
 
 
@@ -87,6 +89,11 @@ def source_path(reference: str, folder: str) -> Path:
     if path.is_dir():
         return path
     return assets.find(reference, folder, ".jsonl")
+
+
+def evaluation_path(run: RunDirectory | None, reference: str) -> Path:
+    """Return the file of `evaluation.prompts`, or the run's copy of it where it is gone."""
+    return inputs.found(run, EVALUATION_KEY, reference, lambda: source_path(reference, "eval/prompts"))
 
 
 def ordered(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
@@ -211,7 +218,7 @@ def write_evaluation(context: StageContext) -> None:
         DataError: One of them is also in the pool, from which the run trains.
     """
     reference = str(context.recipe.evaluation.prompts)
-    path = source_path(reference, "eval/prompts")
+    path = evaluation_path(context.run, reference)
     prompts = read_prompts(path, context.recipe.prompts.system)
     pool = {prompt.prompt_id for prompt in Prompt.read(context.input(POOL, FILE))}
     shared = [prompt for prompt in prompts if prompt.prompt_id in pool]

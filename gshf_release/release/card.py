@@ -7,7 +7,7 @@ stated.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Card:
     """The sha256 of the FP32 policy of every iteration so far."""
     base_sha256: str = ""
     """Of the file or folder the base came from."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Content hashes of `reward`, `reference` and `offline` (external preference data), as far as there are such."""
     assumptions: Sequence[Assumption] = ()
     lineage: Lineage | None = None
     """What tracing every trained response found; None claims nothing."""
@@ -145,6 +147,9 @@ def _common(card: Card) -> dict[str, Any]:
         "recipe_sha256": card.recipe.sha256,
         "published": bool(HUB_ID.fullmatch(card.repository)),
         "reward": reward_name(card.recipe),
+        "reference": public_name(card.recipe.loop.reference),
+        "offline": public_name(card.recipe.pairs.offline) if card.recipe.pairs.offline else None,
+        "assumptions": [replace(entry, value=_without_path(entry.value)) for entry in card.assumptions],
         "base_weights": base_weights(card.recipe),
         "ingredients": _ingredients(card),
         "uncompared": card.facts.uncompared(),
@@ -169,6 +174,12 @@ def _ingredients(card: Card) -> list[tuple[str, str, str | None, str | None]]:
 def public_name(model: str | None) -> str:
     """Return a Hub id as it is, and of a path of this machine only its last part."""
     return str(model) if model is None or HUB_ID.fullmatch(model) else Path(model).name
+
+
+def _without_path(value: Any) -> Any:
+    """Return a value of the recipe as a card may show it: of a path of this machine only its last part."""
+    is_path = isinstance(value, str) and value.startswith(("/", "~", "./", "../"))
+    return Path(value).name if is_path else value
 
 
 def reward_name(recipe: Recipe) -> str | None:

@@ -97,13 +97,14 @@ COLUMNS = {
 }
 
 
-def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list[Stage]:
+def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: Facts | None = None) -> list[Stage]:
     """Declare the data sets that a recipe wants published; what forbids one is told now, and not after hours of work.
 
     Args:
         recipe: The recipe.
         sources: The stages before, of which each data set reads some.
         facts_sha256: Content hash of facts and templates.
+        facts: Of the release, where they are here to be read.
 
     Raises:
         ReleaseError: Preference pairs are wanted of a run that makes none of its own, or no licence can be derived.
@@ -119,7 +120,8 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str) -> list
     judged, parameters = benchmark_judgments.declare(sources, recipe.loop.iterations)
     further = {"judgments": (tuple(judged), parameters)}
     for kind in recipe.release.datasets:
-        licences.derive(_made_of(recipe, kind, Facts.load(recipe.release.facts)))
+        if facts is not None:
+            licences.derive(_made_of(recipe, kind, facts))
     return [
         Stage(
             name=f"release/{repository_name(recipe)}-{kind}",
@@ -178,7 +180,7 @@ def _made_of(recipe: Recipe, kind: Kind, facts: Facts) -> dict[str, str | None]:
 def write(context: StageContext) -> None:
     """Write the folder of a data set: Parquet, card, manifest."""
     kind: Kind = context.parameter("kind")
-    facts, folder = Facts.load(context.recipe.release.facts), context.output(FOLDER)
+    facts, folder = Facts.of_run(context.recipe.release.facts, context.run), context.output(FOLDER)
     made_of = _made_of(context.recipe, kind, facts)
     licence = licences.derive(made_of)
     (folder / "data").mkdir(parents=True)
@@ -265,7 +267,7 @@ def _card(
     judged: Sequence[tuple[str, str, str, int]],
 ) -> str:
     recipe, kind = context.recipe, context.parameter("kind")
-    facts = Facts.load(recipe.release.facts)
+    facts = Facts.of_run(recipe.release.facts, context.run)
     repository = recipe.release.repository or recipe.name
     title = f"{facts.title or repository.rpartition('/')[2]}: {TITLES[kind]}"
     row: type[Row] = Preference if kind == "preferences" else PublishedJudgment

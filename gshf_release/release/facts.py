@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -11,7 +12,10 @@ from gshf_release import assets
 from gshf_release.errors import RecipeError, ReleaseError
 from gshf_release.recipe import Section, parse, read_mapping
 from gshf_release.release import licences
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
 
+KEY, REPORTED_KEY = "release.facts", "release.facts.reported"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|code|multilingual")
 ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[\w.~%/+@:,;=&?#-]*)?", re.ASCII)
@@ -46,6 +50,24 @@ def _listed(value: Any) -> Any:
 Licence = Annotated[str | None, BeforeValidator(_one_of_the_hubs)]
 HubId = Annotated[str, BeforeValidator(_hub_id)]
 Address = Annotated[str, _fits(ADDRESS, "address on the web")]
+
+
+def facts_path(run: RunDirectory | None, reference: str) -> Path:
+    """Return the file of `release.facts`, or the run's copy of it where it is gone.
+
+    Raises:
+        RecipeError: There is neither.
+    """
+    return inputs.found(run, KEY, reference, lambda: assets.find(reference, "model_cards", ".yaml"))
+
+
+def reported_path(run: RunDirectory | None, reference: str) -> Path:
+    """Return the file of the reported numbers that facts name, or the run's copy of it where it is gone.
+
+    Raises:
+        RecipeError: There is neither.
+    """
+    return inputs.found(run, REPORTED_KEY, reference, lambda: assets.find(reference, "eval/reported", ".yaml"))
 
 
 class Ingredient(Section):
@@ -132,8 +154,12 @@ class Facts(Section):
         return self
 
     @classmethod
-    def load(cls, reference: str | None) -> Facts:
+    def load(cls, reference: str | None, run: RunDirectory | None = None) -> Facts:
         """Return the facts in a YAML file or of a name in model_cards, the licence compared with the ingredients'.
+
+        Args:
+            reference: The file or name; None states nothing.
+            run: A run whose copy serves where the file is gone.
 
         Raises:
             ReleaseError: An unknown key (the nearest is named), a licence the Hub does not know or one laxer than an
@@ -142,7 +168,7 @@ class Facts(Section):
         if reference is None:
             return cls()
         try:
-            facts = parse(cls, read_mapping(assets.find(reference, "model_cards", ".yaml")), reference)
+            facts = parse(cls, read_mapping(facts_path(run, reference)), reference)
         except RecipeError as error:
             raise ReleaseError(error.message, hint=error.hint) from error
         try:
@@ -150,6 +176,19 @@ class Facts(Section):
         except ReleaseError as error:
             raise ReleaseError(f"{reference}: {error.message}", hint=error.hint) from error
         return facts
+
+    @classmethod
+    def of_run(cls, reference: str | None, run: RunDirectory) -> Facts:
+        """Return the facts that the cards of a run show, with the path of the reported numbers for their name.
+
+        Raises:
+            ReleaseError: As `load` does.
+            RecipeError: The reported numbers are missing.
+        """
+        facts = cls.load(reference, run)
+        if facts.reported is None:
+            return facts
+        return facts.model_copy(update={"reported": str(reported_path(run, facts.reported))})
 
     def uncompared(self) -> list[str]:
         """Return the ingredients whose licence could not be compared with that of the release.

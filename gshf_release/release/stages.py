@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import __version__, checkpoints
+from gshf_release.base import REFERENCE
 from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
+from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import assumptions, card, evidence, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
@@ -60,6 +62,7 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
         "keys": RECIPE_KEYS,
         "parameters": parameters,
     }
+    made_with = [Input(*source) for source in _made_with(recipe).values()]
     weights = Stage(
         name=f"release/{name}",
         work="gshf_release.release.stages:write_weights",
@@ -67,6 +70,7 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
             Input("base", "source.json"),
             Input("base", "model"),
             Input("final", FINAL),
+            *made_with,
             *(Input(policy, "model") for policy in iterations),
             *results,
             *(Input(stage, JUDGMENTS) for stage in judged),
@@ -79,7 +83,12 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     quantized = Stage(
         name=f"release/{name}-GGUF",
         work="gshf_release.release.stages:write_quantizations",
-        inputs=(Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *results),
+        inputs=(
+            Input("base", "source.json"),
+            *made_with,
+            *(Input(weights.name, file) for file in weights.outputs),
+            *results,
+        ),
         outputs=("main",),
         **common,
     )
@@ -168,7 +177,7 @@ def _card(context: StageContext, iteration: int) -> card.Card:
     cells: list[Cell] = []
     for stage in context.parameter("measured"):
         cells += read_cells(context.results(stage))
-    facts = Facts.load(context.recipe.release.facts)
+    facts = Facts.of_run(context.recipe.release.facts, context.run)
     if facts.license is None:
         raise ReleaseError(
             "A release needs a licence.",
@@ -183,9 +192,30 @@ def _card(context: StageContext, iteration: int) -> card.Card:
         facts=facts,
         weights={number: context.input_sha256(policy, "model") for number, policy in _policies(context)[:iteration]},
         base_sha256=read_json(context.input("base", "source.json"))["sha256"],
+        hashes=_hashes(context),
         assumptions=assumptions.load(context.run, recipe),
         datasets=data_set_repositories(context.recipe),
     )
+
+
+def _made_with(recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """Return `{what: (stage, file)}` of what came from outside beside base and prompts, and which cards give the hash of."""
+    found = {"reward": ("reward/model", "model")}
+    if recipe.loop.reference not in ("base", "previous"):
+        found["reference"] = (REFERENCE, "model")
+    if recipe.pairs.offline is not None:
+        found["offline"] = (f"{SOURCE}/pairs", "pairs.parquet")
+    return found
+
+
+def _hashes(context: StageContext) -> dict[str, str]:
+    """Return the content hashes of the above; of the pairs from outside, that of the file or folder as it was given."""
+    plan = {stage.name: stage for stage in context.run.plan}
+    found = {}
+    for what, (stage, file) in _made_with(context.recipe).items():
+        given = plan[stage].parameters.get("source_sha256")
+        found[what] = str(given) if given else context.input_sha256(stage, file)
+    return found
 
 
 def _policies(context: StageContext) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gshf_release.release import signing
@@ -30,6 +30,15 @@ def signed(release: Path, name: str, key: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def copied_run(run: Path) -> Iterator[Path]:
+    """Yield a copy of a run in which a release can be tried; what a kill left behind and the locks stay where they are."""
+    with temporary_beside(run) as folder:
+        target = folder / run.resolve().name
+        linked_copy(run, target, leave=(".locks", ".scratch", ".partial"))
+        yield target
+
+
+@contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield a folder on the file system of `path`, so that hard links work; elsewhere if nothing may be written there."""
     parent: Path | None = path.resolve().parent
@@ -39,17 +48,24 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def linked_copy(source: Path, target: Path) -> None:
-    """Copy a folder; weights, which nobody edits in place, are linked, all else is copied."""
+def linked_copy(source: Path, target: Path, leave: Sequence[str] = ()) -> None:
+    """Copy a folder; weights and tables, which nobody edits in place, are linked, all else is copied.
+
+    Args:
+        source: The folder.
+        target: Where its copy goes.
+        leave: Names of folders, at any depth, that are left out.
+    """
     for path in sorted(source.rglob("*")):
-        if path.is_file():
-            link_or_copy(path, target / path.relative_to(source))
+        name = path.relative_to(source)
+        if path.is_file() and not set(name.parts) & set(leave):
+            link_or_copy(path, target / name)
 
 
 def link_or_copy(path: Path, target: Path) -> None:
     """Bring one file to `target`, by a hard link if it is large and the file system allows it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in (".safetensors", ".gguf"):
+    if path.suffix in (".safetensors", ".gguf", ".parquet"):
         with contextlib.suppress(OSError):
             os.link(path.resolve(), target)
             return

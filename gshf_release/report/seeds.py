@@ -7,11 +7,13 @@ from pathlib import Path
 
 from gshf_release import statistics
 from gshf_release.diagnostics.validation import BOUND
+from gshf_release.errors import VerificationError
 from gshf_release.evaluation.metrics import CALIBRATED
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report import benchmarks
-from gshf_release.report.tables import Table
-from gshf_release.results import Cell, find, read_cells, rows_of, select, shown
+from gshf_release.report.tables import Table, markdown
+from gshf_release.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
+from gshf_release.run.directory import seed_runs, write_text
 
 JUDGES = ("reward", "second-scorer")
 DECODINGS = ("greedy", "T=0.7", "T=1")
@@ -32,6 +34,77 @@ def read_seeds(folders: Mapping[int, Path]) -> dict[int, list[Cell]]:
     return {seed: read_cells(folder / "results.json") for seed, folder in folders.items()}
 
 
+def merge(seeds: Mapping[int, Sequence[Cell]]) -> list[Cell]:
+    """Return one cell for each question that any seed answers: the mean over seeds, and its standard error across them.
+
+    The errors over prompts stay with the seeds: all seeds answer the same prompts, so they do not average out.
+    """
+    answers: dict[tuple[str, ...], list[Cell]] = {}
+    for entry in (entry for cells in seeds.values() for entry in cells):
+        answers.setdefault(entry.key, []).append(entry)
+    return [_merged(found) for found in answers.values()]
+
+
+def _merged(found: Sequence[Cell]) -> Cell:
+    values = [entry.value for entry in found if entry.value is not None]
+    estimate = statistics.mean(values) if values else None
+    counts, notes = {entry.n for entry in found}, {entry.note for entry in found}
+    return found[0].model_copy(
+        update={
+            "value": None if estimate is None else estimate.value,
+            "standard_error": None,
+            "n": found[0].n if len(counts) == 1 else None,
+            "artefact": "",
+            "note": found[0].note if len(notes) == 1 else "",
+            "seeds": len(values),
+            "standard_error_across_seeds": None if estimate is None else estimate.standard_error,
+        }
+    )
+
+
+def write_merged(parent: Path) -> None:
+    """Write results.json, results.csv and results.md of a parent: the merge over those of its seeds that have results."""
+    seeds = read_seeds(seed_folders(parent))
+    if not seeds:
+        return
+    cells = merge(seeds)
+    write_cells(cells, parent / "results.json")
+    write_csv(cells, parent / "results.csv")
+    parts = [f"# Results of {parent.resolve().name} over {len(seeds)} seeds"]
+    for table in all_seed_tables(seeds, every_iteration=True):
+        parts += [f"## {table.title}", markdown(table), *table.notes]
+    write_text(parent / "results.md", "\n\n".join(parts) + "\n")
+
+
+def refresh(run: Path) -> None:
+    """Write the merge of a run's parent again, if the run is one of its seeds and the parent has a merge."""
+    parent = run.resolve().parent
+    if (parent / "results.json").is_file() and run.resolve() in seed_runs(parent).values():
+        write_merged(parent)
+
+
+def verify_merged(parent: Path) -> None:
+    """Check the merge of a parent, if it has one.
+
+    Raises:
+        VerificationError: It is not that of its seeds.
+    """
+    path = parent / "results.json"
+    if path.is_file() and read_cells(path) != merge(read_seeds(seed_folders(parent))):
+        raise VerificationError(
+            f"{path} is not the merge of its seeds.",
+            hint=f"If a seed was changed on purpose: gshf-release eval {parent}",
+        )
+
+
+def all_seed_tables(seeds: Mapping[int, Sequence[Cell]], *, every_iteration: bool = False) -> list[Table]:
+    """Return the tables over seeds that have cells: the test prompts, or what training measured before the evaluation."""
+    evaluated = any(select(cells, table="test") for cells in seeds.values())
+    first = seed_table(seeds, "test" if evaluated else "validation", every_iteration=every_iteration)
+    tables = [first, *benchmark_seed_tables(seeds, every_iteration=every_iteration)]
+    return [table for table in tables if table.rows]
+
+
 def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test", *, every_iteration: bool = False) -> Table:
     """Return every measure with a column per seed, the mean over seeds and the standard error across them.
 
@@ -41,18 +114,18 @@ def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test", *, ever
         every_iteration: Show all iterations; else the last one. Controls are shown in both cases.
     """
     header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
-    first = next(iter(seeds.values()))
+    every = [entry for cells in seeds.values() for entry in cells]
     rows = []
-    shown_rows = [row for row in rows_of(select(first, table=table)) if row != "base"]
+    shown_rows = [row for row in rows_of(select(every, table=table)) if row != "base"]
     iterations = [row for row in shown_rows if row.startswith("iteration-")]
     for row in shown_rows:
         if row in iterations[:-1] and not every_iteration:
             continue
-        for name, measure in measures(first, table).items():
+        for name, measure in measures(every, table).items():
             found = [find(cells, row=row, **measure) for cells in seeds.values()]
             if any(entry is not None for entry in found):
                 rows.append([row, name, *(shown(entry) for entry in found), *_over_seeds(found)])
-    count = max((entry.n or 0 for entry in select(first, table=table, metric="gain over base")), default=0)
+    count = max((entry.n or 0 for entry in select(every, table=table, metric="gain over base")), default=0)
     notes = [
         "A seed's cell: mean over prompts ± its standard error; gains are paired differences from the base at equal decoding. "
         "Rows `base at ...` are controls: the untrained base at a lower temperature against itself at T=0.7.",

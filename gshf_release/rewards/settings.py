@@ -9,6 +9,9 @@ from gshf_release.recipe import PYTHON, Recipe, ScoreSource
 Scorer = Literal["reward", "second-scorer"]
 KEYS: dict[str, str] = {"reward": "reward", "second-scorer": "evaluation.second_scorer"}
 
+CONTRAST_BASE = "contrasts.base"
+"""Below a scorer's key: the checkpoint that a stand-in is trained from."""
+
 
 def settings(recipe: Recipe, scorer: str) -> ScoreSource:
     """Return the recipe's section of a scorer: `reward` is trained on, `second-scorer` only judges."""

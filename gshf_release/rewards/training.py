@@ -19,7 +19,8 @@ from gshf_release.records import Contrast, ContrastScore, Message
 from gshf_release.results import Cell, cell
 from gshf_release.rewards import Inference, bradley_terry
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
-from gshf_release.rewards.settings import settings
+from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings
+from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
 
 
@@ -91,13 +92,21 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
+def _own_base(context: StageContext, chosen: Contrasts) -> Path:
+    """Return the checkpoint that the recipe names for this scorer, or the run's copy of it where it is gone."""
+    key = f"{KEYS[context.parameter('scorer')]}.{CONTRAST_BASE}"
+    return inputs.found(
+        context.run,
+        key,
+        chosen.base,
+        lambda: checkpoints.locate(chosen.base, revision=chosen.revision, sha256=chosen.sha256),
+    )
+
+
 def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scratch: Path) -> bradley_terry.History:
     """Train from the base and write `model`."""
     own = chosen.base == "base"
-    if own:
-        source = context.input("base", "model")
-    else:
-        source = checkpoints.locate(chosen.base, revision=chosen.revision, sha256=chosen.sha256)
+    source = context.input("base", "model") if own else _own_base(context, chosen)
     how = bradley_terry.Fitting(
         learning_rate=chosen.learning_rate,
         epochs=chosen.epochs,

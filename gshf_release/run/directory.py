@@ -6,6 +6,7 @@
       plan.json           the declared stages
       journal.jsonl       what happened when: seconds and other volatile facts
       results/<stage>.json, results.json
+      inputs/<key>/       copies of small files that the recipe names and later commands read
       <stage>/            outputs and manifest.json; <stage>/shard-000/ for a sharded stage
 
 No absolute path is stored: a moved run works.
@@ -104,6 +105,9 @@ class RunDirectory:
             RunError: There is no run.
         """
         if not (path / DOCUMENT).is_file():
+            seeds = list(seed_runs(path).values())
+            if seeds:
+                raise RunError(f"{path} holds the runs of {len(seeds)} seeds.", hint=f"Name one, such as {seeds[0]}.")
             raise RunError(f"{path} is not a run directory.", hint="Begin one with: gshf-release train RECIPE")
         return cls(path)
 
@@ -280,6 +284,18 @@ class RunDirectory:
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
             yield stream.fileno()
+
+
+def seed_runs(path: Path) -> dict[int, Path]:
+    """Return `{seed: run directory}` of a parent that `train --seeds` made, in order; empty for anything else."""
+    if (path / DOCUMENT).is_file():
+        return {}
+    found = {
+        int(folder.name.removeprefix("seed-")): folder
+        for folder in path.glob("seed-*")
+        if folder.name.removeprefix("seed-").isdigit() and (folder / DOCUMENT).is_file()
+    }
+    return dict(sorted(found.items()))
 
 
 def _only_begun(path: Path) -> bool:

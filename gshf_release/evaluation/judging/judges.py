@@ -6,6 +6,7 @@ settings = judges.load("openai-compatible-mt-bench-single", ("model=my-model", "
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,8 +19,11 @@ from gshf_release.benchmark_data import (
     BenchmarkFile,
 )
 from gshf_release.errors import EngineError
+from gshf_release.hashing import sha256_json
 from gshf_release.profile import Server
 from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
 
 FOLDER = "eval/judges"
 Benchmark = Literal["alpaca_eval_2", "mt_bench_single", "mt_bench_pair"]
@@ -135,16 +139,21 @@ OFFICIAL: dict[str, tuple[tuple[str, ...], Parameters]] = {
 """The leaderboards' models and parameters. MT-Bench's authors say that their `gpt-4` was gpt-4-0613 (FastChat's issue 2284)."""
 
 
-def load(reference: str, overrides: Sequence[str] = ()) -> JudgeSettings:
+def load(reference: str, overrides: Sequence[str] = (), run: RunDirectory | None = None) -> JudgeSettings:
     """Return the judge in a file or of a name in eval/judges, with `key=value` overrides applied.
 
     An official judge whose model, parameters or references are overridden is not official any more. Another model than the
     file's does not have the price in the file: it is unknown unless it is overridden too.
 
+    Args:
+        reference: The file or name.
+        overrides: As `key=value`.
+        run: A run whose copy serves where the file is gone.
+
     Raises:
         RecipeError: No such judge, unknown key (the nearest is named), or a value out of range.
     """
-    path = assets.find(reference, FOLDER, ".yaml")
+    path = source_path(reference, run)
     content = read_mapping(path)
     settings = parse(JudgeSettings, content, str(path))
     if not overrides:
@@ -155,6 +164,20 @@ def load(reference: str, overrides: Sequence[str] = ()) -> JudgeSettings:
         apply_override(content, override)
     stand_in = parse(JudgeSettings, content | {"official": False}, str(path))
     return stand_in.model_copy(update={"official": settings.official and _departure(stand_in) is None})
+
+
+def source_path(reference: str, run: RunDirectory | None) -> Path:
+    """Return the file of a judge, or the run's copy of it where it is gone.
+
+    Raises:
+        RecipeError: There is neither.
+    """
+    return inputs.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+
+
+def input_key(reference: str) -> str:
+    """Return what the run's copy of a judge's file is called."""
+    return f"judge.{sha256_json(reference)[:8]}"
 
 
 def names() -> list[str]:

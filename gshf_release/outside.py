@@ -1,0 +1,136 @@
+"""What a run reads from files outside it, by content hash, and the copies that let it go on without them once it was moved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gshf_release import assets
+from gshf_release.checkpoints import locate
+from gshf_release.errors import RecipeError
+from gshf_release.evaluation import benchmarks
+from gshf_release.evaluation.judging import judges
+from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
+from gshf_release.preference import offline
+from gshf_release.prompts import split
+from gshf_release.recipe import Recipe
+from gshf_release.release import assumptions, card_templates, facts
+from gshf_release.release.facts import Facts
+from gshf_release.rewards.settings import CONTRAST_BASE, KEYS
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.stage import Stage, Task
+
+
+def keep(run: RunDirectory, recipe: Recipe) -> None:
+    """Copy into the run what its later commands read: small files, and the base of a stand-in scorer if it is a folder here.
+
+    Models that stages adopt, and the prompts that training uses, are the run's own as soon as these stages have finished.
+
+    Raises:
+        GshfError: Something that the recipe names is neither there nor kept.
+    """
+    if recipe.evaluation.prompts is not None and not recipe.evaluation.only:
+        reference = recipe.evaluation.prompts
+        inputs.keep(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
+    if recipe.pairs.offline is not None and _unfinished(run, f"{offline.SOURCE}/pairs"):
+        inputs.keep(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
+    known = card_facts(recipe, run)[1]
+    if recipe.release.facts is not None and known is not None:
+        inputs.keep(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
+        if known.reported is not None:
+            inputs.keep(run, facts.REPORTED_KEY, known.reported, facts.reported_path(run, known.reported))
+    scorer = recipe.evaluation.second_scorer
+    own = scorer.contrasts.base
+    if scorer.trained and own != "base" and Path(own).expanduser().exists() and _unfinished(run, "second-scorer/model"):
+        inputs.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
+    for reference in recipe.evaluation.benchmarks:
+        benchmarks.keep(run, reference)
+        judge = benchmarks.load(reference, run).judge
+        inputs.keep(run, judges.input_key(judge), judge, judges.source_path(judge, run))
+
+
+def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
+    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there.
+
+    Args:
+        recipe: The recipe.
+        run: The run, if there is one.
+        stage: That of the pool, for which `prompts.exclude` counts too, or that of the evaluation prompts.
+
+    Raises:
+        RecipeError: The file is missing.
+        DataError: It has a bad row.
+    """
+    try:
+        if stage == split.POOL:
+            path = split.source_path(recipe.prompts.source, "training/prompts")
+            prompts, excluded = split.supply(recipe, path)
+            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **excluded}
+        path = split.evaluation_path(run, str(recipe.evaluation.prompts))
+    except RecipeError:
+        recorded = _recorded(run, stage)
+        if recorded is None:
+            raise
+        return dict(recorded.parameters)
+    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.read_prompts(path, recipe.prompts.system))}
+
+
+def offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
+    """Return the content hash of the file of offline pairs, or as the run recorded it if the file is no longer there.
+
+    Raises:
+        RecipeError: The file is missing.
+    """
+    if recipe.pairs.offline is None:
+        return None
+    try:
+        return sha256_tree(tree(offline.source_path(run, recipe.pairs.offline)))
+    except RecipeError:
+        recorded = _recorded(run, f"{offline.SOURCE}/pairs")
+        if recorded is None:
+            raise
+        return str(recorded.parameters["source_sha256"])
+
+
+def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | None]:
+    """Return the content hash of everything beside the run's stages that shapes its cards, and the facts.
+
+    A run that began without a copy of its facts trains and evaluates without them: the hash is the recorded one, and only the
+    release asks for the file.
+
+    Raises:
+        RecipeError: The file of the facts, or of the reported numbers, is missing from a run that recorded none.
+        ReleaseError: The facts are wrong.
+    """
+    files = [assets.find(name, "model_cards", card_templates.SUFFIX) for name in card_templates.names()]
+    known = Facts()
+    if recipe.release.facts is not None:
+        try:
+            files.append(facts.facts_path(run, recipe.release.facts))
+            known = Facts.load(recipe.release.facts, run)
+            if known.reported is not None:
+                files.append(facts.reported_path(run, known.reported))
+        except RecipeError:
+            recorded = _recorded_facts(run)
+            if recorded is None:
+                raise
+            return recorded, None
+    marked = assumptions.load(run, recipe) if run is not None else []
+    return sha256_json([*(sha256_file(path) for path in files), *(asdict(entry) for entry in marked)]), known
+
+
+def _recorded(run: RunDirectory | None, stage: str) -> Stage | None:
+    """Return a stage as the run declared it when it finished, or None."""
+    found = {known.name: known for known in run.plan}.get(stage) if run is not None else None
+    return None if run is None or found is None or run.manifest(Task(found)) is None else found
+
+
+def _unfinished(run: RunDirectory, stage: str) -> bool:
+    return run.manifest(Task(Stage(stage, work=""))) is None
+
+
+def _recorded_facts(run: RunDirectory | None) -> str | None:
+    stages = [] if run is None else [stage for stage in run.plan if stage.name.startswith("release/")]
+    return next((str(stage.parameters["facts"]) for stage in stages if "facts" in stage.parameters), None)

@@ -1,0 +1,86 @@
+"""Small files from outside that a run needs again later: facts, evaluation prompts, offline pairs, published numbers.
+
+They are copied into `inputs/` of the run when they are first read, so that a run that was moved goes on without them. As long
+as the file that the recipe names is there, it counts, and an edit of it takes effect; the copy is for when it is not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from gshf_release.errors import GshfError
+from gshf_release.hashing import sha256_tree, tree
+from gshf_release.run.directory import RunDirectory, read_json, write_json
+
+FOLDER = "inputs"
+
+
+def keep(run: RunDirectory, key: str, reference: str, source: Path) -> None:
+    """Copy what a recipe key names into the run, unless these bytes are there already.
+
+    Args:
+        run: The run.
+        key: Dotted, such as `release.facts`.
+        reference: The key's value, for which alone the copy will stand in.
+        source: The file or folder.
+    """
+    folder = run.path / FOLDER / key
+    if folder.resolve() in source.resolve().parents:
+        return  # the copy itself was read
+    sha256 = sha256_tree(tree(source))
+    target = folder / sha256[:16] / source.name
+    if not target.exists() or sha256_tree(tree(target)) != sha256:
+        partial = folder / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if source.is_dir():
+            shutil.copytree(source, partial / source.name)
+        else:
+            shutil.copyfile(source, partial / source.name)
+        shutil.rmtree(target.parent, ignore_errors=True)
+        partial.replace(target.parent)
+    document = {"reference": reference, "file": target.relative_to(folder).as_posix(), "sha256": sha256}
+    record = folder / "source.json"
+    if not record.is_file() or read_json(record) != document:
+        write_json(record, document)
+    for stale in folder.iterdir():
+        if stale.is_dir() and stale != target.parent:
+            shutil.rmtree(stale)
+
+
+def kept(run: RunDirectory, key: str, reference: str) -> Path | None:
+    """Return the run's copy of what `reference` named under a recipe key, or None."""
+    record = run.path / FOLDER / key / "source.json"
+    if not record.is_file():
+        return None
+    document = read_json(record)
+    path = record.parent / str(document.get("file"))
+    return path if document.get("reference") == reference and path.exists() else None
+
+
+def found(run: RunDirectory | None, key: str, reference: str, look: Callable[[], Path]) -> Path:
+    """Return what `look` finds outside the run, or the run's own copy where that is gone.
+
+    Raises:
+        GshfError: What `look` raises, if the run has no copy.
+    """
+    try:
+        return look()
+    except GshfError:
+        path = None if run is None else kept(run, key, reference)
+        if path is None:
+            raise
+        return path
+
+
+def damaged(run: RunDirectory) -> list[str]:
+    """Return the run-relative paths of copies whose bytes are not those recorded."""
+    wrong = []
+    for record in sorted((run.path / FOLDER).glob("*/source.json")):
+        document = read_json(record)
+        path = record.parent / str(document.get("file"))
+        if not path.exists() or sha256_tree(tree(path)) != document.get("sha256"):
+            wrong.append(run.relative(path))
+    return wrong

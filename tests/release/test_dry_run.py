@@ -1,0 +1,44 @@
+"""A dry run shows what would be sent and leaves the run as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from gshf_release.hashing import tree
+from gshf_release.run.directory import RunDirectory
+from tests.conftest import Outcome
+from tests.servers.hub import HubServer
+
+
+def names(run: RunDirectory) -> set[str]:
+    return {path.name for path in run.path.parent.iterdir()}
+
+
+@pytest.mark.parametrize("repository", ["tester/tiny", "tester/another"])
+def test_a_dry_run_changes_nothing_in_the_run(
+    command: Callable[..., Outcome],
+    copy: RunDirectory,
+    hub: HubServer,
+    repository: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    before, beside = tree(copy.path), names(copy)
+    outcome = command("publish", copy.path, "--to", repository, "--dry-run", "--json")
+    assert outcome.code == 0, outcome.err
+    assert {row["repository"] for row in json.loads(outcome.out)["dry_run"]} == {repository, f"{repository}-GGUF"}
+    assert tree(copy.path) == before
+    assert names(copy) == beside
+    assert not [request for request in hub.requests if request.method not in ("GET", "HEAD")]
+
+
+def test_a_dry_run_of_what_is_not_evaluated_names_the_run_itself(
+    command: Callable[..., Outcome], copy: RunDirectory
+) -> None:
+    (copy.path / "iteration-1" / "test" / "judgments" / "manifest.json").unlink()
+    outcome = command("publish", copy.path, "--to", "tester/tiny", "--dry-run")
+    assert outcome.code == 1
+    assert f"gshf-release eval {copy.path}" in outcome.line
