@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 20.0
 MODULES = ("gshf_release.release.quantization.llama_cpp_work", "gshf_release.release.quantization.compressed_work")
 
 
-def call(environment: str, function: str, threads: int, **arguments: Any) -> Any:
+def call(environment: str, function: str, threads: int, /, **arguments: Any) -> Any:
     """Return what a function of another environment returns.
 
     Args:

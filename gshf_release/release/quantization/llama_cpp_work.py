@@ -17,7 +17,7 @@ TYPES = {"Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
 """Numbers of `llama_ftype` in llama.h."""
 
 
-def quantize(source: str, output: str, encoding: str, threads: int) -> dict[str, Any]:
+def quantize(source: str, output: str, encoding: str) -> dict[str, Any]:
     """Quantize a BF16 GGUF file into another; return the versions that did it.
 
     Raises:
@@ -26,7 +26,7 @@ def quantize(source: str, output: str, encoding: str, threads: int) -> dict[str,
     import llama_cpp
 
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype, parameters.nthread = TYPES[encoding], threads
+    parameters.ftype, parameters.nthread = TYPES[encoding], int(os.environ.get("OMP_NUM_THREADS", "1"))
     partial = f"{output}.partial"
     code = llama_cpp.llama_model_quantize(source.encode(), partial.encode(), ctypes.byref(parameters))
     if code != 0:
@@ -59,6 +59,8 @@ def measure(
     Returns:
         `ids` and `round_trip` of each text, `eos`, `template`, and the `answer`.
     """
+    import llama_cpp
+
     engine = _open(model, [*sequences, [0] * (len(smoke["prompt"]) + smoke["limit"])])
     if list(references) != []:
         cached = {tuple(ids): _logits(engine, ids) for ids in sequences} if len(references) > 1 else {}
@@ -75,6 +77,7 @@ def measure(
         "eos": engine.token_eos(),
         "template": engine.metadata.get("tokenizer.chat_template", ""),
         "answer": _answer(engine, **smoke),
+        "version": llama_cpp.__version__,
     }
 
 
