@@ -21,6 +21,7 @@ from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import assumptions, card_templates, data_sets, rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.facts import Facts
+from gshf_release.release.quantization import early
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import checkpoints_of
@@ -152,6 +153,10 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     graph = build(recipe, run)
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
+    if run.manifest(Task(Stage("base", work=""))) is None:
+        early.check_base(
+            recipe, lambda: locate(recipe.base.model, revision=recipe.base.revision, sha256=recipe.base.sha256)
+        )
     execute(graph.stages, run, recipe, profile, goal=graph.train, allow_redo=allow_redo, observer=observer)
     render(run)
 
@@ -270,7 +275,9 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
         named = recipe.release.model_copy(update={"repository": repository})
         recipe = recipe.model_copy(update={"release": named})
         graph = build(recipe, run)
+    early.check_environments(recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+    render(run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,26 @@ DOCUMENT = "measured.json"
 PERPLEXITY, KL, KL_TAIL, SAME_TOP = "perplexity", "KL divergence", "KL divergence, 99.9%", "same top token"
 SIZE, BITS, PROMPTS = "size", "bits per weight", "equal prompt ids"
 TAIL = 0.999
+DIGITS = {SIZE: 1, BITS: 2, PERPLEXITY: 3, KL: 4, KL_TAIL: 4, SAME_TOP: 2, PROMPTS: 1}
+"""Decimals that a card shows."""
 IMPLEMENTATION = "BF16 of transformers"
 """The baseline under which the file of another engine shows how much the engine itself differs."""
 
 
-def cells(folder: Path, place: str) -> list[Cell]:
+def cells(folder: Path, place: str, table: str = TABLE) -> list[Cell]:
     """Return the cells of a folder of measurements.
 
     Args:
         folder: `measured.json`, and one array of measured tokens a file and reference.
         place: The folder's name in the cells' `artefact`.
+        table: Which table the cells belong to; a repository has one.
     """
     document = read_json(folder / DOCUMENT)
-    return [entry for file in document["files"] for entry in _of_file(file, document["text"], folder, place)]
+    return [entry for file in document["files"] for entry in _of_file(file, document["text"], folder, place, table)]
 
 
-def _of_file(file: Mapping[str, Any], text: Mapping[str, Any], folder: Path, place: str) -> list[Cell]:
-    common: dict[str, Any] = {"table": TABLE, "row": file["row"]}
+def _of_file(file: Mapping[str, Any], text: Mapping[str, Any], folder: Path, place: str, table: str) -> list[Cell]:
+    common: dict[str, Any] = {"table": table, "row": file["row"]}
     size = {"artefact": f"{place}/{DOCUMENT}", "note": file["made_with"], **common}
     bits = 8 * file["size"] / file["parameters"]
     found = [
@@ -78,3 +81,21 @@ def _of_tokens(tokens: Any, *, baseline: str, own: bool, **place: Any) -> list[C
         cell(tail, metric=KL_TAIL, unit="nats", **place),
         cell(same, metric=SAME_TOP, unit="%", **place),
     ]
+
+
+def shown(found: Sequence[Cell], row: str, baseline: str = "") -> dict[str, str]:
+    """Return the numbers of a row as a card shows them, by metric; a missing one is `not measured`.
+
+    Args:
+        found: The cells of one repository.
+        row: Of a file, or of the reference.
+        baseline: `IMPLEMENTATION` for how far the engines stand apart.
+    """
+    own = [entry for entry in found if entry.row == row and (entry.baseline == IMPLEMENTATION) == bool(baseline)]
+    texts = dict.fromkeys(DIGITS, "not measured")
+    for entry in own:
+        if entry.value is not None and entry.metric in DIGITS:
+            digits = DIGITS[entry.metric]
+            error = "" if entry.standard_error is None else f" ± {entry.standard_error:.{digits}f}"
+            texts[entry.metric] = f"{entry.value:.{digits}f}{error}"
+    return texts
