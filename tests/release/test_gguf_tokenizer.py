@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[str, Edit, str]] = {
     "ignored merges": ("sentence-piece", lambda t: t["model"].update(ignore_merges=True), "ignore_merges"),
     "alternating merges": (
         "sentence-piece",
-        lambda t: t["model"]["merges"].append(t["model"]["merges"].pop(0)),
+        lambda t: t["model"]["merges"].append(t["model"]["merges"][0]),
         "alternate",
     ),
     "Llama 3's splitting without ignored merges": (

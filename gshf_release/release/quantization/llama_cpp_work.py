@@ -62,7 +62,7 @@ def measure(
     import llama_cpp
 
     engine = _open(model, [*sequences, [0] * (len(smoke["prompt"]) + smoke["limit"])])
-    if list(references) != []:
+    if references:
         cached = {tuple(ids): _logits(engine, ids) for ids in sequences} if len(references) > 1 else {}
 
         def computed(ids: Sequence[int]) -> Any:

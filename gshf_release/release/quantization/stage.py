@@ -42,7 +42,9 @@ def declare(recipe: Recipe, weights: Stage, results: tuple[Input, ...], **common
     inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *results)
     test = tuple(Input(f"{row}/{TEST}/answers", ANSWERS) for row in answered)
     validation = tuple(Input(f"{row}/{VALIDATION}/answers", ANSWERS) for row in answered)
-    wanted = [("GGUF", list(recipe.release.gguf), "write_gguf_files", ())] if recipe.release.gguf else []
+    wanted: list[tuple[str, list[str], str, tuple[Input, ...]]] = []
+    if recipe.release.gguf:
+        wanted.append(("GGUF", list(recipe.release.gguf), "write_gguf_files", ()))
     for name in recipe.release.compressed:
         extra = validation if name.startswith("gptq") else ()
         wanted.append((schemes.parse(name).label, [name], "write_compressed", extra))
