@@ -1,6 +1,6 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
-# make test-engines the tests of vLLM and llama.cpp, in environments of their own, made first (minutes, once)
+# make test-engines the tests of vLLM, llama.cpp and llm-compressor, in environments of their own, made first (minutes, once)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
@@ -41,6 +41,7 @@ test: $(VENV)/installed-dev
 test-engines: $(VENV)/installed-dev
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup llama-cpp
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup vllm
+	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup quant
 	$(BIN)/python -m pytest -p no:cacheprovider -m engines --durations=10 tests/engines
 
 learn: $(VENV)/installed

@@ -18,6 +18,7 @@ from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
+from gshf_release.release.quantization import early
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of
@@ -118,6 +119,10 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     graph = build(recipe, run)
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
+    if run.manifest(Task(Stage("base", work=""))) is None:
+        early.check_base(
+            recipe, lambda: locate(recipe.base.model, revision=recipe.base.revision, sha256=recipe.base.sha256)
+        )
     if ignored := effects.without_effect(recipe):
         observer.notice(effects.notice(recipe))
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
@@ -237,7 +242,9 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     recipe = _named(run.recipe, repository)
     graph = build(recipe, run)
     outside.keep(run, recipe)
+    early.check_environments(recipe)
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
+    render(run)
 
 
 def require_evaluated(run: RunDirectory, repository: str | None) -> None:

@@ -469,7 +469,10 @@ class Release(Section):
     """`OWNER/NAME`; `publish --to` overrides it. None names the folder after the run."""
     facts: str | None = None
     """A YAML file of facts for the card, or a name in model_cards; None uses what the run knows."""
-    gguf: tuple[Literal["Q8_0", "BF16", "F16"], ...] = ("Q8_0",)
+    gguf: tuple[Literal["Q8_0", "BF16", "F16", "Q6_K", "Q5_K_M", "Q4_K_M"], ...] = ("Q8_0",)
+    """Encodings of the GGUF files; with a K-quant (the last three), llama.cpp makes and measures (`setup llama-cpp`)."""
+    compressed: tuple[Literal["fp8", "gptq:W4A16"], ...] = ()
+    """Repositories in the compressed-tensors format, made by llm-compressor (`setup quant`)."""
     datasets: tuple[Literal["preferences", "judgments"], ...] = ()
     """Data sets to publish beside the weights: the pairs that it was trained on, and how its answers were judged."""
     allowed_findings: tuple[AllowedFinding, ...] = ()

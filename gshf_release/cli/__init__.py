@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "Find how far a judge stands from the official one on stored judgments.",
     "reproduce": "Check published claims, rung by rung.",
     "publish": "Make the release and bring it to a folder or to the Hub.",
+    "quantize": "Quantize released weights and measure what each file loses.",
     "card": "Print the model card of a run.",
     "report": "Print the results of a run as tables.",
     "verify": "Recompute every hash and every number of a run or release.",

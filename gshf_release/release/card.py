@@ -26,7 +26,7 @@ from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.results import Cell, select
 
-MODEL, QUANTIZED, REPORTED = "model.md.j2", "gguf.md.j2", "reported.md.j2"
+MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,10 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         "reported": tables.reported_table(card.facts.reported) if card.facts.reported else None,
         **extra,
     }
-    head = metadata.quantized(card) if template == QUANTIZED else metadata.model(card)
+    if template in (QUANTIZED, COMPRESSED):
+        head = metadata.quantized(card, library="gguf" if template == QUANTIZED else "transformers")
+    else:
+        head = metadata.model(card)
     return f"---\n{head}---\n\n{card_templates.render(template, values)}"
 
 

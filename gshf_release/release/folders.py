@@ -11,7 +11,9 @@ from gshf_release.release import manifest
 
 DATA_SETS = ("preferences", "judgments")
 """Suffixes of the repositories that are data sets on the Hub."""
-REPOSITORIES = ("", "-GGUF", *(f"-{kind}" for kind in DATA_SETS))
+COMPRESSED = {"fp8": "FP8", "gptq:W4A16": "GPTQ-W4A16"}
+"""Suffixes of the repositories of compressed-tensors weights, by scheme."""
+REPOSITORIES = ("", "-GGUF", *(f"-{label}" for label in COMPRESSED.values()), *(f"-{kind}" for kind in DATA_SETS))
 """Suffixes of all repositories of a release, in the order of their upload."""
 FINAL = "final.json"
 """Beside the iterations' folders: which of them `main` on the Hub is to show."""

@@ -64,10 +64,10 @@ def model(card: Card) -> str:
     )
 
 
-def quantized(card: Card) -> str:
+def quantized(card: Card, library: str = "gguf") -> str:
     """Return the metadata of a card of quantizations: they come from the release itself, and carry none of its numbers."""
     base = card.repository if HUB_ID.fullmatch(card.repository) else None
-    return _model(card, library="gguf", relation="quantized", base=base, results=[])
+    return _model(card, library=library, relation="quantized", base=base, results=[])
 
 
 def reported(card: Card, document: Mapping[str, Any]) -> str:

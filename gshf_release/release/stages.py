@@ -5,20 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from gshf_release import __version__, checkpoints
 from gshf_release.base import REFERENCE
 from gshf_release.errors import ReleaseError, VerificationError
-from gshf_release.hashing import sha256_file
 from gshf_release.plots import learning_curve
 from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import assumptions, card, evidence, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
-from gshf_release.release.folders import DATA_SETS, FINAL
+from gshf_release.release.folders import COMPRESSED, DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
 from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
@@ -78,21 +76,9 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
         outputs=(*(f"iter-{number}" for number in range(1, len(iterations) + 1)), FINAL),
         **common,
     )
-    if not recipe.release.gguf:
-        return [weights]
-    quantized = Stage(
-        name=f"release/{name}-GGUF",
-        work="gshf_release.release.stages:write_quantizations",
-        inputs=(
-            Input("base", "source.json"),
-            *made_with,
-            *(Input(weights.name, file) for file in weights.outputs),
-            *results,
-        ),
-        outputs=("main",),
-        **common,
-    )
-    return [weights, quantized]
+    from gshf_release.release.quantization import stage as quantization
+
+    return [weights, *quantization.declare(recipe, weights, (*made_with, *results), **common)]
 
 
 def write_weights(context: StageContext) -> None:
@@ -103,7 +89,7 @@ def write_weights(context: StageContext) -> None:
         folder = context.output(f"iter-{iteration}")
         digest = context.input_sha256(policy, "model")
         _cast(context.input(policy, "model"), folder)
-        chosen = replace(_card(context, iteration), **_lineage(context.run, iteration))
+        chosen = replace(card_of(context, iteration), **_lineage(context.run, iteration))
         if select(chosen.cells, table="test"):
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
@@ -112,7 +98,7 @@ def write_weights(context: StageContext) -> None:
         evidence.write(folder, chosen.cells, _judgments(context, iteration))
         base = templates.template_of(context.input("base", "model"))
         templates.check_against_base(folder, base, context.recipe.release.template_change)
-        _finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
+        finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
         context.progress(iteration, len(policies), "iterations")
     shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
 
@@ -124,32 +110,10 @@ def _remove_others(context: StageContext) -> None:
         if stale.name not in context.task.stage.outputs:
             shutil.rmtree(stale)
     kept = {"GGUF": bool(context.recipe.release.gguf)}
+    kept |= {label: name in context.recipe.release.compressed for name, label in COMPRESSED.items()}
     kept |= {kind: kind in context.recipe.release.datasets for kind in DATA_SETS}
     for suffix in (suffix for suffix, wanted in kept.items() if not wanted):
         shutil.rmtree(folder.with_name(f"{folder.name}-{suffix}"), ignore_errors=True)
-
-
-def write_quantizations(context: StageContext) -> None:
-    """Write the GGUF repository of the final iteration."""
-    from gshf_release.release.gguf import write_gguf
-
-    name = repository_name(context.recipe)
-    iteration = int(read_json(context.input(f"release/{name}", FINAL))["iteration"])
-    checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
-    folder = context.output("main")
-    folder.mkdir(parents=True)
-    files = []
-    for done, encoding in enumerate(context.recipe.release.gguf, 1):
-        path = folder / f"{name}-{encoding}.gguf"
-        write_gguf(checkpoint, path, encoding=encoding, name=name)
-        files.append(
-            {"name": path.name, "encoding": encoding, "size": path.stat().st_size, "sha256": sha256_file(path)}
-        )
-        context.progress(done, len(context.recipe.release.gguf), "files")
-    digest = sha256_file(checkpoint / manifest.NAME)
-    chosen = _card(context, iteration)
-    card.write(chosen, folder, card.QUANTIZED, files=files, parameters=_parameters(checkpoint))
-    _finish(context, folder, {"iteration": iteration, "source_manifest_sha256": digest})
 
 
 def _judgments(context: StageContext, iteration: int) -> list[tuple[str, Path]]:
@@ -167,13 +131,12 @@ def _cast(source: Path, folder: Path) -> None:
     weights.check_reload(model, folder)
 
 
-def _parameters(folder: Path) -> int:
-    """Return how many weights the tensors of a folder hold, tied ones once."""
-    headers = [rules.safetensors_header(path) for path in sorted(folder.glob("*.safetensors"))]
-    return sum(prod(tensor["shape"]) for header in headers for tensor in header.values())
+def card_of(context: StageContext, iteration: int) -> card.Card:
+    """Return what the cards of an iteration show.
 
-
-def _card(context: StageContext, iteration: int) -> card.Card:
+    Raises:
+        ReleaseError: There is no licence.
+    """
     cells: list[Cell] = []
     for stage in context.parameter("measured"):
         cells += read_cells(context.results(stage))
@@ -264,7 +227,7 @@ def recipe_up_to(recipe: Recipe, iteration: int) -> Recipe:
     return recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"iterations": iteration})})
 
 
-def _finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
+def finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
     """Check the folder against the rules and write its manifest."""
     declared = context.recipe.release
     rules.check_folder(folder, declared.allowed_findings)

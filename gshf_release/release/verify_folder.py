@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from gshf_release.errors import CheckpointError, ReleaseError, VerificationError
-from gshf_release.release import evidence, manifest, signing, templates, weights
+from gshf_release.release import evidence, manifest, rules, signing, templates, weights
 
 Answer = TypeVar("Answer")
 
@@ -61,6 +61,9 @@ def _tensors(folder: Path) -> int:
     if not any(folder.glob("*.safetensors")):
         return 0
     dtype = str(manifest.read(folder).get("dtype", "BF16"))
+    if dtype == "compressed-tensors":
+        weights.check_ends(folder)
+        return sum(len(rules.safetensors_header(path)) for path in sorted(folder.glob("*.safetensors")))
     return sum(weights.check_files(folder, dtype).values())
 
 

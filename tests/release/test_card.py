@@ -209,12 +209,15 @@ def test_a_local_reward_model_is_named_without_its_path(released: RunDirectory, 
     assert "| reward | reward |" in text(released)
 
 
-def test_the_quantizations_claim_no_results_and_say_what_was_not_measured(released: RunDirectory) -> None:
+def test_the_quantizations_claim_no_results_and_show_their_measured_loss(released: RunDirectory) -> None:
     content = text(released, "tiny-GGUF/main")
-    assert "The loss of the quantization was not measured" in content
     assert "model-index" not in content
-    (row,) = [line for line in content.splitlines() if line.startswith("| tiny-Q8\\_0.gguf | Q8\\_0 |")]
-    assert 8.5 < float(row.split("|")[4]) < 10
+    assert "not measured" not in content
+    (row,) = [line for line in content.splitlines() if line.startswith("| Q8\\_0 |")]
+    _, _, bits, _, divergence, tail, same, *_ = row.strip("| ").split(" | ")
+    assert 8.5 < float(bits) < 10
+    assert 0 < float(divergence.split(" ")[0]) < float(tail)
+    assert 50 < float(same.split(" ")[0]) <= 100
 
 
 def test_the_gguf_card_names_its_source_and_files(released: RunDirectory) -> None:

@@ -82,7 +82,7 @@ def test_whoever_loads_the_release_generates_with_a_cache(released: RunDirectory
 
 def test_the_gguf_repository_has_a_file_and_a_card(released: RunDirectory) -> None:
     found = sorted(path.name for path in (released.path / "release" / "tiny-GGUF" / "main").iterdir())
-    assert found == ["README.md", "manifest.json", "tiny-Q8_0.gguf"]
+    assert found == ["README.md", "eval", "manifest.json", "tiny-Q8_0.gguf"]
 
 
 @pytest.mark.parametrize("part", PARTS)

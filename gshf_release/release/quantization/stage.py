@@ -1,0 +1,138 @@
+"""The release stages of quantizations: one repository of GGUF files, one for each compressed-tensors format.
+
+`release/<repository>-GGUF/main/` is the repository, `measured/` beside it holds the measured tokens that its numbers come from.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gshf_release.hashing import sha256_file
+from gshf_release.recipe import Recipe
+from gshf_release.records import Sample
+from gshf_release.release import card, evidence, manifest, stages
+from gshf_release.release.folders import FINAL
+from gshf_release.release.quantization import losses, making, schemes, texts
+from gshf_release.release.quantization.making import Work
+from gshf_release.results import Cell, write_cells
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import read_json
+from gshf_release.run.stage import Input, Stage
+
+MAIN, MEASURED = "main", "measured"
+ANSWERS = "samples.parquet"
+TEST, VALIDATION = "test", "validation"
+MIXED = "compressed-tensors"
+"""What a manifest says of weights whose tensors have the dtypes of that format."""
+
+
+def declare(recipe: Recipe, weights: Stage, results: tuple[Input, ...], **common: Any) -> list[Stage]:
+    """Declare a stage a repository.
+
+    Args:
+        recipe: The recipe.
+        weights: The stage that releases the BF16 weights.
+        results: What the cards know of: result cells, and what the model was made with.
+        common: Keys and parameters of all stages of a release.
+    """
+    count = len(common["parameters"]["iterations"])
+    answered = [f"iteration-{number}" for number in range(1, count + 1)]
+    inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *results)
+    test = tuple(Input(f"{row}/{TEST}/answers", ANSWERS) for row in answered)
+    validation = tuple(Input(f"{row}/{VALIDATION}/answers", ANSWERS) for row in answered)
+    wanted: list[tuple[str, list[str], str, tuple[Input, ...]]] = []
+    if recipe.release.gguf:
+        wanted.append(("GGUF", list(recipe.release.gguf), "write_gguf_files", ()))
+    for name in recipe.release.compressed:
+        extra = validation if name.startswith("gptq") else ()
+        wanted.append((schemes.parse(name).label, [name], "write_compressed", extra))
+    return [
+        Stage(
+            name=f"{weights.name}-{suffix}",
+            work=f"gshf_release.release.quantization.stage:{work}",
+            inputs=(*inputs, *test, *extra),
+            outputs=(MAIN, MEASURED),
+            keys=common["keys"],
+            parameters=common["parameters"] | {"schemes": names, "suffix": suffix},
+            numbers="gshf_release.release.quantization.stage:numbers",
+        )
+        for suffix, names, work, extra in wanted
+    ]
+
+
+def write_gguf_files(context: StageContext) -> None:
+    """Write the GGUF repository of the final iteration, with the loss of every file."""
+    work, iteration = _work(context)
+    schemes.check(work.checkpoint, [schemes.parse(f"gguf:{name}") for name in context.parameter("schemes")])
+    files = making.make_gguf(work, context.parameter("schemes"), context.output(MAIN), context.output(MEASURED))
+    _finish(context, work, iteration, files, card.QUANTIZED, {})
+
+
+def write_compressed(context: StageContext) -> None:
+    """Write the repository of one compressed-tensors format of the final iteration, with its loss."""
+    work, iteration = _work(context)
+    (scheme,) = (schemes.parse(name) for name in context.parameter("schemes"))
+    schemes.check(work.checkpoint, [scheme])
+    calibration = None
+    if scheme.kind == "gptq":
+        rows, where = _answers(context, iteration, VALIDATION)
+        calibration = texts.calibration(rows, role=where, seed=context.seed)
+    files = making.make_compressed(
+        work, scheme, context.output(MAIN), context.output(MEASURED), calibration=calibration, seed=context.seed
+    )
+    facts: dict[str, Any] = {"dtype": MIXED, "scheme": scheme.name}
+    if calibration:
+        facts["calibration"] = calibration.as_json()
+    _finish(context, work, iteration, files, card.COMPRESSED, facts)
+
+
+def numbers(context: StageContext) -> list[Cell]:
+    """Return the cells of the measured tokens."""
+    name = context.task.stage.name
+    table = f"{losses.TABLE}: {context.parameter('suffix')}"
+    return losses.cells(context.output(MEASURED), f"{name}/{MEASURED}", table=table)
+
+
+def _work(context: StageContext) -> tuple[Work, int]:
+    name = stages.repository_name(context.recipe)
+    iteration = int(read_json(context.input(f"release/{name}", FINAL))["iteration"])
+    rows, where = _answers(context, iteration, TEST)
+    threads = context.profile.threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
+    scratch = context.scratch / "references"
+    return Work(checkpoint, name, texts.of_samples(rows, role=where), threads, scratch, context.progress), iteration
+
+
+def _answers(context: StageContext, iteration: int, role: str) -> tuple[list[Sample], str]:
+    rows = Sample.read(*context.inputs(f"iteration-{iteration}/{role}/answers", ANSWERS))
+    return rows, f"the {role} role, answered by iteration {iteration}"
+
+
+def _finish(
+    context: StageContext, work: Work, iteration: int, files: list[dict[str, Any]], template: str, facts: dict[str, Any]
+) -> None:
+    folder: Path = context.output(MAIN)
+    found = numbers(context)
+    (folder / evidence.RESULTS).parent.mkdir()
+    write_cells(found, folder / evidence.RESULTS)
+    measured = read_json(context.output(MEASURED) / losses.DOCUMENT)
+    chosen = stages.card_of(context, iteration)
+    shown = {entry["name"]: losses.shown(found, entry["row"]) for entry in files}
+    card.write(
+        chosen,
+        folder,
+        template,
+        files=files,
+        losses=shown,
+        rows=[entry["row"] for entry in measured["files"]],
+        reference=losses.shown(found, making.REFERENCE),
+        engine=losses.shown(found, making.REFERENCE, losses.IMPLEMENTATION),
+        text=measured["text"],
+        not_run=schemes.NOT_RUN,
+        suffix=context.parameter("suffix"),
+        parameters=making.parameters(work.checkpoint),
+    )
+    source = sha256_file(work.checkpoint / manifest.NAME)
+    stages.finish(context, folder, {"iteration": iteration, "source_manifest_sha256": source, **facts})

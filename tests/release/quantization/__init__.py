@@ -1,0 +1,1 @@
+"""Tests of quantizations: what needs no other environment."""
