@@ -44,6 +44,8 @@ def quantize(
     model.config._name_or_path = ""
     model.save_pretrained(output, save_compressed=True)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(output)
+    # llm-compressor's own recipe names Python objects, which a YAML reader would have to build; config.json says it all.
+    (Path(output) / "recipe.yaml").unlink(missing_ok=True)
     packages = ("llmcompressor", "compressed-tensors", "transformers")
     return {package: version(package) for package in packages}
 

@@ -272,6 +272,7 @@ def _gguf_entry(work: Work, path: Path, encoding: str, engine: str) -> dict[str,
         "made_with": f"{made}{note}",
         "types": dict(sorted(counts.items())),
         "fallbacks": fallen,
+        "prompts": None,
     }
 
 

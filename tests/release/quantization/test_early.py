@@ -39,9 +39,9 @@ def base(folder: Path, config: dict[str, Any] | None = None, tokenizer: dict[str
 
 
 def recipe(**release: Any) -> Recipe:
-    reward = {"model": "someone/reward"}
-    content = {"name": "x", "base": {"model": "someone/base"}, "reward": reward, "release": release}
-    return parse(Recipe, content | {"prompts": {"source": "prompts"}}, "x")
+    scorer = {"model": "someone/reward"}
+    content = {"name": "x", "base": {"model": "someone/base"}, "reward": scorer, "release": release}
+    return parse(Recipe, content | {"evaluation": {"second_scorer": scorer}}, "x")
 
 
 def test_what_fits_passes(tmp_path: Path) -> None:
