@@ -21,6 +21,8 @@ from gshf_release.errors import DataError
 
 Parsed = TypeVar("Parsed")
 OnBadRow = Literal["fail", "skip"]
+SKIP = "--on-bad-row skip"
+SKIP_IN_RECIPE = f"{SKIP} (prompts.on_bad_row: skip in the recipe)"
 LINES = (".jsonl", ".ndjson")
 SPLITS = ("train", "training", "test", "validation", "valid", "val", "dev", "eval")
 
@@ -42,6 +44,7 @@ def read_rows(
     *,
     example: str,
     on_bad_row: OnBadRow = "fail",
+    skip: str = SKIP,
     split: str = "train",
 ) -> Rows[Parsed]:
     """Return the parsed rows of a file or of one split of a data set's folder.
@@ -51,6 +54,7 @@ def read_rows(
         parse: Makes something of a row's object; refuses it with a ValueError.
         example: What a good row looks like, for the error.
         on_bad_row: `fail` stops at the first bad row, `skip` counts it.
+        skip: What to give in order to skip, for the error.
         split: Which split of a folder.
 
     Raises:
@@ -64,7 +68,7 @@ def read_rows(
                 rows.places.append(place)
             except ValueError as error:
                 if on_bad_row == "fail":
-                    hint = f"A row looks like {example}; or skip and count bad rows with --on-bad-row skip"
+                    hint = f"A row looks like {example}; or skip and count bad rows with {skip}"
                     raise DataError(f"{place}: {error}.", hint=hint) from error
                 rows.bad.append(f"{place}: {error}")
     if not rows.values:
@@ -163,11 +167,13 @@ def place_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with _text(path) as stream:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
-                    yield f"{path}:{number}", json.loads(line)
+                    yield f"{path}:{number}", json.loads(line.decode("utf-8"))
+                except UnicodeDecodeError as error:
+                    yield f"{path}:{number}", ValueError(f"byte {error.start + 1} of the line is not UTF-8")
                 except ValueError as error:
                     yield f"{path}:{number}", error
 

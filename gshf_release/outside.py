@@ -74,7 +74,9 @@ def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[st
         if recorded is None:
             raise
         return dict(recorded.parameters)
-    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.read_prompts(path, recipe.prompts.system))}
+    rows = split.read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
+    counted = {split.BAD: len(rows.bad)} if rows.bad else {}
+    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.distinct(rows)), **counted}
 
 
 def offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:

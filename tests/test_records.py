@@ -187,9 +187,9 @@ def test_a_missing_prompt_file_is_one_line(tmp_path: Path) -> None:
         read_prompts(tmp_path / "gone.jsonl")
 
 
-def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="cannot be read"):
+def test_a_row_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(DataError, match=r"prompts\.jsonl:2: byte 13 of the line is not UTF-8"):
         read_prompts(tmp_path / "prompts.jsonl")
 
 

@@ -29,6 +29,11 @@ from gshf_release.cli.terminal import (
     metavar="KEY=VALUE",
     help="Override a key, e.g. prompts.augmentation.target=500.",
 )
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["fail", "skip"]),
+    help="A bad row in your seeds or other prompts stops it, or is skipped (prompts.on_bad_row).",
+)
 @click.option("--server", metavar="ADDRESS", help="Chat-completions server, e.g. https://api.openai.com/v1.")
 @click.option(
     "--data",
@@ -42,6 +47,7 @@ def command(
     profile: str,
     run_path: Path | None,
     overrides: tuple[str, ...],
+    on_bad_row: str | None,
     server: str | None,
     data: Path | None,
     allow_redo: bool,
@@ -66,6 +72,8 @@ def command(
     from gshf_release.release import prompt_set
     from gshf_release.run.directory import RunDirectory
 
+    if on_bad_row is not None:
+        overrides = (*overrides, f"prompts.on_bad_row={on_bad_row}")
     chosen = recipes.load(recipe, overrides)
     where = profiles.load(profile)
     if server is not None:

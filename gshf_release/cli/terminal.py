@@ -169,7 +169,9 @@ def print_table(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    columns = zip(table.header, *table.rows, strict=True)
+    needed = sum(max(len(text) for text in column) + 3 for column in columns)
+    console = Console(width=None if sys.stdout.isatty() else max(200, needed), highlight=False, markup=False)
     drawn = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
     for number, name in enumerate(table.header):
         drawn.add_column(name, justify="left" if number == 0 else "right")

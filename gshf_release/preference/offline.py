@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.checkpoints import load_tokenizer
-from gshf_release.datafiles import read_rows
+from gshf_release.datafiles import SKIP_IN_RECIPE, read_rows
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.prompts.split import evaluation_path, read_prompts, with_system
 from gshf_release.recipe import Pairs
@@ -101,7 +101,8 @@ def write_pairs(context: StageContext) -> None:
     held_out |= _evaluation_prompts(context)
     pairs: list[Pair] = []
     counts: Counter[str] = Counter()
-    rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=context.recipe.prompts.on_bad_row)
+    on_bad_row = context.recipe.prompts.on_bad_row
+    rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
     counts["bad row"] = len(rows.bad)
     for row in rows.values:
         prompt = with_system(row.prompt, context.recipe.prompts.system)
@@ -124,7 +125,8 @@ def _evaluation_prompts(context: StageContext) -> set[str]:
     reference, system = context.recipe.evaluation.prompts, context.recipe.prompts.system
     if reference is None:
         return set()
-    return {prompt.prompt_id for prompt in read_prompts(evaluation_path(context.run, reference), system)}
+    path, on_bad_row = evaluation_path(context.run, reference), context.recipe.prompts.on_bad_row
+    return {prompt.prompt_id for prompt in read_prompts(path, system, on_bad_row)}
 
 
 def numbers(context: StageContext) -> list[Cell]:

@@ -141,10 +141,8 @@ def usable_seeds(
     """
     settings = recipe.prompts.augmentation
     path = source_path(settings.seeds, "training/prompts")
-    evaluating = excluded.evaluating | {
-        used.content_id(prompt.messages) for prompt in _evaluation_rows(recipe.evaluation.prompts)
-    }
-    rows = ordered(read_prompts(path), recipe.seed)
+    evaluating = excluded.evaluating | {used.content_id(prompt.messages) for prompt in _evaluation_rows(recipe)}
+    rows = ordered(read_prompts(path, on_bad_row=recipe.prompts.on_bad_row), recipe.seed)
     texts = [used.user_text(row.messages) for row in rows]
     contaminated = decontaminator.check(texts) if decontaminator else [None] * len(rows)
     seeds, removed = [], []
@@ -250,15 +248,16 @@ def _evaluation_sha256(reference: str | None) -> str:
     return "" if reference is None else sha256_tree(tree(source_path(reference, "eval/prompts")))
 
 
-def _evaluation_rows(reference: str | None) -> list[Prompt]:
-    if reference is None:
+def _evaluation_rows(recipe: Recipe) -> list[Prompt]:
+    if recipe.evaluation.prompts is None:
         return []
-    return read_rows(source_path(reference, "eval/prompts")).values
+    path = source_path(recipe.evaluation.prompts, "eval/prompts")
+    return read_rows(path, on_bad_row=recipe.prompts.on_bad_row).values
 
 
 def _evaluation_prompts(recipe: Recipe) -> list[str]:
     """Return the texts of the recipe's evaluation prompts: near-copies of them must not be trained on."""
-    return [used.user_text(row.messages) for row in _evaluation_rows(recipe.evaluation.prompts)]
+    return [used.user_text(row.messages) for row in _evaluation_rows(recipe)]
 
 
 def _benchmark_counts(decontaminator: Decontaminator | None) -> dict[str, int]:

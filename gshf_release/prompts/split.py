@@ -25,6 +25,8 @@ from gshf_release.run.stage import Input, Stage
 
 FILE = "prompts.parquet"
 BAD_ROWS = "bad-rows.json"
+BAD, EXCLUDED_BAD = "bad_rows", "excluded_bad_rows"
+"""Facts of a stage's declaration: bad rows that were skipped in `evaluation.prompts` and in `prompts.exclude`."""
 SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
@@ -47,16 +49,21 @@ def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fai
     def parse(row: Any) -> Prompt:
         return with_system(parse_prompt(row), system)
 
-    return datafiles.read_rows(path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row)
+    skip = datafiles.SKIP_IN_RECIPE
+    return datafiles.read_rows(path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
 
 
 def read_prompts(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fail") -> list[Prompt]:
     """Return the distinct prompts of `read_rows`."""
-    rows = read_rows(path, system, on_bad_row)
+    return distinct(read_rows(path, system, on_bad_row))
+
+
+def distinct(rows: Rows[Prompt]) -> list[Prompt]:
+    """Return the prompts without repetitions, in order."""
     return list({prompt.prompt_id: prompt for prompt in rows.values}.values())
 
 
-def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str]]:
+def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str | int]]:
     """Return the prompts of `prompts.source` that may be used, and what says which were left out (for fingerprints).
 
     Args:
@@ -73,7 +80,7 @@ def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str]]:
     excluded = used.excluded(recipe)
     ids = excluded.ids
     left = [prompt for prompt in prompts if used.content_id(prompt.messages) not in ids]
-    return left, {"excluded_sha256": excluded.sha256}
+    return left, {"excluded_sha256": excluded.sha256} | ({EXCLUDED_BAD: excluded.bad} if excluded.bad else {})
 
 
 def with_system(prompt: Prompt, system: str | None) -> Prompt:
@@ -130,7 +137,7 @@ def check_supply(recipe: Recipe, available: int) -> None:
         )
 
 
-def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str) -> list[Stage]:
+def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | int) -> list[Stage]:
     """Declare the pool, one stage per role, and the manifest of who used what.
 
     Args:
@@ -184,7 +191,9 @@ def numbers(context: StageContext) -> list[Cell]:
     place = {"table": "training", "row": "prompts", "artefact": context.run.relative(path)}
     bad = read_json(context.output(BAD_ROWS))["count"]
     cells = [Cell(metric="prompts", value=len(Prompt.read(path)), **place)]
-    return [*cells, Cell(metric="bad rows skipped", value=bad, **place)] if bad else cells
+    cells += [Cell(metric="bad rows skipped", value=bad, **place)] if bad else []
+    excluded = context.task.stage.parameters.get(EXCLUDED_BAD)
+    return [*cells, Cell(metric="bad rows skipped in prompts.exclude", value=excluded, **place)] if excluded else cells
 
 
 def write_role(context: StageContext) -> None:
@@ -193,22 +202,31 @@ def write_role(context: StageContext) -> None:
     Prompt.write(pool[context.parameter("start") : context.parameter("stop")], context.output(FILE))
 
 
-def declare_evaluation(recipe: Recipe, source_sha256: str, count: int) -> Stage:
+def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows: int = 0) -> Stage:
     """Declare the stage that puts out the prompts of `evaluation.prompts`, in the file's order.
 
     Args:
         recipe: The recipe.
         source_sha256: The file's content hash.
         count: How many distinct prompts it holds.
+        bad_rows: How many of its rows are skipped.
     """
+    counted: dict[str, Any] = {BAD: bad_rows} if bad_rows else {}
     return Stage(
         name=EVALUATION,
         work="gshf_release.prompts.split:write_evaluation",
         inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         keys=("prompts.system",),
-        parameters={"source_sha256": source_sha256, "count": count},
+        parameters={"source_sha256": source_sha256, "count": count, **counted},
+        numbers="gshf_release.prompts.split:evaluation_numbers" if bad_rows else "",
     )
+
+
+def evaluation_numbers(context: StageContext) -> list[Cell]:
+    """Return how many bad rows of `evaluation.prompts` were skipped."""
+    place = {"table": "training", "row": "evaluation prompts", "artefact": context.run.relative(context.output(FILE))}
+    return [Cell(metric="bad rows skipped", value=context.parameter(BAD), **place)]
 
 
 def write_evaluation(context: StageContext) -> None:
@@ -219,7 +237,7 @@ def write_evaluation(context: StageContext) -> None:
     """
     reference = str(context.recipe.evaluation.prompts)
     path = evaluation_path(context.run, reference)
-    prompts = read_prompts(path, context.recipe.prompts.system)
+    prompts = read_prompts(path, context.recipe.prompts.system, context.recipe.prompts.on_bad_row)
     pool = {prompt.prompt_id for prompt in Prompt.read(context.input(POOL, FILE))}
     shared = [prompt for prompt in prompts if prompt.prompt_id in pool]
     if shared:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gshf_release import datafiles
+from gshf_release.datafiles import OnBadRow, Rows
 from gshf_release.errors import RecipeError
 from gshf_release.hashing import sha256_json
 from gshf_release.prompts.pool import Accepted
@@ -70,6 +71,8 @@ class Excluded:
     """The prompts of earlier runs and of files."""
 
     rows: tuple[Used, ...]
+    bad: int = 0
+    """Rows of files that were skipped because they are bad."""
 
     @property
     def ids(self) -> frozenset[str]:
@@ -99,7 +102,17 @@ def excluded(recipe: Recipe) -> Excluded:
         RecipeError: An entry is neither a run with a list of prompts nor a file.
         DataError: A file has a bad row.
     """
-    return Excluded(tuple(row for entry in recipe.prompts.exclude for row in _read(Path(entry).expanduser())))
+    found: list[Used] = []
+    bad = 0
+    for entry in recipe.prompts.exclude:
+        path = Path(entry).expanduser()
+        if path.is_file():
+            rows = _read_file(path, recipe.prompts.on_bad_row)
+            found += [Used(row.prompt_id, UNKNOWN, row.messages) for row in rows.values]
+            bad += len(rows.bad)
+        else:
+            found += _read_run(path)
+    return Excluded(tuple(found), bad)
 
 
 def content_id(messages: Sequence[Message]) -> str:
@@ -112,10 +125,12 @@ def user_text(messages: Sequence[Message]) -> str:
     return "\n".join(turn["content"] for turn in messages if turn["role"] == "user")
 
 
-def _read(path: Path) -> list[Used]:
-    if path.is_file():
-        rows = datafiles.read_rows(path, parse_prompt, example=PROMPT_EXAMPLE)
-        return [Used(row.prompt_id, UNKNOWN, row.messages) for row in rows.values]
+def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Prompt]:
+    skip = datafiles.SKIP_IN_RECIPE
+    return datafiles.read_rows(path, parse_prompt, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
+
+
+def _read_run(path: Path) -> list[Used]:
     manifest = path / STAGE / FILE
     written = path.joinpath(*WRITTEN)
     if manifest.is_file():

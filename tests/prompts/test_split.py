@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gshf_release.errors import DataError, RecipeError
+from gshf_release.outside import prompt_file
+from gshf_release.prompts import split
 from gshf_release.prompts.split import (
     check_supply,
     declare,
@@ -173,3 +175,49 @@ def test_a_parquet_file_and_a_data_sets_folder_are_sources_too(tmp_path: Path) -
     )
     assert len(read_prompts(folder / "train-00000-of-00001.parquet")) == len(read_prompts(tmp_path / "set")) == 9
     assert pool_of(tmp_path, tmp_path / "set", "fail").path.is_dir()
+
+
+GOOD, BAD = '{"prompt": "one"}\n', b'{"prompt": "\xff"}\n{not json\n'
+
+
+def with_evaluation(tmp_path: Path, on_bad_row: str, **prompts: Any) -> Any:
+    """Return the recipe and the first stages of a run whose evaluation prompts and excluded prompts have bad rows."""
+    source, evaluation, excluded = tmp_path / "p.jsonl", tmp_path / "e.jsonl", tmp_path / "x.jsonl"
+    source.write_text("".join(f'{{"prompt": "question {number}"}}\n' for number in range(9)), encoding="utf-8")
+    evaluation.write_bytes(GOOD.encode() + BAD)
+    excluded.write_bytes(b'{"prompt": "question 3"}\n' + BAD)
+    chosen = recipe(
+        prompts={
+            "source": str(source),
+            "on_bad_row": on_bad_row,
+            "roles": {"per_iteration": 1, "validation": 1, "test": 1},
+            **{key: [str(excluded)] for key in prompts},
+        },
+        loop={"iterations": 1},
+        evaluation={"prompts": str(evaluation), "second_scorer": {"model": "s"}},
+    )
+    pool = prompt_file(chosen, None, split.POOL)
+    return chosen, [*declare(chosen, **pool), declare_evaluation(chosen, **prompt_file(chosen, None, split.EVALUATION))]
+
+
+@pytest.mark.parametrize(("prompts", "place"), [({}, r"e\.jsonl:2"), ({"exclude": True}, r"x\.jsonl:2")])
+def test_a_bad_row_anywhere_is_fatal_with_the_way_to_skip_it(
+    tmp_path: Path, prompts: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(DataError, match=f"{place}: byte 13 of the line is not UTF-8") as caught:
+        with_evaluation(tmp_path, "fail", **prompts)
+    assert "--on-bad-row skip (prompts.on_bad_row: skip in the recipe)" in caught.value.hint
+
+
+def test_bad_rows_of_evaluation_and_excluded_prompts_are_skipped_and_counted(tmp_path: Path) -> None:
+    chosen, stages = with_evaluation(tmp_path, "skip", exclude=True)
+    run = begin(tmp_path / "run", chosen)
+    execute(stages, run, chosen, PROFILES["here"])
+    assert len(Prompt.read(run.path / "prompts" / "eval" / "prompts.parquet")) == 1
+    assert len(Prompt.read(run.path / "prompts" / "pool" / "prompts.parquet")) == 8
+    cells = read_cells(run.path / "results.json")
+    found = {(cell.row, cell.metric): cell.value for cell in cells if "bad" in cell.metric}
+    assert found == {
+        ("prompts", "bad rows skipped in prompts.exclude"): 2,
+        ("evaluation prompts", "bad rows skipped"): 2,
+    }
