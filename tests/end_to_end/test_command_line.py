@@ -44,12 +44,13 @@ def test_from_recipe_to_release_without_a_trace_of_the_token(
             ("status", "runs/tiny"),
             ("card", "runs/tiny"),
             ("verify", "runs/tiny", "--json"),
+            ("report", "runs/tiny", "--json"),
             ("train", "recipe.yaml", "--plan"),
             ("doctor", "recipe.yaml", "--json"),
         )
     ]
     assert [outcome.code for outcome in told] == [0] * len(told), [outcome.err for outcome in told]
-    _, evaluated, reported, tables, written, pushed, status, states, card, verified, plan, doctor = told
+    _, evaluated, reported, tables, written, pushed, status, states, card, verified, again, plan, doctor = told
 
     assert json.loads(evaluated.out) == json.loads(reported.out)
     assert "Untouched test prompts, n = 4" in tables.out
@@ -62,7 +63,9 @@ def test_from_recipe_to_release_without_a_trace_of_the_token(
     assert {task["state"] for task in json.loads(status.out)["tasks"]} == {"finished"}
     assert "tasks finished" in states.out
     assert ModelCard(card.out, ignore_metadata_errors=False).data.license == "apache-2.0"
-    assert json.loads(verified.out)["numbers"] == len(json.loads(reported.out)["cells"])
+    released = json.loads(again.out)["cells"]
+    assert len(released) > len(json.loads(reported.out)["cells"]), "with the losses of the quantization"
+    assert json.loads(verified.out)["numbers"] == len(released)
     assert "finished  iteration-2/policy" in plan.out
     assert all(finding["ok"] for finding in json.loads(doctor.out))
 
