@@ -76,5 +76,5 @@ def score_readable(model: RewardModel, conversations: Sequence[Sequence[Message]
     reads = getattr(model, "reads", None)
     read = np.asarray([reads is None or reads(conversation) for conversation in conversations], dtype=np.bool_)
     rewards = np.full(len(conversations), np.nan, dtype=np.float32)
-    rewards[read] = model.score([conversations[place] for place in np.flatnonzero(read)])
+    rewards[read] = model.score([conversations[place] for place in np.flatnonzero(read).tolist()])
     return Scores(rewards, None, read)
