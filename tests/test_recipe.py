@@ -60,7 +60,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, unknown: str, nearest:
 def test_an_unknown_key_like_no_other_lists_the_valid_ones(tmp_path: Path) -> None:
     line = refusal(tmp_path, MINIMAL + "loop:\n  xyzzyq: 1\n")
     assert "'loop.xyzzyq'" in line
-    assert "iterations, init, reference, history" in line
+    assert "iterations, init, reference, reference_revision, history" in line
 
 
 def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
