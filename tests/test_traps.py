@@ -14,16 +14,18 @@ import torch
 from gshf_release import checkpoints
 from gshf_release.benchmark_data import BenchmarkPrompt
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.evaluation.templates import template
+from gshf_release.hashing import sha256_tree, tree
 from gshf_release.logprobs import Tokens, completion_logps, traces
 from gshf_release.optimization.dpo import loss_arguments
 from gshf_release.preference.pairs import choose
 from gshf_release.preference.ranking import candidates
 from gshf_release.prompts.decontamination import Decontaminator
 from gshf_release.prompts.rouge import SimilarityIndex
-from gshf_release.prompts.split import ordered, ranges
+from gshf_release.prompts.split import ordered, ranges, read_prompts, supply
 from gshf_release.recipe import Pairs, Prompts, Recipe, Training
 from gshf_release.records import Message, Pair, Prompt, ReferenceLogProbability, Sample
-from gshf_release.rendering import render
+from gshf_release.rendering import ConversationRenderer, render
 from gshf_release.results import find, read_cells
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.context import StageContext
@@ -31,10 +33,12 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task
+from tests import tiny
 from tests.preference.test_pairs import response
 from tests.run.plans import PROFILES, RECIPE, begin
 
 EOS = 2
+FILE = "prompts.parquet"
 
 
 def samples(run: RunDirectory, stage: str = "") -> list[Sample]:
@@ -43,6 +47,10 @@ def samples(run: RunDirectory, stage: str = "") -> list[Sample]:
 
 def pairs(run: RunDirectory, iteration: int) -> list[Pair]:
     return Pair.read(run.path / f"iteration-{iteration}" / "pairs" / "pairs.parquet")
+
+
+def references(run: RunDirectory, iteration: int) -> list[ReferenceLogProbability]:
+    return ReferenceLogProbability.read(run.path / f"iteration-{iteration}" / "reference" / "reference.parquet")
 
 
 def test_trap_01_one_id_sequence_everywhere(finished: RunDirectory, tokenizer: Any) -> None:
@@ -65,6 +73,18 @@ def test_trap_02_the_empty_system_turn_is_one_switch(tokenizer: Any) -> None:
         "<|user|>\nwhy?</s>\n<|assistant|>\n",
         "<|system|>\n</s>\n<|user|>\nwhy?</s>\n<|assistant|>\n",
     ]
+
+
+def test_trap_02_training_and_evaluation_obey_the_same_switch(finished: RunDirectory, tokenizer: Any) -> None:
+    """Both render by the recipe's rules, and every stage that samples is redone when the switch is turned."""
+    asked = [Message(role="user", content="why?")]
+    for empty in (False, True):
+        rules = Prompts(empty_system=empty)
+        assert template(None, tokenizer, rules).ids(asked) == render(tokenizer, asked, rules)
+    sampling = [stage for stage in finished.plan if stage.work.endswith((":sample", ":sample_turn"))]
+    asking = {stage.name.split("/")[-2] for stage in sampling}
+    assert {"iteration-1", "iteration-2", "validation", "test", "eval"} <= asking
+    assert all("prompts.empty_system" in stage.keys for stage in sampling)
 
 
 def test_trap_03_eos_once_and_only_where_the_model_stopped(finished: RunDirectory) -> None:
@@ -112,13 +132,27 @@ def test_trap_07_the_loss_starts_at_log_two(finished: RunDirectory) -> None:
 
 
 def test_trap_08_the_reference_is_the_base_by_content_hash(finished: RunDirectory) -> None:
-    base = finished.stage_sha256(Stage("base", work=""), "model")
+    base = sha256_tree(tree(finished.path / "base" / "model"))
+    assert base == finished.stage_sha256(Stage("base", work=""), "model")
     for iteration in (1, 2):
-        rows = ReferenceLogProbability.read(
-            finished.path / f"iteration-{iteration}" / "reference" / "reference.parquet"
-        )
-        assert {row.reference_sha256 for row in rows} == {base}
-        assert all(row.chosen_logp < 0 and math.isfinite(row.chosen_logp) for row in rows)
+        assert {row.reference_sha256 for row in references(finished, iteration)} == {base}
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_trap_08_cached_reference_log_probabilities_are_those_of_the_base_computed_again(
+    finished: RunDirectory, batch: int
+) -> None:
+    """From a fresh load of the base, pair by pair in order; those of the moved policy are others."""
+    base = checkpoints.load_model(finished.path / "base" / "model", "fp32")
+    moved = checkpoints.load_model(finished.path / "iteration-1" / "policy" / "model", "fp32")
+    for iteration in (1, 2):
+        found, rows = pairs(finished, iteration), references(finished, iteration)
+        assert [row.prompt_id for row in rows] == [pair.prompt_id for pair in found]
+        sides = [Tokens(pair.prompt_ids, ids) for pair in found for ids in (pair.chosen_ids, pair.rejected_ids)]
+        cached = [value for row in rows for value in (row.chosen_logp, row.rejected_logp)]
+        assert cached == pytest.approx(completion_logps(base, sides, batch=batch), abs=1e-4)
+        others = completion_logps(moved, sides, batch=batch)
+        assert max(abs(one - other) for one, other in zip(cached, others, strict=True)) > 1e-3
 
 
 def test_trap_09_log_probabilities_are_sums_whatever_the_padding(policy: Any) -> None:
@@ -215,15 +249,56 @@ def test_trap_13_sharding_changes_no_draw_and_loses_no_prompt(
     assert all(narrow[key].completion_ids == wide[key].completion_ids for key in wide)
 
 
-def test_trap_14_roles_are_disjoint_and_validation_is_never_trained_on(finished: RunDirectory) -> None:
+ROLES = {
+    "iteration-1": "iteration-1/prompts",
+    "iteration-2": "iteration-2/prompts",
+    "validation": "prompts/validation",
+    "test": "prompts/test",
+}
+
+
+def test_trap_14_roles_are_disjoint_and_come_from_the_seed_and_the_prompts_alone(finished: RunDirectory) -> None:
     recipe = finished.recipe
-    pool = Prompt.read(finished.path / "prompts" / "pool" / "prompts.parquet")
-    assert [row.prompt_id for row in ordered(pool, recipe.seed)] == [row.prompt_id for row in pool]
-    taken = [row.prompt_id for start, stop in ranges(recipe).values() for row in pool[start:stop]]
-    assert len(taken) == len(set(taken))
-    files = [finished.path / "prompts" / role / "prompts.parquet" for role in ("validation", "test")]
+    given = {
+        role: [row.prompt_id for row in Prompt.read(finished.path / place / "prompts.parquet")]
+        for role, place in ROLES.items()
+    }
+    assert {role: len(rows) for role, rows in given.items()} == {
+        "iteration-1": 8,
+        "iteration-2": 8,
+        "validation": 4,
+        "test": 4,
+    }
+    everything = [prompt_id for rows in given.values() for prompt_id in rows]
+    assert len(everything) == len(set(everything))
+    source = read_prompts(Path(recipe.prompts.source))
+    shuffled = random.Random(1).sample(source, len(source))
+    for role, (start, stop) in ranges(recipe).items():
+        if role in given:
+            assert [row.prompt_id for row in ordered(shuffled, recipe.seed)[start:stop]] == given[role]
+    other = [row.prompt_id for row in ordered(source, recipe.seed + 1)]
+    assert other != [row.prompt_id for row in ordered(source, recipe.seed)]
+
+
+def test_trap_14_validation_and_test_prompts_are_never_trained_on(finished: RunDirectory) -> None:
+    """Neither sampled for training, nor in a pair that the policy was trained on."""
+    files = [finished.path / ROLES[role] / FILE for role in ("validation", "test")]
     held_out = {row.prompt_id for row in Prompt.read(*files)}
-    assert not held_out & {pair.prompt_id for iteration in (1, 2) for pair in pairs(finished, iteration)}
+    for iteration in (1, 2):
+        assert not held_out & {row.prompt_id for row in samples(finished, f"iteration-{iteration}/samples")}
+        trained = {pair.prompt_id for pair in pairs(finished, iteration)}
+        assert trained
+        assert trained <= {row.prompt_id for row in Prompt.read(finished.path / ROLES[f"iteration-{iteration}"] / FILE)}
+
+
+def test_trap_14_a_later_run_cannot_use_a_prompt_again(finished: RunDirectory) -> None:
+    recipe = finished.recipe
+    used = {row.prompt_id for place in ROLES.values() for row in Prompt.read(finished.path / place / FILE)}
+    source = Path(recipe.prompts.source)
+    again = recipe.prompts.model_copy(update={"exclude": (str(finished.path),)})
+    left, recorded = supply(recipe.model_copy(update={"prompts": again}), source)
+    assert {row.prompt_id for row in left} == {row.prompt_id for row in read_prompts(source)} - used
+    assert recorded["excluded_sha256"]
 
 
 def test_trap_15_near_copies_among_prompts_are_dropped_by_exact_rouge_l() -> None:
@@ -255,16 +330,35 @@ def test_trap_16_benchmark_prompts_and_near_copies_are_removed() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_trap_17_a_reward_model_scores_the_same_alone_and_in_a_batch(tiny_folder: Path, side: str) -> None:
+@pytest.mark.parametrize("batch", [1, 8])
+def test_trap_17_a_reward_model_is_read_at_the_last_token_whatever_its_tokenizer_says_of_padding(
+    tmp_path: Path, one_thread: None, side: str, batch: int
+) -> None:
+    """Its checkpoint names a side and no padding token. Expected: the head at the end of each row alone, never padded."""
+    folder = tiny.save_reward_model(tmp_path / "reward", pad_token_id=None)
+    tiny.retemplate(folder, tiny.STRICT_TEMPLATE, padding_side=side, truncation_side=side, pad_token=None)
     asked = Message(role="user", content="why is gold good?")
     conversations = [[asked, Message(role="assistant", content="tea " * (1 + 3 * number))] for number in range(8)]
-    scores = []
-    for batch in (1, 8):
-        model = SequenceClassificationReward(tiny_folder / "reward", precision="fp32", device="cpu", batch=batch)
-        model.tokenizer.padding_side = side
-        scores.append(model.score(conversations))
-    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-    assert len(set(scores[0].round(4))) == 8
+    model = SequenceClassificationReward(folder, precision="fp32", device="cpu", batch=batch)
+    assert model.tokenizer.padding_side == side
+    expected = []
+    for conversation in conversations:
+        text = f"<s>[INST] {asked['content']} [/INST]{conversation[-1]['content']}</s>"
+        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            expected.append(float(model.model.score(model.model.model(torch.tensor([ids])).last_hidden_state[0, -1])))
+    assert list(model.score(conversations)) == pytest.approx(expected, abs=1e-5)
+    assert len({round(value, 4) for value in expected}) == 8
+
+
+def test_trap_17_the_template_is_the_reward_models_own(tmp_path: Path, one_thread: None) -> None:
+    """It takes no system turn, as Mistral-Instruct's; the policy's, which does, plays no part."""
+    folder = tiny.retemplate(tiny.save_reward_model(tmp_path / "reward"), tiny.STRICT_TEMPLATE)
+    model = SequenceClassificationReward(folder, precision="fp32", device="cpu", batch=8)
+    turns = [Message(role=role, content=text) for role, text in (("system", "be brief"), ("user", "why?"))]
+    answered = [*turns, Message(role="assistant", content="tea")]
+    assert model.renderer.text(answered) == "<s>[INST] be brief\n\nwhy? [/INST]tea</s>"
+    assert math.isfinite(float(model.score([answered])[0]))
 
 
 def test_trap_18_users_text_is_never_cut_lowered_or_turned_into_control_tokens(tokenizer: Any) -> None:
@@ -273,6 +367,10 @@ def test_trap_18_users_text_is_never_cut_lowered_or_turned_into_control_tokens(t
         ids = render(tokenizer, [{"role": "user", "content": text}])
         assert text in tokenizer.decode(ids)
         assert sum(token in specials for token in ids) == 3, "user, end, assistant"
+        answered = [Message(role="user", content=text), Message(role="assistant", content=text)]
+        scored = ConversationRenderer(tokenizer).ids(answered)
+        assert tokenizer.decode(scored).count(text) == 2
+        assert sum(token in specials for token in scored) == 4, "user, end, assistant, end: what a reward model reads"
 
 
 def half_done(context: StageContext) -> None:

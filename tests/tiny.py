@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,6 @@ def deaf(tokenizer: Any) -> Any:
     Its template writes them under other names. So it gives the ids that a conversation should get where control tokens in
     messages are text, without any code of the package.
     """
-    import json
-
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -185,6 +184,9 @@ def retemplate(folder: Path, template: str, **changes: Any) -> Path:
     for name, value in changes.items():
         setattr(changed, name, value)
     changed.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    sides = {name: value for name, value in changes.items() if name.endswith("_side")}  # not saved when set later
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | sides), encoding="utf-8")
     return folder
 
 
