@@ -82,7 +82,7 @@ def write_compressed(context: StageContext) -> None:
     files = making.make_compressed(
         work, scheme, context.output(MAIN), context.output(MEASURED), calibration=calibration, seed=context.seed
     )
-    facts = {"dtype": MIXED, "scheme": scheme.name}
+    facts: dict[str, Any] = {"dtype": MIXED, "scheme": scheme.name}
     facts |= {"calibration": calibration.as_json()} if calibration else {}
     _finish(context, work, iteration, files, card.COMPRESSED, facts)
 
