@@ -216,7 +216,7 @@ def test_the_quantizations_claim_no_results_and_show_their_measured_loss(release
     (row,) = [line for line in content.splitlines() if line.startswith("| Q8\\_0 |")]
     _, _, bits, _, divergence, tail, same, *_ = row.strip("| ").split(" | ")
     assert 8.5 < float(bits) < 10
-    assert 0 < float(divergence.split(" ")[0]) < float(tail)
+    assert 0 <= float(divergence.split(" ")[0]) <= float(tail)
     assert 50 < float(same.split(" ")[0]) <= 100
 
 

@@ -83,8 +83,7 @@ def write_compressed(context: StageContext) -> None:
         work, scheme, context.output(MAIN), context.output(MEASURED), calibration=calibration, seed=context.seed
     )
     facts: dict[str, Any] = {"dtype": MIXED, "scheme": scheme.name}
-    if calibration:
-        facts["calibration"] = calibration.as_json()
+    facts |= {"calibration": calibration.as_json()} if calibration else {}
     _finish(context, work, iteration, files, card.COMPRESSED, facts)
 
 
