@@ -76,10 +76,7 @@ def test_results_are_the_pure_merge_of_the_stages(
     finished: RunDirectory, cells: list[Cell], tiny_recipe: Recipe
 ) -> None:
     merged = [
-        cell
-        for stage in before_release(tiny_recipe)
-        if stage.numbers
-        for cell in read_cells(finished.results(stage))
+        cell for stage in before_release(tiny_recipe) if stage.numbers for cell in read_cells(finished.results(stage))
     ]
     assert cells == merged
     assert len({cell.key for cell in cells}) == len(cells), "no two cells answer the same question"

@@ -50,7 +50,7 @@ def quantize(
     """Make what is missing; return the folder and the cells of everything in it that was asked for.
 
     Raises:
-        ReleaseError: A scheme, an architecture or a tokenizer does not fit, or a text is missing.
+        ReleaseError: A scheme, an architecture or a tokenizer does not fit, or a text is missing or used twice.
         EngineError: An environment is not set up.
     """
     chosen = list(dict.fromkeys(schemes.parse(name) for name in wanted))
@@ -69,6 +69,8 @@ def quantize(
         environments.require(environment)
     measured_on = measured_on or texts_of("test")
     calibrated_on = (calibrated_on or texts_of("validation")) if gptq else None
+    if calibrated_on is not None:
+        texts.check_apart(measured_on, calibrated_on)
     folder = out or folder
     folder.mkdir(parents=True, exist_ok=True)
     threads = threads or len(os.sched_getaffinity(0))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.errors import DataError
+from gshf_release.errors import DataError, ReleaseError
 from gshf_release.hashing import seed_from, sha256_file, sha256_json
 from gshf_release.records import Sample
 
@@ -72,6 +72,19 @@ def of_file(path: Path, tokenizer: Any, tokens: int = MEASURED_TOKENS) -> Text:
     step = LONGEST - len(begin)
     text = _text([[*begin, *ids[start : start + step]] for start in range(0, len(ids), step)], path.name, tokens)
     return Text(text.sequences, f"the first {sum(map(len, text.sequences))} tokens of {path.name}", sha256_file(path))
+
+
+def check_apart(measured: Text, calibrated: Text) -> None:
+    """Refuse a loss measured on what the weights were fitted to.
+
+    Raises:
+        ReleaseError: A sequence is in both texts.
+    """
+    if {tuple(row) for row in measured.sequences} & {tuple(row) for row in calibrated.sequences}:
+        raise ReleaseError(
+            "The loss is to be measured on text that GPTQ is calibrated on: it would look too small.",
+            hint="Give another file with --calibration.",
+        )
 
 
 def _text(sequences: Sequence[Sequence[int]], description: str, tokens: int) -> Text:
