@@ -114,20 +114,24 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 
 def _print_alpaca_eval(scores: list[AlpacaEvalScore]) -> None:
-    from gshf_release.evaluation.alpaca_eval.scoring import HYBRID
+    from gshf_release.evaluation.alpaca_eval.scoring import HYBRID, INCOMPLETE
     from gshf_release.report.tables import Table
 
     header = ["model", "LC win rate %", "over equally good fits", "win rate %", "length", "n", "judge", "baseline"]
     rows = []
     for one in scores:
-        mark = f" ({HYBRID})" if one.lc_label == HYBRID else ""
+        mark = {HYBRID: f" ({HYBRID})", INCOMPLETE: " (incomplete)"}.get(one.lc_label, "")
         span = "-" if one.lc_low is None else f"{_number(one.lc_low)} to {_number(one.lc_high)}"
         controlled = _with_error(one.length_controlled_winrate, one.lc_standard_error) + mark
         plain = _with_error(one.win_rate, one.standard_error)
-        rows.append(
-            [one.model, controlled, span, plain, str(one.avg_length), str(one.n_total), one.judge, one.baseline]
-        )
+        rows.append([one.model, controlled, span, plain, str(one.avg_length), _count(one), one.judge, one.baseline])
     print_table(Table("AlpacaEval 2", header, rows, _notes(scores)))
+
+
+def _count(one: AlpacaEvalScore) -> str:
+    """Return the judgments, and of how many if instructions are missing."""
+    whole = one.n_total + one.n_null + (one.n_missing or 0)
+    return f"{one.n_total} of {whole}" if one.n_missing else str(one.n_total)
 
 
 def _notes(scores: list[AlpacaEvalScore]) -> list[str]:

@@ -194,7 +194,8 @@ def _interval_cells(
 def _length_control_note(score: scoring.AlpacaEvalScore) -> str:
     if score.length_controlled_winrate is None:
         return f"none: {score.lc_reason}"
-    told = score.lc_label if score.lc_label != scoring.HYBRID else f"hybrid ({score.lc_reason})"
+    explained = score.lc_label in (scoring.HYBRID, scoring.INCOMPLETE)
+    told = f"{score.lc_label} ({score.lc_reason})" if explained else score.lc_label
     if score.lc_low is not None and score.lc_high is not None:
         told += f"; {score.lc_low:.2f} to {score.lc_high:.2f} over equally good regularisation strengths"
     return told + (f"; data {score.data}" if score.data.startswith("unverified") else "")
