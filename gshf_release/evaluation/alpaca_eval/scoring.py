@@ -58,7 +58,8 @@ class AlpacaEvalScore:
     lc_regularisation: float | None = None
     """The strength C that cross-validation chose."""
     lc_label: str = NONE
-    """`length_controlled_v1`, the same and `incomplete`, `hybrid` (nothing borrowed from the official judge and baseline), or `none`."""
+    """`length_controlled_v1`, `length_controlled_v1, incomplete`, `hybrid` (nothing borrowed from the official judge and
+    baseline), or `none`."""
     lc_rule: str = ""
     """Whether difficulties go by `instruction` or, as the library has it, by row `position`; empty for a hybrid."""
     lc_by_position: float | None = None
