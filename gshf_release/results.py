@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -57,11 +58,23 @@ def cell(estimate: Estimate, **place: Any) -> Cell:
 
 
 def write_cells(cells: Sequence[Cell], path: Path) -> None:
-    """Write one stage's cells as JSON, one key order, two-space indent."""
+    """Write one stage's cells as JSON, one key order, two-space indent.
+
+    Raises:
+        DataError: A value is NaN or infinite, which JSON cannot hold; names the cell.
+    """
+    for entry in cells:
+        if not all(math.isfinite(value) for value in (entry.value, entry.standard_error) if value is not None):
+            raise DataError(
+                f"{entry.table}, {entry.row}, {entry.metric}: {entry.value} ± {entry.standard_error} is not a finite number.",
+                hint=f"Look at what it was computed from{f', {entry.artefact}' if entry.artefact else ''}.",
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"cells": [entry.model_dump(exclude_defaults=True) | {"value": entry.value} for entry in cells]}
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+    )
     temporary.replace(path)
 
 

@@ -113,3 +113,17 @@ def mean_at_zero(values: Sequence[float], covariate: Sequence[float]) -> Estimat
     variance = float(residuals @ residuals) / (len(y) - 2)
     error = math.sqrt(variance * (1 / len(y) + float(x.mean()) ** 2 / spread))
     return Estimate(float(y.mean() - slope * x.mean()), error, len(y))
+
+
+def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
+    """Return the standard error of the pooled mean of values that come in clusters, here the turns of a question.
+
+    It is the sandwich estimator with the factor G / (G - 1) for G clusters; with one value each, the usual standard error of a
+    mean. None for fewer than two clusters.
+    """
+    count, groups = sum(map(len, clusters)), len(clusters)
+    if groups < 2:
+        return None
+    mean = math.fsum(value for cluster in clusters for value in cluster) / count
+    squares = math.fsum(math.fsum(value - mean for value in cluster) ** 2 for cluster in clusters)
+    return math.sqrt(squares * groups / (groups - 1)) / count

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,30 @@ from tests.servers.hub import HubServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+PUBLISHED_DATA = Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+NEEDED = ("GSHF_TEST_DATA", "alpaca_eval", "alpaca-eval", "show_result", "fastchat")
+"""In the reason of a skip: published texts, or a package of the extra `dev` that serves as oracle."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skips for want of published texts or an oracle where the texts are promised: it must not go unseen."""
+    report = yield
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+    if report.skipped and must_run(reason):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid}: {reason}. GSHF_TEST_DATA or its default folder promises them: not to be skipped."
+        )
+    return report
+
+
+def must_run(reason: str) -> bool:
+    """Return whether a skip for this reason is a failure: `GSHF_TEST_DATA` is set, or its default folder exists."""
+    promised = bool(os.environ.get("GSHF_TEST_DATA")) or PUBLISHED_DATA.is_dir()
+    return promised and any(name in reason for name in NEEDED)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +110,7 @@ def tokenizer(tiny_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Return the folder of published texts that tests read: `GSHF_TEST_DATA`, else `../shared/data`."""
-    return Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    return PUBLISHED_DATA
 
 
 @pytest.fixture(scope="session")

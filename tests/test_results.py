@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gshf_release.errors import DataError
 from gshf_release.results import Cell, cell, find, read_cells, rows_of, select, shown, write_cells
 from gshf_release.statistics import Estimate
 
@@ -26,6 +27,14 @@ def test_equal_cells_give_equal_bytes(tmp_path: Path) -> None:
     write_cells([BASE], tmp_path / "a.json")
     write_cells(read_cells(tmp_path / "a.json"), tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_never_written(value: float, tmp_path: Path) -> None:
+    for bad in (BASE.model_copy(update={"value": value}), BASE.model_copy(update={"standard_error": value})):
+        with pytest.raises(DataError, match=r"test, base, score: .* is not a finite number"):
+            write_cells([bad], tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_a_cell_takes_over_an_estimate() -> None:

@@ -152,7 +152,7 @@ def _measured_runs(reported: Reported, rung: Rung, runs: Sequence[str]) -> list[
 
 def _show(found: Reproduction) -> None:
     from gshf_release.evaluation.reproduction.claims import RUNGS
-    from gshf_release.evaluation.reproduction.verdict import NEEDS
+    from gshf_release.evaluation.reproduction.verdict import NEEDS, VERIFIED
     from gshf_release.report.tables import Table
 
     rows = []
@@ -165,6 +165,8 @@ def _show(found: Reproduction) -> None:
             if check.measured is not None and check.tolerance is not None
         ]
         where = f" at {outcome.rung}" if outcome.rung else ""
+        if (outcome.status, outcome.rung) == (VERIFIED, RUNGS[0]):
+            where = " on the leaderboard only"
         rows.append(
             [name, claim.benchmark, claim.metric, f"{claim.value:g}", "; ".join(checks), outcome.status + where]
         )

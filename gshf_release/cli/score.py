@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ALPACA_EVAL = "alpaca_eval_2"
 MT_BENCH = "mt_bench"
+ERROR_NOTE = "± standard error; the judgments of a question go together."
 
 
 @click.command(name="score")
@@ -109,25 +110,33 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _with_error(value: float | None, error: float | None) -> str:
-    return _number(value) if error is None else f"{_number(value)} ± {_number(error)}"
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _with_error(value: float | None, error: float | None, digits: int = 2) -> str:
+    return _number(value, digits) if error is None else f"{_number(value, digits)} ± {_number(error, digits)}"
 
 
 def _print_alpaca_eval(scores: list[AlpacaEvalScore]) -> None:
-    from gshf_release.evaluation.alpaca_eval.scoring import HYBRID
+    from gshf_release.evaluation.alpaca_eval.scoring import HYBRID, INCOMPLETE
     from gshf_release.report.tables import Table
 
     header = ["model", "LC win rate %", "over equally good fits", "win rate %", "length", "n", "judge", "baseline"]
     rows = []
     for one in scores:
-        mark = f" ({HYBRID})" if one.lc_label == HYBRID else ""
+        mark = {HYBRID: f" ({HYBRID})", INCOMPLETE: " (incomplete)"}.get(one.lc_label, "")
         span = "-" if one.lc_low is None else f"{_number(one.lc_low)} to {_number(one.lc_high)}"
         controlled = _with_error(one.length_controlled_winrate, one.lc_standard_error) + mark
         plain = _with_error(one.win_rate, one.standard_error)
-        rows.append(
-            [one.model, controlled, span, plain, str(one.avg_length), str(one.n_total), one.judge, one.baseline]
-        )
+        rows.append([one.model, controlled, span, plain, str(one.avg_length), _count(one), one.judge, one.baseline])
     print_table(Table("AlpacaEval 2", header, rows, _notes(scores)))
+
+
+def _count(one: AlpacaEvalScore) -> str:
+    """Return the judgments, and of how many if instructions are missing."""
+    whole = one.n_total + one.n_null + (one.n_missing or 0)
+    return f"{one.n_total} of {whole}" if one.n_missing else str(one.n_total)
 
 
 def _notes(scores: list[AlpacaEvalScore]) -> list[str]:
@@ -153,18 +162,24 @@ def _print_mt_bench(scores: list[MTBenchScore | MTBenchPairScore]) -> None:
     if singles:
         header = ["model", "average", "turn 1", "turn 2", "lower bound", "n", "unparsed", "judge"]
         rows = [_single_row(one) for one in singles]
-        print_table(Table("MT-Bench", header, rows, ["Lower bound: the average if each unparsed judgment were a 1."]))
+        print_table(
+            Table(
+                "MT-Bench", header, rows, ["Lower bound: the average if each unparsed judgment were a 1.", ERROR_NOTE]
+            )
+        )
         used = [name for name in (*CATEGORIES, "other") if any(name in one.by_category for one in singles)]
         rows = [[one.model, *(_number(one.by_category.get(name)) for name in used)] for one in singles]
         print_table(Table("MT-Bench by category", ["model", *used], rows))
     if pairs:
         header = ["model", "win", "tie", "loss", "adjusted win rate %", "n", "judge"]
-        print_table(Table("MT-Bench, pairwise", header, [_pair_row(one) for one in pairs]))
+        print_table(Table("MT-Bench, pairwise", header, [_pair_row(one) for one in pairs], [ERROR_NOTE]))
 
 
 def _single_row(one: MTBenchScore) -> list[str]:
-    numbers: list[Any] = [one.average, one.first_turn, one.second_turn, one.lower_bound]
-    return [one.model, *(_number(value, 3) for value in numbers), str(one.n), str(one.n_unparsed), one.judge]
+    means = [(one.average, one.standard_error), (one.first_turn, one.first_turn_error)]
+    means += [(one.second_turn, one.second_turn_error)]
+    shown = [_with_error(value, error, 3) for value, error in means]
+    return [one.model, *shown, _number(one.lower_bound, 3), str(one.n), str(one.n_unparsed), one.judge]
 
 
 def _pair_row(one: MTBenchPairScore) -> list[str]:
@@ -173,7 +188,7 @@ def _pair_row(one: MTBenchPairScore) -> list[str]:
         str(one.win),
         str(one.tie),
         str(one.loss),
-        "-" if one.adjusted_win_rate is None else _number(100 * one.adjusted_win_rate),
+        _with_error(_percent(one.adjusted_win_rate), _percent(one.standard_error)),
         str(one.n),
         one.judge,
     ]

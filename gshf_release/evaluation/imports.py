@@ -7,6 +7,7 @@ under `n-samples` the number of samples of every task.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gshf_release.run.stage import Stage
 
 TABLE = "lm-evaluation-harness"
 FILE = "results.json"
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf")
 
 
 def declare(name: str, request: ImportRequest) -> Stage:
@@ -54,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
         DataError: It is not one.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)  # NaN is no JSON
         good = bool(document["results"]) and all(isinstance(entry, dict) for entry in document["results"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         good = False
@@ -71,7 +73,8 @@ def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
         count = document.get("n-samples", {}).get(task, {})
         for key, value in entry.items():
             metric, comma, chosen = key.partition(",")
-            if not comma or metric.endswith("_stderr") or isinstance(value, bool) or not isinstance(value, int | float):
+            known = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+            if not comma or metric.endswith("_stderr") or not (known or str(value) in NO_NUMBERS):
                 continue
             error = entry.get(f"{metric}_stderr,{chosen}")
             found.append(
@@ -79,11 +82,17 @@ def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
                     table=TABLE,
                     row=row,
                     metric=f"{task}: {metric}" + ("" if chosen == "none" else f" ({chosen})"),
-                    value=float(value),
-                    standard_error=float(error) if isinstance(error, int | float) else None,
+                    value=float(value) if known else None,
+                    standard_error=_error(error) if known else None,
                     n=count.get("effective") if isinstance(count, Mapping) else None,
                     decoding="" if shots is None else f"{shots}-shot",
                     artefact=artefact,
+                    note="" if known else f"the file says {value}, which is no number",
                 )
             )
     return found
+
+
+def _error(value: Any) -> float | None:
+    """Return a standard error, which the file may give as a text or as no number."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -194,7 +194,8 @@ def _interval_cells(
 def _length_control_note(score: scoring.AlpacaEvalScore) -> str:
     if score.length_controlled_winrate is None:
         return f"none: {score.lc_reason}"
-    told = score.lc_label if score.lc_label != scoring.HYBRID else f"hybrid ({score.lc_reason})"
+    explained = score.lc_label in (scoring.HYBRID, scoring.INCOMPLETE)
+    told = f"{score.lc_label} ({score.lc_reason})" if explained else score.lc_label
     if score.lc_low is not None and score.lc_high is not None:
         told += f"; {score.lc_low:.2f} to {score.lc_high:.2f} over equally good regularisation strengths"
     return told + (f"; data {score.data}" if score.data.startswith("unverified") else "")
@@ -238,26 +239,12 @@ def _rating_cell(
     return Cell(
         metric=metric,
         value=math.fsum(values) / len(values) if values else None,
-        standard_error=clustered_error(list(by_question.values())),
+        standard_error=statistics.clustered_error(list(by_question.values())),
         n=len(values),
         unit="1-10",
         note=note,
         **place,
     )
-
-
-def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
-    """Return the standard error of the pooled mean of values that come in clusters, here the turns of a question.
-
-    It is the sandwich estimator with the factor G / (G - 1) for G clusters; with one value each, the usual standard error of a
-    mean. None for fewer than two clusters.
-    """
-    count, groups = sum(map(len, clusters)), len(clusters)
-    if groups < 2:
-        return None
-    mean = math.fsum(value for cluster in clusters for value in cluster) / count
-    squares = math.fsum(math.fsum(value - mean for value in cluster) ** 2 for cluster in clusters)
-    return math.sqrt(squares * groups / (groups - 1)) / count
 
 
 def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
@@ -268,7 +255,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     clusters: dict[int, list[float]] = {}
     for (question, _, _), value in points.items():
         clusters.setdefault(question, []).append(value)
-    error = clustered_error(list(clusters.values()))
+    error = statistics.clustered_error(list(clusters.values()))
     limit = context.parameter("note")
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(

@@ -108,6 +108,23 @@ def test_mt_bench_is_scored_in_json_and_as_a_table(command: Command, tmp_path: P
     assert "Warning" not in table.out
 
 
+def test_mt_bench_shows_standard_errors(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    singles = [
+        line(score=8),
+        line(score=6, turn=2),
+        line(question_id=82, score=4),
+        line(question_id=82, score=6, turn=2),
+    ]
+    games = [pair(g2_winner="model_1"), pair(question_id=82, g1_winner="model_2", g2_winner="model_2")]
+    path.write_text("\n".join(json.dumps(row) for row in [*singles, *games]), encoding="utf-8")
+    single, first, _ = json.loads(command("score", "mt_bench", path, "--json").out)
+    assert (single["standard_error"], single["first_turn_error"], first["standard_error"]) == (1.0, 2.0, 0.5)
+    table = command("score", "mt_bench", path).out
+    assert "6.000 ± 1.000" in table
+    assert "50.00 ± 50.00" in table
+
+
 @pytest.mark.parametrize("benchmark", ["alpaca_eval_2", "mt_bench"])
 @pytest.mark.parametrize("content", [None, b"", b"[{", b"\x1f\x8bxx", b"\xff\xff"])
 def test_a_file_that_cannot_be_scored_is_one_line(

@@ -10,6 +10,7 @@ import pytest
 
 from gshf_release.errors import DataError
 from gshf_release.evaluation.imports import cells, read
+from gshf_release.results import read_cells, write_cells
 
 DOCUMENT: dict[str, Any] = {
     "results": {
@@ -34,6 +35,18 @@ def test_every_metric_of_every_task_is_a_cell_with_its_error() -> None:
     assert (accuracy.value, accuracy.standard_error, accuracy.n, accuracy.decoding) == (0.5, 0.05, 100, "25-shot")
     assert found["quiz: acc_norm"].standard_error is None
     assert (found["sums: exact_match (strict)"].n, found["sums: exact_match (strict)"].row) == (20, "iteration-2")
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_an_empty_cell_with_a_note(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    entry = f'{{"acc,none": {text}, "acc_stderr,none": 0.1, "f1,none": 0.5, "f1_stderr,none": {text}}}'
+    path.write_text(f'{{"results": {{"quiz": {entry}}}}}', encoding="utf-8")
+    found = cells(read(path), "base", "x")
+    assert [(one.value, one.standard_error) for one in found] == [(None, None), (0.5, None)]
+    assert "no number" in found[0].note
+    write_cells(found, tmp_path / "cells.json")
+    assert read_cells(tmp_path / "cells.json") == found
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"results": {}}', '{"results": {"a": 1}}', "no JSON"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,15 @@ from gshf_release.evaluation.alpaca_eval.length_control import LengthControlled
 from gshf_release.evaluation.alpaca_eval.win_rate import win_rate
 
 PUBLISHED = "length_controlled_v1"
+INCOMPLETE = "length_controlled_v1, incomplete"
 HYBRID = "hybrid"
 NONE = "none"
 SET_SIZE = 805
 """Instructions of AlpacaEval."""
+COMPLETE = 0.99
+"""Share of the set that a file must judge to have the published label: files behind the leaderboard lack up to 3 of 805."""
+LEAST = 0.5
+"""Share of the set below which no length-controlled win rate is given: mostly borrowed parts would speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,10 @@ class AlpacaEvalScore:
     n_draws: int
     n_null: int
     """Rows without a judgment."""
+    n_missing: int | None
+    """Instructions of the set without a row; None for rows of another set, or if the set is not known."""
+    n_duplicates: int
+    """Earlier rows of an instruction that has a later one; they count nowhere."""
     discrete_win_rate: float
     lc_low: float | None = None
     """Least length-controlled win rate over equally good regularisation strengths."""
@@ -48,7 +58,8 @@ class AlpacaEvalScore:
     lc_regularisation: float | None = None
     """The strength C that cross-validation chose."""
     lc_label: str = NONE
-    """`length_controlled_v1`, `hybrid` (nothing borrowed from the official judge and baseline), or `none`."""
+    """`length_controlled_v1`, `length_controlled_v1, incomplete`, `hybrid` (nothing borrowed from the official judge and
+    baseline), or `none`."""
     lc_rule: str = ""
     """Whether difficulties go by `instruction` or, as the library has it, by row `position`; empty for a hybrid."""
     lc_by_position: float | None = None
@@ -59,7 +70,7 @@ class AlpacaEvalScore:
     lc_difference: float | None = None
     """By position minus by instruction."""
     lc_reason: str = ""
-    """Why there is no length-controlled win rate, or what makes it a hybrid."""
+    """Why there is no length-controlled win rate, or what makes it a hybrid or incomplete."""
     data: str = "not used"
     """`verified`, `missing`, `unverified: FILE, ...` or `not used`."""
     price: float | None = None
@@ -83,6 +94,7 @@ class _LengthControl:
     by_instruction: LengthControlled | None = None
     reason: str = ""
     data: str = "not used"
+    missing: int | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -101,6 +113,8 @@ def needs_data(rows: Sequence[Annotation]) -> bool:
 def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool = False) -> AlpacaEvalScore:
     """Return AlpacaEval 2's numbers of one model.
 
+    Of several rows of one instruction the last counts, as the newest does in MT-Bench (annotations.json has no times).
+
     Args:
         rows: Judgments of one model by one judge against one baseline.
         data: The borrowed parts; not looked at for another judge or baseline.
@@ -115,7 +129,7 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
         raise DataError("There are no rows to score.")
     if len({(row.generator_2, row.annotator, row.generator_1) for row in rows}) > 1:
         raise DataError(f"{rows[0].place}: the rows mix models, judges or baselines.", hint="Score each on its own.")
-    distinct, warnings = _without_copies(rows)
+    distinct, warnings = _last_of_each(rows)
     counts = win_rate(distinct)
     found = _length_control(distinct, data, as_published)
     prices = [row.price for row in distinct if row.price is not None]
@@ -135,6 +149,8 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
         n_wins_base=counts.n_wins_base,
         n_draws=counts.n_draws,
         n_null=counts.n_null,
+        n_missing=found.missing,
+        n_duplicates=len(rows) - len(distinct),
         discrete_win_rate=counts.discrete_win_rate,
         lc_low=found.fit.low if found.fit else None,
         lc_high=found.fit.high if found.fit else None,
@@ -160,12 +176,34 @@ def _length_control(rows: list[Annotation], data: AlpacaEvalData, as_published: 
         )
     foreign = _foreign_names(rows)
     if foreign:
-        return _hybrid(rows, foreign)
+        return _completeness(rows, data, _hybrid(rows, foreign))
     if data.missing or data.gamed is None or data.difficulty is None:
-        return _LengthControl(reason=data.missing or "the borrowed parts are not at hand", data="missing")
+        reason = data.missing or "the borrowed parts are not at hand"
+        return _completeness(rows, data, _LengthControl(reason=reason, data="missing"))
     if _is_another_set(rows, data):
         return _hybrid(rows, "another instruction set")
-    return _published(rows, data, as_published)
+    return _completeness(rows, data, _published(rows, data, as_published))
+
+
+def _completeness(rows: list[Annotation], data: AlpacaEvalData, found: _LengthControl) -> _LengthControl:
+    """Say how much of the set is missing; part of it has no published label, and less than half no number."""
+    if found.label == HYBRID and not data.instructions:
+        count = len(rows)
+        told = f"There are {count} rows, AlpacaEval has {SET_SIZE} instructions: the numbers are not of the whole set."
+        return found if count == SET_SIZE else replace(found, warnings=(*found.warnings, told))
+    size = len(data.instructions) or (SET_SIZE if data.difficulty is None else len(data.difficulty))
+    missing = max(0, size - len(rows))
+    told = f"{missing} of {size} instructions are missing"
+    found = replace(found, missing=missing, warnings=(*found.warnings, *([f"{told}."] if missing else [])))
+    judged = sum(row.preference is not None for row in rows)
+    if found.label != PUBLISHED or judged >= COMPLETE * size:
+        return found
+    least = math.ceil(LEAST * size)
+    reason = f"{judged} of {size} instructions are judged"
+    if judged >= least:
+        return replace(found, label=INCOMPLETE, reason=reason)
+    reason += f", a length-controlled win rate needs {least}"
+    return replace(found, fit=None, by_position=None, by_instruction=None, label=NONE, reason=reason)
 
 
 def _published(rows: list[Annotation], data: AlpacaEvalData, as_published: bool) -> _LengthControl:
@@ -289,21 +327,29 @@ def _no_rule(rows: list[Annotation], data: AlpacaEvalData, as_published: bool) -
     )
 
 
-def _without_copies(rows: Sequence[Annotation]) -> tuple[list[Annotation], list[str]]:
-    """Return the rows without exact copies of earlier ones, and what was found."""
-    seen: dict[tuple[str, str, str, float | None], Annotation] = {}
+def _last_of_each(rows: Sequence[Annotation]) -> tuple[list[Annotation], list[str]]:
+    """Return the last row of each instruction, in the order of the first ones, and what was left out."""
+    kept: dict[str, Annotation] = {}
+    copies = contradicting = 0
     for row in rows:
-        seen.setdefault((row.instruction, row.output_1, row.output_2, row.preference), row)
-    distinct = list(seen.values())
+        earlier = kept.get(row.instruction)
+        if earlier is not None:
+            same = (earlier.output_1, earlier.output_2, earlier.preference) == (
+                row.output_1,
+                row.output_2,
+                row.preference,
+            )
+            copies, contradicting = copies + same, contradicting + (not same)
+        kept[row.instruction] = row
     warnings = []
-    if len(distinct) < len(rows):
+    if copies:
+        warnings.append(f"{copies} of {len(rows)} rows repeat an earlier one exactly; each counts once.")
+    if contradicting:
         warnings.append(
-            f"{len(rows) - len(distinct)} of {len(rows)} rows repeat an earlier one exactly; each counts once."
+            f"{contradicting} of {len(rows)} rows have another judgment or answer further down for the same instruction; the "
+            "last counts. AlpacaEval's library, which averages all of them, would print another number."
         )
-    again = len(distinct) - len({row.instruction for row in distinct})
-    if again:
-        warnings.append(f"{again} rows judge an instruction again that an earlier row has; all of them count.")
-    return distinct, warnings
+    return list(kept.values()), warnings
 
 
 def _null_rows(count: int) -> list[str]:

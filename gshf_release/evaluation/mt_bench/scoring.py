@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from gshf_release.evaluation.mt_bench.judgments import Judgment, PairJudgment
+from gshf_release.statistics import clustered_error
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION = 81
@@ -22,6 +23,8 @@ EXPECTED = 2 * QUESTIONS_A_CATEGORY * len(CATEGORIES)
 """Judgments of a complete run: 80 questions of two turns."""
 WORST = 1.0
 BEST = 10.0
+POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+"""What a comparison adds to the adjusted win rate."""
 
 Row = TypeVar("Row", Judgment, PairJudgment)
 
@@ -37,6 +40,10 @@ class MTBenchScore:
     second_turn: float | None
     average: float | None
     """Mean over all ratings of both turns, which is not the mean of the two turns if one has more ratings."""
+    first_turn_error: float | None
+    second_turn_error: float | None
+    standard_error: float | None
+    """Of the average; both turns of a question go together. None below two questions, as of the turns."""
     lower_bound: float | None
     """The average if each judgment without a rating were a 1."""
     n: int
@@ -71,6 +78,8 @@ class MTBenchPairScore:
     loss_rate: float | None
     adjusted_win_rate: float | None
     """A tie counts half."""
+    standard_error: float | None
+    """Of the adjusted win rate; the games of a question go together. None below two questions."""
     n: int
     n_errors: int
     """Comparisons that the judge failed on, left out."""
@@ -124,6 +133,9 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
         first_turn=_mean([one.score for one in rated if one.turn == 1]),
         second_turn=_mean([one.score for one in rated if one.turn == 2]),
         average=_mean(values),
+        first_turn_error=_error([(one.question_id, one.score) for one in rated if one.turn == 1]),
+        second_turn_error=_error([(one.question_id, one.score) for one in rated if one.turn == 2]),
+        standard_error=_error([(one.question_id, one.score) for one in rated]),
         lower_bound=_mean(values + [WORST] * unparsed),
         n=len(rated),
         n_unparsed=unparsed,
@@ -180,6 +192,7 @@ def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
         win_rate=win / count if count else None,
         loss_rate=loss / count if count else None,
         adjusted_win_rate=(win + tie / 2) / count if count else None,
+        standard_error=_error([(one.question_id, POINTS[name]) for one, name in zip(played, outcomes, strict=True)]),
         n=len(played),
         n_errors=errors,
         n_duplicates=duplicates,
@@ -204,6 +217,14 @@ def _newest(rows: list[Row], key: Any) -> list[Row]:
         if name not in kept or row.timestamp >= kept[name].timestamp:
             kept[name] = row
     return list(kept.values())
+
+
+def _error(values: Sequence[tuple[int, float]]) -> float | None:
+    """Return the standard error of the mean of values, given with their questions, which are the clusters."""
+    clusters: dict[int, list[float]] = {}
+    for question, value in values:
+        clusters.setdefault(question, []).append(value)
+    return clustered_error(list(clusters.values()))
 
 
 def _mean(values: list[float]) -> float | None:

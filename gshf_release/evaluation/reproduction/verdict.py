@@ -70,11 +70,22 @@ class Reproduction:
         return sum(outcome.status == status for outcome in self.outcomes)
 
     @property
+    def looked_up(self) -> int:
+        """How many claims were only found as printed on the leaderboard; nothing was computed anew."""
+        return sum(outcome.status == VERIFIED and outcome.rung == RUNGS[0] for outcome in self.outcomes)
+
+    @property
+    def recomputed(self) -> int:
+        """How many claims came out again from judgments, answers, weights or the recipe."""
+        return self.count(VERIFIED) - self.looked_up
+
+    @property
     def verdict(self) -> str:
         """One line: how many claims hold, and where the first breaks."""
         broken = [outcome for outcome in self.outcomes if outcome.status == CONTRADICTED]
         text = (
-            f"{self.count(VERIFIED)} claims verified, {len(broken)} contradicted, {self.count(UNCHECKABLE)} uncheckable"
+            f"{self.recomputed} claims verified by recomputation, {self.looked_up} agree with the leaderboard only, "
+            f"{len(broken)} contradicted, {self.count(UNCHECKABLE)} uncheckable"
         )
         for rung in RUNGS:
             names = [f"{each.claim.row} {each.claim.metric}" for each in broken if each.rung == rung]
@@ -88,6 +99,8 @@ class Reproduction:
             "name": self.reported.name,
             "rungs": [{"rung": rung, "needs": NEEDS[rung]} for rung in self.rungs],
             "verdict": self.verdict,
+            "verified_by_recomputation": self.recomputed,
+            "agree_with_leaderboard_only": self.looked_up,
             "claims": [
                 outcome.claim.model_dump(mode="json")
                 | {

@@ -68,6 +68,8 @@ def test_published_numbers_come_out(
     assert found.lc_high - found.lc_low <= 0.16
     assert found.lc_low <= found.length_controlled_winrate <= found.lc_high
     assert (found.lc_difference == 0) == (model not in INCOMPLETE)
+    assert found.lc_label == "length_controlled_v1"
+    assert found.n_missing == 805 - found.n_total
 
 
 def test_an_incomplete_file_is_shifted_by_the_position_rule(folder: Path, borrowed: AlpacaEvalData) -> None:
@@ -75,6 +77,14 @@ def test_an_incomplete_file_is_shifted_by_the_position_rule(folder: Path, borrow
     assert found.lc_rule == "instruction"
     assert found.length_controlled_winrate < found.lc_by_position - 0.4
     assert found.lc_by_position_low - 1e-6 <= 4.398682270855682 <= found.lc_by_position_high + 1e-6
+
+
+def test_the_first_four_hundred_rows_are_not_reported_as_the_benchmark(folder: Path, borrowed: AlpacaEvalData) -> None:
+    found = score(read(folder, "claude-2")[:400], borrowed)
+    assert found.length_controlled_winrate is None
+    assert (found.n_total, found.n_missing, found.lc_label) == (400, 405, "none")
+    assert found.lc_reason == "400 of 805 instructions are judged, a length-controlled win rate needs 403"
+    assert "405 of 805 instructions are missing." in found.warnings
 
 
 def test_a_complete_file_needs_no_evaluation_set(folder: Path, borrowed: AlpacaEvalData) -> None:

@@ -74,20 +74,61 @@ def test_exact_copies_count_once(complete: AlpacaEvalScore) -> None:
     assert "1 of 61 rows repeat an earlier one exactly" in found.warnings[0]
 
 
-def test_an_instruction_judged_twice_counts_twice_with_its_own_difficulty() -> None:
+def test_of_contradicting_judgments_the_last_counts(complete: AlpacaEvalScore) -> None:
     rows = judged()
-    found = score([*rows, replace(rows[4], preference=1.0)], DATA)
-    assert found.n_total == COUNT + 1
-    assert found.length_controlled_winrate is not None
-    assert "1 rows judge an instruction again" in found.warnings[0]
+    earlier = [replace(row, preference=1.0) for row in rows[:20]]
+    found = score([*earlier, *rows], DATA)
+    assert (found.n_total, found.n_duplicates, found.n_missing) == (COUNT, 20, 0)
+    assert numbers(found) == numbers(complete)
+    assert found.win_rate == pytest.approx(complete.win_rate, abs=1e-12)
+    assert "20 of 80 rows have another judgment or answer further down" in found.warnings[0]
+    assert score([*rows, *earlier], DATA).win_rate < complete.win_rate
+
+
+def test_a_last_row_without_a_judgment_counts_as_none() -> None:
+    rows = judged()
+    found = score([*rows, replace(rows[4], preference=None)], DATA)
+    assert (found.n_total, found.n_null, found.n_duplicates) == (COUNT - 1, 1, 1)
 
 
 def test_the_position_rule_has_no_difficulty_for_more_rows_than_the_set() -> None:
     rows = judged()
-    found = score([*rows, replace(rows[4], preference=1.0)], DATA, as_published=True)
+    more = [*rows, replace(rows[4], instruction="One more.")]
+    found = score(more, replace(DATA, instructions=()), as_published=True)
     assert found.length_controlled_winrate is None
     assert found.lc_reason == "the position rule has difficulties for 60 rows, there are 61"
     assert found.win_rate > 0
+
+
+def test_a_part_of_the_set_has_no_published_label() -> None:
+    found = score(judged()[:40], DATA)
+    assert (found.n_total, found.n_missing) == (40, 20)
+    assert found.lc_label == "length_controlled_v1, incomplete"
+    assert found.lc_reason == "40 of 60 instructions are judged"
+    assert found.length_controlled_winrate is not None
+    assert "20 of 60 instructions are missing." in found.warnings
+
+
+@pytest.mark.parametrize("count", [1, 29])
+@pytest.mark.parametrize("as_published", [False, True])
+def test_less_than_half_of_the_set_has_no_length_controlled_win_rate(count: int, as_published: bool) -> None:
+    found = score(judged()[:count], DATA, as_published)
+    assert numbers(found) == (None, None, None, None)
+    assert (found.lc_label, found.n_missing) == ("none", COUNT - count)
+    assert f"{count} of 60 instructions are judged, a length-controlled win rate needs 30" == found.lc_reason
+
+
+def test_rows_without_a_judgment_do_not_make_a_file_complete() -> None:
+    rows = [replace(row, preference=None) if number < 25 else row for number, row in enumerate(judged())]
+    found = score(rows, DATA)
+    assert (found.lc_label, found.n_missing) == ("length_controlled_v1, incomplete", 0)
+
+
+def test_a_part_of_the_set_by_another_judge_is_warned_about() -> None:
+    rows = [replace(row, annotator="llama") for row in judged()]
+    found = score(rows, AlpacaEvalData())
+    assert found.n_missing is None
+    assert "There are 60 rows, AlpacaEval has 805 instructions" in found.warnings[-1]
 
 
 def test_a_foreign_instruction_among_the_sets_is_named() -> None:

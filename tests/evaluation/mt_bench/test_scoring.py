@@ -43,6 +43,23 @@ def test_the_average_is_pooled_not_the_mean_of_the_turns() -> None:
     assert any("155 of MT-Bench's 160 judgments are missing" in text for text in found.warnings)
 
 
+def test_standard_errors_take_the_turns_of_a_question_together() -> None:
+    # ratings 8, 6 | 4, 6 around 6: the questions sum to +2 and -2, so sqrt((4 + 4) * 2 / 1) / 4
+    (found,) = score([rated(81, 1, 8), rated(81, 2, 6), rated(82, 1, 4), rated(82, 2, 6)])
+    assert found.standard_error == pytest.approx(1.0)
+    assert found.first_turn_error == pytest.approx(2.0)
+    assert found.second_turn_error == 0
+    (single,) = score([rated(81, 1, 8), rated(81, 2, 6)])
+    assert (single.standard_error, single.first_turn_error) == (None, None)
+
+
+def test_the_adjusted_win_rate_has_a_standard_error_over_questions() -> None:
+    # one win and one loss: points 1 and 0 around 1/2, so sqrt((1/4 + 1/4) * 2 / 1) / 2
+    first, second = score_pairs([compared("model_1", "model_1"), compared("model_2", "model_2", question=82)])
+    assert (first.standard_error, second.standard_error) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert score_pairs([compared("model_1", "model_1")])[0].standard_error is None
+
+
 def test_of_accidental_duplicates_the_newest_counts() -> None:
     rows = [rated(81, 1, 2, timestamp=3.0), rated(81, 1, 8, timestamp=5.0), rated(81, 1, 4, timestamp=4.0)]
     (found,) = score(rows)

@@ -122,6 +122,20 @@ def judged(folder: Path, rung: Rung = "judgments", **changes: Any) -> list[Measu
     )
 
 
+def test_what_was_only_looked_up_is_not_counted_as_recomputed(tmp_path: Path) -> None:
+    found = verdict(tmp_path, "judgments", judged(tmp_path))
+    assert found.looked_up + found.recomputed == found.count(VERIFIED) > 0
+    looked_up = [one for one in found.outcomes if (one.status, one.rung) == (VERIFIED, "published")]
+    assert found.looked_up == len(looked_up)
+    told = f"{found.recomputed} claims verified by recomputation, {found.looked_up} agree with the leaderboard only"
+    assert found.verdict.startswith(told)
+    document = found.document()
+    assert (document["verified_by_recomputation"], document["agree_with_leaderboard_only"]) == (
+        found.recomputed,
+        found.looked_up,
+    )
+
+
 def test_true_claims_are_verified_at_every_rung(tmp_path: Path) -> None:
     measured = judged(tmp_path) + from_outputs(Source("iteration-1", outputs(tmp_path)))
     measured += judged(tmp_path, "answers", name="again.json")
