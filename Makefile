@@ -13,7 +13,7 @@ VENV ?= .venv
 PIP_ARGUMENTS ?=
 RUN ?= runs/quickstart
 OUT ?= release-out
-SEEDS ?= 4,5,6
+SEEDS ?= 7,8,9
 TEST_PROCESSES ?= 2
 PLANTED ?= length one_token bullet_list low_entropy honest
 
