@@ -29,7 +29,7 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
     Models that stages adopt, and the prompts that training uses, are the run's own as soon as these stages have finished.
 
     Raises:
-        GshfError: Something that the recipe names is neither there nor kept.
+        GshfError: Something that the recipe names, other than a judge, is neither there nor kept.
     """
     if recipe.evaluation.prompts is not None and not recipe.evaluation.only:
         reference = recipe.evaluation.prompts
@@ -48,7 +48,11 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
     for reference in recipe.evaluation.benchmarks:
         benchmarks.keep(run, reference)
         judge = benchmarks.load(reference, run).judge
-        inputs.keep(run, judges.input_key(judge), judge, judges.source_path(judge, run))
+        try:
+            source = judges.source_path(judge, run)
+        except RecipeError:
+            continue  # another judge may be chosen; a missing one is named when it is asked
+        inputs.keep(run, judges.input_key(judge), judge, source)
 
 
 def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:

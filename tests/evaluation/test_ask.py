@@ -83,14 +83,9 @@ def test_a_judge_without_a_model_is_refused_before_any_answer_is_made(run: RunDi
         ask(run, wish(tmp_path, judge), ["mine"])
 
 
-def test_a_rating_judge_takes_no_baseline_and_one_of_games_no_repeats(run: RunDirectory, tmp_path: Path) -> None:
+def test_a_rating_judge_takes_no_baseline(run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="compares with no baseline"):
         ask(run, wish(tmp_path, own.judge(tmp_path, "mt_bench_single", ADDRESS), baseline="x"), ["mine"])
-    games = own.judge(tmp_path, "mt_bench_pair", ADDRESS)
-    benchmark = own.mt_benchmark(tmp_path)
-    wanted = Wish(benchmarks=(str(benchmark),), rows=("mine",), judge=str(games), baseline="x", repeats=2)
-    with pytest.raises(RunError, match="plays pairs of MT-Bench, which are judged once in each order"):
-        ask(run, wanted, ["mine"])
 
 
 def test_a_model_that_is_not_here_begins_no_run(tmp_path: Path) -> None:
