@@ -49,7 +49,7 @@ class Source:
 
 
 def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) -> list[Measured]:
-    """Return what stored judgments give: of MT-Bench from a .jsonl file, else of AlpacaEval 2.
+    """Return what stored judgments give: of MT-Bench from a .jsonl file, else of AlpacaEval 2; a part of the set gives nothing.
 
     Raises:
         DataError: The file is broken, or holds more than one model or judge.
@@ -73,11 +73,17 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
         "LC win rate": score.length_controlled_winrate if score.lc_label == scoring.PUBLISHED else None,
         "length": score.avg_length,
     }
+    size = score.n_total + (score.n_missing or 0)
+    part = not data.missing and score.n_total < scoring.COMPLETE * size  # without the set itself nobody knows its size
     found_values = []
     for metric, value in values.items():
         judge = "" if metric == "length" else score.judge
         entry = Measured(rung, source.row, "alpaca_eval_2", metric, value, judge, place=place)
-        found_values.append(entry if value is not None else _without(entry, score.lc_reason or "it has no value"))
+        if part:
+            entry = _without(entry, f"only {score.n_total} of {size} instructions are judged in {source.path.name}")
+        elif value is None:
+            entry = _without(entry, score.lc_reason or "it has no value")
+        found_values.append(entry)
     return found_values
 
 

@@ -352,11 +352,11 @@ def test_a_run_is_compared_from_the_command(command: Callable[..., Outcome], tmp
     assert command("reproduce", path, "--from", "recipe", "--run", run(tmp_path / "bad", 60.0)).code == 3
 
 
-@pytest.mark.parametrize(("flip", "code"), [(False, 0), (True, 3)])
+@pytest.mark.parametrize(("flip", "kept", "code"), [(False, 805, 0), (True, 805, 3), (False, 400, 0)])
 def test_real_judgments_give_the_leaderboards_row(
-    command: Callable[..., Outcome], test_data: Path, tmp_path: Path, flip: bool, code: int
+    command: Callable[..., Outcome], test_data: Path, tmp_path: Path, flip: bool, kept: int, code: int
 ) -> None:
-    """claude-2's 805 stored judgments against its row, to every digit; one flipped judgment breaks the claim."""
+    """claude-2's 805 stored judgments against its row, to every digit; one flipped one breaks the claim, half say nothing."""
     folder = test_data / "alpaca_eval"
     stored = folder / "annotations" / "claude-2.json.gz"
     if not stored.is_file() or importlib.util.find_spec("alpaca_eval") is None:
@@ -371,11 +371,16 @@ def test_real_judgments_give_the_leaderboards_row(
     if flip:
         judged[400]["preference"] = 3 - judged[400]["preference"]
     given = tmp_path / "annotations.json"
-    given.write_text(json.dumps(judged), encoding="utf-8")
+    given.write_text(json.dumps(judged[:kept]), encoding="utf-8")
     data = ("--data", folder, "--allow-unverified-data")
     outcome = command("reproduce", path, "--annotations", given, *data, "--json")
     assert outcome.code == code, outcome.err
-    found = {each["metric"]: (each["status"], each["rung"]) for each in json.loads(outcome.out)["claims"]}
+    stated = json.loads(outcome.out)["claims"]
+    if kept < len(judged):
+        assert CONTRADICTED not in {each["status"] for each in stated}
+        assert "judgments" not in {each["rung"] for each in stated}
+        return
+    found = {each["metric"]: (each["status"], each["rung"]) for each in stated}
     assert found["win rate"] == (CONTRADICTED if flip else VERIFIED, "judgments")
     assert found["length"] == (VERIFIED, "judgments")
     if not flip:
