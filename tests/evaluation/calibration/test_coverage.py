@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gshf_release.errors import CalibrationError
+from gshf_release.errors import CalibrationError, DataError
 from gshf_release.evaluation.calibration import line as lines
 from gshf_release.evaluation.calibration.document import official_rate, refusal
 from gshf_release.evaluation.calibration.line import Array
@@ -45,7 +45,7 @@ def test_ninety_percent_intervals_cover(kind: str, test_data: Path) -> None:
     truth = population.mean(axis=0)
     inner = np.argsort(truth)[1:-1]
     generator = np.random.default_rng(17)
-    inside, slopes, tried, refused = 0, 0, 0, 0
+    inside, slopes, intercepts, tried, refused = 0, 0, 0, 0, 0
     for _ in range(SIMULATIONS):
         agreement = generator.uniform(*AGREEMENTS)
         official = population[generator.integers(0, len(population), len(population))]
@@ -56,6 +56,8 @@ def test_ninety_percent_intervals_cover(kind: str, test_data: Path) -> None:
         line = lines.fit(official[np.ix_(part, others)], substitute[np.ix_(part, others)])
         beta = line.beta_interval()
         slopes += beta.low <= 2 * agreement - 1 <= beta.high
+        start = line.invert(0.0, 0.0, tau=False)
+        intercepts += start.low <= -100 * (1 - agreement) / (2 * agreement - 1) <= start.high
         rates, own = substitute[np.ix_(part, others)].mean(axis=0), substitute[:, new]
         try:
             if reason := refusal(line):
@@ -67,11 +69,13 @@ def test_ninety_percent_intervals_cover(kind: str, test_data: Path) -> None:
             continue
         tried += 1
         inside += found.low <= truth[new] <= found.high
-    text = f"{kind}: estimate {shown(inside, tried)} of {tried} judges ({refused} refused), slope {shown(slopes, SIMULATIONS)}"
+    text = f"{kind}: estimate {shown(inside, tried)} of {tried} judges ({refused} refused), "
+    text += f"slope {shown(slopes, SIMULATIONS)}, intercept {shown(intercepts, SIMULATIONS)}"
     print(text)
     assert tried >= 200
     assert 0.85 <= inside / tried <= 0.95, text
     assert 0.85 <= slopes / SIMULATIONS <= 0.95, text
+    assert 0.85 <= intercepts / SIMULATIONS <= 0.95, text
 
 
 def shown(hits: int, of: int) -> str:
@@ -79,21 +83,36 @@ def shown(hits: int, of: int) -> str:
     return f"{100 * share:.1f} ± {100 * math.sqrt(share * (1 - share) / of):.1f} %"
 
 
-def test_models_that_scatter_around_the_line_widen_the_interval() -> None:
+@pytest.mark.parametrize("kind", ["constant", "longer"])
+def test_models_that_scatter_around_the_line_widen_the_interval(kind: str) -> None:
+    """A judge that likes some models better, by a constant or by their length in three comparisons of ten."""
     population = made_up()
     generator = np.random.default_rng(18)
-    inside, taus = 0, []
-    for _ in range(200):
+    inside, tried, taus = 0, 0, []
+    for _ in range(SIMULATIONS):
         official = population[generator.integers(0, len(population), len(population))]
-        own = generator.normal(0, 6, official.shape[1])
-        substitute = np.where(generator.random(official.shape) < 0.9, official, 100 - official) + own
-        line = lines.fit(official[:, :-1], substitute[:, :-1])
+        substitute = np.where(generator.random(official.shape) < 0.9, official, 100 - official)
+        if kind == "constant":
+            substitute += generator.normal(0, 6, official.shape[1])
+        else:
+            longer = generator.random(official.shape) < generator.beta(3, 3, official.shape[1])
+            substitute = np.where(generator.random(official.shape) < 0.3, 100 * longer, substitute)
+        new = int(generator.integers(official.shape[1]))
+        others = [k for k in range(official.shape[1]) if k != new]
+        line = lines.fit(official[:, others], substitute[:, others])
         taus.append(line.tau)
-        rate = substitute[:, -1]
-        found = line.invert(float(rate.mean()), float(rate.var(ddof=1)) / len(rate))
-        inside += found.low <= population[:, -1].mean() <= found.high
-    assert np.median(taus) == pytest.approx(6, rel=0.25)
-    assert 0.82 <= inside / 200 <= 0.97, shown(inside, 200)
+        rate = substitute[:, new]
+        try:
+            found = line.invert(float(rate.mean()), float(rate.var(ddof=1)) / len(rate))
+        except DataError:
+            continue  # no slope, which the command refuses
+        tried += 1
+        inside += found.low <= population[:, new].mean() <= found.high
+    text = f"{kind}: estimate {shown(inside, tried)} of {tried} judges, median tau {np.median(taus):.1f}"
+    print(text)
+    assert np.median(taus) == pytest.approx(6, rel=0.25), text
+    assert tried >= 200
+    assert 0.85 <= inside / tried <= 0.95, text
 
 
 def test_errors_in_the_official_rates_do_not_flatten_the_line() -> None:
