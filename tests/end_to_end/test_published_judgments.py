@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gshf_release.results import Cell, find, read_cells
+from tests.benchmarks.score_speed import fake_hub
 from tests.conftest import Outcome
 from tests.servers.judge import KEY, Fault, JudgeServer, replay, stored_judgments
 
@@ -142,17 +143,12 @@ def test_the_alpaca_eval_command_reads_our_outputs_and_judgments(alpaca: Path, d
     words: list[Any] = [sys.executable, "-m", "alpaca_eval.main", "evaluate"]
     words += ["--model_outputs", alpaca / MODEL / "alpaca_eval_2/answers/model_outputs.json"]
     words += ["--reference_outputs", data / "alpaca_eval/reference_outputs_gpt4_1106_preview.json"]
-    words += [
-        "--annotators_config",
-        "weighted_alpaca_eval_gpt4_turbo",
-        "--fn_metric",
-        "get_winrate",
-        "--sort_by",
-        "win_rate",
-    ]
+    words += ["--annotators_config", "weighted_alpaca_eval_gpt4_turbo", "--metric_kwargs", "{'save_weights_dir': None}"]
     words += ["--caching_path", cached, "--output_path", tmp_path / "out", "--name", "ours"]
     words += ["--precomputed_leaderboard", "None", "--is_cache_leaderboard", "False"]
+    fake_hub(data / "alpaca_eval", tmp_path)  # the length-controlled rate reads the gamed baseline from there
     nowhere = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "HF_HUB_OFFLINE": "1"}
+    nowhere |= {"HF_HOME": str(tmp_path / "home")}
     result = subprocess.run(
         list(map(str, words)), capture_output=True, text=True, check=False, env=os.environ | nowhere
     )
@@ -161,3 +157,4 @@ def test_the_alpaca_eval_command_reads_our_outputs_and_judgments(alpaca: Path, d
         (row,) = csv.DictReader(stream)
     assert float(row["win_rate"]) == pytest.approx(float(published(data)["win_rate"]), abs=1e-9)
     assert int(row["n_total"]) == 805
+    assert float(row["length_controlled_winrate"]) == pytest.approx(cell(alpaca, "LC win rate").value, abs=1e-4)
