@@ -7,6 +7,7 @@ out, for one of the iteration's prompts. `verify` checks the files' hashes first
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,12 +58,18 @@ def verify_lineage(run: RunDirectory, iterations: int | None = None) -> Lineage:
     return Lineage(responses, trained, external)
 
 
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path, sha256: str) -> Any:
+    """Return a model's tokenizer, loaded once for all iterations: that and the copy for rendering take seconds each."""
+    return load_tokenizer(folder)
+
+
 def _samples(run: RunDirectory, iteration: int) -> Drawn:
     """Return the iteration's responses, each of which its policy drew for one of its prompts."""
     place = f"iteration-{iteration}/samples"
     policy = _sha256(run, policy_stage(iteration - 1), "model")
     scorer = _sha256(run, "reward/model", "model")
-    tokenizer = load_tokenizer(run.path / "base" / "model")
+    tokenizer = _tokenizer(run.path / "base" / "model", _sha256(run, policy_stage(0), "model"))
     prompts = {
         prompt.prompt_id: render(tokenizer, prompt.messages, run.recipe.prompts)
         for prompt in Prompt.read(run.path / f"iteration-{iteration}" / "prompts" / "prompts.parquet")
