@@ -79,9 +79,15 @@ class Finding(NamedTuple):
 
 def find(text: str, *, private: bool = True) -> list[tuple[str, str]]:
     """Return `(kind, match)` of everything in `text` that looks like a secret, with `private` also paths and addresses."""
-    patterns = SECRETS | PRIVATE if private else SECRETS
-    found = [(kind, match.group()) for kind, pattern in patterns.items() for match in pattern.finditer(text)]
-    return found + [(OWN, secret) for secret in known_secrets() if secret in text]
+    return [(kind, match) for kind, match, _ in _find(text, private)]
+
+
+def _find(text: str, private: bool) -> Iterator[tuple[str, str, int]]:
+    """Yield `(kind, match, where it begins)`: the whole text at once, since a tokenizer has hundreds of thousands of lines."""
+    for kind, pattern in (SECRETS | PRIVATE if private else SECRETS).items():
+        yield from ((kind, match.group(), match.start()) for match in pattern.finditer(text))
+    for secret in known_secrets():
+        yield from ((OWN, secret, match.start()) for match in re.finditer(re.escape(secret), text))
 
 
 def redact(text: str) -> str:
@@ -154,12 +160,8 @@ def scan_file(path: Path, name: str) -> list[Finding]:
 
 
 def _scan_lines(text: str, name: str, *, private: bool = True) -> list[Finding]:
-    lines = text.split("\n")
-    return [
-        Finding(name, kind, match, number)
-        for number, line in enumerate(lines, 1)
-        for kind, match in find(line, private=private)
-    ]
+    found = sorted(_find(text, private), key=lambda match: match[2])
+    return [Finding(name, kind, match, text.count("\n", 0, start) + 1) for kind, match, start in found]
 
 
 def _scan_texts(texts: Iterable[tuple[str, bool]], name: str) -> list[Finding]:
