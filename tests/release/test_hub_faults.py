@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,15 @@ PASSING = ("503", "429", "lost answer", "500 after the work", "hang")
 
 
 @pytest.fixture
-def api(hub: HubServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> HfApi:
+def api(hub: HubServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[HfApi]:
     """Return the package's own client, which repeats at once; impatient only where a server hangs."""
     hangs = getattr(request.node, "callspec", None) and request.node.callspec.params.get("fault") == "hang"
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_client, "ANSWER_SECONDS", 1.0 if hangs else 60.0)
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     close_session()
-    return hub_client.client()
+    yield hub_client.client()
+    close_session()  # the next test's client is patient again
 
 
 @pytest.fixture(scope="module")
