@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,9 +12,17 @@ from gshf_release.run import interrupt
 Result = TypeVar("Result")
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield batches of at most `size` positions, longest first, so that a batch pads little and memory fails early."""
+def by_length(lengths: Sequence[int], size: int, workers: int = 1) -> Iterator[list[int]]:
+    """Yield batches of positions, longest first, so that a batch pads little and memory fails early.
+
+    Args:
+        lengths: Of the rows.
+        size: Rows in a batch at most; fewer where that gives each of the workers as many batches as the others.
+        workers: How many batches are computed side by side.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    rounds = math.ceil(len(order) / (size * workers))
+    size = max(1, math.ceil(len(order) / max(1, rounds * workers)))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

@@ -70,6 +70,8 @@ class Profile(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
+    training_threads: PositiveInt | None = None
+    """CPU threads of torch in optimiser steps, whose matrices are large enough for several; None: as `threads`."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples. `vllm` lives in its own environment: gshf-release setup vllm"""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
