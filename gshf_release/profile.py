@@ -70,8 +70,9 @@ class Profile(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What samples. `vllm` lives in its own environment: gshf-release setup vllm"""
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    """What samples. `vllm` lives in its own environment (gshf-release setup vllm). `openai` is the server of `server`: it must
+    serve the policy's own folder and answer with token ids, as `vllm serve FOLDER` does."""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of sampling and scoring; the weights are rounded to BF16 in every case. `auto` is BF16 where the hardware has
     it."""
