@@ -46,9 +46,9 @@ def by_length(lengths: Sequence[int], size: int, workers: int = 1) -> Iterator[l
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     rounds = math.ceil(len(order) / (size * workers))
-    size = max(1, math.ceil(len(order) / max(1, rounds * workers)))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    count = min(len(order), rounds * workers)
+    for number in range(count):
+        yield order[number * len(order) // count : (number + 1) * len(order) // count]
 
 
 def in_batches(

@@ -12,7 +12,20 @@ from gshf_release.run import launch
 
 
 def test_the_longest_come_first_and_none_is_left_out() -> None:
-    assert list(by_length([3, 9, 3, 7], 3)) == [[1, 3, 0], [2]]
+    assert list(by_length([3, 9, 3, 7, 1], 3)) == [[1, 3], [0, 2, 4]]
+
+
+@given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 9), st.integers(1, 3))
+def test_batches_hold_every_row_once_and_keep_all_workers_busy(lengths: list[int], size: int, workers: int) -> None:
+    made = list(by_length(lengths, size, workers))
+    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= size for batch in made)
+    assert len(made) >= min(workers, len(lengths))
+    assert [lengths[index] for batch in made for index in batch] == sorted(lengths, reverse=True)
+
+
+def test_each_worker_has_as_many_batches_as_the_others() -> None:
+    assert [len(batch) for batch in by_length([1] * 9, 4, 2)] == [2, 2, 2, 3]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

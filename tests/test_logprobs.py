@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gshf_release.batches import by_length
 from gshf_release.logprobs import Tokens, completion_logps, traces
 from gshf_release.records import Sample
 from tests import tiny
@@ -59,19 +56,6 @@ def test_order_of_sequences_is_kept(policy: Any) -> None:
 def test_autocast_stays_near_fp32(policy: Any) -> None:
     exact = completion_logps(policy, SEQUENCES, batch=4)
     assert completion_logps(policy, SEQUENCES, batch=4, autocast=True) == pytest.approx(exact, rel=0.05)
-
-
-def test_batches_take_the_longest_first() -> None:
-    assert list(by_length([3, 9, 3, 5], 2)) == [[1, 3], [0, 2]]
-
-
-@given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 9), st.integers(1, 3))
-def test_batches_hold_every_row_once_and_keep_all_workers_busy(lengths: list[int], size: int, workers: int) -> None:
-    batches = list(by_length(lengths, size, workers))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(1 <= len(batch) <= size for batch in batches)
-    assert len(batches) >= min(workers, len(lengths))
-    assert [lengths[index] for batch in batches for index in batch] == sorted(lengths, reverse=True)
 
 
 def sample(prompt: list[int], completion: list[int]) -> Sample:
