@@ -37,6 +37,7 @@ Precision = Literal["fp32", "bf16", "rounded", "auto"]
 def prepare(profile: Profile) -> None:
     """Set torch's threads as the profile wants and silence the libraries; entry points call it before heavy work."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by torch; spinning at barriers is slow on a busy machine
     if importlib.util.find_spec("torch") is None:  # an environment that needs no models
         return
     quiet_libraries()

@@ -100,7 +100,7 @@ def completion_logps(
 
     results = [0.0] * len(sequences)
     lengths = [len(entry.prompt_ids) + len(entry.completion_ids) for entry in sequences]
-    for chosen, values in in_batches(compute, by_length(lengths, batch), workers):
+    for chosen, values in in_batches(compute, by_length(lengths, batch, workers), workers):
         for index, value in zip(chosen, values, strict=True):
             results[index] = value
     return results
@@ -132,7 +132,7 @@ def traces(
 
     results: dict[int, TraceValues] = {}
     lengths = [len(sample.prompt_ids) + len(sample.completion_ids) for sample in samples]
-    for chosen, values in in_batches(compute, by_length(lengths, batch), workers):
+    for chosen, values in in_batches(compute, by_length(lengths, batch, workers), workers):
         results.update(zip(chosen, values, strict=True))
     return [results[index] for index in range(len(samples))]
 
@@ -159,7 +159,7 @@ def next_token_logits(
             return values
 
     results: list[list[float]] = [[] for _ in prompts]
-    for chosen, values in in_batches(compute, by_length([len(prompt) for prompt in prompts], batch), workers):
+    for chosen, values in in_batches(compute, by_length([len(prompt) for prompt in prompts], batch, workers), workers):
         for index, value in zip(chosen, values, strict=True):
             results[index] = value
     return results

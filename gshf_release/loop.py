@@ -22,7 +22,7 @@ from gshf_release.diagnostics import exploration, validation
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import opponents
+from gshf_release.rewards.settings import calls_user_code, opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.stage import Stage
 from gshf_release.sampling import stage as sampling
@@ -68,7 +68,13 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
     prompts = f"iteration-{iteration}/prompts"
     stages = [
         explored,
-        declare_scores(f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
+        declare_scores(
+            f"iteration-{iteration}/rewards",
+            samples=explored,
+            prompts=prompts,
+            scorer="reward",
+            distributed=not calls_user_code(recipe.reward),
+        ),
     ]
     log_ratios = recipe.pairs.kl_weight > 0
     if log_ratios:

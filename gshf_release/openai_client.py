@@ -14,6 +14,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -186,7 +187,8 @@ class ChatClient:
             Interrupted: The process was asked to stop.
         """
         address = self._address(path)
-        return self._persist(address, lambda: self._open(method, address, body, kind), f"{method} {path}", attempts)
+        draw = f"{method} {path} {zlib.crc32(body or b'')}"
+        return self._persist(address, lambda: self._open(method, address, body, kind), draw, attempts)
 
     def _persist(self, address: str, attempt: Callable[[], Result], draw: str, attempts: int = 0) -> Result:
         """Return what `attempt` returns, trying again after failures that may pass."""

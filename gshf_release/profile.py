@@ -70,8 +70,11 @@ class Profile(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     """CPU threads of torch; None leaves torch's own choice."""
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What samples. `vllm` lives in its own environment: gshf-release setup vllm"""
+    training_threads: PositiveInt | None = None
+    """CPU threads of torch in optimiser steps, whose matrices are large enough for several; None: as `threads`."""
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    """What samples. `vllm` lives in its own environment (gshf-release setup vllm). `openai` is the server of `server`: it must
+    serve the policy's own folder and answer with token ids, as `vllm serve FOLDER` does."""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of sampling and scoring; the weights are rounded to BF16 in every case. `auto` is BF16 where the hardware has
     it."""
@@ -87,7 +90,8 @@ class Profile(Section):
     measure_in_turn: bool = False
     """Bring the three models of the validation (trained, rounded, base) to the device one at a time."""
     processes: PositiveInt = 1
-    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun."""
+    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of an
+    iteration's responses and the log-probabilities of its pairs under the reference."""
     nodes: PositiveInt = 1
     """Machines that train together, each with `processes`; more than one needs an allocation of Slurm."""
     sharding: Literal["none", "zero-2", "zero-3", "fsdp"] = "none"

@@ -140,6 +140,14 @@ def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return ConversationRenderer(tokenizer).ids(messages)
 
 
+def template_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """Return a whole conversation as the chat template writes it.
+
+    It is for checks of templates alone: tokenised again it may be other ids than those of the conversation.
+    """
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+
+
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """Return the conversation with its system text as the first paragraph of the first user turn.
 

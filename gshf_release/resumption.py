@@ -157,16 +157,27 @@ def common_arguments(
     } | sharding_arguments(sharding, processes, bf16=precision == "bf16")
 
 
-def run_trainer(trainer: Any, scratch: Path) -> list[dict[str, float]]:
+def run_trainer(trainer: Any, scratch: Path, threads: int | None) -> list[dict[str, float]]:
     """Train, from the newest complete checkpoint if there is one, and return one entry of metrics per optimiser step.
+
+    Args:
+        trainer: Any trainer of transformers or TRL.
+        scratch: Where its checkpoints are.
+        threads: CPU threads of torch meanwhile; None leaves them.
 
     Raises:
         Interrupted: Asked to stop; a checkpoint has been saved.
     """
+    import torch
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
+    finally:
+        torch.set_num_threads(before)
     if trainer.state.global_step < trainer.state.max_steps:
         interrupt.check()
     return [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -8,6 +8,7 @@ import pytest
 
 from gshf_release import recipe as recipes
 from gshf_release.effects import DPO_ALONE, notice, without_effect
+from gshf_release.errors import RecipeError
 from gshf_release.recipe import Recipe, parse
 from gshf_release.report.tables import document
 
@@ -61,10 +62,10 @@ def test_the_base_of_a_stand_in_scorer_has_a_revision_that_is_fingerprinted_wher
     assert "revision" not in plain.value("reward.contrasts")
     assert pinned.value("reward.contrasts") == plain.value("reward.contrasts") | {"revision": "v1"}
     assert parse(Recipe, pinned.model_dump(mode="json"), "again") == pinned
-    with pytest.raises(recipes.RecipeError, match=r"the run's base has base\.revision"):
+    with pytest.raises(RecipeError, match=r"the run's base has base\.revision"):
         recipe("gshf", reward={"contrasts": {"revision": "v1"}})
 
 
 def test_a_revision_needs_a_checkpoint() -> None:
-    with pytest.raises(recipes.RecipeError, match="reference_revision belongs to a reference on the Hub"):
+    with pytest.raises(RecipeError, match="reference_revision belongs to a reference on the Hub"):
         recipe("gshf", loop={"reference_revision": "v1"})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release.logprobs import Tokens, by_length, completion_logps, traces
+from gshf_release.logprobs import Tokens, completion_logps, traces
 from gshf_release.records import Sample
 from tests import tiny
 
@@ -56,10 +56,6 @@ def test_order_of_sequences_is_kept(policy: Any) -> None:
 def test_autocast_stays_near_fp32(policy: Any) -> None:
     exact = completion_logps(policy, SEQUENCES, batch=4)
     assert completion_logps(policy, SEQUENCES, batch=4, autocast=True) == pytest.approx(exact, rel=0.05)
-
-
-def test_batches_take_the_longest_first() -> None:
-    assert list(by_length([3, 9, 3, 5], 2)) == [[1, 3], [0, 2]]
 
 
 def sample(prompt: list[int], completion: list[int]) -> Sample:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import gshf_release
 from gshf_release.errors import CheckpointError
 from gshf_release.recipe import Prompts
 from gshf_release.records import Message
@@ -43,6 +45,13 @@ def as_transformers(tokenizer: Any, messages: list[Message]) -> list[int]:
         messages, add_generation_prompt=True, tokenize=True, return_dict=False
     )
     return ids
+
+
+def test_no_other_module_applies_a_template() -> None:
+    """`control_tokens` is the half of rendering that tells the template's control tokens from those of the messages."""
+    package = Path(gshf_release.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if ".apply_chat_template(" in path.read_text(encoding="utf-8")}
+    assert found == {"rendering.py", "control_tokens.py"}
 
 
 def test_there_are_two_hundred_nasty_conversations() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from gshf_release.resumption import Resumable, fill_last_step, latest_checkpoint, training_order
+from gshf_release.resumption import Resumable, fill_last_step, latest_checkpoint, run_trainer, training_order
 from gshf_release.run.context import silent
 
 
@@ -101,3 +103,20 @@ def test_the_last_step_is_filled_with_its_own_examples(count: int, how: tuple[in
     assert len(filled) - count < micro_batch * processes
     assert processes == 1 or len(filled) % (micro_batch * processes) == 0
     assert -(-len(filled) // batch) == -(-count // batch), "no step is added"
+
+
+def test_training_has_its_own_threads_and_gives_them_back(tmp_path: Path) -> None:
+    class Trainer:
+        state = SimpleNamespace(global_step=1, max_steps=1, log_history=[{"loss": 0.5}, {"runtime": 1.0}])
+
+        def remove_callback(self, callback: object) -> None: ...
+
+        def train(self, resume_from_checkpoint: str | None) -> None:
+            seen.append(torch.get_num_threads())
+
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    assert run_trainer(Trainer(), tmp_path, before + 1) == [{"loss": 0.5}]
+    assert run_trainer(Trainer(), tmp_path, None) == [{"loss": 0.5}]
+    assert seen == [before + 1, before]
+    assert torch.get_num_threads() == before

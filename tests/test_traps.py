@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
+import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,11 +23,12 @@ from gshf_release.logprobs import Tokens, completion_logps, traces
 from gshf_release.optimization.dpo import loss_arguments
 from gshf_release.preference.pairs import choose
 from gshf_release.preference.ranking import candidates
-from gshf_release.prompts.decontamination import Decontaminator
+from gshf_release.prompts.decontamination import EXACT, OVERLAP, SIMILAR, Decontaminator
+from gshf_release.prompts.numbered_lists import parse
 from gshf_release.prompts.rouge import SimilarityIndex
 from gshf_release.prompts.split import ordered, ranges, read_prompts, supply
 from gshf_release.recipe import Pairs, Prompts, Recipe, Training
-from gshf_release.records import Message, Pair, Prompt, ReferenceLogProbability, Sample
+from gshf_release.records import Message, Pair, Prompt, ReferenceLogProbability, Sample, Score
 from gshf_release.rendering import ConversationRenderer, render
 from gshf_release.results import find, read_cells
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
@@ -34,8 +38,12 @@ from gshf_release.run.execution import execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task
 from tests import tiny
+from tests.optimization import sent
+from tests.optimization.sent import Heard
 from tests.preference.test_pairs import response
-from tests.run.plans import PROFILES, RECIPE, begin
+from tests.run import plans
+from tests.run.plans import PROFILES, RECIPE, begin, chain
+from tests.run.work import made, stage
 
 EOS = 2
 FILE = "prompts.parquet"
@@ -53,6 +61,12 @@ def references(run: RunDirectory, iteration: int) -> list[ReferenceLogProbabilit
     return ReferenceLogProbability.read(run.path / f"iteration-{iteration}" / "reference" / "reference.parquet")
 
 
+@pytest.fixture(scope="module", params=list(sent.TRAINERS))
+def heard(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Heard]:
+    """Return what the loss of DPO, and that of RAFT's supervised step, were given of `sent.pairs`, by sequence."""
+    return sorted(sent.train(request.param, tiny_folder, tmp_path_factory.mktemp("heard") / "run"))
+
+
 def test_trap_01_one_id_sequence_everywhere(finished: RunDirectory, tokenizer: Any) -> None:
     prompts = {row.prompt_id: row for path in finished.path.rglob("prompts.parquet") for row in Prompt.read(path)}
     for sample in samples(finished):
@@ -64,6 +78,10 @@ def test_trap_01_one_id_sequence_everywhere(finished: RunDirectory, tokenizer: A
         drawn = {(row.prompt_id, row.sample_index): row for row in samples(finished, f"iteration-{iteration}/samples")}
         for pair in pairs(finished, iteration):
             assert pair.prompt_ids == drawn[pair.prompt_id, pair.chosen_index].prompt_ids
+
+
+def test_trap_01_the_loss_is_given_the_stored_ids_and_no_others(heard: list[Heard]) -> None:
+    assert [row.sequence for row in heard] == [row.sequence for row in sent.expected()]
 
 
 def test_trap_02_the_empty_system_turn_is_one_switch(tokenizer: Any) -> None:
@@ -96,6 +114,12 @@ def test_trap_03_eos_once_and_only_where_the_model_stopped(finished: RunDirector
     assert reasons == {"stop", "length"}
 
 
+def test_trap_03_the_loss_counts_eos_where_the_model_stopped_and_adds_none(heard: list[Heard]) -> None:
+    """Of six completions four ended."""
+    assert [row.counted for row in heard] == [row.counted for row in sent.expected()]
+    assert sorted(row.counted.count(EOS) for row in heard) == [0, 0, 1, 1, 1, 1]
+
+
 def test_trap_04_sampled_ids_are_trained_not_their_text_again(finished: RunDirectory, tokenizer: Any) -> None:
     again = 0
     for iteration in (1, 2):
@@ -103,13 +127,27 @@ def test_trap_04_sampled_ids_are_trained_not_their_text_again(finished: RunDirec
         for pair in pairs(finished, iteration):
             for index, ids in ((pair.chosen_index, pair.chosen_ids), (pair.rejected_index, pair.rejected_ids)):
                 assert ids == drawn[pair.prompt_id, index].completion_ids
-                again += tokenizer(drawn[pair.prompt_id, index].text, add_special_tokens=False)["input_ids"] != ids
+                text, words = drawn[pair.prompt_id, index].text, [token for token in ids if token != EOS]
+                again += tokenizer(text, add_special_tokens=False)["input_ids"] != words
     assert again > 0, "tokenising the text again would have given other ids"
 
 
-def test_trap_05_a_long_pair_is_dropped_whole_never_cut() -> None:
-    found = candidates([response(0), response(1, ids=[3] * 50)], {0: 1.0, 1: 0.0}, Pairs(max_tokens=20))
-    assert choose(found, Pairs(max_tokens=20), 1, random.Random(0)) == (None, "too long")
+@pytest.mark.parametrize("long", ["chosen", "rejected", "prompt"])
+def test_trap_05_a_long_pair_is_dropped_whole_never_cut(long: str) -> None:
+    found = [response(0), response(1)]
+    if long == "prompt":
+        found = [replace(entry, prompt_ids=[5] * 20) for entry in found]
+    else:
+        side = ("chosen", "rejected").index(long)
+        found[side] = response(side, ids=[3] * 50)
+    rows = candidates(found, {0: 1.0, 1: 0.0}, Pairs(max_tokens=20))
+    assert choose(rows, Pairs(max_tokens=20), 1, random.Random(0)) == (None, "too long")
+
+
+def test_trap_05_the_loss_is_given_long_completions_whole(heard: list[Heard]) -> None:
+    """TRL itself would cut one side of the pair and count what is left."""
+    assert max(len(row.sequence) for row in heard) == 3 + 1 + sent.LONG + 1
+    assert all(row.counted for row in heard)
 
 
 def test_trap_06_degenerate_pairs_are_dropped_by_reason() -> None:
@@ -117,12 +155,22 @@ def test_trap_06_degenerate_pairs_are_dropped_by_reason() -> None:
         ([response(0, "same", [3]), response(1, " same", [4])], [0.0, 1.0], "identical text"),
         ([response(0, ids=[3]), response(1, ids=[3])], [0.0, 1.0], "identical ids"),
         ([response(0), response(1)], [1.0, 1.0], "tied rewards"),
+        ([response(0), response(1)], [0.5, 1.0], "small margin"),
         ([response(0), response(1)], [math.nan, 1.0], "non-finite reward"),
+        ([response(0), response(1)], [1.0, math.inf], "non-finite reward"),
         ([response(0)], [1.0], "too few responses"),
     ]
+    rules = Pairs(minimum_margin=0.5)
     for found, rewards, reason in cases:
-        rows = candidates(found, dict(enumerate(rewards)), Pairs())
-        assert choose(rows, Pairs(), 1, random.Random(0)).reason == reason
+        rows = candidates(found, dict(enumerate(rewards)), rules)
+        assert choose(rows, rules, 1, random.Random(0)).reason == reason
+
+
+def test_trap_06_of_equal_rewards_the_lowest_index_counts_on_both_sides() -> None:
+    rows = candidates([response(index) for index in range(5)], dict(enumerate([0.5, 1.0, 0.0, 1.0, 0.0])), Pairs())
+    pair = choose(rows, Pairs(), 1, random.Random(0)).pair
+    assert pair is not None
+    assert (pair.chosen_index, pair.rejected_index) == (1, 2)
 
 
 def test_trap_07_the_loss_starts_at_log_two(finished: RunDirectory) -> None:
@@ -199,6 +247,41 @@ def test_trap_11_every_iteration_reports_what_length_did(finished: RunDirectory)
             assert find(cells, row=row, metric=metric, **more) is not None, metric
 
 
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_trap_11_what_is_reported_of_length_follows_from_the_files(finished: RunDirectory, iteration: int) -> None:
+    row = f"iteration-{iteration}"
+    rewards = {
+        (score.prompt_id, score.sample_index): score.reward
+        for path in (finished.path / row / "rewards").rglob("scores.parquet")
+        for score in Score.read(path)
+    }
+    by_prompt: dict[str, list[tuple[int, float]]] = {}
+    for sample in samples(finished, f"{row}/samples"):
+        place = (len(sample.completion_ids), rewards[sample.prompt_id, sample.sample_index])
+        by_prompt.setdefault(sample.prompt_id, []).append(place)
+    varied = [found for found in by_prompt.values() if len({length for length, _ in found}) > 1]
+    answers = [entry for entry in samples(finished, f"{row}/validation/answers") if entry.temperature == 0.7]
+    lengths = [len(entry.completion_ids) for entry in answers]
+    sides = [(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs(finished, iteration)]
+    correlations = [float(np.corrcoef(np.array(found).T)[0, 1]) for found in varied]
+    assert correlations or iteration == 2, "lengths vary in the first iteration at least"
+    expected = {
+        LENGTH_REWARD: statistics.mean(correlations) if correlations else None,
+        "chosen longer": 100 * statistics.mean(chosen > rejected for chosen, rejected in sides),
+        "length-only accuracy of pairs": 100
+        * statistics.mean((1 + np.sign(chosen - rejected)) / 2 for chosen, rejected in sides),
+        "length": statistics.mean(lengths),
+        "median length": statistics.median(lengths),
+        "cut": 100 * statistics.mean(entry.finish_reason == "length" for entry in answers),
+    }
+    cells = read_cells(finished.path / "results.json")
+    for metric, value in expected.items():
+        decoding = {"decoding": "T=0.7"} if metric in ("length", "median length", "cut") else {}
+        found = find(cells, row=row, metric=metric, **decoding)
+        assert found is not None, metric
+        assert found.value == pytest.approx(value), metric
+
+
 def test_trap_12_divergence_never_counts_padding(policy: Any) -> None:
     noisy = type(policy)(policy.config).eval()
     rows = [
@@ -273,9 +356,9 @@ def test_trap_14_roles_are_disjoint_and_come_from_the_seed_and_the_prompts_alone
     assert len(everything) == len(set(everything))
     source = read_prompts(Path(recipe.prompts.source))
     shuffled = random.Random(1).sample(source, len(source))
-    for role, (start, stop) in ranges(recipe).items():
+    for role, (first, last) in ranges(recipe).items():
         if role in given:
-            assert [row.prompt_id for row in ordered(shuffled, recipe.seed)[start:stop]] == given[role]
+            assert [row.prompt_id for row in ordered(shuffled, recipe.seed)[first:last]] == given[role]
     other = [row.prompt_id for row in ordered(source, recipe.seed + 1)]
     assert other != [row.prompt_id for row in ordered(source, recipe.seed)]
 
@@ -317,15 +400,17 @@ def test_trap_15_near_copies_among_prompts_are_dropped_by_exact_rouge_l() -> Non
 
 
 def test_trap_16_benchmark_prompts_and_near_copies_are_removed() -> None:
+    """The third has eight words in a row of the benchmark's and many others, so that ROUGE-L alone would keep it."""
     known = [BenchmarkPrompt("b/0", "Which river of the old world carries the most water to the sea?")]
     found = Decontaminator(known).check(
         [
             "which river of the old world carries the most water to the sea",
             "Which river of the old world carries more water to the sea?",
+            "Tell me which river of the old world carries the fewest boats, and write a poem of four lines about it.",
             "Which mountain of the new world is the highest?",
         ]
     )
-    assert [hit is not None for hit in found] == [True, True, False]
+    assert [hit and hit.reason for hit in found] == [EXACT, SIMILAR, OVERLAP, None]
     assert {hit.key for hit in found if hit is not None} == {"b/0"}
 
 
@@ -373,6 +458,12 @@ def test_trap_18_users_text_is_never_cut_lowered_or_turned_into_control_tokens(t
         assert sum(token in specials for token in scored) == 4, "user, end, assistant, end: what a reward model reads"
 
 
+def test_trap_18_a_written_prompt_keeps_its_letters() -> None:
+    """Self-instruct capitalises what its model wrote, and so lowers HTML."""
+    listed = "1. Use HTML and Python\n2. what does </s> mean?\n3. None of it\n"
+    assert parse(listed, cut=False).items == ["Use HTML and Python", "what does </s> mean?", "None of it"]
+
+
 def half_done(context: StageContext) -> None:
     """Write one of two outputs and die."""
     context.output("a").write_text("half", encoding="utf-8")
@@ -388,17 +479,49 @@ def test_trap_19_a_stage_that_died_never_looks_finished(tmp_path: Path) -> None:
     assert not (run.path / "s" / "a").exists()
 
 
-def test_trap_20_weights_template_and_generation_config_travel(released: RunDirectory, tokenizer: Any) -> None:
+def test_trap_19_a_killed_stage_is_done_again(tmp_path: Path) -> None:
+    run, stages = begin(tmp_path / "run"), chain("write", "killed_once", "write")
+    (run.path / "broken").touch()
+    assert plans.start(run.path, "here", "write", "killed_once", "write").wait() == -9
+    by_name = {entry.name: entry for entry in stages}
+    found = [state(Task(entry), run, RECIPE, by_name) for entry in stages]
+    assert found == [State.FINISHED, State.MISSING, State.MISSING]
+    (run.path / "broken").unlink()
+    execute(stages, run, RECIPE, PROFILES["here"])
+    assert {state(Task(entry), run, RECIPE, by_name) for entry in stages} == {State.FINISHED}
+
+
+def test_trap_19_a_changed_recipe_redoes_only_what_depends_on_it(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    stages = [stage("a"), stage("b", "a", keys=("sampling.n",)), stage("c", "b"), stage("d", "a", keys=("seed",))]
+    execute(stages, run, RECIPE, PROFILES["here"])
+    changed = plans.recipe(sampling={"n": 4})
+    by_name = {entry.name: entry for entry in stages}
+    found = {entry.name: state(Task(entry), run, changed, by_name) for entry in stages}
+    assert found == {"a": State.FINISHED, "b": State.CHANGED, "c": State.FINISHED, "d": State.FINISHED}
+    execute(stages, run, changed, PROFILES["here"])
+    assert made(run) == ["a", "b", "c", "d", "b", "c"]
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_trap_20_weights_template_and_generation_config_travel(
+    released: RunDirectory, tokenizer: Any, iteration: int
+) -> None:
     from safetensors.torch import load_file
 
-    policy = load_file(released.path / "iteration-2" / "policy" / "model" / "model.safetensors")
-    folder = released.path / "release" / "tiny" / "iter-2"
-    published = load_file(folder / "model.safetensors")
-    assert published.keys() == policy.keys()
+    start = load_file(released.path / "base" / "model" / "model.safetensors")
+    trained = released.path / f"iteration-{iteration}" / "policy" / "model"
+    published = released.path / "release" / "tiny" / f"iter-{iteration}"
+    policy, cast = (load_file(folder / "model.safetensors") for folder in (trained, published))
+    assert {name: weight.shape for name, weight in cast.items()} == {
+        name: weight.shape for name, weight in start.items()
+    }
+    assert policy.keys() == cast.keys()
     for name, weight in policy.items():
-        assert torch.equal(published[name], weight.bfloat16()), name
-    assert checkpoints.load_tokenizer(folder).chat_template == tokenizer.chat_template
-    assert json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == EOS
+        assert torch.equal(cast[name], weight.bfloat16()), name
+    for folder in (trained, published):
+        assert checkpoints.load_tokenizer(folder).chat_template == tokenizer.chat_template
+        assert json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == EOS
 
 
 def test_there_is_a_test_for_every_trap() -> None:

@@ -7,30 +7,28 @@
     <row>/<benchmark>/answers           model_outputs.json as AlpacaEval writes it, or model_answer.jsonl as FastChat does
 
 Turn 2 is asked with the row's own answer to turn 1 in the conversation. FastChat's templates are rendered in a stage of their
-own, because an engine may live in an environment without FastChat. The answer files hold no times and no random ids: equal
-runs have equal files (FastChat's `tstamp` is 0, its `answer_id` a hash; when something happened stands in the journal).
+own, because an engine may live in an environment without FastChat.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gshf_release.checkpoints import load_tokenizer
 from gshf_release.errors import DataError
-from gshf_release.evaluation import kept
-from gshf_release.evaluation.benchmarks import Asking, Question, read_json_lines, read_json_rows, read_questions
+from gshf_release.evaluation import answer_files, kept
+from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
 from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, template
-from gshf_release.hashing import seed_from, sha256_json
+from gshf_release.hashing import seed_from
 from gshf_release.recipe import Recipe
 from gshf_release.records import Message, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import write_json, write_text
+from gshf_release.run.directory import write_json
 from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
@@ -38,7 +36,6 @@ from gshf_release.sampling.protocol import Request
 
 QUESTIONS = "questions.json"
 PROMPTS = "prompts.json"
-FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}
 KEYS = ("seed", "prompts.system", *RENDERING)
 
 
@@ -132,7 +129,7 @@ def declare_row(
             Input(questions_stage(benchmark), QUESTIONS),
             *(Input(stage.name, sampling.FILE) for stage in turns),
         ),
-        outputs=(FILES[asking.protocol],),
+        outputs=(answer_files.FILES[asking.protocol],),
         parameters={"protocol": asking.protocol, "benchmark": benchmark, "row": row, "model": model},
     )
     return [*steps, answers]
@@ -178,7 +175,7 @@ def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str) -> S
         name=answers_stage(row, benchmark),
         work="gshf_release.evaluation.answers:adopt_answers",
         inputs=(Input(questions_stage(benchmark), QUESTIONS),),
-        outputs=(FILES[asking.protocol],),
+        outputs=(answer_files.FILES[asking.protocol],),
         parameters={"protocol": asking.protocol, "benchmark": benchmark, "sha256": sha256},
     )
 
@@ -306,11 +303,14 @@ def write_answers(context: StageContext) -> None:
         _answers_of(context, f"{row}/{benchmark}/turn-{number}") for number in range(1, len(questions[0].turns) + 1)
     ]
     if context.parameter("protocol") == "alpaca_eval":
-        rows = [alpaca_eval_row(question, turns[0][question.key], model) for question in questions]
-        write_alpaca_eval(rows, context.output(FILES["alpaca_eval"]))
+        rows = [answer_files.alpaca_eval_row(question, turns[0][question.key], model) for question in questions]
+        answer_files.write_alpaca_eval(rows, context.output(answer_files.FILES["alpaca_eval"]))
     else:
-        lines = [mt_bench_line(question, [turn[question.key] for turn in turns], model) for question in questions]
-        write_mt_bench(lines, context.output(FILES["mt_bench"]))
+        lines = [
+            answer_files.mt_bench_line(question, [turn[question.key] for turn in turns], model)
+            for question in questions
+        ]
+        answer_files.write_mt_bench(lines, context.output(answer_files.FILES["mt_bench"]))
 
 
 def adopt_answers(context: StageContext) -> None:
@@ -322,89 +322,15 @@ def adopt_answers(context: StageContext) -> None:
     path = kept.path(context.run, context.parameter("sha256"))
     questions = stored_questions(context, context.parameter("benchmark"))
     protocol = context.parameter("protocol")
-    found = alpaca_eval_answers(path) if protocol == "alpaca_eval" else mt_bench_answers(path)
+    found = answer_files.alpaca_eval_answers(path) if protocol == "alpaca_eval" else answer_files.mt_bench_answers(path)
     keys = [question.turns[0] if protocol == "alpaca_eval" else question.key for question in questions]
     chosen = [found[key] for key in keys if key in found]
     if not chosen:
         raise DataError(f"The answers given with --outputs answer none of the {len(keys)} questions that are asked.")
     if protocol == "alpaca_eval":
-        write_alpaca_eval(chosen, context.output(FILES[protocol]))
+        answer_files.write_alpaca_eval(chosen, context.output(answer_files.FILES[protocol]))
     else:
-        write_mt_bench(chosen, context.output(FILES[protocol]))
-
-
-def alpaca_eval_row(question: Question, answer: str, model: str) -> dict[str, str]:
-    """Return a row of AlpacaEval's model_outputs.json."""
-    return {"dataset": question.category, "instruction": question.turns[0], "output": answer, "generator": model}
-
-
-def mt_bench_line(question: Question, answers: Sequence[str], model: str) -> dict[str, Any]:
-    """Return a line of FastChat's model_answer/<model>.jsonl."""
-    return {
-        "question_id": int(question.key),
-        "answer_id": sha256_json([model, question.key, list(answers)])[:22],
-        "model_id": model,
-        "choices": [{"index": 0, "turns": list(answers)}],
-        "tstamp": 0.0,
-    }
-
-
-def write_alpaca_eval(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write model_outputs.json."""
-    write_text(path, json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
-
-
-def write_mt_bench(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write model_answer.jsonl."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def alpaca_eval_answers(path: Path) -> dict[str, dict[str, Any]]:
-    """Return `{instruction: row}` of a model_outputs.json.
-
-    Raises:
-        DataError: A row is malformed, or an instruction is answered twice.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(read_json_rows(path, ("instruction", "output")), 1):
-        if row["instruction"] in found:
-            raise DataError(f"{path}, row {number}: its instruction is answered twice.")
-        found[row["instruction"]] = row
-    return found
-
-
-def mt_bench_answers(path: Path) -> dict[str, dict[str, Any]]:
-    """Return `{question id: line}` of a FastChat answer file; of several lines of a question the last counts, as there.
-
-    Raises:
-        DataError: A line has not the form of FastChat's answers.
-    """
-    found = {}
-    for number, line in enumerate(read_json_lines(path), 1):
-        try:
-            turns = line["choices"][0]["turns"]
-            good = isinstance(line["question_id"], int) and all(isinstance(turn, str) for turn in turns)
-        except (KeyError, IndexError, TypeError):
-            good = False
-        if not good:
-            raise DataError(f'{path}, answer {number}: expected "question_id" and texts under choices[0].turns.')
-        found[str(line["question_id"])] = line
-    return found
-
-
-def model_of(protocol: str, path: Path) -> str:
-    """Return what an answer file calls its model.
-
-    Raises:
-        DataError: It holds no answers, or those of several models.
-    """
-    if protocol == "alpaca_eval":
-        names = {str(row.get("generator") or path.stem) for row in alpaca_eval_answers(path).values()}
-    else:
-        names = {str(line.get("model_id") or path.stem) for line in mt_bench_answers(path).values()}
-    if len(names) != 1:
-        raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.")
-    return names.pop()
+        answer_files.write_mt_bench(chosen, context.output(answer_files.FILES[protocol]))
 
 
 def _answers_of(context: StageContext, stage: str) -> dict[str, str]:

@@ -9,7 +9,17 @@ from typing import Any
 
 from gshf_release import benchmark_data
 from gshf_release.errors import DataError, NetworkError, RunError
-from gshf_release.evaluation import answers, benchmarks, calibrated, imports, judgments, kept, paired, templates
+from gshf_release.evaluation import (
+    answer_files,
+    answers,
+    benchmarks,
+    calibrated,
+    imports,
+    judgments,
+    kept,
+    paired,
+    templates,
+)
 from gshf_release.evaluation.benchmarks import Benchmark
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -161,7 +171,7 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
     found = benchmarks.read_questions(benchmark.protocol, path, limit or None)
     existing = {}
     if wish.outputs is not None:
-        model = answers.model_of(benchmark.protocol, wish.outputs)
+        model = answer_files.model_of(benchmark.protocol, wish.outputs)
         existing[slug(model)] = kept.keep(run, wish.outputs)
     return BenchmarkRequest(
         asking=benchmark.asking,
@@ -206,7 +216,7 @@ def _judge(
             )
         path = None if reference == "questions" else baseline_file(reference, benchmark)
         sha256 = asked.questions if path is None else kept.keep(run, path)
-        name = answers.model_of(benchmark.protocol, kept.path(run, sha256))
+        name = answer_files.model_of(benchmark.protocol, kept.path(run, sha256))
         if path is not None and name in _models(
             run, asked, rows
         ):  # two runs of one recipe, say, must not pass for one model
@@ -229,7 +239,8 @@ def _judge(
 def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:
     """Return what the answer files of the rows call their models."""
     given = {
-        row: answers.model_of(asked.asking.protocol, kept.path(run, sha256)) for row, sha256 in asked.existing.items()
+        row: answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
+        for row, sha256 in asked.existing.items()
     }
     return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}
 
@@ -248,7 +259,7 @@ def baseline_file(reference: str, benchmark: Benchmark) -> Path:
     path = Path(reference).expanduser()
     if path.is_file():
         return path
-    file = answers.FILES[benchmark.protocol]
+    file = answer_files.FILES[benchmark.protocol]
     for folder in (path, Path("runs") / f"eval-{slug(reference.replace('/', '--')).lower()}"):
         if (folder / DOCUMENT).is_file():
             found = sorted(folder.glob(f"*/{benchmark.name}/answers/{file}"), key=lambda entry: _order(entry.parts[-4]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.errors import RecipeError
-from gshf_release.evaluation import answers, kept
+from gshf_release.evaluation import answer_files, answers, kept
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_lines
 from gshf_release.evaluation.judging import alpaca_eval, mt_bench
 from gshf_release.evaluation.judging.cache import default_folder
@@ -82,7 +82,7 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     judge = JudgeSettings.model_validate(request.judge)
     files = repeat_files(judge.benchmark, request.repeats)
     questions = Input(answers.questions_stage(benchmark), answers.QUESTIONS)
-    own = Input(answers.answers_stage(row, benchmark), answers.FILES[asked.asking.protocol])
+    own = Input(answers.answers_stage(row, benchmark), answer_files.FILES[asked.asking.protocol])
     place = {"benchmark": benchmark, "kind": judge.benchmark, "label": label, "row": row}
     judged = Stage(
         name=judgments_stage(row, benchmark, label),
@@ -126,12 +126,12 @@ def judge(context: StageContext) -> None:
     with _session(context, settings) as session:
         if kind == "alpaca_eval_2":
             rows = json.loads(own_file(context).read_text(encoding="utf-8"))
-            given = answers.alpaca_eval_answers(kept.path(context.run, context.parameter("baseline")))
+            given = answer_files.alpaca_eval_answers(kept.path(context.run, context.parameter("baseline")))
             name = {"generator": context.parameter("baseline_name")}
             baseline = [given[row["instruction"]] | name for row in rows if row["instruction"] in given]
             for repeat, file in enumerate(repeat_files(kind, repeats)):
                 judged = alpaca_eval.annotate(rows, baseline, session, repeat)
-                answers.write_alpaca_eval(judged, context.output(file))
+                answer_files.write_alpaca_eval(judged, context.output(file))
             return
         questions, rows = _asked_rows(context), read_json_lines(own_file(context))
         references = mt_bench.read_references(settings.references) if _need_references(questions) else {}
@@ -141,7 +141,7 @@ def judge(context: StageContext) -> None:
             name = {"model_id": context.parameter("baseline_name")}
             others = [line | name for line in read_json_lines(kept.path(context.run, context.parameter("baseline")))]
             lines = mt_bench.judge_pair(questions, rows, others, session, references, repeats)
-        answers.write_mt_bench(lines, path)
+        answer_files.write_mt_bench(lines, path)
 
 
 def _settings(context: StageContext) -> JudgeSettings:
@@ -185,7 +185,7 @@ def own_file(context: StageContext) -> Path:
     """Return the answers that are judged."""
     place = (context.parameter("row"), context.parameter("benchmark"))
     protocol = PROTOCOLS[context.parameter("kind")]
-    return context.input(answers.answers_stage(*place), answers.FILES[protocol])
+    return context.input(answers.answers_stage(*place), answer_files.FILES[protocol])
 
 
 def _asked_rows(context: StageContext) -> list[dict[str, Any]]:

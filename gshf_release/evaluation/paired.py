@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gshf_release.errors import DataError
-from gshf_release.evaluation import answers, comparisons, metrics
+from gshf_release.evaluation import answer_files, answers, comparisons, metrics
 from gshf_release.evaluation.comparisons import Comparison
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judgments import FILES, PROTOCOLS, judgments_stage, repeat_files
@@ -70,7 +70,7 @@ def _declare_row(
     files = repeat_files(judge.benchmark, request.repeats)
     inputs = [Input(judgments_stage(each, benchmark, label), file) for each in (row, *compared) for file in files]
     if judge.benchmark == "mt_bench_pair":  # the answers say which of the two models is the row's
-        file = answers.FILES[asked.asking.protocol]
+        file = answer_files.FILES[asked.asking.protocol]
         inputs += [Input(answers.answers_stage(each, benchmark), file) for each in (row, *compared)]
     return Stage(
         name=stage_name(row, benchmark, label),
@@ -189,5 +189,7 @@ def _values(context: StageContext, row: str) -> dict[Any, float]:
     if kind == "mt_bench_single":
         return comparisons.mt_bench_scores(singles)
     protocol = PROTOCOLS[kind]
-    own = answers.model_of(protocol, context.input(answers.answers_stage(row, benchmark), answers.FILES[protocol]))
+    own = answer_files.model_of(
+        protocol, context.input(answers.answers_stage(row, benchmark), answer_files.FILES[protocol])
+    )
     return pair_points(pairs, own)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gshf_release import resampling, statistics
 from gshf_release.benchmark_data import GAMED_BASELINES
-from gshf_release.evaluation import answers, calibrated, comparisons, kept, metrics
+from gshf_release.evaluation import answer_files, answers, calibrated, comparisons, kept, metrics
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.alpaca_eval import scoring
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation
@@ -249,7 +249,7 @@ def _rating_cell(
 
 def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     _, pairs = mt_bench_judgments.read(_judgments_file(context))
-    own = answers.model_of("mt_bench", own_file(context))
+    own = answer_files.model_of("mt_bench", own_file(context))
     score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
     points = game_points(pairs, own)
     clusters: dict[int, list[float]] = {}

@@ -103,7 +103,7 @@ def train_policy(
     launch.require_world_size(context.profile, trainer.args.world_size)
     if launch.rank() == 0:
         context.log("training", world_size=trainer.args.world_size, resumed_at=resumed_at(context.scratch))
-    steps = run_trainer(trainer, context.scratch)
+    steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
     trained = gather(trainer, lambda: start(context, "cpu")[0])
     if trained is None:
         return

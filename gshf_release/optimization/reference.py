@@ -1,14 +1,16 @@
-"""Log-probabilities of the pairs under the reference policy, computed once."""
+"""Log-probabilities of the pairs under the reference policy, computed once, by all training processes together."""
 
 from __future__ import annotations
 
 import math
 
 from gshf_release.adapters import frozen_precision
+from gshf_release.batches import join_processes
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
 from gshf_release.records import Pair, ReferenceLogProbability
+from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
@@ -27,6 +29,7 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
         outputs=(FILE,),
         keys=("training.precision",),
         parameters={"source": source, "reference": reference} | ({"frozen": True} if frozen else {}),
+        distributed=True,
     )
 
 
@@ -35,7 +38,9 @@ def compute(context: StageContext) -> None:
 
     Raises:
         EngineError: One of them is not a number.
+        RunError: Another number of processes came together than the profile asks for.
     """
+    join_processes(context.profile)
     source, reference = context.parameter("source"), context.parameter("reference")
     pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
     frozen = context.task.stage.parameters.get("frozen", False)
@@ -45,6 +50,8 @@ def compute(context: StageContext) -> None:
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches
     values = completion_logps(model, sequences, batch=batch, workers=workers, autocast=autocast)
+    if launch.rank() > 0:
+        return
     digest = context.input_sha256(reference, "model")
     rows = [
         ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)

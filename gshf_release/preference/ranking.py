@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from gshf_release.batches import join_processes
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.logprobs import Tokens, completion_logps
 from gshf_release.recipe import Pairs
 from gshf_release.records import LogRatio, Sample, Score
 from gshf_release.results import Cell
+from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
@@ -143,11 +145,13 @@ def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
         outputs=(LOG_RATIOS,),
         parameters={"samples": samples, "policy": policy},
         shards=shards,
+        distributed=True,
     )
 
 
 def write_log_ratios(context: StageContext) -> None:
     """Write this shard's log-probabilities under the policy and the base, in FP32."""
+    join_processes(context.profile)
     samples = [
         row for row in Sample.read(context.input(context.parameter("samples"), "samples.parquet")) if row.answered
     ]
@@ -162,6 +166,8 @@ def write_log_ratios(context: StageContext) -> None:
         )
         for stage in (context.parameter("policy"), "base")
     )
+    if launch.rank() > 0:
+        return
     LogRatio.write(
         (LogRatio(entry.prompt_id, entry.sample_index, *pair) for entry, *pair in zip(samples, own, base, strict=True)),
         context.output(LOG_RATIOS),

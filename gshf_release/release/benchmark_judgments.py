@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.evaluation import answers, kept
+from gshf_release.evaluation import answer_files, answers, kept
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.benchmarks import Question
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -77,7 +77,7 @@ def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], dic
     for stage in judged:
         row, benchmark, kind = (stage.parameters[key] for key in ("row", "benchmark", "kind"))
         inputs += [Input(stage.name, file) for file in stage.outputs]
-        inputs.append(Input(answers.answers_stage(row, benchmark), answers.FILES[PROTOCOLS[kind]]))
+        inputs.append(Input(answers.answers_stage(row, benchmark), answer_files.FILES[PROTOCOLS[kind]]))
         inputs.append(Input(answers.questions_stage(benchmark), answers.QUESTIONS))
         inputs.append(Input(policy_stage(numbers[row]), "model"))
         entries.append(
@@ -129,12 +129,12 @@ def _mt_bench(
     common: Mapping[str, Any],
 ) -> list[BenchmarkJudgment]:
     """Return ratings of single answers, or games with a baseline."""
-    own = context.input(answers.answers_stage(entry["row"], entry["benchmark"]), answers.FILES["mt_bench"])
-    given, others = answers.mt_bench_answers(own), {}
+    own = context.input(answers.answers_stage(entry["row"], entry["benchmark"]), answer_files.FILES["mt_bench"])
+    given, others = answer_files.mt_bench_answers(own), {}
     if entry["baseline"] is not None:
-        others = answers.mt_bench_answers(kept.path(context.run, entry["baseline"]))
+        others = answer_files.mt_bench_answers(kept.path(context.run, entry["baseline"]))
     singles, pairs = mt_bench_judgments.read(path)
-    points = game_points(pairs, answers.model_of("mt_bench", own))
+    points = game_points(pairs, answer_files.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}
     judged: list[mt_bench_judgments.Judgment | mt_bench_judgments.PairJudgment] = [*singles, *pairs]
     ratings = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}

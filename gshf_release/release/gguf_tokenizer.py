@@ -20,6 +20,7 @@ from gguf import GGUFWriter
 from gguf.constants import TokenType
 
 from gshf_release.errors import ReleaseError
+from gshf_release.records import Message
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -205,11 +206,12 @@ def _space_prefix(tokenizer: dict[str, Any], checkpoint: Path) -> bool:
     if scheme != "first":
         return scheme == "always"
     from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.rendering import template_text
 
     loaded = load_tokenizer(checkpoint)
     if not loaded.chat_template:
         return True
-    text = str(loaded.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False))
+    text = template_text(loaded, [Message(role="user", content="a")])
     return not text.startswith(tuple(added["content"] for added in tokenizer.get("added_tokens") or ()))
 
 

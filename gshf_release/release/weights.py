@@ -9,7 +9,9 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import CheckpointError, ReleaseError
+from gshf_release.records import Message
 from gshf_release.release import rules
+from gshf_release.rendering import template_text
 
 HEAD = "lm_head.weight"
 EMBEDDING = "embed_tokens.weight"
@@ -101,8 +103,8 @@ def turn_ends(tokenizer: Any, folder: Path) -> list[int]:
     """
     ends = {int(tokenizer.eos_token_id)}
     if getattr(tokenizer, "chat_template", None):
-        conversation = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
-        text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+        turns = [Message(role="user", content="Why?"), Message(role="assistant", content="Because.")]
+        text = template_text(tokenizer, turns)
         after = tokenizer(text.rpartition("Because.")[2], add_special_tokens=False)["input_ids"]
         closing = next((int(token) for token in after if token in _special(tokenizer)), None)
         stops = _ids(checkpoints.load_generation_config(folder).eos_token_id)

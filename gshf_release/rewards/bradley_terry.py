@@ -51,6 +51,8 @@ class Fitting:
     layers: int | None = None
     """Keep only the first layers of the body; None keeps all."""
     activation_checkpointing: bool = False
+    threads: int | None = None
+    """CPU threads of torch; None leaves them as they are."""
 
 
 class History(NamedTuple):
@@ -94,7 +96,7 @@ def fit(
     if not fitting:
         raise DataError(f"None of {len(encoded)} pairs fits max_tokens {how.max_tokens}.", hint="Raise it.")
     trainer = _trainer(model, tokenizer, fitting, how, device, scratch, progress)
-    steps = run_trainer(trainer, scratch)
+    steps = run_trainer(trainer, scratch, how.threads)
     checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
     metrics = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in steps]
     return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded)

@@ -170,6 +170,7 @@ def _fit(
         seed=options.seed,
         layers=options.layers,
         activation_checkpointing=profile.activation_checkpointing,
+        threads=profile.training_threads,
     )
     model = scratch / "model"
     shutil.rmtree(model, ignore_errors=True)

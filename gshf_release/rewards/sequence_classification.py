@@ -66,7 +66,7 @@ class SequenceClassificationReward:
             raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {self.limit}.")
         padding = self._padding(ids)
         rewards = np.zeros(len(ids), dtype=np.float32)
-        batches = by_length([len(row) for row in ids], self.batch)
+        batches = by_length([len(row) for row in ids], self.batch, self.workers)
         for chosen, values in in_batches(
             lambda chosen: self._score([ids[i] for i in chosen], padding), batches, self.workers
         ):

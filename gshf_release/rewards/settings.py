@@ -29,6 +29,11 @@ def checkpoints_of(chosen: ScoreSource) -> list[tuple[str, str | None]]:
     return [(model, revision) for model, revision in named if model is not None and kind_of(model) != "python"]
 
 
+def calls_user_code(chosen: ScoreSource) -> bool:
+    """Return whether a scorer, or a member of it, is a Python function of the user's."""
+    return any(kind_of(model) == "python" for model in (chosen.model, *(member.model for member in chosen.models)))
+
+
 def opponents(recipe: Recipe, scorer: str, answers: str) -> str | None:
     """Return the stage of the answers that a pairwise scorer compares others with; None for scorers of single answers.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.batches import join_processes
 from gshf_release.errors import EngineError
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.records import Contrast, Message, Prompt, Sample, Score
@@ -15,6 +16,7 @@ from gshf_release.rewards.contrasts import Answer, build
 from gshf_release.rewards.ensemble import score_readable
 from gshf_release.rewards.pairwise import against, readable_against, readable_rivals, round_robin
 from gshf_release.rewards.settings import KEYS, Scorer, settings
+from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
@@ -72,7 +74,15 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
     )
 
 
-def declare_scores(name: str, *, samples: Stage, prompts: str, scorer: Scorer, opponents: str | None = None) -> Stage:
+def declare_scores(
+    name: str,
+    *,
+    samples: Stage,
+    prompts: str,
+    scorer: Scorer,
+    opponents: str | None = None,
+    distributed: bool = False,
+) -> Stage:
     """Declare the scoring of a sampling stage's responses, shard by shard.
 
     Args:
@@ -82,6 +92,7 @@ def declare_scores(name: str, *, samples: Stage, prompts: str, scorer: Scorer, o
         scorer: Which scorer.
         opponents: For a pairwise scorer, the stage of the base's answers to the same prompts, the first of which each
             response is compared with; None compares the responses to a prompt with each other.
+        distributed: Whether the training processes divide the work; not for a user's function, which each would call.
     """
     inputs = [Input(samples.name, sampling.FILE, scope="shard")]
     if opponents not in (None, samples.name):
@@ -94,6 +105,7 @@ def declare_scores(name: str, *, samples: Stage, prompts: str, scorer: Scorer, o
         parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name}
         | ({"opponents": opponents} if opponents is not None else {}),
         shards=samples.shards,
+        distributed=distributed,
     )
 
 
@@ -120,7 +132,10 @@ def score(context: StageContext) -> None:
 
     Raises:
         EngineError: The answer to an evaluation prompt is too long for the scorer; names the prompt.
+        RunError: Another number of processes came together than the profile asks for.
     """
+    if context.task.stage.distributed:
+        join_processes(context.profile)
     scorer = context.parameter("scorer")
     samples = [row for row in Sample.read(context.input(context.parameter("samples"), sampling.FILE)) if row.answered]
     prompts = {
@@ -142,6 +157,8 @@ def score(context: StageContext) -> None:
             for row, sample in enumerate(samples)
             if read is None or read[row]
         ]
+    if launch.rank() > 0:
+        return
     _tell_unscored(context, samples, rows)
     Score.write(rows, context.output("scores.parquet"))
     folded = getattr(model, "folded", 0)

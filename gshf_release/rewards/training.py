@@ -120,6 +120,7 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         warmup_share=0.1,
         checkpoint_every=50,
         checkpoint_minutes=context.profile.checkpoint_minutes,
+        threads=context.profile.training_threads,
     )
     comparisons = [
         bradley_terry.Comparison(f"{row.kind} {row.prompt_id} {row.better}", row.messages, row.better, row.worse)

@@ -282,6 +282,10 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     break
                 if task.stage.name in elsewhere and any(other.stage.name in elsewhere for _, other in running.values()):
                     continue  # one engine at a time: it fills the device
+                if launch.distributed(task, walk.profile) and any(
+                    launch.distributed(other, walk.profile) for _, other in running.values()
+                ):
+                    continue  # each fills all devices
                 if all(needed in done for needed in requirements(task, by_name)):
                     del waiting[position]
                     arguments = (walk, task, by_name, position, len(pending), _work_in_worker)

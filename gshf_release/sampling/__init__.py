@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gshf_release.profile import Profile
+from gshf_release.sampling.openai_engine import OpenAIEngine
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine
 from gshf_release.sampling.transformers_engine import TransformersEngine
 from gshf_release.sampling.vllm_engine import VllmEngine
@@ -17,6 +18,16 @@ from gshf_release.sampling.vllm_engine import VllmEngine
 ENGINES: dict[str, Callable[[Path, Profile], SamplingEngine]] = {
     "transformers": TransformersEngine.open,
     "vllm": VllmEngine.open,
+    "openai": OpenAIEngine.open,
 }
 
-__all__ = ["ENGINES", "Completion", "Decoding", "Request", "SamplingEngine", "TransformersEngine", "VllmEngine"]
+__all__ = [
+    "ENGINES",
+    "Completion",
+    "Decoding",
+    "OpenAIEngine",
+    "Request",
+    "SamplingEngine",
+    "TransformersEngine",
+    "VllmEngine",
+]

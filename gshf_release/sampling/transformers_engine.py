@@ -65,7 +65,7 @@ class TransformersEngine:
             return self._generate_batch([requests[index] for index in chosen])
 
         results: dict[int, Completion] = {}
-        batches = by_length([len(request.prompt_ids) for request in requests], self.batch)
+        batches = by_length([len(request.prompt_ids) for request in requests], self.batch, self.workers)
         for chosen, completions in in_batches(compute, batches, self.workers):
             results.update(zip(chosen, completions, strict=True))
             progress(len(results), len(requests), "responses")

@@ -50,8 +50,9 @@ def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, 
         assert [(pair.chosen_ids, pair.rejected_ids) for pair in pairs] == [
             (pair.chosen_ids, pair.rejected_ids) for pair in same
         ]
-        assert read_json(run.path / f"iteration-{number}/policy/manifest.json")["world_size"] == 2
-        assert read_json(finished.path / f"iteration-{number}/policy/manifest.json")["world_size"] == 1
+        for stage in ("rewards/shard-000", "reference", "policy"):
+            path = f"iteration-{number}/{stage}/manifest.json"
+            assert [read_json(one.path / path)["world_size"] for one in (run, finished)] == [2, 1], stage
     assert [entry["world_size"] for entry in run.journal() if entry["event"] == "training"] == [2, 2], "one rank writes"
 
 

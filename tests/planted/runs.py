@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from gshf_release import pipeline
+from gshf_release.diagnostics.verdict import DECODINGS, JUDGES
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
-from gshf_release.results import Cell, read_cells
+from gshf_release.results import Cell, find, read_cells, rows_of, select
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, Quiet
 from tests.planted import rewards, toy
@@ -58,3 +61,23 @@ def cells_of(recipe: Recipe, path: Path, profile: Profile, observer: Observer | 
     pipeline.train(run, recipe, profile, allow_redo=False, observer=watching)
     pipeline.evaluate(run, profile, allow_redo=False, observer=watching)
     return read_cells(path / "results.json")
+
+
+def lacking(cells: Sequence[Cell]) -> list[str]:
+    """Return which of the numbers that every verdict begins with are not among the cells, or have no value.
+
+    A verdict of too few numbers would be "nothing", and look like a wrong one.
+    """
+    last = [row for row in rows_of(select(cells, table="test")) if row.startswith("iteration-")][-1:]
+    if not last:
+        return ["an evaluated iteration"]
+    wanted: list[dict[str, str]] = [
+        {"table": "test", "row": last[0], "metric": "gain over base", "judge": judge, "decoding": decoding}
+        for judge, decoding in product(JUDGES, DECODINGS)
+    ]
+    wanted += [{"table": "test", "row": last[0], "metric": "gain over control", "judge": judge} for judge in JUDGES]
+    for row in ("base", last[0]):
+        wanted.append({"table": "test", "row": row, "metric": "length", "decoding": "T=0.7"})
+        wanted.append({"table": "validation", "row": row, "metric": "entropy", "decoding": "T=1"})
+    found = [(entry, find(cells, **entry)) for entry in wanted]
+    return [" ".join(entry.values()) for entry, cell in found if cell is None or cell.value is None]

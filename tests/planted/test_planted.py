@@ -10,10 +10,10 @@ from gshf_release.diagnostics.verdict import diagnose
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Message
-from gshf_release.results import read_cells
+from gshf_release.results import Cell, read_cells
 from tests.planted import rewards, toy
 from tests.planted.evidence import RECORDED
-from tests.planted.runs import EXPECTED, cells_of, toy_recipe
+from tests.planted.runs import EXPECTED, cells_of, lacking, toy_recipe
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +24,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 @pytest.mark.parametrize("reward", EXPECTED)
 def test_a_tiny_policy_trained_under_it_is_named(folder: Path, exact: Profile, reward: str) -> None:
     recipe = parse(Recipe, toy_recipe(folder, reward), reward)
-    found = diagnose(cells_of(recipe, folder / reward, exact))
+    cells = cells_of(recipe, folder / reward, exact)
+    assert lacking(cells) == []
+    found = diagnose(cells)
     assert found.kind == EXPECTED[reward], found.text
 
 
 @pytest.mark.parametrize("reward", EXPECTED)
 def test_a_real_policy_trained_under_it_is_named(reward: str) -> None:
-    path = RECORDED / f"{reward}.json"
+    path, again = RECORDED / f"{reward}.json", f"make evidence PLANTED={reward}"
     if not path.is_file():
-        pytest.skip(f"{path.name} has not been recorded: make evidence")
-    found = diagnose(read_cells(path))
+        pytest.skip(
+            f"no run of a real model is recorded for the reward {reward!r}; {again} takes hours and records one"
+        )
+    cells = read_cells(path)
+    assert lacking(cells) == [], f"{path.name} is no recording of a whole run; record it again: {again}"
+    found = diagnose(cells)
     assert found.kind == EXPECTED[reward], found.text
+
+
+def test_what_a_recording_lacks_is_named() -> None:
+    def gain(judge: str, decoding: str) -> Cell:
+        place = {"table": "test", "row": "iteration-2", "judge": judge, "decoding": decoding}
+        return Cell(metric="gain over base", value=0.5, artefact="", **place)
+
+    assert lacking([]) == ["an evaluated iteration"]
+    missing = lacking([gain("reward", "greedy"), gain("reward", "T=0.7"), gain("second-scorer", "greedy")])
+    assert missing[0] == "test iteration-2 gain over base second-scorer T=0.7"
+    assert "validation base entropy T=1" in missing
 
 
 def said(answer: str, question: str = "Why do planets orbit the bright Sun?") -> list[Message]:

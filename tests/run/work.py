@@ -77,6 +77,13 @@ def fail_once(context: StageContext) -> None:
     write(context)
 
 
+def killed_once(context: StageContext) -> None:
+    """Be killed while the file `broken` is in the run, the output written; else write."""
+    write(context)
+    if (context.run.path / "broken").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def refuse(context: StageContext) -> None:
     """Raise a known error."""
     raise DataError("prompts.jsonl:3: bad row.", hint="Mend it.")

@@ -39,6 +39,9 @@ class EngineConformance:
     """How many of eight responses must be the same alone as in a batch: all if the engine promises bit-equality, else most,
     since the last bits of a logit may flip a draw."""
 
+    draws: ClassVar[int] = DRAWS
+    """How many draws are compared with the distribution."""
+
     @pytest.fixture(scope="class")
     def logits(self, ending_folder: Path) -> Any:
         """Return a function from ids to transformers' logits of the next token."""
@@ -134,15 +137,15 @@ class EngineConformance:
     @pytest.mark.parametrize("temperature", [1.0, 0.5])
     def test_draws_follow_the_distribution(self, engine: Any, logits: Any, temperature: float) -> None:
         """The mean log-probability of drawn tokens is minus the entropy, within five standard errors."""
-        wanted = [Request(PROMPTS[0], Decoding(temperature, 1), seed) for seed in range(DRAWS)]
+        wanted = [Request(PROMPTS[0], Decoding(temperature, 1), seed) for seed in range(self.draws)]
         drawn = [completion.ids[0] for completion in engine.generate(wanted, silent)]
         logs = (logits(PROMPTS[0])[-1] / temperature).log_softmax(dim=-1).double().numpy()
         entropy = -float((np.exp(logs) * logs).sum())
         deviation = math.sqrt(float((np.exp(logs) * logs**2).sum()) - entropy**2)
-        assert abs(float(logs[drawn].mean()) + entropy) < 5 * deviation / math.sqrt(DRAWS)
+        assert abs(float(logs[drawn].mean()) + entropy) < 5 * deviation / math.sqrt(self.draws)
         ending = float(np.exp(logs[EOS]))
-        share = drawn.count(EOS) / DRAWS
-        assert abs(share - ending) < 5 * math.sqrt(ending * (1 - ending) / DRAWS)
+        share = drawn.count(EOS) / self.draws
+        assert abs(share - ending) < 5 * math.sqrt(ending * (1 - ending) / self.draws)
 
     def test_top_k_draws_among_the_likeliest(self, engine: Any, logits: Any) -> None:
         likeliest = set(logits(PROMPTS[1])[-1].topk(4).indices.tolist())

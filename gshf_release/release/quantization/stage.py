@@ -98,7 +98,9 @@ def _work(context: StageContext) -> tuple[Work, int]:
     name = stages.repository_name(context.recipe)
     iteration = int(read_json(context.input(f"release/{name}", FINAL))["iteration"])
     rows, where = _answers(context, iteration, TEST)
-    threads = context.profile.threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    profile = context.profile
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    threads = profile.training_threads or profile.threads or here
     checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
     scratch = context.scratch / "references"
     return Work(checkpoint, name, texts.of_samples(rows, role=where), threads, scratch, context.progress), iteration

@@ -110,11 +110,11 @@ class ChatServer:
             content = json.dumps({"error": {"message": fault.message}}) if fault.body is None else fault.body
             extra = {"Retry-After": fault.retry_after, "Location": fault.location}
             _send(handler, fault.status or 200, content, extra)
-        elif handler.path != "/v1/chat/completions":
-            _send(handler, 404, json.dumps({"error": {"message": f"no {handler.path}"}}))
         elif self.key is not None and handler.headers.get("Authorization") != f"Bearer {self.key}":
             told = handler.headers.get("Authorization")
             _send(handler, 401, json.dumps({"error": {"message": f"Incorrect API key provided: {told}."}}))
+        elif handler.path != "/v1/chat/completions":
+            _send(handler, 404, json.dumps({"error": {"message": f"no {handler.path}"}}))
         else:
             _send(handler, 200, json.dumps(_completion(self.answer(body), body)))
 

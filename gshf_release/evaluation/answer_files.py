@@ -1,0 +1,93 @@
+"""Files of answers as AlpacaEval and FastChat write them: model_outputs.json and model_answer/<model>.jsonl.
+
+They hold no times and no random ids: equal runs have equal files (FastChat's `tstamp` is 0, its `answer_id` a hash; when
+something happened stands in the journal).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gshf_release.errors import DataError
+from gshf_release.evaluation.benchmarks import Question, read_json_lines, read_json_rows
+from gshf_release.hashing import sha256_json
+from gshf_release.run.directory import write_text
+
+FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}
+
+
+def alpaca_eval_row(question: Question, answer: str, model: str) -> dict[str, str]:
+    """Return a row of AlpacaEval's model_outputs.json."""
+    return {"dataset": question.category, "instruction": question.turns[0], "output": answer, "generator": model}
+
+
+def mt_bench_line(question: Question, answers: Sequence[str], model: str) -> dict[str, Any]:
+    """Return a line of FastChat's model_answer/<model>.jsonl."""
+    return {
+        "question_id": int(question.key),
+        "answer_id": sha256_json([model, question.key, list(answers)])[:22],
+        "model_id": model,
+        "choices": [{"index": 0, "turns": list(answers)}],
+        "tstamp": 0.0,
+    }
+
+
+def write_alpaca_eval(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write model_outputs.json."""
+    write_text(path, json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_mt_bench(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write model_answer.jsonl."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def alpaca_eval_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """Return `{instruction: row}` of a model_outputs.json.
+
+    Raises:
+        DataError: A row is malformed, or an instruction is answered twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(read_json_rows(path, ("instruction", "output")), 1):
+        if row["instruction"] in found:
+            raise DataError(f"{path}, row {number}: its instruction is answered twice.")
+        found[row["instruction"]] = row
+    return found
+
+
+def mt_bench_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """Return `{question id: line}` of a FastChat answer file; of several lines of a question the last counts, as there.
+
+    Raises:
+        DataError: A line has not the form of FastChat's answers.
+    """
+    found = {}
+    for number, line in enumerate(read_json_lines(path), 1):
+        try:
+            turns = line["choices"][0]["turns"]
+            good = isinstance(line["question_id"], int) and all(isinstance(turn, str) for turn in turns)
+        except (KeyError, IndexError, TypeError):
+            good = False
+        if not good:
+            raise DataError(f'{path}, answer {number}: expected "question_id" and texts under choices[0].turns.')
+        found[str(line["question_id"])] = line
+    return found
+
+
+def model_of(protocol: str, path: Path) -> str:
+    """Return what an answer file calls its model.
+
+    Raises:
+        DataError: It holds no answers, or those of several models.
+    """
+    if protocol == "alpaca_eval":
+        names = {str(row.get("generator") or path.stem) for row in alpaca_eval_answers(path).values()}
+    else:
+        names = {str(line.get("model_id") or path.stem) for line in mt_bench_answers(path).values()}
+    if len(names) != 1:
+        raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.")
+    return names.pop()

@@ -1,0 +1,108 @@
+"""Where scores come from: the training reward, and the second scorer that training never sees."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from gshf_release.recipe.section import PositiveInt, Section, Share
+
+PYTHON = "python:"
+"""Begins the name of a scorer that is a Python function."""
+
+
+class Contrasts(Section):
+    """A stand-in scorer, trained by Bradley-Terry on contrasts made from the base model's own answers.
+
+    It stands in for human preference where no reward model is at hand; it is not one.
+    """
+
+    base: str = "base"
+    """`base` (the run's base model), or a package, folder or Hub id as in `base.model`."""
+    revision: str | None = None
+    """Branch, tag or commit for a Hub id."""
+    sha256: str | None = None
+    layers: PositiveInt | None = None
+    """Keep only the first layers of the body; None keeps all."""
+    kinds: Annotated[
+        tuple[Literal["other_prompt", "missing_words", "shuffled", "cut", "repeated"], ...], Field(min_length=1)
+    ] = (
+        "other_prompt",
+        "missing_words",
+        "shuffled",
+        "cut",
+        "repeated",
+    )
+    samples_per_prompt: PositiveInt = 2
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    held_out: Share = 0.25
+    """Share of the role's prompts kept out of training, on which accuracy per kind is measured."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    epochs: PositiveInt = 1
+    batch_pairs: PositiveInt = 16
+    precision: Literal["bf16", "fp32"] = "bf16"
+    max_tokens: PositiveInt = 256
+    """Pairs with a longer side are dropped and counted."""
+
+    @model_serializer(mode="wrap")
+    def _without_an_unset_revision(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the key out where it says nothing: fingerprints of runs that are older than the key hold."""
+        document: dict[str, Any] = dump(self)
+        if self.revision is None:
+            document.pop("revision", None)
+        return document
+
+    @model_validator(mode="after")
+    def _revision_is_of_another_base(self) -> Self:
+        if self.revision is not None and self.base == "base":
+            raise ValueError("revision belongs to a base of its own; the run's base has base.revision")
+        return self
+
+
+class Member(Section):
+    """One model of an ensemble."""
+
+    model: str
+    """A sequence-classification checkpoint (folder or Hub id), or `python:package.module:function`."""
+    revision: str | None = None
+
+
+class ScoreSource(Section):
+    """Where a score comes from: one model, an ensemble, or a stand-in that the run trains itself."""
+
+    model: str | None = None
+    """A checkpoint (folder or Hub id), or `python:package.module:function`; None, without `models`, trains `contrasts`."""
+    revision: str | None = None
+    kind: Literal["sequence-classification", "pairwise"] = "sequence-classification"
+    """What the checkpoint `model` is: a classifier with one logit, or a language model that answers A or B to two responses.
+    A pairwise model ranks the responses to a prompt by a round-robin tournament, and measures a policy by how probably its
+    answer is preferred to the base's greedy one."""
+    models: tuple[Member, ...] = ()
+    """An ensemble instead of `model`: the score is the members' mean, and their standard deviation is kept beside it."""
+    contrasts: Contrasts = Contrasts()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.models and self.model is not None:
+            raise ValueError("`model` and `models` exclude each other")
+        if self.revision is not None and self.model is None:
+            raise ValueError("`revision` belongs to `model`; a member of `models` has its own")
+        if self.models and len({(member.model, member.revision) for member in self.models}) < 2:
+            raise ValueError("`models` needs two different members at least; one model goes under `model`")
+        if self.kind == "pairwise" and (self.model is None or self.model.startswith(PYTHON)):
+            raise ValueError("kind 'pairwise' needs a checkpoint under `model`")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run trains this scorer itself, from contrasts."""
+        return self.model is None and not self.models
+
+
+class Reward(ScoreSource):
+    """The training reward: one scalar per conversation."""
+
+
+class SecondScorer(ScoreSource):
+    """A scorer that training never sees: other features, other prompts. It judges what the loop has learned."""

@@ -1,0 +1,5 @@
+"""A server of completions with token ids, for tests."""
+
+from tests.servers.completions.server import CompletionsServer
+
+__all__ = ["CompletionsServer"]
