@@ -39,7 +39,8 @@ SPEAKING = (
     "create_tag",
     "create_collection",
 )
-"""Each stands for a way in which the client hands on what a server says."""
+"""Each stands for a way in which the client hands on what a server says. `lfs_verify` cannot: refused, it is not asked again,
+because the next attempt finds the object in its place, and the release's own comparison of checksums takes over."""
 DOWNLOAD = ("revision", "tree", "resolve", "cdn")
 PROPOSAL = ("discussions", "commits", "commit", "info", "tree")
 PASSING = ("503", "429", "lost answer", "500 after the work", "hang")

@@ -105,10 +105,11 @@ def test_a_fault_of_xet_that_passes_leaves_one_commit_an_iteration(
 
 
 @pytest.mark.parametrize("status", [403, 503])
-@pytest.mark.parametrize("route", XET)
+@pytest.mark.parametrize("route", [route for route in XET if route != "xet_xorb_commit"])
 def test_storage_that_stays_away_is_one_line_and_the_other_way_finishes(
     hub: HubServer, release: Path, tmp_path: Path, route: str, status: int
 ) -> None:
+    """All but `xet_xorb_commit`, which the client can do without: the shard names the blocks again."""
     hub.speak_xet()
     hub.faults.fail(route, times=500, status=status, message="debug: hf_" + "Canary2" * 5)
     outcome = publish(hub, release)
