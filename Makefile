@@ -1,6 +1,7 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
 # make test-engines the tests of vLLM, llama.cpp and llm-compressor, in environments of their own, made first (minutes, once)
+# make test-large   a file of 3 GB goes to a Hub in less than 1 GB of memory, by each of three ways (minutes; 4 GB of disk)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
 # make check        lint, types, import rules
@@ -20,7 +21,7 @@ PLANTED ?= length one_token bullet_list low_entropy honest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test test-engines learn learn-here evidence check install install-dev
+.PHONY: quickstart test test-engines test-large learn learn-here evidence check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -43,6 +44,9 @@ test-engines: $(VENV)/installed-dev
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup vllm
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup quant
 	$(BIN)/python -m pytest -p no:cacheprovider -m engines --durations=10 tests/engines
+
+test-large: $(VENV)/installed-dev
+	GSHF_TEST_SPARSE_BYTES=3221225472 $(BIN)/python -m pytest -p no:cacheprovider -s tests/release/test_memory.py
 
 learn: $(VENV)/installed
 	@mkdir -p runs

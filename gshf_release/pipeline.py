@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,7 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:
-        early.check_base(
-            recipe, lambda: locate(recipe.base.model, revision=recipe.base.revision, sha256=recipe.base.sha256)
-        )
+        require_releasable(recipe)
     if ignored := effects.without_effect(recipe):
         observer.notice(effects.notice(recipe))
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
@@ -131,6 +130,19 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
     goal = [*graph.train, *given]
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
+
+
+def require_releasable(recipe: Recipe) -> None:
+    """Refuse formats of `release` that the base model cannot be converted to, if it is here: its policies are like it.
+
+    Raises:
+        ReleaseError: Names the recipe key and the nearest that fits.
+    """
+    with contextlib.suppress(CheckpointError):
+        base_model = recipe.base
+        early.check_base(
+            recipe, lambda: locate(base_model.model, revision=base_model.revision, sha256=base_model.sha256)
+        )
 
 
 def evaluate(
@@ -236,13 +248,15 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
 
     Raises:
         RunError: Training or evaluation has not finished.
-        ReleaseError: `repository` is no OWNER/NAME, or a card cannot be written, for example without a licence.
+        ReleaseError: `repository` is no OWNER/NAME, a format cannot be made of the base, or a card cannot be written, for
+            example without a licence.
     """
     require_evaluated(run, repository)
     recipe = _named(run.recipe, repository)
     graph = build(recipe, run)
     outside.keep(run, recipe)
     early.check_environments(recipe)
+    early.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
     render(run)
 

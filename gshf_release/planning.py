@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gshf_release import checkpoints, costs, effects, geometry, pipeline
 from gshf_release.costs import Need, Work
-from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.errors import CheckpointError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
@@ -54,6 +54,8 @@ class Plan:
     missing: list[str]
     refusal: str | None
     """Why it cannot fit, in one line."""
+    unreleasable: str | None
+    """Why a format of `release` cannot be made of the base, in one line with the nearest that fits; None if it is not here."""
     without_effect: list[str]
     """Recipe keys that the algorithm does not read."""
 
@@ -98,8 +100,17 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         disk_gb=free,
         missing=[*missing, *_missing(recipe, profile, device, costs.total(disk), free), *_tight(memory, available)],
         refusal=costs.refusal(memory, available, parameters, profile.name),
+        unreleasable=_unreleasable(recipe),
         without_effect=effects.without_effect(recipe),
     )
+
+
+def _unreleasable(recipe: Recipe) -> str | None:
+    try:
+        pipeline.require_releasable(recipe)
+    except ReleaseError as error:
+        return str(error)
+    return None
 
 
 def stage_lines(plan: Plan, where: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,3 +164,44 @@ def test_a_tight_device_is_said_so(nothing_here: Path) -> None:
     plan = published(nothing_here, profile)
     assert plan.refusal is None
     assert "Memory: training may need 130 GB at the longest responses; a device has 120 GB." in plan.missing
+
+
+UNFIT = {
+    "architecture": (
+        "config.json",
+        {"architectures": ["Qwen2ForCausalLM"]},
+        [],
+        "architecture Qwen2ForCausalLM is not supported",
+    ),
+    "tokenizer": ("tokenizer.json", {"normalizer": {"type": "NFC"}}, [], "set release.gguf to []"),
+    "compressed": (
+        "config.json",
+        {"architectures": ["Qwen2ForCausalLM"]},
+        ["release.gguf=[]", "release.compressed=[fp8]"],
+        "fp8: architecture Qwen2ForCausalLM is not supported",
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", [["--plan"], []], ids=["plan", "train"])
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_format_that_the_base_cannot_have_is_refused_before_anything_runs(
+    command: Command, tiny_folder: Path, tmp_path: Path, case: str, asked: list[str]
+) -> None:
+    file, change, overrides, reason = UNFIT[case]
+    base = shutil.copytree(tiny_folder / "tiny", tmp_path / "base")
+    content = json.loads((base / file).read_text(encoding="utf-8"))
+    (base / file).write_text(json.dumps(content | change), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(tiny.recipe(tiny_folder, base={"model": str(base)})), encoding="utf-8"
+    )
+    sets = [argument for text in overrides for argument in ("--set", text)]
+    outcome = command("train", tmp_path / "recipe.yaml", "--run", tmp_path / "run", *sets, *asked)
+    assert outcome.code == 1
+    assert outcome.line.startswith(f"Error: release.{'compressed' if overrides else 'gguf'}: ")
+    assert reason in outcome.line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_not_here_is_not_judged_by_its_formats(nothing_here: Path) -> None:
+    assert published(nothing_here, load("one-80gb")).unreleasable is None

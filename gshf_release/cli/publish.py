@@ -19,7 +19,8 @@ from gshf_release.cli.terminal import Terminal, json_option, print_json, profile
 @click.option("--dry-run", is_flag=True, help="With --to: show what would be sent; send and change nothing.")
 @click.option("--only", type=click.Choice(["card", "weights", "quantizations"]), help="Send only this part.")
 @click.option("--pr", is_flag=True, help="Propose it as a pull request, for a repository of others; no tags.")
-@click.option("--public", is_flag=True, help="Make the repositories public [private].")
+@click.option("--public", is_flag=True, help="Make the repositories and their collection public [private].")
+@click.option("--no-collection", is_flag=True, help="Make no collection of the release's repositories.")
 @click.option("--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign with this Ed25519 private key.")
 @click.option("--facts", metavar="FILE", help="FOLDER only: YAML facts for its card (license, base_model, ...).")
 @click.option("--results", type=click.Path(path_type=Path), help="FOLDER only: result cells for its card.")
@@ -43,12 +44,12 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
     from gshf_release.release.staging import signed
-    from gshf_release.run.directory import DOCUMENT
+    from gshf_release.run.directory import DOCUMENT, RunDirectory
 
     if (repository is None) == (out is None):
         raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
-    if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public")):
-        raise click.UsageError("--dry-run, --only, --pr and --public go with --to.")
+    if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public", "no_collection")):
+        raise click.UsageError("--dry-run, --only, --pr, --public and --no-collection go with --to.")
     foreign = not (run / DOCUMENT).is_file() and (run / "config.json").is_file()
     if not foreign and (options["facts"] or options["results"]):
         raise click.UsageError(
@@ -66,7 +67,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         _write(release, name, out, options["sign"], as_json)
         return
     with signed(release, name, options["sign"]) as staged:
-        _push(staged, str(repository), as_json, options)
+        _push(staged, str(repository), as_json, options | {"journal": RunDirectory.open(run).log})
 
 
 @contextlib.contextmanager
@@ -124,12 +125,16 @@ def _write(release: Path, name: str, out: Path, key: Path | None, as_json: bool)
 def _publish_checkpoint(
     folder: Path, repository: str | None, out: Path | None, as_json: bool, options: dict[str, Any]
 ) -> None:
-    from gshf_release.release import foreign, hub, signing
+    from gshf_release.release import foreign, hub, rules, signing
     from gshf_release.release.staging import temporary_beside
 
     if options["facts"] is None:
         raise click.UsageError("A checkpoint needs --facts FILE: its card cannot be written without a licence.")
     name = repository or folder.resolve().name
+    rules.check_name(name.rpartition("/")[2], "the name of a release")
+    rules.check_name(options["tag"], "a tag")
+    if repository is not None:
+        rules.check_repository(repository)
     with temporary_beside(folder) as temporary:
         target = (temporary if out is None else out) / name.rpartition("/")[2] / options["tag"]
         left_out = foreign.make(folder, target, name=name, facts=options["facts"], results=options["results"])
@@ -154,36 +159,47 @@ def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]
         wanted = [part for part in models if (part.repository == repository) == weights]
     if not wanted:
         raise click.UsageError(f"This release has no {options['only']}.")
-    _send(wanted, as_json, options)
+    _send(wanted, as_json, options, collection=None if options["no_collection"] else repository)
 
 
-def _send(wanted: list[Any], as_json: bool, options: dict[str, Any]) -> None:
+def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection: str | None = None) -> None:
     from gshf_release.release import hub, hub_client
     from gshf_release.release.hub_card import publish_card
     from gshf_release.release.hub_proposal import propose
 
+    log = options.get("journal") or (lambda event, **facts: None)
+
+    def report(line: str) -> None:
+        say(line)
+        log("publishing", step=line)
+
     api = hub_client.client()
     if options["dry_run"]:
-        _show_plan(api, wanted, as_json)
+        _show_plan(api, wanted, as_json, collection)
     elif options["pr"]:
-        found = propose(api, wanted, report=say)
+        found = propose(api, wanted, report=report)
         after = "After the merge, the same command without --pr sets the tags."
         print_json({"pull_requests": found}) if as_json else click.echo("\n".join([*found, after]))
     elif options["only"] == "card":
-        commits = publish_card(api, wanted, report=say)
+        commits = publish_card(api, wanted, report=report)
         print_json({"commits": commits}) if as_json else click.echo("The cards on main are up to date; tags stay.")
     else:
-        commits = hub.publish(api, wanted, public=options["public"], report=say)
+        commits = hub.publish(api, wanted, public=options["public"], report=report, collection=collection)
         links = [part.label for part in wanted]
+        log("published", commits=dict(zip(links, commits, strict=True)))
         if as_json:
             print_json({"commits": dict(zip(links, commits, strict=True))})
             return
         click.echo(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
 
 
-def _show_plan(api: Any, wanted: list[Any], as_json: bool) -> None:
+def _show_plan(api: Any, wanted: list[Any], as_json: bool, collection: str | None) -> None:
+    from gshf_release.release.hub import members_of
+    from gshf_release.release.hub_collection import title_of
     from gshf_release.release.hub_plan import plan
 
+    members = [repository for repository, _ in members_of(wanted)]
+    title = title_of(collection) if collection is not None and len(members) > 1 else None
     plans = [plan(api, part) for part in wanted]
     if as_json:
         rows = [
@@ -203,7 +219,8 @@ def _show_plan(api: Any, wanted: list[Any], as_json: bool) -> None:
             if found.part.tag
         ]
         cards = {found.part.label: found.card for found in plans if found.card}
-        print_json({"dry_run": rows, "tags": tags, "card_diff": cards, "bytes": sum(found.sent for found in plans)})
+        document = {"dry_run": rows, "tags": tags, "card_diff": cards, "bytes": sum(found.sent for found in plans)}
+        print_json(document | {"collection": None if title is None else {"title": title, "repositories": members}})
         return
     for found in plans:
         part = found.part
@@ -217,4 +234,6 @@ def _show_plan(api: Any, wanted: list[Any], as_json: bool) -> None:
         if found.card:
             click.echo("  the card changes:")
             click.echo("\n".join(f"    {line}" for line in found.card.split("\n")))
+    if title is not None:
+        click.echo(f"[dry run] collection {title}: {', '.join(members)}")
     click.echo(f"[dry run] {size(sum(found.sent for found in plans))} in all; nothing was sent.")

@@ -102,10 +102,11 @@ def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, refer
 
 
 def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
-    """Stop before anything runs if a device is certainly too small.
+    """Stop before anything runs if a device is certainly too small, or the base has no form that the release is to have.
 
     Raises:
-        RunError: It is.
+        RunError: A device is too small.
+        ReleaseError: A format of `release` cannot be made of the base.
     """
     from gshf_release import planning
 
@@ -114,8 +115,10 @@ def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
 
 
 def _require_fit(plan: Plan, recipe: Recipe) -> None:
-    from gshf_release.errors import RunError
+    from gshf_release.errors import ReleaseError, RunError
 
+    if plan.unreleasable:
+        raise ReleaseError(plan.unreleasable)
     if plan.refusal:
         adapter = (
             "" if recipe.training.adapter else "Set training.adapter (for example training.adapter.rank=64), or take"
@@ -146,6 +149,7 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
 
     Raises:
         RunError: It cannot fit.
+        ReleaseError: A format of `release` cannot be made of the base.
     """
     from gshf_release import planning
 

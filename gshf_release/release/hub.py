@@ -29,6 +29,7 @@ from gshf_release.release.hub_client import (
     tags,
     translated,
 )
+from gshf_release.release.hub_collection import collect, show
 
 KEPT = ".gitattributes"
 CARD = "README.md"
@@ -102,7 +103,9 @@ def _iteration(path: Path) -> tuple[int, str]:
     return (int(number) if number.isdigit() else 0, path.name)
 
 
-def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str], None]) -> list[str]:
+def publish(
+    api: Any, wanted: list[Part], *, public: bool, report: Callable[[str], None], collection: str | None = None
+) -> list[str]:
     """Upload the parts in order; return the commit of each.
 
     Args:
@@ -110,6 +113,7 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
         wanted: What `parts` found.
         public: Visibility of repositories made here; existing ones keep theirs unless this is set.
         report: Called with one line per step.
+        collection: `OWNER/NAME` of the release whose repositories, if there are several, one collection is to hold.
 
     Raises:
         ReleaseError: No valid token, no write access, or the repository holds other content.
@@ -125,10 +129,21 @@ def publish(api: Any, wanted: list[Part], *, public: bool, report: Callable[[str
     for part in wanted:
         if part.main:
             _show_on_main(Typed(api, part.repo_type), part)
-    for repository, repo_type in dict.fromkeys((part.repository, part.repo_type) for part in wanted):
-        if public:
+    members = members_of(wanted)
+    collected = collect(api, collection, members) if collection is not None and len(members) > 1 else None
+    if collected is not None:
+        report(f"collection {collected.slug}: {len(members)} repositories")
+    if public:
+        for repository, repo_type in members:
             call(partial(Typed(api, repo_type).update_repo_settings, repository, visibility="public"))
+        if collected is not None:
+            show(api, collected)
     return commits
+
+
+def members_of(wanted: list[Part]) -> list[tuple[str, str]]:
+    """Return `(repository, type)` of every repository of a release, in the order of their upload."""
+    return list(dict.fromkeys((part.repository, part.repo_type) for part in wanted))
 
 
 def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 import warnings
@@ -26,6 +27,7 @@ AGAIN = "Run the same command again; nothing is sent twice."
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
 """How long a server may keep silent, for example while it makes a commit of many files."""
+WITHOUT_XET = "If this server does not speak Xet, set HF_HUB_DISABLE_XET=1 and run the same command again."
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
 
 
@@ -238,8 +240,10 @@ def translated(request: Callable[[], Answer]) -> Answer:
         raise _refusal(error) from error
     except OfflineModeIsEnabled as error:
         raise NetworkError("The Hub client is set to offline (HF_HUB_OFFLINE).") from error
-    except (httpx.TransportError, ConnectionError, TimeoutError) as error:
+    except (httpx.TransportError, TimeoutError) as error:
         raise _silence(error) from error
+    except ConnectionError as error:  # no other part of the client raises the built-in one
+        raise _xet(error) from error
     except ValueError as error:
         raise ReleaseError(f"The Hub refused: {_line(error)[:300]}") from error
     except RuntimeError as error:  # the client wraps what happened to one object of many
@@ -248,6 +252,8 @@ def translated(request: Callable[[], Answer]) -> Answer:
             raise _refusal(cause, upload=True) from error
         if isinstance(cause, httpx.TransportError):
             raise _silence(cause) from error
+        if cause is None and _speaks_xet():
+            raise _xet(error) from error
         raise
 
 
@@ -264,10 +270,18 @@ def _refusal(error: Any, *, upload: bool = False) -> GshfError:
 
 
 def _silence(error: Exception) -> NetworkError:
-    hint = AGAIN
-    if "xet" in str(error).lower():
-        hint = "If this server does not speak Xet, set HF_HUB_DISABLE_XET=1 and run the same command again."
-    return NetworkError(f"The Hub could not be reached ({type(error).__name__}).", hint=hint)
+    return NetworkError(f"The Hub could not be reached ({type(error).__name__}).", hint=AGAIN)
+
+
+def _xet(error: Exception) -> NetworkError:
+    reason = re.sub(r"\?\S*", "", _line(error))  # an address may hold a signature
+    return NetworkError(f"The Hub's Xet storage did not take the upload: {reason[:300]}.", hint=WITHOUT_XET)
+
+
+def _speaks_xet() -> bool:
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_DISABLE_XET
 
 
 def _line(message: object) -> str:

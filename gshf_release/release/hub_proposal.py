@@ -29,8 +29,21 @@ def propose(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> l
     for repository in dict.fromkeys(part.repository for part in wanted):
         check_access(api, repository, pull_request=True)
         mine = [part for part in wanted if part.repository == repository]
-        found.append(_propose(Typed(api, mine[0].repo_type), mine, report))
+        typed = Typed(api, mine[0].repo_type)
+        if _holds(typed, mine):
+            report(f"{repository}: holds this release already, checksums equal")
+        else:
+            found.append(_propose(typed, mine, report))
     return found
+
+
+def _holds(api: Any, wanted: list[Part]) -> bool:
+    """Return whether `main` shows the last part and has commits of all others: then there is nothing to propose."""
+    repository = wanted[0].repository
+    if not equal(local_files(wanted[-1].folder), head(api, repository)[1]):
+        return False
+    titles = {entry.title.removeprefix(COMMIT_PREFIX) for entry in call(lambda: api.list_repo_commits(repository))}
+    return {part.title for part in wanted} <= titles
 
 
 def _propose(api: Any, wanted: list[Part], report: Callable[[str], None]) -> str:

@@ -42,6 +42,7 @@ BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "I16"
 """Of one value, by dtype in the header; other dtypes are not checked against their shape."""
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def check_repository(repository: str) -> None:
@@ -52,6 +53,23 @@ def check_repository(repository: str) -> None:
     """
     if not REPOSITORY.fullmatch(repository):
         raise ReleaseError(f"{repository!r} is not of the form OWNER/NAME.")
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuse a name or a tag that could leave its folder, its line of a card or its place in a code block.
+
+    Args:
+        name: The name of a repository without its owner, or a tag.
+        what: How the message calls it.
+
+    Raises:
+        ReleaseError: It holds anything but letters, digits, `.`, `_` and `-`, or no Hub takes it as a tag.
+    """
+    if not NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
+        raise ReleaseError(
+            f"{name!r} cannot be {what}: only letters, digits, '.', '_' and '-' may stand there.",
+            hint="Example: v1",
+        )
 
 
 def check_folder(folder: Path, allowed: Sequence[AllowedFinding] = ()) -> None:

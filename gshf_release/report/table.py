@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,9 @@ def _line(texts: Sequence[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text that is only text inside a Markdown table cell."""
-    replaced = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")
-    return " ".join(replaced.split())
+    """Return text that is only text inside a Markdown table cell: no link, emphasis, formula, tag or code begins in it.
+
+    An underscore inside a word means nothing in Markdown, so it stays as it is.
+    """
+    marked = re.sub(r"[\\|`*\[\]~$]|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", text)
+    return " ".join(marked.replace("<", "&lt;").split())

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import DatasetCard, HfApi
 
 from gshf_release import pipeline
@@ -22,6 +23,7 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet, execute
 from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import blocks, languages, python, shell
+from tests.release.test_card import POISON, structure
 from tests.servers.hub import HubServer
 
 FACTS = """\
@@ -175,3 +177,17 @@ def test_they_become_data_sets_on_the_hub_and_the_cards_commands_verify_them(
 def test_what_the_recipe_no_longer_wants_is_not_declared(run: RunDirectory) -> None:
     recipe = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update={"datasets": ()})})
     assert data_sets.declare(recipe, [], "") == []
+
+
+def test_poisoned_facts_stay_text_in_the_cards_of_data_sets(run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    poisoned = RunDirectory.open(tmp_path / "run")
+    found = yaml.safe_load(FACTS)
+    found["ingredients"]["prompts"]["name"] = POISON
+    found["ingredients"]["evaluation_prompts"]["name"] = POISON
+    (tmp_path / "facts.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
+    release(poisoned, tmp_path / "facts.yaml")
+    for kind in ("preferences", "judgments"):
+        before, after = ((part(one, kind) / "README.md").read_text(encoding="utf-8") for one in (run, poisoned))
+        assert after != before
+        assert structure(after) == structure(before)

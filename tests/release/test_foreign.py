@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gshf_release.release import manifest
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import write_cells
 from tests.conftest import Outcome
 from tests.release import made
+from tests.release.test_card import POISON, structure
 from tests.servers.hub import HubServer
 
 Publish = Callable[..., Outcome]
@@ -113,3 +115,37 @@ def test_pickled_weights_are_refused(checkpoint: Path, facts: Path, tmp_path: Pa
 
 def test_a_checkpoint_needs_facts(checkpoint: Path, tmp_path: Path, command: Publish) -> None:
     assert command("publish", checkpoint, "--out", tmp_path / "out").code == 2
+
+
+@pytest.mark.parametrize("tag", ["../v1", 'v1")\nimport os', "v 1", "-v1", "a..b", "v1.lock", "`id`", "{{ 7 }}"])
+def test_a_tag_that_could_leave_its_place_is_refused(
+    hub: HubServer, checkpoint: Path, facts: Path, command: Publish, tag: str
+) -> None:
+    outcome = command("publish", checkpoint, "--to", "tester/other", "--facts", facts, f"--tag={tag}")
+    assert (outcome.code, "cannot be a tag" in outcome.line) == (1, True)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("name", ['a")', "a`b", "a|b", "<b>"])
+def test_a_folders_name_that_could_leave_its_place_is_refused(
+    checkpoint: Path, facts: Path, tmp_path: Path, command: Publish, name: str
+) -> None:
+    outcome = command("publish", checkpoint.rename(tmp_path / name), "--out", tmp_path / "out", "--facts", facts)
+    assert (outcome.code, "cannot be the name of a release" in outcome.line) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_poisoned_facts_and_results_stay_text(checkpoint: Path, tmp_path: Path, command: Publish) -> None:
+    def card(name: str, text: str) -> str:
+        found = {"license": "mit", "template_change": "made by hand", "title": text, "description": text}
+        (tmp_path / "facts.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
+        cells = [cell.model_copy(update={"row": text, "note": text}) for cell in made.cells()]
+        write_cells(cells, tmp_path / "results.json")
+        out = tmp_path / name
+        more = ["--facts", tmp_path / "facts.yaml", "--results", tmp_path / "results.json"]
+        assert command("publish", checkpoint, "--out", out, *more).code == 0
+        return (out / checkpoint.name / "v1" / "README.md").read_text(encoding="utf-8")
+
+    clean, poisoned = card("clean", "x"), card("poisoned", POISON)
+    assert structure(poisoned) == structure(clean)
+    assert poisoned.partition("\n---\n\n")[0] == clean.partition("\n---\n\n")[0], "the metadata are the same"

@@ -297,7 +297,7 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
 def test_a_dry_run_shows_every_file_and_sends_nothing(hub: HubServer, released: RunDirectory) -> None:
     outcome = finish(start(hub, released.path, "--to", MODEL, "--dry-run"))
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("[dry run] ") == 4
+    assert outcome.out.count("[dry run] ") == 5
     assert "[dry run] tester/tiny, tag iter-2: " in outcome.out
     for path in (released.path / "release" / "tiny" / "iter-1").rglob("*"):
         if path.is_file():
@@ -338,3 +338,8 @@ def test_killed_in_the_middle_of_a_push_and_resumed(
     )
     assert hub.write_token not in outcome.err
     arrived(api, released, tmp_path)
+    (entry,) = [entry for entry in released.journal() if entry["event"] == "published"]
+    assert entry["commits"]["tester/tiny@iter-2"] == tags(api)["iter-2"]
+    assert [entry["step"] for entry in released.journal() if entry["event"] == "publishing"][-1] == (
+        "collection tester/tiny-000000000000000000000000: 2 repositories"
+    )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.errors import GshfError, ReleaseError
 from gshf_release.release import hub as releases
-from gshf_release.release import hub_client, manifest
+from gshf_release.release import hub_client, manifest, secrets
 from gshf_release.release.hub_card import publish_card
 from gshf_release.release.hub_plan import plan
 from gshf_release.release.hub_proposal import propose
@@ -230,6 +233,24 @@ def test_a_secret_in_the_card_is_not_sent(hub: HubServer, release: Path, command
     manifest.list_again(path.parent)
     with pytest.raises(ReleaseError, match=r"README\.md, line \d+: a Hugging Face token\."):
         parts(release)
+
+
+@pytest.mark.parametrize("kind", ["a Hugging Face token", secrets.OWN])
+def test_a_secret_in_a_prompt_is_not_sent_and_not_repeated(
+    hub: HubServer, release: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "prompt-" + "Canary3" * 5 if kind == secrets.OWN else "hf_" + "Canary3" * 5
+    if kind == secrets.OWN:
+        monkeypatch.setenv("MY_SERVICE_TOKEN", canary)
+    secrets._known.cache_clear()
+    folder = made.release(release / "made-preferences" / "main", repository=f"{MODEL}-preferences")
+    rows = [{"prompt": [{"role": "user", "content": f"log in with {canary}, please"}]}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    manifest.list_again(folder)
+    with pytest.raises(ReleaseError, match=rf"^train\.parquet.*: {re.escape(kind)}") as caught:
+        parts(release)
+    assert canary not in str(caught.value)
+    assert not hub.requests
 
 
 def test_a_declared_false_positive_is_sent_and_its_reason_shown(hub: HubServer, api: HfApi, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,7 @@ def check(checkpoint: Path, wanted: Sequence[Scheme], *, weights: bool = True) -
     """
     from gshf_release.release import gguf
 
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = gguf.read_json(checkpoint / "config.json")
     if any(scheme.kind == "gguf" for scheme in wanted):
         gguf.check(checkpoint, weights=weights)
     compressed = [scheme for scheme in wanted if scheme.kind != "gguf"]

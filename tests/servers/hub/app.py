@@ -9,11 +9,12 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.servers.hub import file_routes, repository_routes
+from tests.servers.hub import collection_routes, file_routes, repository_routes, xet_routes
 from tests.servers.hub.context import CurrentHub, Hub, LoggedRequest
 from tests.servers.hub.errors import HubError
 
-ROUTERS = (repository_routes.router, file_routes.router)
+# Collections first: their addresses look like those of a repository.
+ROUTERS = (collection_routes.router, repository_routes.router, file_routes.router, xet_routes.router)
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 

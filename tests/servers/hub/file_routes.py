@@ -50,13 +50,6 @@ async def preupload(repository: Writable, commit: AtCommit, planned: Preupload) 
     return {"files": [_upload_plan(file, commit.files.get(file.path)) for file in planned.files]}
 
 
-@router.get(REPOSITORY + "/xet-write-token/{revision}", name="xet_write_token")
-@router.get(REPOSITORY + "/xet-read-token/{revision}", name="xet_read_token")
-async def xet_token(repository: Readable) -> None:
-    """No Xet storage here: 404, which the client does not retry."""
-    raise HubError(404, "This server has no Xet storage: set HF_HUB_DISABLE_XET=1")
-
-
 @router.post(LFS + "/batch", name="lfs_batch")
 async def lfs_batch(hub: CurrentHub, repository: Writable, batch: LfsBatch) -> dict[str, Any]:
     """Where to put each large file; an object without actions is here already."""
@@ -170,22 +163,29 @@ async def paths_info(request: Request, commit: AtCommit) -> list[dict[str, Any]]
 
 
 @router.api_route(RESOLVE, methods=DOWNLOAD, name="resolve")
-async def resolve(hub: CurrentHub, role: Role, repository: Readable, commit: AtCommit, path: str) -> Response:
+async def resolve(
+    hub: CurrentHub, request: Request, role: Role, repository: Readable, commit: AtCommit, path: str
+) -> Response:
     """A file: small ones from here, large ones by a redirect to the CDN."""
     if repository.gated and role == "none":
         raise HubError(401, f"Access to {repository.id} is restricted: log in to ask for it", "GatedRepo")
     file = commit.files.get(unquote(path))
     if file is None:
         raise entry_not_found(commit.oid)
-    return _redirect(hub, commit, file) if file.is_lfs else _download(hub, commit, file, unquote(path))
+    if file.is_lfs:
+        return _redirect(hub, commit, file)
+    if request.method == "GET" and hub.faults.take("corrupt", "resolve"):
+        headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{file.oid}"'}
+        return Response(_flipped(hub.store.objects.path(file.sha256).read_bytes()), headers=headers)
+    return _download(hub, commit, file, unquote(path))
 
 
 @router.api_route("/datasets" + RESOLVE, methods=DOWNLOAD, name="resolve")
 async def resolve_dataset(
-    hub: CurrentHub, role: Role, repository: ReadableDataset, revision: str, path: str
+    hub: CurrentHub, request: Request, role: Role, repository: ReadableDataset, revision: str, path: str
 ) -> Response:
     """The same for a dataset."""
-    return await resolve(hub, role, repository, repository.resolve(unquote(revision)), path)
+    return await resolve(hub, request, role, repository, repository.resolve(unquote(revision)), path)
 
 
 @router.api_route("/cdn/{oid}", methods=DOWNLOAD, name="cdn")

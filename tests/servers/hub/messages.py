@@ -89,6 +89,34 @@ class NewTag(Message):
     message: str | None = None
 
 
+class NewCollection(Message):
+    """`POST /api/collections`."""
+
+    title: str = Field(min_length=1)
+    namespace: str
+    description: str | None = None
+    private: bool = False
+
+
+class ItemName(Message):
+    """What a collection holds."""
+
+    id: str
+    type: Literal["model", "dataset"]
+
+
+class NewItem(Message):
+    """`POST /api/collections/{slug}/items`."""
+
+    item: ItemName
+
+
+class CollectionChange(Message):
+    """`PATCH /api/collections/{slug}`; a field that is None keeps its value."""
+
+    private: bool | None = None
+
+
 class NewBranch(Message):
     """`POST .../branch/{branch}`."""
 

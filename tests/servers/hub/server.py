@@ -42,6 +42,7 @@ class HubServer:
         self.write_token = WRITE_TOKEN
         self.read_token = READ_TOKEN
         self._root = root
+        self._resets = 0
         self._sockets = [_listen(port), _listen(0)]
         self.endpoint = f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}"
         self._hub = Hub(
@@ -66,6 +67,10 @@ class HubServer:
         """Receives objects larger than `size` bytes in parts from now on; None ends that."""
         self._hub.part_size = size
 
+    def speak_xet(self, on: bool = True) -> None:
+        """Offers Xet storage from now on, or no longer; clients without Xet go on as before."""
+        self._hub.xet = on
+
     @property
     def requests(self) -> list[LoggedRequest]:
         """All requests so far, in the order in which they were answered."""
@@ -84,6 +89,7 @@ class HubServer:
             "HF_TOKEN": self.write_token,
             "HF_HOME": str(self._root / "hf-home"),
             "HF_HUB_DISABLE_XET": "1",
+            "HF_XET_CACHE": str(self._root / f"xet-{self._resets}"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
@@ -111,11 +117,16 @@ class HubServer:
             listener.close()
 
     def reset(self) -> None:
-        """Forgets repositories, faults and requests, so that tests can share a server; contents stay."""
+        """Forgets repositories, faults and requests, so that tests can share a server; whole files stay."""
         self.store.repositories.clear()
+        self.store.collections.clear()
         self.faults.clear()
         self.requests.clear()
         self.take_in_parts(None)
+        self.speak_xet(False)
+        # Blocks go with the memory of the clients that sent them: neither is of use without the other.
+        self.store.objects.forget_xorbs()
+        self._resets += 1
 
     def wait(self) -> None:
         """Serves until the thread ends or the caller is interrupted."""

@@ -120,6 +120,15 @@ class ObjectStore:
         for number, _ in parts:
             self._part(sha256, number).unlink()
 
+    def xorb(self, name: str) -> Path:
+        """Where a block of chunks lies that came by the Xet protocol, or would lie."""
+        return self._folder / f"{name}.xorb"
+
+    def forget_xorbs(self) -> None:
+        """Removes the blocks; files made of them stay."""
+        for path in self._folder.glob("*.xorb"):
+            path.unlink()
+
     def _part(self, sha256: str, number: int) -> Path:
         return self._folder / f"{sha256}.part-{number}"
 
@@ -132,6 +141,21 @@ class PullRequest:
     title: str
     head: str
     status: Literal["open", "merged"] = "open"
+
+
+@dataclass
+class Collection:
+    """Repositories of one owner, shown on one page."""
+
+    slug: str
+    title: str
+    description: str | None
+    private: bool
+    items: list[tuple[RepositoryType, str]] = field(default_factory=list)
+
+    def is_called(self, namespace: str, title: str) -> bool:
+        """Whether it is the one that an owner called so."""
+        return (self.slug.partition("/")[0], self.title) == (namespace, title)
 
 
 @dataclass
@@ -241,6 +265,7 @@ class HubStore:
     def __init__(self, root: Path) -> None:
         self.objects = ObjectStore(root / "objects")
         self.repositories: dict[tuple[RepositoryType, str], Repository] = {}
+        self.collections: dict[str, Collection] = {}
 
     def find(self, kind: RepositoryType, repo_id: str) -> Repository | None:
         """The repository of that name, or None."""
@@ -253,6 +278,12 @@ class HubStore:
         repository.commit(DEFAULT_BRANCH, {".gitattributes": attributes}, author, "initial commit")
         self.repositories[kind, repo_id] = repository
         return repository
+
+    def collect(self, namespace: str, title: str, description: str | None, private: bool) -> Collection:
+        """A new collection; its address ends in a number that no other has."""
+        slug = f"{namespace}/{title.lower().replace(' ', '-')}-{len(self.collections):024x}"
+        self.collections[slug] = Collection(slug, title, description, private)
+        return self.collections[slug]
 
     def delete(self, kind: RepositoryType, repo_id: str) -> None:
         """Removes a repository; contents stay on disk, another repository may share them."""

@@ -1,11 +1,11 @@
 """What the server answers about repositories, commits and files, as JSON."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.servers.hub.card import front_matter
-from tests.servers.hub.store import Commit, HubStore, PullRequest, Repository, StoredFile
+from tests.servers.hub.store import Collection, Commit, HubStore, PullRequest, Repository, StoredFile
 
 Json = dict[str, Any]
 
@@ -87,6 +87,26 @@ def pull_request_view(pull: PullRequest, repository: Repository) -> Json:
         "author": {"name": "tester"},
         "createdAt": timestamp(repository.created),
         "repo": {"name": repository.id, "type": repository.kind},
+    }
+
+
+def collection_view(collection: Collection) -> Json:
+    """`GET /api/collections/{slug}`."""
+    items = [
+        {"_id": f"{position:024x}", "id": name, "type": kind, "position": position}
+        for position, (kind, name) in enumerate(collection.items)
+    ]
+    return {
+        "slug": collection.slug,
+        "title": collection.title,
+        "description": collection.description,
+        "owner": {"name": collection.slug.partition("/")[0]},
+        "items": items,
+        "lastUpdated": timestamp(datetime.now(UTC)),
+        "position": 0,
+        "private": collection.private,
+        "theme": "orange",
+        "upvotes": 0,
     }
 
 
