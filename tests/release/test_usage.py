@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from huggingface_hub import HfApi
 
 from gshf_release.release import hub as releases
 from gshf_release.run.directory import RunDirectory
+from tests.conftest import Outcome
 from tests.release.blocks import bibliography, blocks, languages, shell
 from tests.servers.hub import HubServer
 
@@ -81,6 +84,32 @@ def test_the_commands_of_the_cards_download_and_verify_what_was_published(
         (code,) = blocks(card, "bash")
         (tmp_path / part).mkdir(parents=True)
         assert "files have their recorded sha256" in shell(code, tmp_path / part, dict(hub.environment))
+
+
+def test_the_blocks_of_the_card_of_another_tools_checkpoint_run(
+    released: RunDirectory,
+    hub: HubServer,
+    tmp_path: Path,
+    command: Callable[..., Outcome],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in hub.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    own = shutil.ignore_patterns("manifest.json", "README.md", "eval", "figures")
+    checkpoint = shutil.copytree(released.path / "release" / "tiny" / "iter-2", tmp_path / "other", ignore=own)
+    (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: as it came\n", encoding="utf-8")
+    assert command("publish", checkpoint, "--to", "tester/other", "--facts", tmp_path / "facts.yaml").code == 0
+    got = tmp_path / "got"
+    shell("hf download tester/other --revision v1 --local-dir got", tmp_path, dict(hub.environment))
+    card = (got / "README.md").read_text(encoding="utf-8")
+    assert languages(card) == {"python", "bash"}
+    code = snippet(got)
+    assert code.count('"tester/other", revision="v1"') == 1
+    assert run(code.replace('"tester/other", revision="v1"', repr(str(got))), capsys).strip()
+    (code,) = blocks(card, "bash")
+    assert "files have their recorded sha256" in shell(code, tmp_path, dict(hub.environment))
 
 
 @pytest.mark.parametrize("part", ["tiny/iter-1", "tiny/iter-2", "tiny-GGUF/main"])
