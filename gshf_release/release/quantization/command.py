@@ -101,6 +101,9 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
             shown = [_shown(engine, metric, digits) for _, metric, digits in COLUMNS]
             rows.append([f"{key[0]} against {losses.IMPLEMENTATION}", *shown])
     notes = list(dict.fromkeys(entry.note for entry in cells if entry.metric == losses.PERPLEXITY))
+    notes += [
+        f"{entry.row}: {entry.note}" for entry in cells if entry.metric == losses.SIZE and "fell back" in entry.note
+    ]
     notes += [f"not run: {name} ({reason})" for name, reason in schemes.NOT_RUN.items()]
     return [Table("Quantizations against BF16", ["file", *(title for title, _, _ in COLUMNS)], rows, notes)]
 

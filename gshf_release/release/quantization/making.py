@@ -260,7 +260,8 @@ def _gguf_entry(work: Work, path: Path, encoding: str, engine: str) -> dict[str,
         counts[kind] = counts.get(kind, 0) + 1
     fallen = schemes.fallbacks(types, shapes) if encoding in K_QUANTS else {}
     made = "llama.cpp" if encoding in K_QUANTS else "gguf"
-    note = f"; {sum(fallen.values())} matrices fell back to {', '.join(fallen)}" if fallen else ""
+    reason = f"{schemes.SUPER_BLOCK} does not divide their rows"
+    note = f"; {sum(fallen.values())} matrices fell back to {', '.join(fallen)}: {reason}" if fallen else ""
     return {
         "row": encoding,
         "name": path.name,

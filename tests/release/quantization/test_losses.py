@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from gshf_release.errors import DataError
 from gshf_release.records import Sample
-from gshf_release.release.quantization import losses, texts
+from gshf_release.release.quantization import command, losses, texts
 from gshf_release.release.quantization.logits import compare, log_softmax, record, scored
-from gshf_release.results import find
+from gshf_release.results import Cell, find
 
 SEQUENCES = [[0, 1, 1], [1, 0]]
 
@@ -158,3 +158,16 @@ def test_calibration_is_in_an_order_that_the_seed_decides() -> None:
     assert first == again
     assert first.sequences != other.sequences
     assert sorted(first.sequences) == sorted(other.sequences)
+
+
+def test_the_table_says_which_files_are_not_wholly_of_their_type() -> None:
+    made = [
+        ("Q8_0", "gguf"),
+        ("Q5_K_M", "llama.cpp; 181 matrices fell back to Q5_1, Q8_0: 256 does not divide their rows"),
+    ]
+    cells = [
+        Cell(table="GGUF", row=row, metric=losses.SIZE, value=1.0, unit="MB", artefact="GGUF/measured.json", note=note)
+        for row, note in made
+    ]
+    (table,) = command.tables(cells)
+    assert [note for note in table.notes if "fell back" in note] == [f"Q5_K_M: {made[1][1]}"]
