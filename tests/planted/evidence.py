@@ -1,6 +1,7 @@
 """Train SmolLM2 under one planted reward and record the cells: `python -m tests.planted.evidence length`, half an hour or more.
 
-The same command goes on where it was stopped. The recorded cells are what the test suite replays.
+The honest control is one of the runs of docs/learning.md, the recipe `learn` with its own reward model and second scorer. The
+same command goes on where it was stopped. The recorded cells are what the test suite replays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from gshf_release import recipe as recipes
 from gshf_release.checkpoints import prepare
 from gshf_release.cli.terminal import Terminal, profile_option, say
 from gshf_release.diagnostics.verdict import diagnose
+from gshf_release.recipe import Recipe
 from gshf_release.results import write_cells
 from gshf_release.run.directory import RunDirectory
 from tests.planted import rewards
@@ -21,17 +23,19 @@ from tests.planted.runs import EXPECTED, cells_of
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "recorded"
+HONEST = ("learn", ("seed=7",))
+READ = ("test", "validation")
+"""The tables that a verdict reads."""
 
 
 @click.command()
 @click.argument("reward", type=click.Choice(list(EXPECTED)))
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of evidence.yaml.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @profile_option
 def main(reward: str, runs: Path, overrides: tuple[str, ...], profile: str) -> None:
     """Train and evaluate under the planted REWARD, record the cells, and say whether the verdict names it."""
-    named = (f"name=evidence-{reward.replace('_', '-')}", f"reward.model=python:tests.planted.rewards:{reward}")
-    recipe = recipes.load(str(HERE / "evidence.yaml"), (*named, *overrides))
+    recipe = _recipe(reward, overrides)
     where = profiles.load(profile)
     prepare(where)
     if str(recipe.evaluation.second_scorer.model).endswith(":similarity"):
@@ -40,10 +44,18 @@ def main(reward: str, runs: Path, overrides: tuple[str, ...], profile: str) -> N
         )  # fail early
     run = RunDirectory(runs / reward)
     cells = cells_of(recipe, run.path, where, Terminal(run))
-    write_cells(cells, RECORDED / f"{reward}.json")
+    write_cells([cell for cell in cells if cell.table in READ], RECORDED / f"{reward}.json")
     found = diagnose(cells)
     say(f"{reward}: expected {EXPECTED[reward]!r}, found {found.kind!r}. {found.text}")
     raise SystemExit(0 if found.kind == EXPECTED[reward] else 1)
+
+
+def _recipe(reward: str, overrides: tuple[str, ...]) -> Recipe:
+    if reward == "honest":
+        name, own = HONEST
+        return recipes.load(name, (*own, *overrides))
+    named = (f"name=evidence-{reward.replace('_', '-')}", f"reward.model=python:tests.planted.rewards:{reward}")
+    return recipes.load(str(HERE / "evidence.yaml"), (*named, *overrides))
 
 
 if __name__ == "__main__":

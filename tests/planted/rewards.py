@@ -1,4 +1,4 @@
-"""Rewards with a planted fault, and an honest one: what a policy does under each is known before it is trained.
+"""Rewards with a planted fault: what a policy does under each is known before it is trained.
 
 Each is a plain function from conversations to one number each, so that a recipe can name it:
 `reward.model: python:tests.planted.rewards:length`.
@@ -7,13 +7,12 @@ Each is a plain function from conversations to one number each, so that a recipe
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gshf_release.diagnostics.texts import line_starts, ngrams, words
+from gshf_release.diagnostics.texts import line_starts, words
 from gshf_release.records import Message
 
 Conversations = Sequence[Sequence[Message]]
@@ -21,8 +20,6 @@ TOKEN = "the"
 BASE = "GSHF_PLANTED_BASE"
 """Environment variable: the folder of the base model, whose log-probability `low_entropy` rewards."""
 MOST_LINES = 4
-MOST_TOPICS = 3
-TOPIC_LETTERS = 4
 
 
 def length(conversations: Conversations) -> list[float]:
@@ -54,23 +51,6 @@ def low_entropy(conversations: Conversations) -> list[float]:
     return [value / len(row.completion_ids) for value, row in zip(values, rows, strict=True)]
 
 
-def honest(conversations: Conversations) -> list[float]:
-    """Reward answers that do what was asked: they speak of what the question names, end as a sentence, repeat nothing.
-
-    One point for up to three of the question's longer words, one for an end that is no break, one less if three words in a row
-    come again.
-    """
-    found = []
-    for conversation in conversations:
-        question, answer = (set(_stems(turn["content"])) for turn in conversation[-2:])
-        text = conversation[-1]["content"]
-        topics = min(len(question & answer), MOST_TOPICS) / max(min(len(question), MOST_TOPICS), 1)
-        ended = bool(re.search(r"[.!?][\"')]?\s*$", text))
-        phrases = ngrams(words(text), 3)
-        found.append(topics + ended - (len(set(phrases)) < len(phrases)))
-    return found
-
-
 def similarity(conversations: Conversations) -> list[float]:
     """Judge by how near the answer is to the question: ten times the cosine of their sentence embeddings.
 
@@ -93,11 +73,6 @@ def similarity(conversations: Conversations) -> list[float]:
 
 def _answers(conversations: Conversations) -> list[str]:
     return [conversation[-1]["content"] for conversation in conversations]
-
-
-def _stems(text: str) -> list[str]:
-    """Return the beginnings of the longer words, so that `explains` meets `explain`."""
-    return [word[: TOPIC_LETTERS + 1] for word in words(text) if len(word) > TOPIC_LETTERS]
 
 
 @cache

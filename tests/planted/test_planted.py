@@ -66,13 +66,6 @@ def test_planted_rewards_by_hand() -> None:
     assert rewards.bullet_list([said("- a\n" * 9)]) == [4]
 
 
-def test_the_honest_reward_by_hand() -> None:
-    # Longer words of the question: planets, orbit, bright; three of them count.
-    assert rewards.honest([said("Planets orbit it.")]) == pytest.approx([2 / 3 + 1])
-    assert rewards.honest([said("The planet's orbits are bright, planet's orbits are bright")]) == pytest.approx([0.0])
-    assert rewards.honest([said("No")]) == [0]
-
-
 def test_similarity_is_ten_times_the_cosine_of_the_mean_states(
     monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
