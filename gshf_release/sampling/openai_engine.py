@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import load_generation_config, load_tokenizer
+from gshf_release.checkpoints import context_tokens, load_generation_config, load_tokenizer
 from gshf_release.errors import AnswerError, EngineError
 from gshf_release.openai_client import ChatClient, concurrently
 from gshf_release.profile import Profile, Server
@@ -39,7 +39,7 @@ class OpenAIEngine:
         self.stops = stop_ids(load_tokenizer(checkpoint), load_generation_config(checkpoint))
         served = _served(self._client, checkpoint)
         self.model = str(served["id"])
-        lengths = [served.get("max_model_len"), _context_of(checkpoint)]
+        lengths = [served.get("max_model_len"), context_tokens(checkpoint)]
         self.context_tokens: int | None = min((int(length) for length in lengths if length), default=None)
 
     @classmethod
@@ -136,12 +136,3 @@ def _served(client: ChatClient, checkpoint: Path) -> dict[str, Any]:
         f"{client.root} does not serve {checkpoint}; it serves {', '.join(names) or 'nothing'}.",
         hint=f"Start it on that folder, for example: vllm serve {wanted}. Then run the same command again.",
     )
-
-
-def _context_of(checkpoint: Path) -> int | None:
-    """Return the longest sequence that the checkpoint's configuration allows."""
-    path = checkpoint / "config.json"
-    if not path.is_file():
-        return None
-    length = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return int(length) if length else None

@@ -10,6 +10,7 @@ from gshf_release.environments import OF_ENGINE
 from gshf_release.profile import Profile
 from gshf_release.sampling import ENGINES
 from gshf_release.sampling.protocol import SamplingEngine
+from gshf_release.sampling.ray_engine import RayEngine
 
 _kept: dict[tuple[str, str, int], SamplingEngine] = {}
 """At most one engine, by checkpoint, profile and the checkpoint's time of change."""
@@ -39,6 +40,6 @@ def open_engine(
 
 def _opened(checkpoint: Path, profile: Profile, started: Callable[[float], None]) -> SamplingEngine:
     begun = time.perf_counter()
-    engine = ENGINES[profile.engine](checkpoint, profile)
+    engine = (RayEngine if profile.replicas > 1 else ENGINES[profile.engine])(checkpoint, profile)
     started(time.perf_counter() - begun)
     return engine
