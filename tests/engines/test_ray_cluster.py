@@ -12,14 +12,13 @@ from gshf_release.sampling import TransformersEngine
 from gshf_release.sampling.ray_engine import RayEngine
 from tests.sampling.conformance import requests
 
+pytestmark = pytest.mark.engines
 PROFILE = Profile(inference_precision="fp32", threads=1, device="cpu", replicas=2, sampling_batch=4)
 
 
-@pytest.mark.slow
 def test_a_cluster_that_is_there_is_used_and_left_as_it_was(
     ending_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'gshf-release[ray]'")
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
