@@ -50,6 +50,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
     if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public", "no_collection")):
         raise click.UsageError("--dry-run, --only, --pr, --public and --no-collection go with --to.")
+    if options["pr"] and options["only"] == "card":
+        raise click.UsageError("--only card changes main; it does not go with --pr.")
     foreign = not (run / DOCUMENT).is_file() and (run / "config.json").is_file()
     if not foreign and (options["facts"] or options["results"]):
         raise click.UsageError(
@@ -58,6 +60,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
+    _refuse_adopted(run)
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
             _push(staged, str(repository), as_json, options)
@@ -68,6 +71,22 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         return
     with signed(release, name, options["sign"]) as staged:
         _push(staged, str(repository), as_json, options | {"journal": RunDirectory.open(run).log})
+
+
+def _refuse_adopted(run: Path) -> None:
+    """Say how what another tool made is published: it has no training of its own to make a release of."""
+    from gshf_release.errors import ReleaseError
+    from gshf_release.release.adopt import is_adopted
+    from gshf_release.run.directory import RunDirectory
+
+    if is_adopted(RunDirectory.open(run)):
+        checkpoint = next(iter(sorted(run.glob("adopted/*/model"))), None)
+        raise ReleaseError(
+            f"{run} was adopted from other tools; it has no iterations to publish.",
+            hint="It holds no checkpoint either."
+            if checkpoint is None
+            else f"Publish its checkpoint: gshf-release publish {checkpoint} --facts FILE --to OWNER/NAME",
+        )
 
 
 @contextlib.contextmanager
@@ -130,6 +149,8 @@ def _publish_checkpoint(
 
     if options["facts"] is None:
         raise click.UsageError("A checkpoint needs --facts FILE: its card cannot be written without a licence.")
+    if options["only"] not in (None, "card"):
+        raise click.UsageError(f"--only {options['only']} is for a run; the release of a checkpoint has one part.")
     name = repository or folder.resolve().name
     rules.check_name(name.rpartition("/")[2], "the name of a release")
     rules.check_name(options["tag"], "a tag")
@@ -164,7 +185,8 @@ def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]
 
 def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection: str | None = None) -> None:
     from gshf_release.release import hub, hub_client
-    from gshf_release.release.hub_card import publish_card
+    from gshf_release.release.hub_card import plan_card, publish_card
+    from gshf_release.release.hub_plan import plan
     from gshf_release.release.hub_proposal import propose
 
     log = options.get("journal") or (lambda event, **facts: None)
@@ -175,7 +197,9 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
 
     api = hub_client.client()
     if options["dry_run"]:
-        _show_plan(api, wanted, as_json, collection)
+        apart = options["pr"] or options["only"] == "card"  # neither touches the collection
+        plans = plan_card(api, wanted) if options["only"] == "card" else [plan(api, part) for part in wanted]
+        _show_plan(plans, as_json, None if apart else collection)
     elif options["pr"]:
         found = propose(api, wanted, report=report)
         after = "After the merge, the same command without --pr sets the tags."
@@ -193,14 +217,12 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
         click.echo(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
 
 
-def _show_plan(api: Any, wanted: list[Any], as_json: bool, collection: str | None) -> None:
+def _show_plan(plans: list[Any], as_json: bool, collection: str | None) -> None:
     from gshf_release.release.hub import members_of
     from gshf_release.release.hub_collection import title_of
-    from gshf_release.release.hub_plan import plan
 
-    members = [repository for repository, _ in members_of(wanted)]
+    members = [repository for repository, _ in members_of([found.part for found in plans])]
     title = title_of(collection) if collection is not None and len(members) > 1 else None
-    plans = [plan(api, part) for part in wanted]
     if as_json:
         rows = [
             {"repository": found.part.repository, "tag": found.part.tag, "path": entry.path}
