@@ -43,6 +43,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish runs/quickstart --to me/my-model --only card
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
+    from gshf_release.release import signing
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
 
@@ -50,6 +51,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
     if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public", "no_collection")):
         raise click.UsageError("--dry-run, --only, --pr, --public and --no-collection go with --to.")
+    if options["sign"] is not None:
+        signing.public_line(options["sign"])  # a key that cannot be used is said before any work
     if options["pr"] and options["only"] == "card":
         raise click.UsageError("--only card changes main; it does not go with --pr.")
     foreign = not (run / DOCUMENT).is_file() and (run / "config.json").is_file()

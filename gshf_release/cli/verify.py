@@ -41,15 +41,16 @@ def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_
     if seeds:
         _parent(path, seeds, as_json, hashes_only=hashes_only, lineage=lineage, key=key)
         return
-    if not path.exists() and is_remote(target):
+    remote = not path.exists() and is_remote(target)
+    if lineage and (remote or (path.exists() and not (path / DOCUMENT).is_file())):
+        raise VerificationError(f"{target} is no run directory; only a run holds the responses it was trained on.")
+    if remote:
         with downloaded(target) as folder:
             found = _folder(folder, hashes_only, key)
     elif not path.exists():
         raise VerificationError(f"{target} does not exist.", hint="A release on the Hub is OWNER/NAME@TAG.")
     elif (path / DOCUMENT).is_file():
         found = _run(path, hashes_only=hashes_only, lineage=lineage, key=key)
-    elif lineage:
-        raise VerificationError(f"{path} is no run directory; only a run holds the responses it was trained on.")
     elif (path / manifest.NAME).is_file():
         found = _folder(path, hashes_only, key)
     else:
