@@ -89,6 +89,8 @@ def _parent(path: Path, seeds: dict[int, Path], as_json: bool, **options: Any) -
 
 def _show(found: dict[str, Any]) -> None:
     click.echo(_sentence(found))
+    if "digest" in found:
+        click.echo(f"manifest sha256 {found['digest']}")  # word for word what the tag's message says
     if "trained" in found:
         outside = "no external responses" if not found["external"] else f"{found['external']} external pairs"
         click.echo(

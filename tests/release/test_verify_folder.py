@@ -172,6 +172,7 @@ def test_the_template_inside_a_gguf_file_must_be_that_of_the_checkpoint(folder: 
 def test_the_answer_as_json_has_the_digest(folder: Path, command: Callable[..., Outcome]) -> None:
     document = json.loads(command("verify", folder, "--json").out)
     assert document["digest"] == manifest.digest(folder)
+    assert command("verify", folder).out.endswith(f"\nmanifest sha256 {manifest.digest(folder)}\n")
     assert document["files"] == 9
 
 
