@@ -44,6 +44,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
     from gshf_release.release import signing
+    from gshf_release.release.adopt import require_own
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
 
@@ -63,7 +64,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
-    _refuse_adopted(run)
+    require_own(RunDirectory.open(run))
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
             _push(staged, str(repository), as_json, options)
@@ -74,22 +75,6 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         return
     with signed(release, name, options["sign"]) as staged:
         _push(staged, str(repository), as_json, options | {"journal": RunDirectory.open(run).log})
-
-
-def _refuse_adopted(run: Path) -> None:
-    """Say how what another tool made is published: it has no training of its own to make a release of."""
-    from gshf_release.errors import ReleaseError
-    from gshf_release.release.adopt import is_adopted
-    from gshf_release.run.directory import RunDirectory
-
-    if is_adopted(RunDirectory.open(run)):
-        checkpoint = next(iter(sorted(run.glob("adopted/*/model"))), None)
-        raise ReleaseError(
-            f"{run} was adopted from other tools; it has no iterations to publish.",
-            hint="It holds no checkpoint either."
-            if checkpoint is None
-            else f"Publish its checkpoint: gshf-release publish {checkpoint} --facts FILE --to OWNER/NAME",
-        )
 
 
 @contextlib.contextmanager

@@ -121,3 +121,4 @@ def test_publishing_an_adopted_run_names_the_checkpoint_to_publish(
     assert "was adopted from other tools" in outcome.line
     assert f"gshf-release publish {tmp_path / 'run' / 'adopted' / '01-mine' / 'model'} --facts" in outcome.line
     assert not (tmp_path / "out").exists()
+    assert "it has no iterations of its own" in command("card", tmp_path / "run").line, "no recipe made it"
