@@ -52,6 +52,7 @@ def _reported(name: str, out: Path | None) -> None:
 
 def _of_run(run: Path, iteration: int | None) -> str:
     from gshf_release.release import assumptions
+    from gshf_release.release.adopt import require_own
     from gshf_release.release.card import Card, render
     from gshf_release.release.facts import Facts
     from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, visible
@@ -59,6 +60,7 @@ def _of_run(run: Path, iteration: int | None) -> str:
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
+    require_own(directory)
     number = iteration or final_iteration(directory)
     if not 1 <= number <= directory.recipe.loop.iterations:
         raise click.BadParameter(

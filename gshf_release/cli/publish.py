@@ -43,6 +43,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish runs/quickstart --to me/my-model --only card
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
+    from gshf_release.release import signing
+    from gshf_release.release.adopt import require_own
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
 
@@ -50,6 +52,10 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         raise click.UsageError("Say where to: either --to OWNER/NAME or --out DIR.")
     if out is not None and any(options[name] for name in ("dry_run", "only", "pr", "public", "no_collection")):
         raise click.UsageError("--dry-run, --only, --pr, --public and --no-collection go with --to.")
+    if options["sign"] is not None:
+        signing.public_line(options["sign"])  # a key that cannot be used is said before any work
+    if options["pr"] and options["only"] == "card":
+        raise click.UsageError("--only card changes main; it does not go with --pr.")
     foreign = not (run / DOCUMENT).is_file() and (run / "config.json").is_file()
     if not foreign and (options["facts"] or options["results"]):
         raise click.UsageError(
@@ -58,6 +64,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
+    require_own(RunDirectory.open(run))
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
             _push(staged, str(repository), as_json, options)
@@ -130,6 +137,8 @@ def _publish_checkpoint(
 
     if options["facts"] is None:
         raise click.UsageError("A checkpoint needs --facts FILE: its card cannot be written without a licence.")
+    if options["only"] not in (None, "card"):
+        raise click.UsageError(f"--only {options['only']} is for a run; the release of a checkpoint has one part.")
     name = repository or folder.resolve().name
     rules.check_name(name.rpartition("/")[2], "the name of a release")
     rules.check_name(options["tag"], "a tag")
@@ -164,7 +173,8 @@ def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]
 
 def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection: str | None = None) -> None:
     from gshf_release.release import hub, hub_client
-    from gshf_release.release.hub_card import publish_card
+    from gshf_release.release.hub_card import plan_card, publish_card
+    from gshf_release.release.hub_plan import plan
     from gshf_release.release.hub_proposal import propose
 
     log = options.get("journal") or (lambda event, **facts: None)
@@ -175,7 +185,9 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
 
     api = hub_client.client()
     if options["dry_run"]:
-        _show_plan(api, wanted, as_json, collection)
+        apart = options["pr"] or options["only"] == "card"  # neither touches the collection
+        plans = plan_card(api, wanted) if options["only"] == "card" else [plan(api, part) for part in wanted]
+        _show_plan(plans, as_json, None if apart else collection)
     elif options["pr"]:
         found = propose(api, wanted, report=report)
         after = "After the merge, the same command without --pr sets the tags."
@@ -193,14 +205,12 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
         click.echo(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
 
 
-def _show_plan(api: Any, wanted: list[Any], as_json: bool, collection: str | None) -> None:
+def _show_plan(plans: list[Any], as_json: bool, collection: str | None) -> None:
     from gshf_release.release.hub import members_of
     from gshf_release.release.hub_collection import title_of
-    from gshf_release.release.hub_plan import plan
 
-    members = [repository for repository, _ in members_of(wanted)]
+    members = [repository for repository, _ in members_of([found.part for found in plans])]
     title = title_of(collection) if collection is not None and len(members) > 1 else None
-    plans = [plan(api, part) for part in wanted]
     if as_json:
         rows = [
             {"repository": found.part.repository, "tag": found.part.tag, "path": entry.path}

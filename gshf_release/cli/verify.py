@@ -41,15 +41,16 @@ def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_
     if seeds:
         _parent(path, seeds, as_json, hashes_only=hashes_only, lineage=lineage, key=key)
         return
-    if not path.exists() and is_remote(target):
+    remote = not path.exists() and is_remote(target)
+    if lineage and (remote or (path.exists() and not (path / DOCUMENT).is_file())):
+        raise VerificationError(f"{target} is no run directory; only a run holds the responses it was trained on.")
+    if remote:
         with downloaded(target) as folder:
             found = _folder(folder, hashes_only, key)
     elif not path.exists():
         raise VerificationError(f"{target} does not exist.", hint="A release on the Hub is OWNER/NAME@TAG.")
     elif (path / DOCUMENT).is_file():
         found = _run(path, hashes_only=hashes_only, lineage=lineage, key=key)
-    elif lineage:
-        raise VerificationError(f"{path} is no run directory; only a run holds the responses it was trained on.")
     elif (path / manifest.NAME).is_file():
         found = _folder(path, hashes_only, key)
     else:
@@ -88,6 +89,8 @@ def _parent(path: Path, seeds: dict[int, Path], as_json: bool, **options: Any) -
 
 def _show(found: dict[str, Any]) -> None:
     click.echo(_sentence(found))
+    if "digest" in found:
+        click.echo(f"manifest sha256 {found['digest']}")  # word for word what the tag's message says
     if "trained" in found:
         outside = "no external responses" if not found["external"] else f"{found['external']} external pairs"
         click.echo(

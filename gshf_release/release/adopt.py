@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.datafiles import place_rows
-from gshf_release.errors import DataError, RunError
+from gshf_release.errors import DataError, ReleaseError, RunError
 from gshf_release.hashing import canonical_json, sha256_tree, tree
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
@@ -119,6 +119,23 @@ def adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
 def is_adopted(run: RunDirectory) -> bool:
     """Return whether a run was made by `adopt`, so that the provenance of what it holds is not known."""
     return any(stage.name.startswith(PREFIX) for stage in run.plan)
+
+
+def require_own(run: RunDirectory) -> None:
+    """Refuse an adopted run where a training of its own is wanted: its recipe says nothing of how the checkpoint was made.
+
+    Raises:
+        ReleaseError: Names how its checkpoint is published.
+    """
+    if not is_adopted(run):
+        return
+    checkpoint = next(iter(sorted(run.path.glob(f"{PREFIX}*/model"))), None)
+    raise ReleaseError(
+        f"{run.path} was adopted from other tools; it has no iterations of its own.",
+        hint="It holds no checkpoint either."
+        if checkpoint is None
+        else f"Publish its checkpoint: gshf-release publish {checkpoint} --facts FILE --to OWNER/NAME",
+    )
 
 
 def refuse(context: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from gshf_release.errors import ReleaseError
 from gshf_release.release import manifest, signing
 from gshf_release.release.hub import CARD, KEPT, Part, check_ours, check_stored, commit, differs, equal, local_files
 from gshf_release.release.hub_client import Typed, check_access, head
+from gshf_release.release.hub_plan import Plan, plan
 
 CARD_FILES = (CARD, manifest.NAME, manifest.SIGNATURE, signing.PUBLIC)
 CARD_FOLDERS = ("assets/", "eval/")
@@ -27,7 +29,34 @@ def publish_card(api: Any, wanted: list[Part], *, report: Callable[[str], None])
         NetworkError: The Hub gave up after the retries.
     """
     check_access(api, wanted[0].repository)
-    return [_publish(Typed(api, part.repo_type), part, report) for part in wanted if part.main or part.tag is None]
+    return [_publish(Typed(api, part.repo_type), part, report) for part in shown(wanted)]
+
+
+def shown(wanted: list[Part]) -> list[Part]:
+    """Return the parts that the `main` of their repository shows."""
+    return [part for part in wanted if part.main or part.tag is None]
+
+
+def plan_card(api: Any, wanted: list[Part]) -> list[Plan]:
+    """Return what `publish_card` would do: the parts that `main` shows, compared with `main`. Sends nothing.
+
+    Raises:
+        ReleaseError: Anything but the card differs, or the repository is not on the Hub yet.
+    """
+    plans = [plan(api, replace(part, tag=None)) for part in shown(wanted)]
+    for found in plans:
+        changed = [entry.path for entry in found.entries if entry.status not in ("unchanged", "remote unknown")]
+        _refuse_others(found.part, changed)
+    return plans
+
+
+def _refuse_others(part: Part, changed: list[str]) -> None:
+    other = [name for name in changed if not _of_card(name)]
+    if other:
+        raise ReleaseError(
+            f"{part.repository}: {other[0]} differs from what the Hub shows on main, and is no part of the card.",
+            hint="Publish without --only card.",
+        )
 
 
 def _publish(api: Any, part: Part, report: Callable[[str], None]) -> str:
@@ -35,12 +64,7 @@ def _publish(api: Any, part: Part, report: Callable[[str], None]) -> str:
     parent, files = head(api, part.repository)
     check_ours(api, part.repository, files)
     changed = [name for name, path in local.items() if differs(path, files.get(name))]
-    other = [name for name in [*changed, *sorted(set(files) - set(local) - {KEPT})] if not _of_card(name)]
-    if other:
-        raise ReleaseError(
-            f"{part.repository}: {other[0]} differs from what the Hub shows on main, and is no part of the card.",
-            hint="Publish without --only card.",
-        )
+    _refuse_others(part, [*changed, *sorted(set(files) - set(local) - {KEPT})])
     title = f"card of {part.title}"
     made = parent if equal(local, files) else commit(api, part.repository, title, local, parent, files)
     check_stored(api, part, local, made)

@@ -49,7 +49,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         document = dict(json.loads(path.read_text(encoding="utf-8")))
         document["files"] = dict(document["files"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerificationError(f"{path} is damaged.") from error
     return document
 

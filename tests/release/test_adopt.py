@@ -110,3 +110,15 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path, command: Callabl
     command("adopt", source, "--run", tmp_path / "run")
     assert "is a run already" in command("adopt", source, "--run", tmp_path / "run").line
     assert "does not exist" in command("adopt", tmp_path / "none", "--run", tmp_path / "other").line
+
+
+def test_publishing_an_adopted_run_names_the_checkpoint_to_publish(
+    tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    command("adopt", made.checkpoint(tmp_path / "mine"), "--run", tmp_path / "run")
+    outcome = command("publish", tmp_path / "run", "--out", tmp_path / "out")
+    assert outcome.code == 1
+    assert "was adopted from other tools" in outcome.line
+    assert f"gshf-release publish {tmp_path / 'run' / 'adopted' / '01-mine' / 'model'} --facts" in outcome.line
+    assert not (tmp_path / "out").exists()
+    assert "it has no iterations of its own" in command("card", tmp_path / "run").line, "no recipe made it"

@@ -128,7 +128,7 @@ def test_a_folder_without_a_manifest_is_refused(folder: Path) -> None:
 
 
 def test_a_manifest_that_is_no_manifest_is_refused(folder: Path) -> None:
-    for text in ("{", "[]", "{}"):
+    for text in ("{", "[]", "{}", "[" * 100_000):
         (folder / "manifest.json").write_text(text, encoding="utf-8")
         with pytest.raises(VerificationError, match=r"manifest\.json is damaged\."):
             manifest.verify(folder)

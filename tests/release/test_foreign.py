@@ -149,3 +149,13 @@ def test_poisoned_facts_and_results_stay_text(checkpoint: Path, tmp_path: Path, 
     clean, poisoned = card("clean", "x"), card("poisoned", POISON)
     assert structure(poisoned) == structure(clean)
     assert poisoned.partition("\n---\n\n")[0] == clean.partition("\n---\n\n")[0], "the metadata are the same"
+
+
+def test_a_part_that_a_checkpoint_does_not_have_is_a_usage_error(
+    checkpoint: Path, facts: Path, command: Publish
+) -> None:
+    arguments = ("publish", checkpoint, "--facts", facts, "--to", "tester/made", "--dry-run")
+    outcome = command(*arguments, "--only", "quantizations")
+    assert outcome.code == 2
+    assert "--only quantizations is for a run" in outcome.err
+    assert "does not go with --pr" in command(*arguments, "--only", "card", "--pr").err

@@ -18,7 +18,7 @@ from huggingface_hub import HfApi
 from gshf_release.errors import GshfError, ReleaseError
 from gshf_release.release import hub as releases
 from gshf_release.release import hub_client, manifest, secrets
-from gshf_release.release.hub_card import publish_card
+from gshf_release.release.hub_card import plan_card, publish_card
 from gshf_release.release.hub_plan import plan
 from gshf_release.release.hub_proposal import propose
 from tests.conftest import REPOSITORY, Outcome
@@ -186,6 +186,20 @@ def test_a_dry_run_names_what_would_be_removed(hub: HubServer, api: HfApi, relea
     assert [entry.path for entry in plan(api, parts(release)[1]).entries if entry.status == "removed"] == [
         "tokenizer.json"
     ]
+
+
+def test_a_dry_run_of_the_card_alone_compares_with_main_and_refuses_what_publishing_would(
+    hub: HubServer, api: HfApi, release: Path
+) -> None:
+    publish(api, release)
+    correct_the_card(release / "made" / "iter-2")
+    (found,) = plan_card(api, parts(release))
+    assert {entry.path for entry in found.entries if entry.status != "unchanged"} == {"README.md", "manifest.json"}
+    assert (found.part.tag, found.tag) == (None, "")
+    made.write_json(release / "made" / "iter-2" / "generation_config.json", {"eos_token_id": [2], "top_p": 0.9})
+    manifest.list_again(release / "made" / "iter-2")
+    with pytest.raises(ReleaseError, match=r"generation_config\.json differs .* Publish without --only card"):
+        plan_card(api, parts(release))
 
 
 # -- canaries ------------------------------------------------------------------------------------------------

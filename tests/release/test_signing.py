@@ -62,6 +62,24 @@ def test_a_folder_without_a_signature_is_refused_only_if_a_key_is_given(tmp_path
         verify_folder(folder, key=keys / "mine.pub")
 
 
+def test_a_signature_that_was_taken_away_is_missed_without_a_key_too(folder: Path) -> None:
+    (folder / manifest.SIGNATURE).unlink()
+    with pytest.raises(VerificationError, match=r"is not signed: there is no manifest\.json\.sig"):
+        verify_folder(folder)
+
+
+def test_a_key_that_cannot_be_used_is_said_before_any_work(
+    keys: Path, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: made by hand\n", encoding="utf-8")
+    checkpoint = made.checkpoint(tmp_path / "checkpoint")
+    arguments = ("publish", checkpoint, "--facts", tmp_path / "facts.yaml", "--out", tmp_path / "out", "--sign")
+    for key in (keys / "none", keys / "mine.pub"):
+        assert command(*arguments, key).code == 1
+        assert not (tmp_path / "out").exists()
+    assert command(*arguments, keys / "mine").code == 0
+
+
 def test_files_changed_together_with_the_manifest_are_found(folder: Path) -> None:
     (folder / "config.json").write_text("{}", encoding="utf-8")
     manifest.list_again(folder)

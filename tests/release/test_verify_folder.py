@@ -172,6 +172,7 @@ def test_the_template_inside_a_gguf_file_must_be_that_of_the_checkpoint(folder: 
 def test_the_answer_as_json_has_the_digest(folder: Path, command: Callable[..., Outcome]) -> None:
     document = json.loads(command("verify", folder, "--json").out)
     assert document["digest"] == manifest.digest(folder)
+    assert command("verify", folder).out.endswith(f"\nmanifest sha256 {manifest.digest(folder)}\n")
     assert document["files"] == 9
 
 
@@ -180,3 +181,12 @@ def test_the_digest_does_not_depend_on_how_the_manifest_is_written(folder: Path)
     path = folder / manifest.NAME
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), sort_keys=False), encoding="utf-8")
     assert manifest.digest(folder) == before
+
+
+def test_lineage_is_not_claimed_of_a_release_whether_here_or_on_the_hub(
+    folder: Path, command: Callable[..., Outcome]
+) -> None:
+    for target in (folder, "tester/made@iter-1"):
+        outcome = command("verify", target, "--lineage")
+        assert outcome.code == 3
+        assert "only a run holds the responses it was trained on" in outcome.line

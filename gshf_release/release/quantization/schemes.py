@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,26 @@ def parse(text: str) -> Scheme:
     if wanted.partition(":")[0] in NOT_RUN:
         reason = NOT_RUN[wanted.partition(":")[0]]
         raise ReleaseError(f"{text!r} is not run: {reason}.", hint="The nearest that fits: gptq:W4A16.")
-    close = difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.0)[0]
     raise ReleaseError(
         f"There is no quantization {text!r}.",
-        hint=f"The nearest is {known[close]}; supported are {', '.join(SUPPORTED)}.",
+        hint=f"The nearest is {_nearest(wanted)}; supported are {', '.join(SUPPORTED)}.",
     )
+
+
+def _nearest(wanted: str) -> str:
+    """Return the supported scheme of the same kind, the same number of bits and the most similar name, in that order."""
+    kind, _, encoding = wanted.rpartition(":")
+    same = [name for name in SUPPORTED if kind and name.startswith(f"{kind}:")] or list(SUPPORTED)
+    bits = _bits(encoding)
+    close = difflib.get_close_matches(wanted, [name.lower() for name in same], n=len(same), cutoff=0.0)
+    by_name = {name.lower(): name for name in same}
+    return by_name[min(close, key=lambda name: abs(_bits(name.rpartition(":")[2]) - bits) if bits else 0)]
+
+
+def _bits(encoding: str) -> int:
+    """Return the first number in an encoding's name, its bits, or 0."""
+    found = re.search(r"\d+", encoding)
+    return int(found[0]) if found else 0
 
 
 def group_size(config: Mapping[str, Any]) -> int:

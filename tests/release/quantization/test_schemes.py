@@ -20,7 +20,15 @@ def test_a_label_is_what_a_table_shows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"), [("gguf:Q4_K_S", "gguf:Q4_K_M"), ("fp9", "fp8"), ("gptq:W4A8", "gptq:W4A16")]
+    ("wrong", "nearest"),
+    [
+        ("gguf:Q4_K_S", "gguf:Q4_K_M"),
+        ("gguf:IQ2_XS", "gguf:Q4_K_M"),
+        ("gguf:F32", "gguf:F16"),
+        ("q5_0", "gguf:Q5_K_M"),
+        ("fp9", "fp8"),
+        ("gptq:W4A8", "gptq:W4A16"),
+    ],
 )
 def test_an_unknown_scheme_is_refused_with_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(ReleaseError, match=f"The nearest is {nearest};"):
