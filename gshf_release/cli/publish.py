@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish runs/quickstart --to me/my-model --only card
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
-    from gshf_release.release import signing
+    from gshf_release.errors import ReleaseError
+    from gshf_release.release import manifest, signing
     from gshf_release.release.adopt import require_own
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
@@ -64,6 +66,11 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
+    if not (run / DOCUMENT).is_file() and any(run.glob(f"*/*/{manifest.NAME}")):
+        raise ReleaseError(
+            f"{run} is a release that --out wrote; its cards name no owner on the Hub.",
+            hint="Publish the run itself: gshf-release publish RUN --to OWNER/NAME",
+        )
     require_own(RunDirectory.open(run))
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
@@ -186,6 +193,8 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
     api = hub_client.client()
     if options["dry_run"]:
         apart = options["pr"] or options["only"] == "card"  # neither touches the collection
+        if options["pr"]:
+            wanted = [replace(part, tag=None) for part in wanted]  # a pull request sets no tags
         plans = plan_card(api, wanted) if options["only"] == "card" else [plan(api, part) for part in wanted]
         _show_plan(plans, as_json, None if apart else collection)
     elif options["pr"]:

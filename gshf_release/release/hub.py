@@ -1,7 +1,7 @@
 """Releases to the Hub: one atomic commit per iteration, a tag on it, remote checksums compared with the local files.
 
-Uploading needs no memory of its own: what the Hub has already is compared by hash and not sent again, so the same command after
-any failure finishes the work.
+What the Hub has already is compared by hash and not sent again, so the same command after any failure finishes the work. The
+journal says what was sent and when; nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gshf_release.release.hub_client import (
     translated,
 )
 from gshf_release.release.hub_collection import collect, show
+from gshf_release.release.hub_upload import upload
 
 KEPT = ".gitattributes"
 CARD = "README.md"
@@ -159,12 +160,25 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
         return tagged
     parent, files = head(api, part.repository)
     check_ours(api, part.repository, files)
-    made = parent if equal(local, files) else commit(api, part.repository, part.title, local, parent, files)
+    made = parent if equal(local, files) else _send(api, part, local, parent, files, report)
     check_stored(api, part, local, made)
     if part.tag is not None:
         _tag(api, part, made)
     report(f"{part.label}: {len(local)} files in commit {made[:12]}, remote checksums equal")
     return made
+
+
+def _send(
+    api: Any,
+    part: Part,
+    local: Mapping[str, Path],
+    parent: str,
+    files: Mapping[str, Remote],
+    report: Callable[[str], None],
+) -> str:
+    changed = {name: path for name, path in local.items() if differs(path, files.get(name))}
+    sent = upload(api, part.label, part.repository, changed, changed.get(CARD), report)
+    return commit(api, part.repository, part.title, local, parent, files, sent=sent)
 
 
 def check_stored(api: Any, part: Part, local: Mapping[str, Path], commit: str) -> None:
@@ -216,6 +230,8 @@ def commit(
     local: Mapping[str, Path],
     parent: str,
     files: Mapping[str, Remote],
+    *,
+    sent: Mapping[str, Any] | None = None,
     **where: Any,
 ) -> str:
     """Make one commit that leaves exactly the local files; a lost answer or a stale parent is looked into and repeated.
@@ -227,6 +243,7 @@ def commit(
         local: What the commit is to leave, by path in the repository.
         parent: The commit it is made on.
         files: What that holds.
+        sent: What `upload` returned.
         where: `revision` of the branch, if it is not `main`.
 
     Raises:
@@ -235,7 +252,9 @@ def commit(
     """
     for attempt in range(ATTEMPTS):
         try:
-            request = partial(api.create_commit, repository, operations(local, files), parent_commit=parent, **where)
+            request = partial(
+                api.create_commit, repository, operations(local, files, sent or {}), parent_commit=parent, **where
+            )
             info: Any = translated(partial(request, commit_message=f"{COMMIT_PREFIX}{title}"))
             return str(info.oid)
         except NetworkError:
@@ -254,11 +273,15 @@ def commit(
     raise NetworkError(f"The Hub did not take the commit of {repository}.")
 
 
-def operations(local: Mapping[str, Path], files: Mapping[str, Remote]) -> list[Any]:
-    """Return what turns the remote files into the local ones; equal files are left alone."""
+def operations(
+    local: Mapping[str, Path], files: Mapping[str, Remote], sent: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Return what turns the remote files into the local ones; equal files are left alone, operations of sent ones reused."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    added = [CommitOperationAdd(name, str(path)) for name, path in local.items() if differs(path, files.get(name))]
+    changed = {name: path for name, path in local.items() if differs(path, files.get(name))}
+    known = sent or {}
+    added = [known.get(name) or CommitOperationAdd(name, str(path)) for name, path in changed.items()]
     return [*added, *(CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT}))]
 
 

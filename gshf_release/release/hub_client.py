@@ -58,11 +58,11 @@ class Typed:
 
     def __init__(self, api: Any, repo_type: str) -> None:
         """Wrap `api`; `repo_type` is `model` or `dataset`."""
-        self._api, self._repo_type = api, repo_type
+        self._api, self.repo_type = api, repo_type
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._api, name)
-        return partial(found, repo_type=self._repo_type) if callable(found) else found
+        return partial(found, repo_type=self.repo_type) if callable(found) else found
 
 
 def _http_client() -> Any:

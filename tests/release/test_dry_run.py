@@ -42,3 +42,18 @@ def test_a_dry_run_of_what_is_not_evaluated_names_the_run_itself(
     outcome = command("publish", copy.path, "--to", "tester/tiny", "--dry-run")
     assert outcome.code == 1
     assert f"gshf-release eval {copy.path}" in outcome.line
+
+
+def test_a_dry_run_of_a_pull_request_promises_no_tags(
+    command: Callable[..., Outcome], copy: RunDirectory, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    outcome = command("publish", copy.path, "--to", "tester/tiny", "--pr", "--dry-run", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["tags"] == []
+
+
+def test_what_out_wrote_is_no_run(command: Callable[..., Outcome], released: RunDirectory) -> None:
+    outcome = command("publish", released.path / "release", "--to", "tester/tiny")
+    assert (outcome.code, "is a release that --out wrote" in outcome.line) == (1, True)
+    assert "publish RUN --to OWNER/NAME" in outcome.line

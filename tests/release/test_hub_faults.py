@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, close_session
 
-from gshf_release.errors import GshfError, NetworkError, VerificationError
+from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
+from gshf_release.hashing import sha256_file
 from gshf_release.release import hub as releases
 from gshf_release.release import hub_client, manifest, secrets
 from gshf_release.release.hub_card import publish_card
@@ -260,6 +261,30 @@ def test_a_commit_of_somebody_else_in_between_is_left_alone(hub: HubServer, api:
     hub.faults.stale_parent()
     with pytest.raises(GshfError, match="Somebody else commits to"):
         publish(api, release)
+
+
+def test_weights_are_reported_one_by_one_and_a_second_push_finds_them(
+    hub: HubServer, api: HfApi, release: Path
+) -> None:
+    hub.faults.fail("commit", times=50)
+    lines: list[str] = []
+    with pytest.raises(NetworkError):
+        releases.publish(api, releases.parts(release, MODEL), public=True, report=lines.append)
+    weights = release / "made" / "iter-1" / "model.safetensors"
+    said = f"model.safetensors is uploaded, {weights.stat().st_size} bytes, sha256 {sha256_file(weights)}"
+    assert lines == [f"{MODEL}@iter-1: {said}"]
+    hub.faults.clear()
+    before = len(hub.requests)
+    publish(api, release)
+    assert "lfs_put" not in [request.route for request in hub.requests[before:]]
+    arrived(hub, release)
+
+
+def test_a_card_that_the_hub_refuses_is_said_before_weights_are_sent(hub: HubServer, api: HfApi, release: Path) -> None:
+    hub.faults.fail("validate_yaml", times=50, status=400)
+    with pytest.raises(ReleaseError):
+        publish(api, release)
+    assert not {"lfs_put", "preupload"} & {request.route for request in hub.requests}
 
 
 def test_large_files_sent_in_parts_are_not_sent_twice(hub: HubServer, api: HfApi, release: Path) -> None:
