@@ -44,7 +44,7 @@ class PythonReward:
         if source_sha256(reward.function) != adopted["source_sha256"]:
             raise EngineError(
                 f"The file of {adopted['callable']} has changed since this run began.",
-                hint="Restore it; or remove the stage's folder (reward/model) to begin again with the new one.",
+                hint=f"Restore it; or remove {folder} to begin again with the new one.",
             )
         return reward
 
