@@ -82,7 +82,8 @@ class Profile(Section):
     """Responses decoded together."""
     sampling_tokens: PositiveInt | None = None
     """Engine `transformers`: bound of responses decoded together x tokens of the longest (prompt, longest answer and 64). Long
-    prompts are then decoded fewer at a time, and one of them does not multiply the memory. None: no bound but `sampling_batch`."""
+    prompts are then decoded fewer at a time, and one of them does not multiply the memory. None: `sampling_batch` alone counts.
+    """
     scoring_batch: PositiveInt = 32
     """Sequences scored together by reward models and for log-probabilities."""
     concurrent_batches: PositiveInt = 1

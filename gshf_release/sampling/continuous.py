@@ -129,8 +129,8 @@ class ContinuousBatch:
         """
         while self.waiting or self.ready or self.live:
             between()
+            self._make_more_places()
             if self._wants_prompts():
-                self._make_more_places()
                 yield self._compute_prompts()
             self._fill()
             if self.live:
@@ -157,7 +157,7 @@ class ContinuousBatch:
 
     def _make_more_places(self) -> None:
         """Turn the memory that shorter rows leave free into more of them, where `tokens` had bounded their number."""
-        if self.places.rows == self.limit:
+        if self.places.rows == self.limit or not (self.waiting or self.ready):
             return
         columns = self._columns()
         if self._rows(columns) > self.places.rows:
