@@ -19,19 +19,26 @@ def draw_tokens(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[fl
         decodings: One per row.
         uniform: One number per row, in [0, 1).
     """
+    drawn = [place for place, decoding in enumerate(decodings) if decoding.temperature > 0]
+    if len(drawn) == len(decodings):
+        return _drawn(logits, decodings, uniform)
+    tokens = logits.argmax(dim=-1)
+    if drawn:
+        tokens[drawn] = _drawn(
+            logits[drawn], [decodings[place] for place in drawn], [uniform[place] for place in drawn]
+        )
+    return tokens
+
+
+def _drawn(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[float]) -> Any:
     import torch
 
-    likeliest = logits.argmax(dim=-1)
-    if all(decoding.temperature == 0 for decoding in decodings):
-        return likeliest
     temperature = torch.tensor([decoding.temperature for decoding in decodings], device=logits.device)
-    greedy = temperature == 0
-    divisor = torch.where(greedy, 1.0, temperature).unsqueeze(1)
-    probabilities = torch.softmax(logits.float() / divisor, dim=-1)
+    probabilities = torch.softmax(logits.float() / temperature.unsqueeze(1), dim=-1)
     cumulative = _truncated(probabilities, decodings).cumsum(dim=-1, dtype=torch.float64)
     numbers = torch.tensor(uniform, dtype=torch.float64, device=logits.device).unsqueeze(1)
-    drawn = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True).clamp(max=logits.shape[1] - 1)
-    return torch.where(greedy, likeliest, drawn[:, 0])
+    tokens = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
+    return tokens[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 def _truncated(probabilities: Any, decodings: Sequence[Decoding]) -> Any:

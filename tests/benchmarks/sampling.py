@@ -9,11 +9,12 @@ The lengths of the answers are forced to a draw from the 805 real answers of Alp
 limit is its length and the end tokens are never hit, and limits decide no order anywhere (both engines and the static batches
 sort by prompt length). A static batch runs to the longest of its answers; only the wanted tokens are counted.
 
-Each side is a process of its own that loads the model once; they run in turns, so a busy machine slows all of them. Memory is
-the peak while sampling: of the process on a CPU, of torch's allocator on a GPU. The hardware limit is what a full batch could
-reach if each step only read the weights once at the measured bandwidth, or did its multiplications at the measured rate,
-whichever takes longer. MFU counts 2 x parameters operations for each token of a prompt (once a prompt) or answer, over the
-measured rate.
+Each side is a process of its own that loads the model once; they run in turns, so a busy machine slows all of them. Beside the
+clock stand tokens per second of processor time, which a busy machine stretches less. Memory is the peak while sampling: of the
+process on a CPU, of torch's allocator on a GPU. The hardware limit is what a full batch could reach if each step only read the
+weights once at the measured bandwidth, or did its multiplications at the measured rate, whichever takes longer. MFU counts
+2 x parameters operations for each token of a prompt (once a prompt) or answer, over the measured rate. On a CPU both go by
+processor time.
 """
 
 from __future__ import annotations
@@ -148,11 +149,12 @@ def be_a_side(side: str, checkpoint: Path, job: Job, device: str, precision: str
             _answer(hardware(device, model.dtype))
             continue
         _forget_peak(device)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-        _answer({"seconds": time.perf_counter() - begun, "gigabytes": _peak(device)})
+        clock, processor = time.perf_counter() - begun, time.process_time() - used
+        _answer({"clock": clock, "processor": processor, "gigabytes": _peak(device)})
 
 
 def _answer(content: dict[str, Any]) -> None:
@@ -183,13 +185,13 @@ def hardware(device: str, dtype: Any) -> dict[str, float]:
     """Return what this device does at best: multiplications of large matrices and reads of memory, per second."""
     import torch
 
-    size = 8192 if device == "cuda" else 1024
+    size = 8192 if device == "cuda" else 512
     square = torch.ones(size, size, dtype=dtype, device=device)
-    large = torch.ones(2**30 if device == "cuda" else 2**27, dtype=torch.int32, device=device)
+    large = torch.ones(2**30 if device == "cuda" else 2**25, dtype=torch.int32, device=device)
 
     def best(work: Callable[[], Any]) -> float:
         seconds = []
-        for _ in range(5):
+        for _ in range(20):
             begun = time.perf_counter()
             work()
             if device == "cuda":
@@ -212,7 +214,8 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
         )
         self.about = self._answer()
-        self.seconds: list[float] = []
+        self.clock: list[float] = []
+        self.processor: list[float] = []
         self.gigabytes = 0.0
 
     @property
@@ -227,7 +230,8 @@ class Side:
 
     def run(self) -> None:
         found = self.ask("run")
-        self.seconds.append(found["seconds"])
+        self.clock.append(found["clock"])
+        self.processor.append(found["processor"])
         self.gigabytes = max(self.gigabytes, found["gigabytes"])
 
     def close(self) -> None:
@@ -244,7 +248,17 @@ class Side:
         return answer
 
 
-def report(sides: Sequence[Side], job: Job, rates: dict[str, float]) -> None:
+def compared(ours: Sequence[float], theirs: Sequence[float], tokens: int) -> str:
+    """Return a side's tokens/s and how many times as fast the first side is, run by run: median (range)."""
+    speed = [tokens / seconds for seconds in theirs]
+    ratios = [other / own for own, other in zip(ours, theirs, strict=True)]
+    return (
+        f"{statistics.median(speed):.1f} tokens/s ({min(speed):.1f} to {max(speed):.1f}),"
+        f" this engine {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+def report(sides: Sequence[Side], job: Job, rates: dict[str, float], device: str) -> None:
     """Print one line for each side; ratios are of the first side to it, run by run."""
     lengths = [length for lengths in job["lengths"] for length in lengths]
     tokens, prompt_tokens = sum(lengths), sum(map(len, job["prompts"]))
@@ -256,16 +270,15 @@ def report(sides: Sequence[Side], job: Job, rates: dict[str, float]) -> None:
     )
     print(f"hardware: {rates['flops'] / 1e9:.0f} GFLOP/s in matrices, reads {rates['bandwidth'] / 1e9:.1f} GB/s")
     for side in sides:
-        speed = [tokens / seconds for seconds in side.seconds]
-        ratios = [other / own for own, other in zip(ours.seconds, side.seconds, strict=True)]
-        middle = statistics.median(speed)
-        mfu = middle / tokens * (tokens + prompt_tokens) * 2 * about["parameters"] / rates["flops"]
+        busy = side.clock if device == "cuda" else [seconds / about["threads"] for seconds in side.processor]
+        speed = tokens / statistics.median(busy)
+        mfu = speed / tokens * (tokens + prompt_tokens) * 2 * about["parameters"] / rates["flops"]
         step = max(about["bytes"] / rates["bandwidth"], 2 * about["parameters"] * side.batch / rates["flops"])
         print(
-            f"{side.label:34} {middle:7.1f} tokens/s ({min(speed):.1f} to {max(speed):.1f}); this engine is"
-            f" {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}); peak {side.gigabytes:.2f} GB;"
-            f" MFU {mfu:.0%}; {middle * step / side.batch:.0%} of the limit"
+            f"{side.label}: peak {side.gigabytes:.2f} GB; MFU {mfu:.0%}; {speed * step / side.batch:.0%} of the limit"
         )
+        print(f"    clock     {compared(ours.clock, side.clock, tokens)}")
+        print(f"    processor {compared(ours.processor, side.processor, tokens)}")
 
 
 def prepared(model: str | None, folder: Path) -> Path:
@@ -286,7 +299,7 @@ def prepared(model: str | None, folder: Path) -> Path:
 @click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
 @click.option("--former", type=click.Path(exists=True, path_type=Path), help="A checkout whose engine runs as well.")
 @click.option("--device", default="auto")
-@click.option("--precision", default="bf16")
+@click.option("--precision", default="auto", show_default=True, help="As `inference_precision` in a profile.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--prompts", default=16, show_default=True)
 @click.option("--samples", default=4, show_default=True, help="Answers to each prompt.")
@@ -303,7 +316,7 @@ def main(**options: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import device_of, quiet_libraries
+    from gshf_release.checkpoints import device_of, inference_precision, quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(options["threads"])
@@ -319,7 +332,8 @@ def main(**options: Any) -> None:
         path = Path(name) / "job.json"
         path.write_text(json.dumps(job), encoding="utf-8")
         arguments = ["--model", str(checkpoint), "--job", str(path), "--device", device]
-        arguments += ["--precision", options["precision"], "--threads", str(options["threads"])]
+        precision = inference_precision(options["precision"], device)
+        arguments += ["--precision", precision, "--threads", str(options["threads"])]
         chosen = [("engine", options["batch"])]
         chosen += [("former", options["batch"])] if options["former"] else []
         chosen += [("static", int(batch)) for batch in options["static"].split(",")]
@@ -332,7 +346,7 @@ def main(**options: Any) -> None:
                 side.run()
         for side in sides:
             side.close()
-        report(sides, job, rates)
+        report(sides, job, rates, device)
 
 
 if __name__ == "__main__":
