@@ -144,10 +144,7 @@ def be_a_side(side: str, checkpoint: Path, job: Job, device: str, precision: str
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     count = sum(parameter.numel() for parameter in model.parameters())
     _answer({"parameters": count, "bytes": weights, "dtype": str(model.dtype), "threads": torch.get_num_threads()})
-    for line in sys.stdin:
-        if line.strip() == "hardware":
-            _answer(hardware(device, model.dtype))
-            continue
+    for _ in sys.stdin:
         _forget_peak(device)
         begun, used = time.perf_counter(), time.process_time()
         run()
@@ -222,14 +219,11 @@ class Side:
     def label(self) -> str:
         return f"{SIDES[self.name]}, batch {self.batch}"
 
-    def ask(self, what: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
     def run(self) -> None:
-        found = self.ask("run")
+        assert self.process.stdin is not None
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        found = self._answer()
         self.clock.append(found["clock"])
         self.processor.append(found["processor"])
         self.gigabytes = max(self.gigabytes, found["gigabytes"])
@@ -340,7 +334,7 @@ def main(**options: Any) -> None:
         chosen += [("paged", options["batch"])] if options["paged"] else []
         former = options["former"].resolve() if options["former"] else None
         sides = [Side(side, batch, arguments, former) for side, batch in chosen]
-        rates = sides[0].ask("hardware")
+        rates = hardware(device, getattr(torch, sides[0].about["dtype"].removeprefix("torch.")))
         for _ in range(options["runs"]):
             for side in sides:
                 side.run()
