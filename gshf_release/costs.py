@@ -182,7 +182,10 @@ def inference_memory(
     width = 4 if device == "cpu" or profile.inference_precision == "fp32" else 2
     longest = (prompt_tokens + recipe.sampling.max_new_tokens) * profile.concurrent_batches
     known = base.layers is not None and base.key_values is not None
-    cache = 2.0 * (base.layers or 0) * (base.key_values or 0) * profile.sampling_batch * longest if known else None
+    kept = profile.sampling_batch * longest
+    if profile.sampling_tokens is not None:
+        kept = min(kept, float(profile.sampling_tokens * profile.concurrent_batches))
+    cache = 2.0 * (base.layers or 0) * (base.key_values or 0) * kept if known else None
     table = None if base.vocabulary is None else 4.0 * base.vocabulary * profile.scoring_batch * longest
     cached = f"batch x tokens x 2 x layers x key-values x {width} bytes"
     tables = f"{MEASURE_TABLES} tables of batch x tokens x vocabulary x 4 bytes"

@@ -83,6 +83,10 @@ class Profile(Section):
     it."""
     sampling_batch: PositiveInt = 64
     """Responses decoded together."""
+    sampling_tokens: PositiveInt | None = None
+    """Engine `transformers`: bound of responses decoded together x tokens of the longest (prompt, longest answer and 64). Long
+    prompts are then decoded fewer at a time, and one of them does not multiply the memory. None: `sampling_batch` alone counts.
+    """
     scoring_batch: PositiveInt = 32
     """Sequences scored together by reward models and for log-probabilities."""
     concurrent_batches: PositiveInt = 1

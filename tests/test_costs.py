@@ -105,6 +105,13 @@ def test_inference_memory_by_hand() -> None:
     assert on_cpu["measuring: weights of three models"] == pytest.approx(0.012)
 
 
+def test_a_bound_in_tokens_bounds_the_cache_of_every_batch() -> None:
+    chosen = recipe("sampling.max_new_tokens=48")
+    profile = Profile(sampling_batch=8, concurrent_batches=2, sampling_tokens=300)
+    found = by_step(costs.inference_memory(chosen, profile, GEOMETRY, 1e6, 2e6, "cuda", 52))
+    assert found["sampling: key-value cache"] == pytest.approx(2 * 2 * 2 * 4 * 2 * 300 / 1e9)
+
+
 def test_disk_by_hand() -> None:
     work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
     found = by_step(costs.disk(recipe(), work, 1e9, 2e9, 50))
