@@ -6,13 +6,14 @@ same stages wait, which matters when several workers run.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
-from gshf_release.run import interrupt, launch
+from gshf_release.run import interrupt, launch, stopwatch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
@@ -115,7 +116,7 @@ def execute(
     by_name = walk.by_name
     _require_environments(walk)
     _announce_redo(walk, allow_redo)
-    with run.work_on(recipe, profile, stages), interrupt.stop_gently():
+    with run.work_on(recipe, profile, stages), _session(run), interrupt.stop_gently():
         pending = tasks(walk.goal)
         workers = profile.stages == "worker" or profile.parallel_workers > 1
         try:
@@ -129,6 +130,17 @@ def execute(
     merge_results(run, stages)
 
 
+@contextlib.contextmanager
+def _session(run: RunDirectory) -> Iterator[None]:
+    """Note in the journal from when to when a command works on the run: what no task filled of it was spent between tasks."""
+    name = f"{os.getpid()}-{time.time_ns()}"
+    run.log("command begins", session=name)
+    try:
+        yield
+    finally:
+        run.log("command ends", session=name)
+
+
 def run_task(context: StageContext) -> None:
     """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock.
 
@@ -137,7 +149,7 @@ def run_task(context: StageContext) -> None:
     if launch.rank() > 0:
         resolve(context.task.stage.work)(context)
         return
-    run, task, stage = context.run, context.task, context.task.stage
+    run, task = context.run, context.task
     stages = check_graph(run.plan)
     inputs = input_hashes(task, run, stages)
     if inputs is None:
@@ -148,15 +160,11 @@ def run_task(context: StageContext) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     _keep_scratch_only_of(fingerprint(task, context.recipe, inputs), run, task)
+    run.log("started", stage=task.label)
     begun = time.perf_counter()
     try:
-        resolve(stage.work)(context)
-        for file in stage.outputs:
-            _replace(partial / file, run.folder(task) / file)
-        if stage.numbers:
-            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
-            write_cells(resolve(stage.numbers)(finished), run.results(stage))
-        write_manifest(task, run, context.recipe, inputs)
+        with stopwatch.measured() as parts:
+            _work_and_record(context, inputs)
     except Exception as error:
         if _is_disk_full(error):
             raise _disk_full(run, task) from error
@@ -164,7 +172,24 @@ def run_task(context: StageContext) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(run.scratch(task), ignore_errors=True)
-    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3))
+    spent = {name: round(seconds, 3) for name, seconds in parts.items()}
+    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3), parts=spent)
+
+
+def _work_and_record(context: StageContext, inputs: Mapping[str, str]) -> None:
+    """Do the work, put its outputs in place, compute the cells, and write the manifest."""
+    run, task, stage = context.run, context.task, context.task.stage
+    with stopwatch.part("loading"):  # the libraries
+        work = resolve(stage.work)
+    work(context)
+    for file in stage.outputs:
+        _replace(run.partial(task) / file, run.folder(task) / file)
+    if stage.numbers:
+        with stopwatch.part("cells"):
+            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
+            write_cells(resolve(stage.numbers)(finished), run.results(stage))
+    with stopwatch.part("hashing"):
+        write_manifest(task, run, context.recipe, inputs)
 
 
 def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
