@@ -1,7 +1,9 @@
 """Run the tasks of a plan that are not finished, each once its own inputs are.
 
-The plan is walked in order of declaration; a task whose required shards are finished may start even while other shards of the
-same stages wait, which matters when several workers run.
+One worker walks the plan in order of declaration. Several take any task whose required shards are finished, even while other
+shards of the same stages wait; of several such tasks, the one with the longest chain of stages behind it. So the samples of the
+next iteration go before the validation of this one, and the validation fills the workers that sampling leaves free. Each task
+is a process of its own that holds the lock of its task and shares nothing with others but finished files.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
 from gshf_release.run.pruning import require_present
 from gshf_release.run.resident import Place, environment_of
-from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
+from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, resolve, tasks
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -295,9 +297,11 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
-    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished."""
+    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished, the longest chain of stages first."""
+    lengths = chain_lengths(walk.goal)
     elsewhere = {stage.name for stage in walk.goal if environment_of(stage, walk.profile)}
-    waiting = dict(enumerate(pending, 1))
+    order = sorted(enumerate(pending, 1), key=lambda entry: (-lengths[entry[1].stage.name], entry[0]))
+    waiting = dict(order)
     done = set(tasks(walk.stages)) - set(pending)
     running: dict[Future[None], tuple[int, Task]] = {}
     with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
@@ -311,7 +315,7 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     launch.distributed(other, walk.profile) for _, other in running.values()
                 ):
                     continue  # each fills all devices
-                if all(needed in done for needed in requirements(task, by_name)):
+                if all(needed in done for needed in predecessors(task, by_name)):
                     del waiting[position]
                     arguments = (walk, task, by_name, position, len(pending), _work_in_worker)
                     running[pool.submit(_bring_to_finish, *arguments)] = (position, task)
