@@ -7,6 +7,8 @@ loading of models and other overheads are not in it (`status` shows what they we
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,27 +125,42 @@ def makespan(
         profile: One distributed task runs at a time, and one in an engine's own environment.
         workers: If the shards of sampling were divided among so many; None is the profile's own number.
     """
-    by_name = check_graph(list(stages))
     lengths = chain_lengths(stages)
     count = workers or profile.parallel_workers
-    waiting = sorted(tasks(list(stages)), key=lambda task: -lengths[task.stage.name])
-    running: list[tuple[float, Task]] = []
-    done: set[Task] = set()
-    inside = set(waiting)
+    order = sorted(tasks(list(stages)), key=lambda task: -lengths[task.stage.name])
+    place = {task: number for number, task in enumerate(order)}
+    missing, readers = _waiting(stages, place)
+    ready = [task for task in order if not missing[task]]
+    running: list[tuple[float, int, Task]] = []
     now = 0.0
-    while waiting or running:
-        for task in list(waiting):
-            if len(running) == count:
+    while ready or running:
+        busy = [task for _, _, task in running]
+        for task in list(ready):
+            if len(busy) == count:
                 break
-            busy = [other for _, other in running]
-            ready = all(needed in done or needed not in inside for needed in predecessors(task, by_name))
-            if ready and not _must_wait(task, busy, profile, divided=workers is not None):
-                waiting.remove(task)
-                running.append((now + task_hours(task, hours, profile), task))
-        now, ended = min(running, key=lambda entry: entry[0])
-        running.remove((now, ended))
-        done.add(ended)
+            if not _must_wait(task, busy, profile, divided=workers is not None):
+                ready.remove(task)
+                busy.append(task)
+                heapq.heappush(running, (now + task_hours(task, hours, profile), place[task], task))
+        now, _, ended = heapq.heappop(running)
+        for reader in readers[ended]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                bisect.insort(ready, reader, key=place.__getitem__)
     return now
+
+
+def _waiting(stages: Sequence[Stage], place: Mapping[Task, int]) -> tuple[dict[Task, int], dict[Task, list[Task]]]:
+    """Return how many tasks each one waits for, and which wait for it."""
+    by_name = check_graph(list(stages))
+    readers: dict[Task, list[Task]] = {task: [] for task in place}
+    missing = {}
+    for task in place:
+        needed = set(predecessors(task, by_name))
+        missing[task] = len(needed)
+        for other in needed:
+            readers[other].append(task)
+    return missing, readers
 
 
 def _must_wait(task: Task, busy: Sequence[Task], profile: Profile, *, divided: bool) -> bool:
@@ -195,18 +212,22 @@ def lines(found: Schedule) -> list[str]:
     ]
     if found.unknown:
         text.append(f"  no estimate, counted as no time: {', '.join(found.unknown)}")
-    text.append("what more machines would buy (communication is not counted):")
+    if found.price is None:
+        text.append("cost: unknown; set hardware.price_per_gpu_hour in the profile")
+    else:
+        paid = found.price * found.processes * found.hours
+        text.append(f"cost: {_money(paid)} = {found.hours:.1f} h x {found.processes} devices x {found.price:g} an hour")
+    return [*text, *_table(found)] if found.processes > 1 else text
+
+
+def _table(found: Schedule) -> list[str]:
+    """Return what other numbers of machines make of the run, one line each."""
+    text = ["what more machines would buy (communication is not counted):"]
     text.append(f"  {'nodes':>5}{'GPUs':>6}{'hours':>9}{'cost':>10}{'hours*':>9}{'cost*':>10}")
     for row in found.machines:
-        costs = [_money(row.cost), _money(row.cost_if_sampling_is_divided)]
-        text.append(
-            f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{costs[0]:>10}{row.hours_if_sampling_is_divided:9.1f}{costs[1]:>10}"
-        )
-    text.append("  * if every GPU took shards of sampling, which this version does not do: it samples on one")
-    unknown = "unknown: set hardware.price_per_gpu_hour in the profile"
-    paid = unknown if found.price is None else f"nodes x GPUs of a node x hours x {found.price:g} a GPU hour"
-    text.append(f"  cost = {paid}")
-    return text
+        divided = f"{row.hours_if_sampling_is_divided:9.1f}{_money(row.cost_if_sampling_is_divided):>10}"
+        text.append(f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{_money(row.cost):>10}{divided}")
+    return [*text, "  * if every GPU took shards of sampling, which this version does not do: it samples on one"]
 
 
 def _chain(path: Sequence[tuple[str, float]]) -> str:
