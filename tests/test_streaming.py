@@ -23,6 +23,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Execution, execute, run_task
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
+from gshf_release.schedule import makespan
 from tests.run.work import made, stage, wait
 
 TWO = Profile(parallel_workers=2, device="cpu")
@@ -154,6 +155,43 @@ def test_nothing_that_was_finished_without_streaming_is_redone(tiny_recipe: Reci
     assert [replace(streamed[each.name], after=()) for each in plain] == plain
     added = set(streamed) - {each.name for each in plain}
     assert added == {"iteration-1/reference-ahead", "iteration-2/reference-ahead"}
+
+
+MEASURED = {
+    "prompts/pool": 12.2, "base": 22.2, "iteration-1/prompts": 12.5, "reward/model": 17.8,
+    "iteration-1/samples": 39.0, "iteration-1/rewards": 39.8, "iteration-1/reference-ahead": 42.5,
+    "iteration-1/pairs": 9.7, "iteration-2/prompts": 13.1, "prompts/validation": 14.4, "iteration-1/reference": 14.1,
+    "prompts/test": 14.8, "iteration-1/policy": 28.9, "base/validation/answers": 25.1, "iteration-2/samples": 62.0,
+    "iteration-2/rewards": 42.3, "iteration-2/pairs": 13.1, "iteration-2/reference-ahead": 49.2,
+    "iteration-1/validation/answers": 22.7, "iteration-2/reference": 9.8, "prompts/eval": 10.2,
+    "iteration-2/policy": 28.7, "base/validation/scores": 25.6, "iteration-2/validation/answers": 24.8,
+    "iteration-1/validation/scores": 24.6, "iteration-2/validation/scores": 20.2, "second-scorer/model": 20.6,
+    "base/eval/answers": 23.0, "iteration-1/eval/answers": 21.9, "iteration-2/eval/answers": 19.3,
+    "base/test/answers": 20.0, "iteration-1/test/answers": 20.5, "iteration-2/test/answers": 20.6,
+    "prompts/reward": 10.1, "prompts/second-scorer": 10.2, "base/validation/measure": 18.0,
+    "iteration-1/validation/measure": 17.7, "iteration-2/validation/measure": 12.4, "base/eval/reward-scores": 12.4,
+    "base/eval/second-scorer-scores": 18.0, "iteration-1/eval/reward-scores": 17.5,
+    "iteration-1/eval/second-scorer-scores": 22.4, "iteration-2/eval/reward-scores": 23.2,
+    "base/test/reward-scores": 20.0, "iteration-2/eval/second-scorer-scores": 21.7,
+    "base/test/second-scorer-scores": 20.2, "iteration-1/test/reward-scores": 20.6,
+    "iteration-1/test/second-scorer-scores": 18.9, "iteration-2/test/reward-scores": 20.8, "rendering": 11.6,
+    "iteration-2/test/second-scorer-scores": 19.3, "prompts/used": 9.8, "iteration-1/exploration": 12.2,
+    "iteration-2/exploration": 12.2, "final": 10.7, "base/eval/judgments": 10.5, "iteration-1/eval/judgments": 10.3,
+    "iteration-2/eval/judgments": 9.7, "base/test/judgments": 10.3, "iteration-1/test/judgments": 10.0,
+    "iteration-2/test/judgments": 8.1,
+}  # fmt: skip
+"""Seconds of this very graph's stages, shards added up, in one run of `train --eval` with two workers on two busy CPU cores.
+Most of them went into starting a process and importing torch for each task."""
+MEASURED_WALL = 604.5
+"""Of that run, in seconds; its tasks one after the other would have taken 1,204."""
+
+
+def test_the_schedule_of_two_workers_is_that_of_a_measured_run(tiny_recipe: Recipe) -> None:
+    graph = pipeline.streamed(pipeline.build(tiny_recipe), tiny_recipe, TWO)
+    stages, hours = [*graph.train, *graph.evaluation], {name: seconds / 3600 for name, seconds in MEASURED.items()}
+    assert {each.name for each in stages} == set(MEASURED)
+    assert makespan(stages, hours, TWO) * 3600 == pytest.approx(MEASURED_WALL, rel=0.02)
+    assert makespan(stages, hours, Profile()) * 3600 == pytest.approx(1204, abs=1)
 
 
 def test_the_longest_chain_goes_first() -> None:
