@@ -33,7 +33,7 @@ class Machines:
     hours: float
     """As this version runs it."""
     hours_if_sampling_is_divided: float
-    """If every device took shards of responses, which this version does not do."""
+    """If every device took shards of sampling at once; `hours` has one engine sample."""
     cost: float | None
     """Of all devices for `hours`, in the currency of the price."""
     cost_if_sampling_is_divided: float | None
@@ -227,7 +227,7 @@ def _table(found: Schedule) -> list[str]:
     for row in found.machines:
         divided = f"{row.hours_if_sampling_is_divided:9.1f}{_money(row.cost_if_sampling_is_divided):>10}"
         text.append(f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{_money(row.cost):>10}{divided}")
-    return [*text, "  * if every GPU took shards of sampling, which this version does not do: it samples on one"]
+    return [*text, "  * if every GPU took shards of sampling at once; the other columns have one engine sample"]
 
 
 def _chain(path: Sequence[tuple[str, float]]) -> str:
