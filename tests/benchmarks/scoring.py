@@ -85,9 +85,7 @@ def plain(model: Any, tokenizer: Any, ids: list[list[int]], batch: int, device: 
     "--model", type=click.Path(path_type=Path), help="A sequence-classification checkpoint [the tests' tiny one]."
 )
 @click.option("--count", default=256, show_default=True, help="Conversations.")
-@click.option(
-    "--longest", default=100, show_default=True, help="Words of an answer at most; the tiny model reads 512 tokens."
-)
+@click.option("--longest", default=300, show_default=True, help="Words of an answer at most.")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
@@ -103,7 +101,7 @@ def main(**chosen: Any) -> None:
 def _tiny(folder: Path) -> Path:
     from tests import tiny
 
-    return tiny.save_reward_model(folder / "reward")
+    return tiny.save_reward_model(folder / "reward", max_position_embeddings=8192)
 
 
 def measure(chosen: dict[str, Any], checkpoint: Path) -> None:
@@ -117,6 +115,8 @@ def measure(chosen: dict[str, Any], checkpoint: Path) -> None:
     )
     drawn, source = conversations(chosen["count"], chosen["longest"])
     texts = [conversation for conversation in drawn if ours.reads(conversation)]  # type: ignore[arg-type]
+    if len(texts) < len(drawn):
+        click.echo(f"{len(drawn) - len(texts)} of {len(drawn)} conversations are longer than the model reads; left out")
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
