@@ -138,8 +138,8 @@ def train(
         profile: How.
         allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
         observer: Hears of the progress.
-        evaluation: Evaluate too. Several workers evaluate each policy while they sample from it for the next iteration; one
-            worker evaluates at the end.
+        evaluation: Evaluate too, on the test prompts and whatever `eval` was asked for before. Several workers evaluate each
+            policy while they sample from it for the next iteration; one worker evaluates at the end.
     """
     graph = streamed(build(recipe, run), recipe, profile)
     sharding.check(recipe.training.batch_pairs, profile)

@@ -5,11 +5,14 @@ The works are stand-ins that write empty outputs; each waits, where a test says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gshf_release import pipeline
 from gshf_release.optimization import reference
@@ -24,6 +27,8 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Execution, execute, run_task
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
 from gshf_release.schedule import makespan
+from tests import tiny
+from tests.conftest import Outcome
 from tests.run.work import made, stage, wait
 
 TWO = Profile(parallel_workers=2, device="cpu")
@@ -199,12 +204,26 @@ def test_the_longest_chain_goes_first() -> None:
     assert chain_lengths(stages) == {"a": 4, "aside": 2, "b": 3, "c": 2, "d": 1}
 
 
+def test_train_evaluates_on_request_and_status_shows_where_the_time_went(
+    command: Callable[..., Outcome], tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(tiny.recipe(tiny_folder, loop={"iterations": 1})), encoding="utf-8"
+    )
+    outcome = command("train", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--eval")
+    assert outcome.code == 0, outcome.err
+    assert "iteration-1/test/judgments" in made(RunDirectory.open(tmp_path / "run"))
+    shown = command("status", tmp_path / "run").out.splitlines()
+    assert shown[-1].startswith("Loop efficiency ")
+    document = json.loads(command("status", tmp_path / "run", "--json").out)["efficiency"]
+    assert {"preparation", "iteration 1", "evaluation", "all iterations", "whole run"} == set(document["parts"])
+    assert document["unrecorded"] == 0
+
+
 def test_what_was_computed_ahead_is_what_is_computed_at_once(
     finished: RunDirectory, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shard by shard the batches are others, so the values agree to rounding; the pairs are the very same."""
-    import shutil
-
     shutil.copytree(finished.path, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
     before = ReferenceLogProbability.read(run.path / "iteration-1" / "reference" / "reference.parquet")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--eval",
     "evaluation",
     is_flag=True,
-    help="Evaluate too, as `gshf-release eval RUN` does; with parallel_workers while the next iteration samples.",
+    help="Evaluate on the test prompts too; with parallel_workers, while the next iteration samples. For benchmarks: eval.",
 )
 @click.option(
     "--plan",
@@ -89,7 +89,9 @@ def command(
     if seeds is not None:
         write_merged(path)
         say(f"Over seeds: {shown_path(path / 'results.json')}, results.csv, results.md")
-    say(f"Next: gshf-release {'report' if evaluation else 'eval'} {shown_path(path)}")
+    say(
+        f"Next: gshf-release {'report' if evaluation and not chosen.evaluation.benchmarks else 'eval'} {shown_path(path)}"
+    )
     if as_json:
         print_json({"runs": [str(folder) for folder in runs]})
 
