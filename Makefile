@@ -4,6 +4,7 @@
 # make test-large   a file of 3 GB goes to a Hub in less than 1 GB of memory, by each of three ways (minutes; 4 GB of disk)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
+# make bench        speed beside other tools, both sides in one run (an hour; BENCHMARKS="help dedupe" for some)
 # make check        lint, types, import rules
 #
 # Another machine may need torch's CPU index (a plain install takes gigabytes of CUDA):
@@ -16,12 +17,13 @@ RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 7,8,9
 TEST_PROCESSES ?= 2
+BENCHMARKS ?= help dedupe scoring length_control growth
 PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test test-engines test-large learn learn-here evidence check install install-dev
+.PHONY: quickstart test test-engines test-large learn learn-here evidence bench check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -70,6 +72,9 @@ learn-here: $(VENV)/installed
 evidence: $(VENV)/installed-dev
 	$(BIN)/gshf-release prefetch quickstart
 	failed=0; for reward in $(PLANTED); do $(BIN)/python -m tests.planted.evidence $$reward || failed=1; done; exit $$failed
+
+bench: $(VENV)/installed-dev
+	failed=0; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name || failed=1; done; exit $$failed
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from gshf_release.assets import cache_folder
 from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
 from gshf_release.hub_errors import first_line
+from gshf_release.run import stopwatch
 
 if TYPE_CHECKING:
     from gshf_release.profile import Profile
@@ -167,6 +168,7 @@ def fetch_data(data: str, *, revision: str | None = None) -> Path:
     return _hub_snapshot(data, revision, offline=False, what="dataset")
 
 
+@stopwatch.part("loading")
 def load_model(
     path: Path,
     precision: Precision,
@@ -213,6 +215,7 @@ def load_model(
     return model.to(device).eval()
 
 
+@stopwatch.part("loading")
 def load_tokenizer(path: Path) -> Any:
     """Return the tokenizer of a checkpoint folder or GGUF file.
 

@@ -93,34 +93,93 @@ def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, respons
     )
 
 
+def stage_hours(
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    profile: Profile,
+    parameters: float | None,
+    reward_parameters: float | None,
+    prompt_tokens: float,
+    response_tokens: float,
+) -> dict[str, float | None]:
+    """Return the hours of each stage on one device, by the formulas of `hours`; None where a size or a rate is unknown.
+
+    Stages that neither sample nor compute with a policy or reward model are not in it, nor is the training of reward models.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    passes = 8 if profile.activation_checkpointing else 6
+    sequence = prompt_tokens + response_tokens
+    pair = (1 if recipe.loop.algorithm == "raft" else 2) * sequence
+
+    def sampled(stage: Stage) -> tuple[int, float]:
+        asked = _asked(by_name[stage.parameters["prompts"]])
+        limits = [entry["max_new_tokens"] for entry in stage.parameters["decodings"]]
+        return asked * len(limits), asked * sum(min(limit, response_tokens) for limit in limits)
+
+    def read(stage: Stage) -> float:
+        responses, tokens = sampled(by_name[stage.parameters["samples"]])
+        return tokens + responses * prompt_tokens
+
+    def pairs(*sources: str) -> int:
+        online = [by_name[f"{source}/prompts"] for source in sources if f"{source}/prompts" in by_name]
+        return sum(_asked(stage) for stage in online)
+
+    found: dict[str, float | None] = {}
+    for stage in stages:
+        work, facts = stage.work.rpartition(":")[2], stage.parameters
+        if "decodings" in facts:
+            found[stage.name] = _sampling_hours(sampled(stage)[1], profile, parameters)
+        elif work == "score":
+            found[stage.name] = _computing_hours(2, reward_parameters, read(stage), profile)
+        elif work == "write_log_ratios":
+            found[stage.name] = _computing_hours(4, parameters, read(stage), profile)
+        elif stage.name.endswith("/reference"):
+            found[stage.name] = _computing_hours(2, parameters, pairs(facts["source"]) * pair, profile)
+        elif work == "optimise":
+            tokens = recipe.training.epochs * pairs(*facts["sources"]) * pair
+            found[stage.name] = _computing_hours(passes, parameters, tokens, profile)
+        elif work == "measure":
+            found[stage.name] = _computing_hours(6, parameters, recipe.prompts.roles.validation * sequence, profile)
+    return found
+
+
+def _sampling_hours(tokens: float, profile: Profile, parameters: float | None) -> float | None:
+    hardware = profile.hardware
+    if hardware.tokens_per_second is None or parameters is None:
+        return None
+    return tokens / (hardware.tokens_per_second * hardware.at_parameters / parameters) / 3600
+
+
+def _computing_hours(operations: float, size: float | None, tokens: float, profile: Profile) -> float | None:
+    """Return the hours of so many operations per parameter and token."""
+    flops = profile.hardware.flops
+    return None if size is None or flops is None else operations * size * tokens / flops / 3600
+
+
 def _asked(stage: Stage) -> int:
     """Return how many prompts a stage of prompts puts out."""
     return int(stage.parameters["stop"] - stage.parameters["start"])
 
 
 def hours(work: Work, profile: Profile, parameters: float | None, reward_parameters: float | None) -> list[Need]:
-    """Return the hours of each kind of work. Operations per token: 2 per parameter forwards, 4 backwards (arXiv 2001.08361)."""
-    hardware = profile.hardware
+    """Return the hours of each kind of work on one device.
+
+    Operations per token: 2 per parameter forwards, 4 backwards (arXiv 2001.08361).
+    """
     passes = 8 if profile.activation_checkpointing else 6
     forward = "tokens x 2 x {} / flops"
 
-    def at(operations: float | None) -> float | None:
-        return None if operations is None or hardware.flops is None else operations / hardware.flops / 3600
+    def computing(operations: float, size: float | None, tokens: float) -> float | None:
+        return _computing_hours(operations, size, tokens, profile)
 
-    def times(factor: float, size: float | None, tokens: float) -> float | None:
-        return None if size is None else factor * size * tokens
-
-    sampling = None
-    if hardware.tokens_per_second is not None and parameters is not None:
-        rate = hardware.tokens_per_second * hardware.at_parameters / parameters
-        sampling = work.sampled_tokens / rate / 3600
+    sampling = _sampling_hours(work.sampled_tokens, profile, parameters)
     training = f"tokens x {passes} x parameters / flops" + (" (one forward pass again)" if passes == 8 else "")
     return [
         Need("sampling", sampling, "tokens / (tokens_per_second x at_parameters / parameters)"),
-        Need("scoring", at(times(2, reward_parameters, work.scored_tokens)), forward.format("reward parameters")),
-        Need("reference", at(times(2, parameters, work.reference_tokens)), forward.format("parameters")),
-        Need("training", at(times(passes, parameters, work.trained_tokens)), training),
-        Need("measuring", at(times(6, parameters, work.measured_tokens)), "tokens x 3 models x 2 x parameters / flops"),
+        Need("scoring", computing(2, reward_parameters, work.scored_tokens), forward.format("reward parameters")),
+        Need("reference", computing(2, parameters, work.reference_tokens), forward.format("parameters")),
+        Need("training", computing(passes, parameters, work.trained_tokens), training),
+        Need("measuring", computing(6, parameters, work.measured_tokens), "tokens x 3 models x 2 x parameters / flops"),
     ]
 
 
@@ -230,6 +289,11 @@ def disk(
 
 def _need(step: str, factor: float, size: float | None, formula: str, *, certain: bool = True) -> Need:
     return Need(step, None if size is None else factor * size / 1e9, formula, certain)
+
+
+def known(needs: Sequence[Need]) -> bool:
+    """Return whether every amount is known."""
+    return all(need.amount is not None for need in needs)
 
 
 def total(needs: Sequence[Need]) -> float:

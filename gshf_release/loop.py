@@ -17,6 +17,8 @@ pi_t a supervised step on it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gshf_release import base, final
 from gshf_release.diagnostics import exploration, validation
 from gshf_release.optimization import dpo, raft, reference
@@ -89,6 +91,27 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
             f"iteration-{iteration}", reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
         ),
     ]
+
+
+def reference_ahead(stages: list[Stage], recipe: Recipe) -> list[Stage]:
+    """Return the stages with the reference log-probabilities computed shard by shard, while other shards are still sampled.
+
+    For several workers only: a single one, or the training processes of a cluster, would load the reference once per shard.
+
+    Args:
+        stages: All stages of a run.
+        recipe: The recipe.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    found = list(stages)
+    for iteration in range(1, recipe.loop.iterations + 1):
+        anchor, samples = by_name.get(f"iteration-{iteration}/reference"), by_name.get(f"iteration-{iteration}/samples")
+        if anchor is None or samples is None or samples.shards == 1:
+            continue
+        ahead = reference.declare_ahead(iteration, anchor, log_ratios=recipe.pairs.kl_weight > 0, shards=samples.shards)
+        place = found.index(anchor)
+        found[place : place + 1] = [ahead, replace(anchor, after=(ahead.name,))]
+    return found
 
 
 def optimise(iteration: int, recipe: Recipe) -> Stage:

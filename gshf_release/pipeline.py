@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,34 @@ def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[St
     ]
 
 
-def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
-    """Bring the training stages to their finished state, and a given second scorer into the run."""
-    graph = build(recipe, run)
+def streamed(graph: Graph, recipe: Recipe, profile: Profile) -> Graph:
+    """Return the graph as several workers run it: the reference log-probabilities of pairs are computed as pairs appear."""
+    if profile.parallel_workers == 1 or profile.world_size > 1:
+        return graph
+    return replace(graph, train=loop.reference_ahead(graph.train, recipe))
+
+
+def train(
+    run: RunDirectory,
+    recipe: Recipe,
+    profile: Profile,
+    *,
+    allow_redo: bool,
+    observer: Observer,
+    evaluation: bool = False,
+) -> None:
+    """Bring the training stages to their finished state, and a given second scorer into the run.
+
+    Args:
+        run: Where.
+        recipe: What.
+        profile: How.
+        allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
+        observer: Hears of the progress.
+        evaluation: Evaluate too, on the test prompts and whatever `eval` was asked for before. Several workers evaluate each
+            policy while they sample from it for the next iteration; one worker evaluates at the end.
+    """
+    graph = streamed(build(recipe, run), recipe, profile)
     sharding.check(recipe.training.batch_pairs, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:
@@ -127,7 +152,9 @@ def train(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bo
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
     outside.keep(run, recipe)
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
-    goal = [*graph.train, *given]
+    goal = [*graph.train, *(graph.evaluation if evaluation else given)]
+    if evaluation:
+        judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
 

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, effects, geometry, pipeline
+from gshf_release import checkpoints, costs, effects, geometry, pipeline, schedule
 from gshf_release.costs import Need, Work
 from gshf_release.errors import CheckpointError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
+from gshf_release.kinds import OF_WORK
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
@@ -25,6 +26,7 @@ from gshf_release.results import find, read_cells
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, check_graph, tasks
+from gshf_release.schedule import Schedule
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors")
 PROMPT_TOKENS = 52
@@ -44,6 +46,9 @@ class Plan:
     response_tokens: int
     work: Work
     hours: list[Need]
+    """Of one device."""
+    schedule: Schedule | None
+    """When it would be over; None where a size or a rate is unknown."""
     memory: list[Need]
     """Per device, step by step; the largest is the peak."""
     memory_gb: float | None
@@ -79,6 +84,9 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     prompt_tokens, limit = recipe.plan.prompt_tokens or PROMPT_TOKENS, recipe.sampling.max_new_tokens
     response_tokens = min(recipe.plan.response_tokens or _measured_length(path) or limit, limit)
     work = costs.count(stages, recipe, prompt_tokens, response_tokens)
+    needed = costs.hours(work, profile, parameters, reward_parameters)
+    by_stage = costs.stage_hours(stages, recipe, profile, parameters, reward_parameters, prompt_tokens, response_tokens)
+    kinds = {stage.name: OF_WORK[stage.work] for stage in stages if stage.work in OF_WORK}
     device = _device(profile)
     memory = costs.training_memory(recipe, profile, base, parameters, prompt_tokens)
     memory += costs.inference_memory(recipe, profile, base, parameters, reward_parameters, device, prompt_tokens)
@@ -93,7 +101,8 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         prompt_tokens=prompt_tokens,
         response_tokens=response_tokens,
         work=work,
-        hours=costs.hours(work, profile, parameters, reward_parameters),
+        hours=needed,
+        schedule=schedule.make(stages, by_stage, recipe, profile, kinds) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
         disk=disk,
@@ -138,7 +147,8 @@ def lines(plan: Plan) -> list[str]:
         f"sample: {work.responses:,} responses, {_count(work.sampled_tokens)} tokens if a mean response has "
         f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",
         f"train: {work.pairs:,} pairs at most, {_count(work.trained_tokens)} tokens over all epochs",
-        *_listed("hours", plan.hours, "h"),
+        *_listed("hours of one device", plan.hours, "h"),
+        *(schedule.lines(plan.schedule) if plan.schedule is not None else []),
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
         f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
@@ -157,7 +167,7 @@ def _listed(title: str, needs: Sequence[Need], unit: str) -> list[str]:
         f"  {need.step}: {'unknown' if need.amount is None else f'{need.amount:.2f} {unit}'} = {need.formula}"
         for need in needs
     ]
-    known = all(need.amount is not None for need in needs)
+    known = costs.known(needs)
     return [f"{title}: {costs.total(needs):.1f} {unit} in all" if known and unit == "h" else f"{title}:", *shown]
 
 

@@ -43,7 +43,7 @@ class Vllm(Section):
 
 
 class Hardware(Section):
-    """What `train --plan` reckons with. No stage reads it."""
+    """What `train --plan` reckons with, of one device. No stage reads it."""
 
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one device in 1e9 bytes; None asks the device, if it is here."""
@@ -52,6 +52,8 @@ class Hardware(Section):
     at_parameters: Annotated[float, Field(gt=0)] = 7.24e9
     flops: Annotated[float, Field(gt=0)] | None = None
     """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What a device costs in an hour, in any currency; all devices of all nodes are paid for from begin to end."""
 
 
 class Judging(Section):

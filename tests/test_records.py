@@ -85,6 +85,21 @@ def test_several_files_are_read_in_order(tmp_path: Path) -> None:
     assert [score.sample_index for score in Score.read(*paths)] == [2, 0, 1]
 
 
+def test_a_part_of_a_file_is_read_alone(tmp_path: Path) -> None:
+    rows = [Score(f"p{number}", 0, number, "s") for number in range(5)]
+    Score.write(rows, tmp_path / "f.parquet")
+    assert Score.read_part(tmp_path / "f.parquet", 1, 3) == rows[1:3]
+    assert Score.read_part(tmp_path / "f.parquet", 4, 8) == rows[4:]
+    assert Score.read_part(tmp_path / "f.parquet", 8, 12) == []
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [({"b", "a", "x"}, [0, 1, 3]), (set(), [])])
+def test_rows_are_read_by_what_a_column_holds(tmp_path: Path, wanted: set[str], kept: list[int]) -> None:
+    rows = [Score(name, 0, number, "s") for number, name in enumerate("abca")]
+    Score.write(rows, tmp_path / "f.parquet")
+    assert Score.read_where(tmp_path / "f.parquet", "prompt_id", wanted) == [rows[number] for number in kept]
+
+
 def test_a_folder_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:
     (tmp_path / "seed=1").mkdir()
     path = tmp_path / "seed=1" / "rows.parquet"

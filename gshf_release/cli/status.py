@@ -16,6 +16,8 @@ from gshf_release.cli.terminal import json_option, print_json
 def command(run: Path, as_json: bool) -> None:
     """Show which stages of RUN are finished and how long each took. Never locks; safe beside a running process.
 
+    Below stands where the time went: loop efficiency is the share that was sampling, scoring or training.
+
     For the parent that `train --seeds` made, show each of its seeds.
 
     \b
@@ -33,11 +35,12 @@ def command(run: Path, as_json: bool) -> None:
     for folder, one in found.items():
         if seeds:
             click.echo(f"{folder}:")
-        _show(one)
+        _show(one, folder)
 
 
 def _status(run: Path) -> dict[str, Any]:
-    """Return name, tasks and seconds of one run."""
+    """Return name, tasks, seconds and efficiency of one run."""
+    from gshf_release import efficiency
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.execution import seconds_spent
     from gshf_release.run.manifest import State, state
@@ -52,13 +55,24 @@ def _status(run: Path) -> dict[str, Any]:
         seconds = spent.get(task.label) if condition is State.FINISHED else None
         rows.append({"task": task.label, "state": condition.value, "seconds": seconds})
     total = sum(float(row["seconds"] or 0.0) for row in rows)
-    return {"name": recipe.name, "tasks": rows, "seconds": round(total, 1)}
+    return {
+        "name": recipe.name,
+        "tasks": rows,
+        "seconds": round(total, 1),
+        "efficiency": efficiency.as_json(efficiency.measure(directory.journal(), directory.plan)),
+    }
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], run: Path) -> None:
+    from gshf_release import efficiency
+    from gshf_release.run.directory import RunDirectory
+
     rows = found["tasks"]
     for row in rows:
         took = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10
         click.echo(f"{row['state']:9} {took}  {row['task']}")
     finished = sum(row["state"] == "finished" for row in rows)
     click.echo(f"{finished} of {len(rows)} tasks finished, {found['seconds'] / 60:.1f} minutes of work.")
+    directory = RunDirectory.open(run)
+    for line in efficiency.lines(efficiency.measure(directory.journal(), directory.plan)):
+        click.echo(line)

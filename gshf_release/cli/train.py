@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", help="Train once per seed, e.g. 0,1,2, in runs/<name>/seed-<k>.")
 @click.option(
+    "--eval",
+    "evaluation",
+    is_flag=True,
+    help="Evaluate on the test prompts too; with parallel_workers, while the next iteration samples. For benchmarks: eval.",
+)
+@click.option(
     "--plan",
     "plan_only",
     is_flag=True,
@@ -46,6 +52,7 @@ def command(
     overrides: tuple[str, ...],
     on_bad_row: str | None,
     seeds: str | None,
+    evaluation: bool,
     plan_only: bool,
     allow_redo: bool,
     as_json: bool,
@@ -78,16 +85,18 @@ def command(
     _refuse_what_cannot_fit(runs, where)
     prepare(where)
     for folder, one in runs.items():
-        _train(one, where, folder, allow_redo, recipe)
+        _train(one, where, folder, allow_redo, recipe, evaluation)
     if seeds is not None:
         write_merged(path)
         say(f"Over seeds: {shown_path(path / 'results.json')}, results.csv, results.md")
-    say(f"Next: gshf-release eval {shown_path(path)}")
+    say(
+        f"Next: gshf-release {'report' if evaluation and not chosen.evaluation.benchmarks else 'eval'} {shown_path(path)}"
+    )
     if as_json:
         print_json({"runs": [str(folder) for folder in runs]})
 
 
-def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, reference: str) -> None:
+def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, reference: str, evaluation: bool) -> None:
     from gshf_release import assets, pipeline
     from gshf_release.release import assumptions
     from gshf_release.report.seeds import refresh
@@ -96,7 +105,7 @@ def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, refer
     pipeline.build(recipe, RunDirectory(path))
     run = RunDirectory.create(path, recipe, profile)
     assumptions.record(run, assets.find(reference, "training/recipes", ".yaml"))
-    pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run))
+    pipeline.train(run, recipe, profile, allow_redo=allow_redo, observer=Terminal(run), evaluation=evaluation)
     refresh(path)
     say(f"Run: {shown_path(path)}")
 

@@ -9,12 +9,15 @@ from gshf_release.batches import join_processes
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.preference.pairs import choices_of
+from gshf_release.preference.ranking import ranked_inputs, read_candidates
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
 
 FILE = "reference.parquet"
+AHEAD = "reference-ahead"
 
 
 def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
@@ -33,6 +36,24 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
     )
 
 
+def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -> Stage:
+    """Declare what `of`, the reference log-probabilities of an iteration, can have computed while responses still come.
+
+    The pair of a prompt needs the responses to that prompt alone, which one shard of samples holds. So shard k chooses its own
+    pairs, and computes their log-probabilities, as soon as shard k of the rewards is finished.
+    """
+    (model,) = (item for item in of.inputs if item.file == "model")
+    return Stage(
+        name=f"iteration-{iteration}/{AHEAD}",
+        work="gshf_release.optimization.reference:compute_ahead",
+        inputs=(*ranked_inputs(iteration, log_ratios=log_ratios, scope="shard"), model),
+        outputs=("pairs.parquet", FILE),
+        keys=("seed", "pairs", *of.keys),
+        parameters={**of.parameters, "iteration": iteration},
+        shards=shards,
+    )
+
+
 def compute(context: StageContext) -> None:
     """Write both completions' summed log-probabilities, in the arithmetic that training uses.
 
@@ -41,8 +62,48 @@ def compute(context: StageContext) -> None:
         RunError: Another number of processes came together than the profile asks for.
     """
     join_processes(context.profile)
-    source, reference = context.parameter("source"), context.parameter("reference")
+    source = context.parameter("source")
     pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
+    known = _known(context, pairs)
+    computed = iter(_rows(context, [pair for pair, row in zip(pairs, known, strict=True) if row is None]))
+    rows = [next(computed) if row is None else row for row in known]
+    if launch.rank() == 0:
+        ReferenceLogProbability.write(rows, context.output(FILE))
+
+
+def compute_ahead(context: StageContext) -> None:
+    """Write this shard's pairs and their log-probabilities.
+
+    Raises:
+        EngineError: One of them is not a number.
+    """
+    choices = choices_of(context, read_candidates(context, context.parameter("iteration")))
+    pairs = [choice.pair for choice in choices if choice.pair is not None]
+    Pair.write(pairs, context.output("pairs.parquet"))
+    ReferenceLogProbability.write(_rows(context, pairs), context.output(FILE))
+
+
+def _known(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbability | None]:
+    """Return for each pair what was computed ahead of this very pair under this very reference, or None."""
+    stage = f"{context.parameter('source')}/{AHEAD}"
+    digest = context.input_sha256(context.parameter("reference"), "model")
+    found = {}
+    for chosen, computed in zip(context.spared(stage, "pairs.parquet"), context.spared(stage, FILE), strict=True):
+        for pair, row in zip(Pair.read(chosen), ReferenceLogProbability.read(computed), strict=True):
+            if row.reference_sha256 == digest:
+                found[pair.prompt_id] = (pair, row)
+    return [found[pair.prompt_id][1] if found.get(pair.prompt_id, (None,))[0] == pair else None for pair in pairs]
+
+
+def _rows(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbability]:
+    """Return the log-probabilities of pairs under the reference, computed by all processes together.
+
+    Raises:
+        EngineError: One of them is not a number.
+    """
+    if not pairs:
+        return []
+    reference = context.parameter("reference")
     frozen = context.task.stage.parameters.get("frozen", False)
     precision = frozen_precision(context.recipe.training) if frozen else "fp32"
     model = load_model(context.input(reference, "model"), precision, device_of(context.profile.device))
@@ -50,8 +111,6 @@ def compute(context: StageContext) -> None:
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches
     values = completion_logps(model, sequences, batch=batch, workers=workers, autocast=autocast)
-    if launch.rank() > 0:
-        return
     digest = context.input_sha256(reference, "model")
     rows = [
         ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)
@@ -62,4 +121,4 @@ def compute(context: StageContext) -> None:
             raise EngineError(
                 f"The reference gives a response to prompt {row.prompt_id} the log-probability NaN or infinity."
             )
-    ReferenceLogProbability.write(rows, context.output(FILE))
+    return rows

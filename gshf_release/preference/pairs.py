@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from gshf_release import statistics
@@ -11,6 +11,7 @@ from gshf_release.hashing import seed_from
 from gshf_release.preference.choices import CHOICES, Two
 from gshf_release.preference.ranking import (
     Candidate,
+    Drawn,
     Unread,
     count_drops,
     drop_cells,
@@ -127,15 +128,20 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
 
 def select(context: StageContext) -> None:
     """Write the iteration's pairs and the count of dropped prompts by reason."""
-    iteration, rules = context.parameter("iteration"), context.recipe.pairs
-    drawn = read_candidates(context, iteration)
-    choices = [
-        choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
-        for prompt_id, entry in drawn.items()
-    ]
+    drawn = read_candidates(context, context.parameter("iteration"))
+    choices = choices_of(context, drawn)
     Pair.write([choice.pair for choice in choices if choice.pair is not None], context.output("pairs.parquet"))
     document = count_drops(drawn.values(), [choice.reason for choice in choices], REASONS)
     write_json(context.output("dropped.json"), document)
+
+
+def choices_of(context: StageContext, drawn: Mapping[str, Drawn]) -> list[Choice]:
+    """Return the choice for each prompt, which depends on the responses to that prompt alone."""
+    iteration, rules = context.parameter("iteration"), context.recipe.pairs
+    return [
+        choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
+        for prompt_id, entry in drawn.items()
+    ]
 
 
 def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Random:

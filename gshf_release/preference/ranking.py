@@ -100,14 +100,14 @@ def taking_part(found: Sequence[Candidate], rules: Pairs) -> list[Candidate]:
     return [entry for entry in found if rules.cut != "drop" or entry.sample.finish_reason == "stop"]
 
 
-def ranked_inputs(iteration: int, *, log_ratios: bool) -> tuple[Input, ...]:
-    """Return the inputs of a stage that reads an iteration's candidates."""
+def ranked_inputs(iteration: int, *, log_ratios: bool, scope: Literal["all", "shard"] = "all") -> tuple[Input, ...]:
+    """Return the inputs of a stage that reads an iteration's candidates, or those of one shard of prompts."""
     inputs = [
-        Input(f"iteration-{iteration}/samples", "samples.parquet"),
-        Input(f"iteration-{iteration}/rewards", "scores.parquet"),
+        Input(f"iteration-{iteration}/samples", "samples.parquet", scope),
+        Input(f"iteration-{iteration}/rewards", "scores.parquet", scope),
     ]
     if log_ratios:
-        inputs.append(Input(f"iteration-{iteration}/log-ratios", LOG_RATIOS))
+        inputs.append(Input(f"iteration-{iteration}/log-ratios", LOG_RATIOS, scope))
     return tuple(inputs)
 
 

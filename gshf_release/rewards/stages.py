@@ -138,10 +138,9 @@ def score(context: StageContext) -> None:
         join_processes(context.profile)
     scorer = context.parameter("scorer")
     samples = [row for row in Sample.read(context.input(context.parameter("samples"), sampling.FILE)) if row.answered]
-    prompts = {
-        prompt.prompt_id: prompt.messages
-        for prompt in Prompt.read(context.input(context.parameter("prompts"), "prompts.parquet"))
-    }
+    asked = context.input(context.parameter("prompts"), "prompts.parquet")
+    answered = {sample.prompt_id for sample in samples}
+    prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
     folder = context.input(f"{scorer}/model", "model")
     model = models.open_adopted(settings(context.recipe, scorer), folder, Inference.of(context.profile))
     digest = context.input_sha256(f"{scorer}/model", "model")

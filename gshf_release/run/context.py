@@ -85,6 +85,14 @@ class StageContext:
         folder = self.run.folder(self.task) if self.finished else self.run.partial(self.task)
         return folder / file
 
+    def spared(self, stage: str, file: str) -> list[Path]:
+        """Return the finished shards of `file` of a stage that goes before this one to spare it work; none is needed."""
+        found = next((source for source in self.run.plan if source.name == stage), None)
+        if found is None or stage not in self.task.stage.after:
+            return []
+        shards = [Task(found, shard) for shard in range(found.shards)]
+        return [self.run.folder(task) / file for task in shards if self.run.manifest(task) is not None]
+
     def outputs(self, file: str) -> list[Path]:
         """Return the finished output of every shard of this stage."""
         return [self.run.folder(Task(self.task.stage, shard)) / file for shard in range(self.task.stage.shards)]

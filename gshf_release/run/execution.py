@@ -1,18 +1,21 @@
 """Run the tasks of a plan that are not finished, each once its own inputs are.
 
-The plan is walked in order of declaration; a task whose required shards are finished may start even while other shards of the
-same stages wait, which matters when several workers run.
+One worker walks the plan in order of declaration. Several take any task whose required shards are finished, even while other
+shards of the same stages wait; of several such tasks, the one with the longest chain of stages behind it. So the samples of the
+next iteration go before the validation of this one, and the validation fills the workers that sampling leaves free. Each task
+is a process of its own that holds the lock of its task and shares nothing with others but finished files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +26,13 @@ from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
-from gshf_release.run import interrupt, launch
+from gshf_release.run import interrupt, launch, stopwatch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
 from gshf_release.run.pruning import require_present
 from gshf_release.run.resident import Place, environment_of
-from gshf_release.run.stage import Stage, Task, check_graph, requirements, resolve, tasks
+from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, resolve, tasks
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -115,7 +118,7 @@ def execute(
     by_name = walk.by_name
     _require_environments(walk)
     _announce_redo(walk, allow_redo)
-    with run.work_on(recipe, profile, stages), interrupt.stop_gently():
+    with run.work_on(recipe, profile, stages), _session(run), interrupt.stop_gently():
         pending = tasks(walk.goal)
         workers = profile.stages == "worker" or profile.parallel_workers > 1
         try:
@@ -129,6 +132,17 @@ def execute(
     merge_results(run, stages)
 
 
+@contextlib.contextmanager
+def _session(run: RunDirectory) -> Iterator[None]:
+    """Note in the journal from when to when a command works on the run: what no task filled of it was spent between tasks."""
+    name = f"{os.getpid()}-{time.time_ns()}"
+    run.log("command begins", session=name)
+    try:
+        yield
+    finally:
+        run.log("command ends", session=name)
+
+
 def run_task(context: StageContext) -> None:
     """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock.
 
@@ -137,7 +151,7 @@ def run_task(context: StageContext) -> None:
     if launch.rank() > 0:
         resolve(context.task.stage.work)(context)
         return
-    run, task, stage = context.run, context.task, context.task.stage
+    run, task = context.run, context.task
     stages = check_graph(run.plan)
     inputs = input_hashes(task, run, stages)
     if inputs is None:
@@ -148,15 +162,11 @@ def run_task(context: StageContext) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     _keep_scratch_only_of(fingerprint(task, context.recipe, inputs), run, task)
+    run.log("started", stage=task.label)
     begun = time.perf_counter()
     try:
-        resolve(stage.work)(context)
-        for file in stage.outputs:
-            _replace(partial / file, run.folder(task) / file)
-        if stage.numbers:
-            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
-            write_cells(resolve(stage.numbers)(finished), run.results(stage))
-        write_manifest(task, run, context.recipe, inputs)
+        with stopwatch.measured() as parts:
+            _work_and_record(context, inputs)
     except Exception as error:
         if _is_disk_full(error):
             raise _disk_full(run, task) from error
@@ -164,7 +174,24 @@ def run_task(context: StageContext) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(run.scratch(task), ignore_errors=True)
-    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3))
+    spent = {name: round(seconds, 3) for name, seconds in parts.items()}
+    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3), parts=spent)
+
+
+def _work_and_record(context: StageContext, inputs: Mapping[str, str]) -> None:
+    """Do the work, put its outputs in place, compute the cells, and write the manifest."""
+    run, task, stage = context.run, context.task, context.task.stage
+    with stopwatch.part("loading"):  # the libraries
+        work = resolve(stage.work)
+    work(context)
+    for file in stage.outputs:
+        _replace(run.partial(task) / file, run.folder(task) / file)
+    if stage.numbers:
+        with stopwatch.part("cells"):
+            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
+            write_cells(resolve(stage.numbers)(finished), run.results(stage))
+    with stopwatch.part("hashing"):
+        write_manifest(task, run, context.recipe, inputs)
 
 
 def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
@@ -270,9 +297,11 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
-    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished."""
+    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished, the longest chain of stages first."""
+    lengths = chain_lengths(walk.goal)
     elsewhere = {stage.name for stage in walk.goal if environment_of(stage, walk.profile)}
-    waiting = dict(enumerate(pending, 1))
+    order = sorted(enumerate(pending, 1), key=lambda entry: (-lengths[entry[1].stage.name], entry[0]))
+    waiting = dict(order)
     done = set(tasks(walk.stages)) - set(pending)
     running: dict[Future[None], tuple[int, Task]] = {}
     with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
@@ -286,7 +315,7 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     launch.distributed(other, walk.profile) for _, other in running.values()
                 ):
                     continue  # each fills all devices
-                if all(needed in done for needed in requirements(task, by_name)):
+                if all(needed in done for needed in predecessors(task, by_name)):
                     del waiting[position]
                     arguments = (walk, task, by_name, position, len(pending), _work_in_worker)
                     running[pool.submit(_bring_to_finish, *arguments)] = (position, task)

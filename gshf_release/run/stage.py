@@ -7,7 +7,7 @@ above it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -51,6 +51,9 @@ class Stage:
     sampling engine, else a name that `gshf-release setup` takes."""
     distributed: bool = False
     """Whether the work may run in all of the profile's training processes at once, with the same outcome."""
+    after: tuple[str, ...] = ()
+    """Stages that go first where several workers run, because their outputs spare this one work. They are no inputs: without
+    them the outcome is the same, so they are no part of the fingerprint."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the declaration as JSON, for `plan.json`."""
@@ -63,6 +66,7 @@ class Stage:
         value["inputs"] = tuple(Input(**entry) for entry in value["inputs"])
         value["outputs"] = tuple(value["outputs"])
         value["keys"] = tuple(value["keys"])
+        value["after"] = tuple(value.get("after", ()))
         return cls(**value)
 
     def __hash__(self) -> int:
@@ -105,6 +109,29 @@ def requirements(task: Task, stages: Mapping[str, Stage]) -> list[Task]:
         shards = [task.shard] if item.scope == "shard" else range(source.shards)
         needed.update({(source.name, shard): Task(source, shard) for shard in shards})
     return list(needed.values())
+
+
+def predecessors(task: Task, stages: Mapping[str, Stage]) -> list[Task]:
+    """Return the tasks that must be finished before `task` starts beside others: what it reads, and what spares it work."""
+    sparing = [Task(stages[name], shard) for name in task.stage.after for shard in range(stages[name].shards)]
+    return [*requirements(task, stages), *sparing]
+
+
+def chain_lengths(stages: Sequence[Stage]) -> dict[str, int]:
+    """Return for each stage how many stages the longest chain from it to the end has, itself included.
+
+    Of several tasks that could start, the one at the head of the longest chain should: the end waits for it.
+
+    Args:
+        stages: In an order in which each comes after its inputs.
+    """
+    lengths: dict[str, int] = {}
+    behind: dict[str, int] = {}
+    for stage in reversed(stages):
+        lengths[stage.name] = 1 + behind.get(stage.name, 0)
+        for source in (*(item.stage for item in stage.inputs), *stage.after):
+            behind[source] = max(behind.get(source, 0), lengths[stage.name])
+    return lengths
 
 
 def check_graph(stages: list[Stage]) -> dict[str, Stage]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gshf_release.environments import OF_ENGINE
 from gshf_release.profile import Profile
+from gshf_release.run import stopwatch
 from gshf_release.sampling import ENGINES
 from gshf_release.sampling.protocol import SamplingEngine
 from gshf_release.sampling.ray_engine import RayEngine
@@ -38,6 +39,7 @@ def open_engine(
     return _kept[key]
 
 
+@stopwatch.part("loading")
 def _opened(checkpoint: Path, profile: Profile, started: Callable[[float], None]) -> SamplingEngine:
     begun = time.perf_counter()
     engine = (RayEngine if profile.replicas > 1 else ENGINES[profile.engine])(checkpoint, profile)

@@ -77,8 +77,8 @@ def sample(context: StageContext) -> None:
     policy, prompts_stage = context.parameter("policy"), context.parameter("prompts")
     checkpoint = context.input(policy, "model")
     size = context.parameter("prompts_per_shard")
-    prompts = Prompt.read(context.input(prompts_stage, "prompts.parquet"))
-    prompts = prompts[context.task.shard * size : (context.task.shard + 1) * size]
+    first = context.task.shard * size
+    prompts = Prompt.read_part(context.input(prompts_stage, "prompts.parquet"), first, first + size)
     decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
     tokenizer = load_tokenizer(checkpoint)
     rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, context.recipe.prompts) for prompt in prompts}

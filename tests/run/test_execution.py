@@ -242,6 +242,26 @@ def test_seconds_are_those_of_the_last_attempt(run: RunDirectory) -> None:
     assert seconds_spent(run) == {"a": 7}
 
 
+def test_the_journal_tells_overhead_from_work(run: RunDirectory) -> None:
+    execute([stage("a", work="load_for_a_while", numbers="tests.run.work:count")], run, RECIPE, HERE)
+    begins, started, finished, ends = run.journal()
+    assert [begins["event"], started["event"], finished["event"], ends["event"]] == [
+        "command begins",
+        "started",
+        "finished",
+        "command ends",
+    ]
+    assert begins["session"] == ends["session"]
+    assert set(finished["parts"]) == {"loading", "cells", "hashing"}
+    assert 0.05 <= finished["parts"]["loading"] <= finished["seconds"]
+
+
+def test_a_command_that_fails_ends_in_the_journal(run: RunDirectory) -> None:
+    with pytest.raises(DataError):
+        execute(chain("refuse"), run, RECIPE, HERE)
+    assert [entry["event"] for entry in run.journal()] == ["command begins", "started", "command ends"]
+
+
 def test_every_shard_has_its_own_manifest(run: RunDirectory) -> None:
     stages = [stage("a", shards=3), stage("b", "a")]
     execute(stages, run, RECIPE, HERE)

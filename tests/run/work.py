@@ -16,7 +16,7 @@ from typing import Any
 from gshf_release.errors import DataError
 from gshf_release.records import Score
 from gshf_release.results import Cell
-from gshf_release.run import interrupt
+from gshf_release.run import interrupt, stopwatch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Input, Stage
@@ -66,6 +66,13 @@ def count(context: StageContext) -> list[Cell]:
     """Return a cell computed from the output."""
     length = context.output(FILE).stat().st_size
     return [Cell(table="t", row=context.task.stage.name, metric="bytes", value=length)]
+
+
+def load_for_a_while(context: StageContext) -> None:
+    """Load for 50 ms, some of it within another stretch of loading, which counts once."""
+    with stopwatch.part("loading"), stopwatch.part("loading"):
+        time.sleep(0.05)
+    write(context)
 
 
 def fail_once(context: StageContext) -> None:

@@ -1,7 +1,7 @@
 """How fast stored judgments are scored, beside the alpaca_eval command on the same judgments. Not a test: run it by hand.
 
-    python -m tests.benchmarks.score_speed                     # FOLDER: $GSHF_TEST_DATA or ../shared/data
-    python -m tests.benchmarks.score_speed FOLDER --models claude-2,phi-2 --runs 5
+    python -m tests.benchmarks.length_control                  # FOLDER: $GSHF_TEST_DATA or ../shared/data
+    python -m tests.benchmarks.length_control FOLDER --models claude-2,phi-2 --repeats 5
 
 Three sides, each a process of its own, taken in turns: `gshf-release score`; the `alpaca_eval` command with every judgment in
 its cache, so that it asks no judge; and alpaca_eval's function `get_length_controlled_winrate` alone on the judgments, its
@@ -11,22 +11,26 @@ files and no network. Besides seconds on the clock the processor's are printed, 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import click
+
+from tests.benchmarks.sides import report
 from tests.conftest import REPOSITORY
 
+GOALS = {"alpaca_eval command": 3.0}
+TOLERANCE = 0.01
+"""Points of win rate by which a side may differ."""
 REVISION = "0" * 40
 FUNCTION = """
 import json, sys
@@ -82,7 +86,7 @@ def commands(data: Path, folders: list[Path]) -> dict[str, list[list[str]]]:
     }
 
 
-def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
+def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
     """Return seconds on the clock, seconds of processor time, and what was printed."""
     environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment |= {"OPENAI_API_KEY": "none", "PYTHONPATH": str(REPOSITORY)}
@@ -94,10 +98,6 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
     if ran.returncode:
         raise SystemExit(f"{' '.join(command[:4])} failed:\n{ran.stderr[-2000:]}")
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, ran.stdout
-
-
-def shown(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
 
 
 def answers(side: str, printed: list[str], folders: list[Path]) -> list[float]:
@@ -114,41 +114,43 @@ def answers(side: str, printed: list[str], folders: list[Path]) -> list[float]:
     return found
 
 
-def report(clock: dict[str, list[float]], processor: dict[str, list[float]], rates: dict[str, list[float]]) -> None:
-    ours = next(iter(clock))
-    for side, seconds in clock.items():
-        ratio = statistics.median(seconds) / statistics.median(clock[ours])
-        work = statistics.median(processor[side]) / statistics.median(processor[ours])
-        parts = [f"clock {shown(seconds)} = {ratio:.1f}x", f"processor {shown(processor[side])} = {work:.1f}x"]
-        print(f"{side:21} {'; '.join(parts)}; LC {', '.join(f'{rate:.6f}' for rate in rates[side])}")
+def default_data() -> Path:
+    return Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "alpaca_eval"
 
 
-def main() -> None:
-    """Measure and print."""
-    default = Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "alpaca_eval"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", default=default, help="folder with annotations/ and df_gamed.csv")
-    parser.add_argument("--models", default="OpenHermes-2.5-Mistral-7B", help="separated by commas")
-    parser.add_argument("--runs", type=int, default=3)
-    chosen = parser.parse_args()
-    data, models = chosen.data.resolve(), chosen.models.split(",")
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path), default=default_data)
+@click.option("--models", default="OpenHermes-2.5-Mistral-7B", show_default=True, help="Separated by commas.")
+@click.option("--repeats", default=3, show_default=True)
+def main(data: Path, models: str, repeats: int) -> None:
+    """Measure and print; DATA has annotations/ and df_gamed.csv."""
+    data, named = data.resolve(), models.split(",")
+    clock: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         fake_hub(data, home)
-        folders = [home / model for model in models]
-        for model, folder in zip(models, folders, strict=True):
+        folders = [home / model for model in named]
+        for model, folder in zip(named, folders, strict=True):
             write_files(data, model, folder)
-        clock: dict[str, list[float]] = {}
-        processor: dict[str, list[float]] = {}
-        rates = {}
-        for _ in range(chosen.runs):
+        for _ in range(repeats):
             for side, each in commands(data, folders).items():
-                runs = [timed(command, home) for command in each]
+                runs = [measured(command, home) for command in each]
                 rates[side] = answers(side, [printed for _, _, printed in runs], folders)
                 clock.setdefault(side, []).append(sum(seconds for seconds, _, _ in runs))
                 processor.setdefault(side, []).append(sum(used for _, used, _ in runs))
-    print(f"{', '.join(models)}; {chosen.runs} runs: median (range); load {os.getloadavg()[0]:.1f}")
-    report(clock, processor, rates)
+    require_agreement(rates)
+    for side, values in processor.items():
+        click.echo(f"{side}: {min(values):.2f} to {max(values):.2f} s of processor time; LC {rates[side]}")
+    report("length_control", GOALS, clock, models=named, length_controlled=rates)
+
+
+def require_agreement(rates: dict[str, list[float]]) -> None:
+    """Fail if the sides come to other win rates: then they did not do the same work."""
+    ours, *others = rates.values()
+    if any(abs(mine - theirs) > TOLERANCE for other in others for mine, theirs in zip(ours, other, strict=True)):
+        raise click.ClickException(f"The sides disagree: {rates}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,246 @@
+"""How long a run takes from its first stage to its last: the critical path, and what more machines would buy.
+
+Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number; a
+stage in shards is divided among the workers; any other takes its hours on one device, however many there are. Communication,
+loading of models and other overheads are not in it (`status` shows what they were).
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gshf_release import sharding
+from gshf_release.errors import RecipeError
+from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.run.resident import environment_of
+from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
+
+NODES = (1, 2, 4, 8, 16)
+"""What the table of machines tries, beside the profile's own number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What a number of machines makes of a run."""
+
+    nodes: int
+    devices: int
+    hours: float
+    """As this version runs it."""
+    hours_if_sampling_is_divided: float
+    """If every device took shards of sampling at once; `hours` has one engine sample."""
+    cost: float | None
+    """Of all devices for `hours`, in the currency of the price."""
+    cost_if_sampling_is_divided: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a run would be over."""
+
+    workers: int
+    processes: int
+    hours: float
+    """On the profile's machines."""
+    path: list[tuple[str, float]]
+    """The stages of the critical path in order, each with the hours of one task on it."""
+    machines: list[Machines]
+    price: float | None
+    unknown: list[str]
+    """Stages that train, score or sample and of which no estimate is made; they count as no time."""
+
+    @property
+    def path_hours(self) -> float:
+        """What is left however many workers there are."""
+        return sum(hours for _, hours in self.path)
+
+
+def make(
+    stages: Sequence[Stage],
+    hours: Mapping[str, float | None],
+    recipe: Recipe,
+    profile: Profile,
+    kinds: Mapping[str, str],
+) -> Schedule:
+    """Return the schedule of a graph.
+
+    Args:
+        stages: The graph, in order.
+        hours: Of a whole stage on one device; a stage that is not in it takes none.
+        recipe: Decides which numbers of processes divide its batch.
+        profile: Workers, processes and machines.
+        kinds: The stages that sample, score or train.
+    """
+    known = {name: value or 0.0 for name, value in hours.items()}
+    price = profile.hardware.price_per_gpu_hour
+    return Schedule(
+        workers=profile.parallel_workers,
+        processes=profile.world_size,
+        hours=makespan(stages, known, profile),
+        path=critical_path(stages, known, profile),
+        machines=[_machines(stages, known, profile, nodes, price) for nodes in _possible(recipe, profile)],
+        price=price,
+        unknown=[stage.name for stage in stages if stage.name in kinds and hours.get(stage.name) is None],
+    )
+
+
+def task_hours(task: Task, hours: Mapping[str, float], profile: Profile) -> float:
+    """Return the hours of one task: an even part of its stage, divided by the processes that share it."""
+    alone = hours.get(task.stage.name, 0.0) / task.stage.shards
+    return alone / profile.world_size if task.stage.distributed else alone
+
+
+def critical_path(stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile) -> list[tuple[str, float]]:
+    """Return the longest chain of tasks, each of which waits for the one before, as `(stage, hours)`; no workers bound it."""
+    by_name = check_graph(list(stages))
+    ends: dict[Task, float] = {}
+    before: dict[Task, Task] = {}
+    for task in tasks(list(stages)):
+        needed = [other for other in predecessors(task, by_name) if other in ends]
+        last = max(needed, key=lambda other: ends[other], default=None)
+        ends[task] = task_hours(task, hours, profile) + (0.0 if last is None else ends[last])
+        if last is not None:
+            before[task] = last
+    path: list[tuple[str, float]] = []
+    task_or_none: Task | None = max(ends, key=lambda other: ends[other], default=None)
+    while task_or_none is not None:
+        path.append((task_or_none.stage.name, task_hours(task_or_none, hours, profile)))
+        task_or_none = before.get(task_or_none)
+    return [(name, length) for name, length in reversed(path) if length > 0]
+
+
+def makespan(
+    stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile, *, workers: int | None = None
+) -> float:
+    """Return the hours from the first task to the end of the last, taken by workers as `run/execution.py` gives them out.
+
+    Args:
+        stages: The graph, in order.
+        hours: Of a whole stage on one device.
+        profile: One distributed task runs at a time, and one in an engine's own environment.
+        workers: If the shards of sampling were divided among so many; None is the profile's own number.
+    """
+    lengths = chain_lengths(stages)
+    count = workers or profile.parallel_workers
+    order = sorted(tasks(list(stages)), key=lambda task: -lengths[task.stage.name])
+    place = {task: number for number, task in enumerate(order)}
+    missing, readers = _waiting(stages, place)
+    ready = [task for task in order if not missing[task]]
+    running: list[tuple[float, int, Task]] = []
+    now = 0.0
+    while ready or running:
+        busy = [task for _, _, task in running]
+        for task in list(ready):
+            if len(busy) == count:
+                break
+            if not _must_wait(task, busy, profile, divided=workers is not None):
+                ready.remove(task)
+                busy.append(task)
+                heapq.heappush(running, (now + task_hours(task, hours, profile), place[task], task))
+        now, _, ended = heapq.heappop(running)
+        for reader in readers[ended]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                bisect.insort(ready, reader, key=place.__getitem__)
+    return now
+
+
+def _waiting(stages: Sequence[Stage], place: Mapping[Task, int]) -> tuple[dict[Task, int], dict[Task, list[Task]]]:
+    """Return how many tasks each one waits for, and which wait for it."""
+    by_name = check_graph(list(stages))
+    readers: dict[Task, list[Task]] = {task: [] for task in place}
+    missing = {}
+    for task in place:
+        needed = set(predecessors(task, by_name))
+        missing[task] = len(needed)
+        for other in needed:
+            readers[other].append(task)
+    return missing, readers
+
+
+def _must_wait(task: Task, busy: Sequence[Task], profile: Profile, *, divided: bool) -> bool:
+    """Return whether a task cannot run beside those that do: a device holds one engine, and processes fill all devices."""
+    if profile.world_size > 1 and task.stage.distributed:
+        return any(other.stage.distributed for other in busy) or (divided and bool(busy))
+    if divided:
+        return any(other.stage.distributed for other in busy) and profile.world_size > 1
+    elsewhere = bool(environment_of(task.stage, profile))
+    return elsewhere and any(environment_of(other.stage, profile) for other in busy)
+
+
+def _machines(
+    stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile, nodes: int, price: float | None
+) -> Machines:
+    on = profile.model_copy(update={"nodes": nodes})
+    now = makespan(stages, hours, on)
+    divided = makespan(stages, hours, on, workers=max(on.world_size, on.parallel_workers))
+    paid = None if price is None else price * on.world_size
+    return Machines(
+        nodes=nodes,
+        devices=on.world_size,
+        hours=now,
+        hours_if_sampling_is_divided=divided,
+        cost=None if paid is None else paid * now,
+        cost_if_sampling_is_divided=None if paid is None else paid * divided,
+    )
+
+
+def _possible(recipe: Recipe, profile: Profile) -> list[int]:
+    """Return the numbers of machines whose processes divide the recipe's batch."""
+    found = []
+    for nodes in sorted({*NODES, profile.nodes}):
+        try:
+            sharding.split_batch(recipe.training.batch_pairs, profile.micro_batch_pairs, nodes * profile.processes)
+        except RecipeError:
+            continue
+        found.append(nodes)
+    return found
+
+
+def lines(found: Schedule) -> list[str]:
+    """Return the schedule as text, with its formulas."""
+    alone = ", one after the other" if found.workers == 1 else ""
+    text = [
+        f"from begin to end: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
+        "  hours of one device / processes for a stage that the processes divide; / shards for one of its shards",
+        f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",
+    ]
+    if found.unknown:
+        text.append(f"  no estimate, counted as no time: {', '.join(found.unknown)}")
+    if found.price is None:
+        text.append("cost: unknown; set hardware.price_per_gpu_hour in the profile")
+    else:
+        paid = found.price * found.processes * found.hours
+        text.append(f"cost: {_money(paid)} = {found.hours:.1f} h x {found.processes} devices x {found.price:g} an hour")
+    return [*text, *_table(found)] if found.processes > 1 else text
+
+
+def _table(found: Schedule) -> list[str]:
+    """Return what other numbers of machines make of the run, one line each."""
+    text = ["what more machines would buy (communication is not counted):"]
+    text.append(f"  {'nodes':>5}{'GPUs':>6}{'hours':>9}{'cost':>10}{'hours*':>9}{'cost*':>10}")
+    for row in found.machines:
+        divided = f"{row.hours_if_sampling_is_divided:9.1f}{_money(row.cost_if_sampling_is_divided):>10}"
+        text.append(f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{_money(row.cost):>10}{divided}")
+    return [*text, "  * if every GPU took shards of sampling at once; the other columns have one engine sample"]
+
+
+def _chain(path: Sequence[tuple[str, float]]) -> str:
+    """Return the path in words, the stages of all iterations taken together."""
+    added: dict[str, list[float]] = {}
+    for name, hours in path:
+        added.setdefault(re.sub(r"^iteration-\d+/", "", name), []).append(hours)
+    parts = [
+        f"{name} {sum(hours):.2f}" + (f" ({len(hours)} tasks)" if len(hours) > 1 else "")
+        for name, hours in added.items()
+    ]
+    return " + ".join(parts) or "nothing"
+
+
+def _money(amount: float | None) -> str:
+    return "-" if amount is None else f"{amount:,.0f}"

@@ -1,0 +1,204 @@
+"""Loop efficiency of journals written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gshf_release import efficiency
+from gshf_release.efficiency import ITERATIONS, WHOLE, Share, lines, measure
+from gshf_release.kinds import KINDS, OF_WORK, part_of_run
+from gshf_release.run.stage import Stage, resolve
+
+SAMPLE, SCORE, TRAIN = (next(work for work in OF_WORK if OF_WORK[work] == kind) for kind in KINDS)
+PLAN = [
+    Stage("base", "m:adopt"),
+    Stage("iteration-1/samples", SAMPLE, shards=2),
+    Stage("iteration-1/rewards", SCORE, shards=2),
+    Stage("iteration-1/pairs", "m:select"),
+    Stage("iteration-1/policy", TRAIN),
+    Stage("iteration-1/validation/answers", SAMPLE),
+    Stage("iteration-2/samples", SAMPLE),
+    Stage("iteration-1/test/answers", SAMPLE),
+]
+
+
+def begins(time: float, session: str = "a") -> dict[str, Any]:
+    return {"time": time, "event": "command begins", "session": session}
+
+
+def ends(time: float, session: str = "a") -> dict[str, Any]:
+    return {"time": time, "event": "command ends", "session": session}
+
+
+def started(time: float, stage: str) -> dict[str, Any]:
+    return {"time": time, "event": "started", "stage": stage}
+
+
+def finished(time: float, stage: str, seconds: float, **parts: float) -> dict[str, Any]:
+    return {"time": time, "event": "finished", "stage": stage, "seconds": seconds, "parts": parts}
+
+
+def seconds(row: Share | None) -> dict[str, float]:
+    """Return what is not zero."""
+    assert row is not None
+    return {name: pytest.approx(value) for name, value in row.seconds.items() if value}
+
+
+ONE_AFTER_THE_OTHER = [
+    begins(0),
+    finished(10, "base", 8, hashing=3),
+    finished(50, "iteration-1/samples 1/2", 40, loading=5, hashing=1),
+    finished(90, "iteration-1/samples 2/2", 38, loading=4),
+    finished(100, "iteration-1/rewards 1/2", 10, loading=2),
+    finished(110, "iteration-1/rewards 2/2", 10, loading=2),
+    finished(111, "iteration-1/pairs", 1, cells=0.25),
+    finished(161, "iteration-1/policy", 50, loading=5, hashing=2),
+    ends(164),
+]
+
+
+def test_the_shares_by_hand() -> None:
+    """Two seconds before the base and two before the second shard lie between tasks; so do three at the end."""
+    found = measure(ONE_AFTER_THE_OTHER, PLAN)
+    assert seconds(found.row("preparation")) == {"other work": 5, "hashing": 3, "between": 2}
+    assert seconds(found.row("iteration 1")) == {
+        "sampling": 34 + 34,
+        "scoring": 8 + 8,
+        "training": 43,
+        "loading": 5 + 4 + 2 + 2 + 5,
+        "hashing": 1 + 2,
+        "cells": 0.25,
+        "other work": 0.75,
+        "between": 2 + 3,
+    }
+    loop, whole = found.row(ITERATIONS), found.row(WHOLE)
+    assert loop is not None
+    assert whole is not None
+    assert (loop.wall, whole.wall) == (pytest.approx(154), pytest.approx(164))
+    assert loop.efficiency == pytest.approx(127 / 154)
+    assert whole.efficiency == pytest.approx(127 / 164)
+
+
+def test_a_loop_below_the_goal_is_said_to_be() -> None:
+    assert lines(measure(ONE_AFTER_THE_OTHER, PLAN))[-1] == "Loop efficiency 82.5 %: below the goal of 90 %."
+
+
+def test_a_loop_above_the_goal_is_said_to_be() -> None:
+    journal = [begins(0), finished(95, "iteration-2/samples", 95, loading=4), ends(100)]
+    assert lines(measure(journal, PLAN))[-1] == "Loop efficiency 91.0 %: above the goal of 90 %."
+
+
+def test_a_journal_without_overheads_claims_no_goal() -> None:
+    journal = [{"time": 95.0, "event": "finished", "stage": "iteration-2/samples", "seconds": 95.0}]
+    assert lines(measure(journal, PLAN))[-1].startswith(
+        "Loop efficiency at most 100.0 %: 1 tasks were done by a version"
+    )
+
+
+def test_tasks_side_by_side_share_the_time() -> None:
+    """Twenty seconds of samples, the last ten of them beside the validation of the iteration before."""
+    journal = [
+        begins(0),
+        finished(20, "iteration-2/samples", 20),
+        finished(20, "iteration-1/validation/answers", 10),
+        ends(20),
+    ]
+    found = measure(journal, PLAN)
+    assert seconds(found.row("iteration 2")) == {"sampling": 15}
+    assert seconds(found.row("iteration 1")) == {"sampling": 5}
+
+
+def test_the_evaluation_is_no_part_of_the_loop() -> None:
+    found = measure([begins(0), finished(9, "iteration-1/test/answers", 9), ends(10)], PLAN)
+    assert seconds(found.row("evaluation")) == {"sampling": 9, "between": 1}
+    assert seconds(found.row(ITERATIONS)) == {}
+    assert not any(line.startswith("Loop efficiency") for line in lines(found))
+
+
+def test_time_without_a_command_is_not_counted() -> None:
+    journal = [begins(0), finished(9, "base", 9), ends(10), begins(1000, "b"), ends(1003, "b")]
+    journal += [begins(5000, "c"), finished(5010, "iteration-2/samples", 8), ends(5010, "c")]
+    found = measure(journal, PLAN)
+    assert seconds(found.row(WHOLE)) == {"other work": 9, "between": 1 + 2, "sampling": 8}
+
+
+def test_an_attempt_that_was_stopped_is_time_of_the_loop() -> None:
+    journal = [
+        begins(0),
+        started(1, "iteration-1/policy"),
+        ends(11),
+        begins(50, "b"),
+        started(50, "iteration-1/policy"),
+    ]
+    journal += [finished(60, "iteration-1/policy", 10), ends(60, "b")]
+    assert seconds(measure(journal, PLAN).row("iteration 1")) == {"between": 1, "stopped": 10, "training": 10}
+
+
+def test_a_killed_command_ends_with_the_last_that_it_wrote() -> None:
+    journal = [begins(0), finished(9, "base", 9), started(9, "iteration-1/policy"), begins(500, "b")]
+    journal += [started(500, "iteration-1/policy"), finished(520, "iteration-1/policy", 20), ends(520, "b")]
+    assert seconds(measure(journal, PLAN).row(WHOLE)) == {"other work": 9, "training": 20}
+
+
+def test_old_journals_know_pauses_by_their_length() -> None:
+    """A gap of half a minute is waiting, one of an hour a pause; of the overheads only the engine's start is known."""
+    journal = [
+        {"time": 2.0, "event": "engine started", "stage": "iteration-1/samples 1/2", "seconds": 1.5},
+        {"time": 10.0, "event": "finished", "stage": "iteration-1/samples 1/2", "seconds": 10.0},
+        {"time": 50.0, "event": "finished", "stage": "iteration-1/samples 2/2", "seconds": 10.0},
+        {"time": 3650.0, "event": "finished", "stage": "iteration-1/policy", "seconds": 50.0},
+    ]
+    found = measure(journal, PLAN)
+    assert seconds(found.row(WHOLE)) == {"sampling": 18.5, "loading": 1.5, "between": 30, "training": 50}
+    assert found.unrecorded == 3
+
+
+def test_an_empty_journal_shows_nothing() -> None:
+    assert lines(measure([], PLAN)) == []
+
+
+def test_json_has_every_part() -> None:
+    document = efficiency.as_json(measure(ONE_AFTER_THE_OTHER, PLAN))
+    assert list(document["parts"]) == ["preparation", "iteration 1", ITERATIONS, WHOLE]
+    assert document["parts"][ITERATIONS]["efficiency"] == 0.8247
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(PLAN), st.floats(0, 1000), st.floats(0.01, 100), st.floats(0, 50)), min_size=1)
+)
+def test_the_rows_add_up_to_the_time_of_the_command(drawn: list[tuple[Stage, float, float, float]]) -> None:
+    tasks = [finished(begin + length, stage.name, length, loading=part) for stage, begin, length, part in drawn]
+    journal = [begins(-1), *sorted(tasks, key=lambda entry: entry["time"]), ends(2000)]
+    found = measure(journal, PLAN)
+    whole = found.row(WHOLE)
+    assert whole is not None
+    assert whole.wall == pytest.approx(2001)
+    assert all(value >= 0 for row in found.rows for value in row.seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("stage", "part"),
+    [
+        ("iteration-2/prompts", "iteration 2"),
+        ("iteration-2/validation/measure", "iteration 2"),
+        ("iteration-2/test/answers", "evaluation"),
+        ("base/validation/answers", "preparation"),
+        ("base/test/answers", "evaluation"),
+        ("second-scorer/model", "evaluation"),
+        ("prompts/eval", "evaluation"),
+        ("prompts/test", "preparation"),
+        ("reward/model", "preparation"),
+        ("final", "preparation"),
+        ("release/quickstart", "release"),
+    ],
+)
+def test_every_stage_belongs_to_a_part(stage: str, part: str) -> None:
+    assert part_of_run(stage) == part
+
+
+def test_the_works_that_are_sorted_exist() -> None:
+    assert all(callable(resolve(work)) for work in OF_WORK)
