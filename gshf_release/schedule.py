@@ -1,7 +1,7 @@
 """How long a run takes from its first stage to its last: the critical path, and what more machines would buy.
 
-Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number; a
-stage in shards is divided among the workers; any other takes its hours on one device, however many there are. Communication,
+Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number, one that
+samples over the profile's `replicas`; a stage in shards is divided among the workers; any other takes its hours on one device, however many there are. Communication,
 loading of models and other overheads are not in it (`status` shows what they were).
 """
 
@@ -17,7 +17,7 @@ from gshf_release import sharding
 from gshf_release.errors import RecipeError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
-from gshf_release.run.resident import environment_of
+from gshf_release.run.resident import ENGINE, environment_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
 
 NODES = (1, 2, 4, 8, 16)
@@ -33,7 +33,7 @@ class Machines:
     hours: float
     """As this version runs it."""
     hours_if_sampling_is_divided: float
-    """If every device took shards of sampling at once; `hours` has one engine sample."""
+    """If every device took shards of sampling at once; in `hours` the profile's `replicas` sample."""
     cost: float | None
     """Of all devices for `hours`, in the currency of the price."""
     cost_if_sampling_is_divided: float | None
@@ -45,6 +45,7 @@ class Schedule:
 
     workers: int
     processes: int
+    replicas: int
     hours: float
     """On the profile's machines."""
     path: list[tuple[str, float]]
@@ -81,6 +82,7 @@ def make(
     return Schedule(
         workers=profile.parallel_workers,
         processes=profile.world_size,
+        replicas=profile.replicas,
         hours=makespan(stages, known, profile),
         path=critical_path(stages, known, profile),
         machines=[_machines(stages, known, profile, nodes, price) for nodes in _possible(recipe, profile)],
@@ -90,8 +92,10 @@ def make(
 
 
 def task_hours(task: Task, hours: Mapping[str, float], profile: Profile) -> float:
-    """Return the hours of one task: an even part of its stage, divided by the processes that share it."""
+    """Return the hours of one task: an even part of its stage, divided by the processes or engines that share it."""
     alone = hours.get(task.stage.name, 0.0) / task.stage.shards
+    if task.stage.runs_in == ENGINE:
+        return alone / profile.replicas
     return alone / profile.world_size if task.stage.distributed else alone
 
 
@@ -178,7 +182,8 @@ def _machines(
 ) -> Machines:
     on = profile.model_copy(update={"nodes": nodes})
     now = makespan(stages, hours, on)
-    divided = makespan(stages, hours, on, workers=max(on.world_size, on.parallel_workers))
+    alone = on.model_copy(update={"replicas": 1})
+    divided = makespan(stages, hours, alone, workers=max(on.world_size, on.parallel_workers))
     paid = None if price is None else price * on.world_size
     return Machines(
         nodes=nodes,
@@ -227,7 +232,10 @@ def _table(found: Schedule) -> list[str]:
     for row in found.machines:
         divided = f"{row.hours_if_sampling_is_divided:9.1f}{_money(row.cost_if_sampling_is_divided):>10}"
         text.append(f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{_money(row.cost):>10}{divided}")
-    return [*text, "  * if every GPU took shards of sampling at once; the other columns have one engine sample"]
+    return [
+        *text,
+        f"  * if every GPU took shards of sampling at once; in the other columns {found.replicas} engine(s) sample",
+    ]
 
 
 def _chain(path: Sequence[tuple[str, float]]) -> str:

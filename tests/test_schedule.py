@@ -46,6 +46,12 @@ def test_an_engine_in_its_own_environment_runs_alone() -> None:
     assert makespan([samples, *GRAPH[1:]], HOURS, profile) == pytest.approx(8 + 0.5 + 6 + 1)
 
 
+def test_copies_of_an_engine_divide_the_sampling() -> None:
+    """8 / 4 + 2 + 6 + 1; a stage of another kind does not get faster."""
+    samples = Stage("samples", "m:work", outputs=("out",), shards=4, runs_in="engine")
+    assert makespan([samples, *GRAPH[1:]], HOURS, Profile(replicas=4)) == pytest.approx(11)
+
+
 def test_training_processes_divide_what_they_can() -> None:
     """8 + 2 + 6 / 3 + 1 on one machine of three processes, 8 + 2 + 6 / 6 + 1 on two."""
     assert makespan(GRAPH, HOURS, Profile(processes=3)) == pytest.approx(13)
