@@ -1,8 +1,9 @@
 """How long a run takes from its first stage to its last: the critical path, and what more machines would buy.
 
-Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number, one that
-samples over the profile's `replicas`; a stage in shards is divided among the workers; any other takes its hours on one device, however many there are. Communication,
-loading of models and other overheads are not in it (`status` shows what they were).
+Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number, one
+that samples over the profile's `replicas`; a stage in shards is divided among the workers; any other takes its hours on one
+device, however many there are. Communication, loading of models and other overheads are not in it (`status` shows what they
+were).
 """
 
 from __future__ import annotations
