@@ -66,7 +66,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     if foreign:
         _publish_checkpoint(run, repository, out, as_json, options)
         return
-    if not (run / DOCUMENT).is_file() and any(run.glob(f"*/*/{manifest.NAME}")):
+    written = (path for path in run.glob(f"*/*/{manifest.NAME}") if path.with_name("README.md").is_file())
+    if not (run / DOCUMENT).is_file() and any(written):
         raise ReleaseError(
             f"{run} is a release that --out wrote; its cards name no owner on the Hub.",
             hint="Publish the run itself: gshf-release publish RUN --to OWNER/NAME",

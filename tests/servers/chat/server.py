@@ -90,12 +90,10 @@ class ChatServer:
                     fault = server._faults.pop(0) if server._faults else None
                     server._under_way += 1
                     server.most_at_once = max(server.most_at_once, server._under_way)
-                try:
-                    time.sleep(server.delay)
-                    server._reply(self, body, fault)
-                finally:
-                    with server._lock:
-                        server._under_way -= 1
+                time.sleep(server.delay)
+                with server._lock:  # before the answer, after which the client may send the next request at once
+                    server._under_way -= 1
+                server._reply(self, body, fault)
 
             def log_message(self, *arguments: object) -> None:
                 pass

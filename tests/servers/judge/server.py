@@ -120,12 +120,10 @@ class JudgeServer:
             fault = self.faults.pop(self.numbers, None)
             self._under_way += 1
             self.most_at_once = max(self.most_at_once, self._under_way)
-        try:
-            time.sleep(self.delay)
-            self._reply(handler, body, fault)
-        finally:
-            with self._lock:
-                self._under_way -= 1
+        time.sleep(self.delay)
+        with self._lock:  # before the answer, after which the client may send the next request at once
+            self._under_way -= 1
+        self._reply(handler, body, fault)
 
     def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: Fault | None) -> None:
         kind = fault.kind if fault is not None else ""
