@@ -14,7 +14,7 @@ from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.profile import Profile
-from gshf_release.prompts import augmentation, split
+from gshf_release.prompts import augmentation, contamination, split
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import data_sets, rules
@@ -111,6 +111,7 @@ def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[St
         base.declare(recipe),
         base.declare_rendering(),
         *split.declare(recipe, **pool),
+        contamination.declare(),
         *loop.declare(recipe, offline_sha256),
     ]
 

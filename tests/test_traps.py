@@ -38,7 +38,7 @@ from gshf_release.run.execution import execute
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, Task
 from tests import tiny
-from tests.optimization import sent
+from tests.optimization import plan, sent
 from tests.optimization.sent import Heard
 from tests.preference.test_pairs import response
 from tests.run import plans
@@ -175,6 +175,27 @@ def test_trap_06_of_equal_rewards_the_lowest_index_counts_on_both_sides() -> Non
 
 def test_trap_07_the_loss_starts_at_log_two(finished: RunDirectory) -> None:
     loss = find(read_cells(finished.path / "results.json"), row="iteration-1", metric="DPO loss, first step")
+    assert loss is not None
+    assert loss.value == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_trap_07_a_base_that_names_dropout_is_trained_without(tmp_path: Path, one_thread: None) -> None:
+    """The attention of Mistral and Llama reads the rate from a number of its own, which TRL's switch does not reach."""
+    tiny.save(tmp_path / "tiny", attention_dropout=0.5)
+    chosen = plan.recipe(tmp_path)
+    run = RunDirectory.create(tmp_path / "run", chosen, plan.EXACT)
+    plan.finish(run, chosen)
+    loss = find(read_cells(run.path / "results.json"), row="iteration-1", metric="DPO loss, first step")
+    assert loss is not None
+    assert loss.value == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_trap_07_the_reference_is_computed_in_the_arithmetic_of_training(tmp_path: Path, tiny_folder: Path) -> None:
+    """BF16 over FP32 weights on both sides; what is left comes from batches of other shapes."""
+    chosen = plan.recipe(tiny_folder, precision="bf16")
+    run = RunDirectory.create(tmp_path / "run", chosen, plan.EXACT)
+    plan.finish(run, chosen)
+    loss = find(read_cells(run.path / "results.json"), row="iteration-1", metric="DPO loss, first step")
     assert loss is not None
     assert loss.value == pytest.approx(math.log(2), abs=1e-5)
 

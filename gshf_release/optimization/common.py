@@ -124,7 +124,7 @@ def start(context: StageContext, device: str) -> tuple[Any, dict[str, Any]]:
     """Return the policy to train, and the BF16 cast of the weights that it begins with (of the base, under an adapter)."""
     training = context.recipe.training
     precision = "fp32" if training.adapter is None else adapters.frozen_precision(training)
-    model = checkpoints.load_model(_start_folder(context), precision, device)
+    model = without_dropout(checkpoints.load_model(_start_folder(context), precision, device))
     before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
     if training.adapter is None:
         return model, before
@@ -132,6 +132,23 @@ def start(context: StageContext, device: str) -> tuple[Any, dict[str, Any]]:
     if init == BASE:
         return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER)), before
     return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True), before
+
+
+def without_dropout(model: Any) -> Any:
+    """Return the model with every dropout rate 0; its configuration keeps the rates, and with it the checkpoint that is saved.
+
+    TRL's `disable_dropout` sets those of `torch.nn.Dropout` alone. The attention of Llama and Mistral keeps its rate in a
+    number of its own, with which the first loss would not be that of policy = reference.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+    return model
 
 
 def _start_folder(context: StageContext) -> Path:

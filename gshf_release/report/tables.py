@@ -8,6 +8,7 @@ from gshf_release import assets
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.prompts.contamination import TABLE as CONTAMINATION
 from gshf_release.recipe import read_mapping
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.table import Table, escape, markdown
@@ -151,9 +152,21 @@ def prompt_table(cells: Sequence[Cell]) -> Table:
     return Table("AI prompts", ["", "number", ""], rows)
 
 
+def contamination_table(cells: Sequence[Cell]) -> Table:
+    """Return how many of the run's prompts are too close to a benchmark's, and which benchmarks were not looked at."""
+    rows = [[entry.metric, shown(entry, 0), str(entry.n), entry.note] for entry in select(cells, table=CONTAMINATION)]
+    return Table("The run's prompts against those of benchmarks", ["", "prompts", "of", ""], rows)
+
+
 def all_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return every table that has cells, the most important last (it stays on the screen)."""
-    tables = [prompt_table(cells), scorer_table(cells), diagnostics_table(cells), validation_table(cells)]
+    tables = [
+        prompt_table(cells),
+        contamination_table(cells),
+        scorer_table(cells),
+        diagnostics_table(cells),
+        validation_table(cells),
+    ]
     tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
     tables += benchmark_tables(cells)
     return [table for table in tables if table.rows]
