@@ -194,7 +194,8 @@ MEASURED_WALL = 604.5
 def test_the_schedule_of_two_workers_is_that_of_a_measured_run(tiny_recipe: Recipe) -> None:
     graph = pipeline.streamed(pipeline.build(tiny_recipe), tiny_recipe, TWO)
     stages, hours = [*graph.train, *graph.evaluation], {name: seconds / 3600 for name, seconds in MEASURED.items()}
-    assert {each.name for each in stages} == set(MEASURED)
+    newer = {"prompts/contamination"}  # came after that run; without benchmark files it takes no time to speak of
+    assert {each.name for each in stages} == set(MEASURED) | newer
     assert makespan(stages, hours, TWO) * 3600 == pytest.approx(MEASURED_WALL, rel=0.02)
     assert makespan(stages, hours, Profile()) * 3600 == pytest.approx(1204, abs=1)
 
