@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gshf_release.diagnostics.explanations import LITTLE, RISE, WHERE_ENDED
+from gshf_release.diagnostics.explanations import LITTLE, RISE, TRACKED, TRACKS, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.results import Cell, find, select, shown
 
@@ -149,10 +149,14 @@ def _pattern(evidence: Evidence) -> Explanation | None:
 
 
 def _risen(evidence: Evidence, decoding: str) -> str | None:
-    """Return in words a pattern that rose enough to count, or None."""
+    """Return in words a pattern that rose enough to count, or None; less is enough if the gain goes up and down with it."""
+    tracked = evidence.one(TRACKED, judge="reward", decoding=decoding)
+    tracks = tracked is not None and tracked.value is not None and tracked.value >= TRACKS
     for kind, enough in RISE.items():
         rise, use = (evidence.one(f"{what} of {kind}", decoding=decoding) for what in ("rise", "use"))
-        if rise is None or use is None or rise.value is None or rise.value < enough or not significant(rise):
+        if rise is None or use is None or rise.value is None or not significant(rise):
+            continue
+        if rise.value < enough and not tracks:
             continue
         more = f"{rise.value:.0f} points more than the base's"
         return f"{rise.note}: {use.value:.0f}{use.unit} {DECODINGS[decoding]}, {more}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gshf_release.diagnostics.cells import text_cells
-from gshf_release.diagnostics.explanations import WHERE_ENDED, explanation_cells, strongest
+from gshf_release.diagnostics.explanations import RISE, TRACKED, WHERE_ENDED, explanation_cells, strongest
 from gshf_release.records import Sample
 from gshf_release.results import Cell, select
 from tests.diagnostics.rows import answer
@@ -82,6 +82,22 @@ def test_of_patterns_that_count_the_one_that_explains_most_is_taken() -> None:
     by_opening = strongest(own, base, [1.0, 1.0, 1.0, 0.0])
     assert by_opening is not None
     assert (by_opening.kind, by_opening.key) == ("opening", "sure thing friend")
+
+
+def test_a_word_that_rose_little_is_taken_if_the_gains_go_with_it() -> None:
+    rest = "a b c d e f g h i " * 4
+    own, base = [f"the {rest}", rest, f"a the b the {rest}", f"{rest} the"], [rest] * 4
+    gains = [1 / 37, 0.0, 2 / 40, 1 / 37]
+    found = strongest(own, base, gains)
+    assert found is not None
+    assert (found.kind, found.key) == ("word", "the")
+    assert found.rise < RISE["word"]
+    assert tracked(own, base, gains) == pytest.approx(1)
+
+
+def tracked(own: list[str], base: list[str], gains: list[float]) -> float | None:
+    (found,) = select(cells_of(texts(*own), texts(*base), gains), metric=TRACKED)
+    return found.value
 
 
 def test_texts_without_words_have_no_pattern() -> None:

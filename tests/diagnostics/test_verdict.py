@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gshf_release.diagnostics.explanations import WHERE_ENDED
+from gshf_release.diagnostics.explanations import TRACKED, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
 from gshf_release.results import Cell
@@ -172,6 +172,14 @@ def test_a_pattern_that_cannot_be_told_from_the_gain_explains_it() -> None:
 )
 def test_each_kind_of_pattern_has_its_own_threshold(of: str, rise: float, found: Kind) -> None:
     assert kind(gains(REWARD_ONLY), pattern(rise, of)) == found
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.49, "gained in part"), (0.5, "gamed a template")])
+def test_a_smaller_rise_counts_where_the_gain_goes_with_it(share: float, found: Kind) -> None:
+    place = {"table": "test", "row": "iteration-1", "metric": TRACKED, "judge": REWARD}
+    tracked = [Cell(value=share, decoding=decoding, **place) for decoding in (GREEDY, WARM)]
+    assert kind(gains(REWARD_ONLY), pattern(4.5, "word"), tracked) == found
+    assert kind(gains(REWARD_ONLY), pattern(3.0, "word"), tracked) == "gained in part"  # within two standard errors
 
 
 def test_a_pattern_that_leaves_the_gain_is_no_explanation() -> None:
