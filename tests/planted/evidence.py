@@ -24,6 +24,9 @@ from tests.planted.runs import EXPECTED, cells_of
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "recorded"
 HONEST = ("learn", ("seed=7",))
+OWN: dict[str, tuple[str, ...]] = {"bullet_list": ("training.epochs=8",)}
+"""Overrides of one reward: the base's answers to 81 of 96 prompts have equally many list lines, so that 15 pairs are left, two
+steps an epoch; after one epoch the policy was still the base, and the verdict rightly said "nothing"."""
 READ = ("test", "validation")
 """The tables that a verdict reads."""
 
@@ -55,7 +58,7 @@ def _recipe(reward: str, overrides: tuple[str, ...]) -> Recipe:
         name, own = HONEST
         return recipes.load(name, (*own, *overrides))
     named = (f"name=evidence-{reward.replace('_', '-')}", f"reward.model=python:tests.planted.rewards:{reward}")
-    return recipes.load(str(HERE / "evidence.yaml"), (*named, *overrides))
+    return recipes.load(str(HERE / "evidence.yaml"), (*named, *OWN.get(reward, ()), *overrides))
 
 
 if __name__ == "__main__":
