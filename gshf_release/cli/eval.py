@@ -131,6 +131,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
     from gshf_release.cli.report import show_seeds
+    from gshf_release.release.adopt import require_own
     from gshf_release.report.seeds import refresh, write_merged
     from gshf_release.run.directory import seed_runs
 
@@ -141,6 +142,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
         _refuse_what_is_of_one_run(seeds, compare, options)
     directories = [_directory(str(one), folder, where, options) for one in seeds.values() or [target]]
     for directory in directories:
+        require_own(directory, "eval {checkpoint} --benchmark NAME")
         wanted = _ask(directory, options)
         if options["outputs"] is None and options["imported"] is None:
             prepare(where)

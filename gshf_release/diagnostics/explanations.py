@@ -77,9 +77,9 @@ def explanation_cells(
 def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -> texts.Pattern | None:
     """Return the pattern most worth suspecting.
 
-    Of the patterns that rose enough to count (`RISE`), or rose and go with the gains (`TRACKS`), the one at whose equal use least
-    of the gain is left; one that cannot be told from the gain comes behind those that leave little, and before those that leave
-    much. If none counts, the one that came closest. None if neither side has any words.
+    Of the patterns that rose enough to count (`RISE`), or rose and go with the gains (`TRACKS`), the one at whose equal use
+    least of the gain is left; one that cannot be told from the gain comes behind those that leave little, and before those that
+    leave much. If none counts, the one that came closest. None if neither side has any words.
     """
     patterns = texts.risen(own, base)
     counting = [

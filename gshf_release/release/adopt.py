@@ -121,11 +121,18 @@ def is_adopted(run: RunDirectory) -> bool:
     return any(stage.name.startswith(PREFIX) for stage in run.plan)
 
 
-def require_own(run: RunDirectory) -> None:
+PUBLISH = "publish {checkpoint} --facts FILE --to OWNER/NAME"
+
+
+def require_own(run: RunDirectory, instead: str = PUBLISH) -> None:
     """Refuse an adopted run where a training of its own is wanted: its recipe says nothing of how the checkpoint was made.
 
+    Args:
+        run: The run.
+        instead: The command that does with its `{checkpoint}` what was wanted.
+
     Raises:
-        ReleaseError: Names how its checkpoint is published.
+        ReleaseError: Names that command.
     """
     if not is_adopted(run):
         return
@@ -134,7 +141,7 @@ def require_own(run: RunDirectory) -> None:
         f"{run.path} was adopted from other tools; it has no iterations of its own.",
         hint="It holds no checkpoint either."
         if checkpoint is None
-        else f"Publish its checkpoint: gshf-release publish {checkpoint} --facts FILE --to OWNER/NAME",
+        else f"Take its checkpoint: gshf-release {instead.format(checkpoint=checkpoint)}",
     )
 
 

@@ -112,6 +112,22 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path, command: Callabl
     assert "does not exist" in command("adopt", tmp_path / "none", "--run", tmp_path / "other").line
 
 
+def test_what_needs_a_training_of_its_own_names_the_checkpoint_to_take(
+    tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    command("adopt", made.checkpoint(tmp_path / "mine"), "--run", tmp_path / "run")
+    model = tmp_path / "run" / "adopted" / "01-mine" / "model"
+    wanted = {
+        ("eval", tmp_path / "run"): f"gshf-release eval {model} --benchmark NAME",
+        ("quantize", tmp_path / "run", "--to", "gguf:Q8_0"): f"gshf-release quantize {model} --text FILE --to SCHEME",
+    }
+    for arguments, instead in wanted.items():
+        outcome = command(*arguments)
+        assert outcome.code == 1
+        assert "it has no iterations of its own" in outcome.line
+        assert instead in outcome.line
+
+
 def test_publishing_an_adopted_run_names_the_checkpoint_to_publish(
     tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:

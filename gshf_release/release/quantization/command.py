@@ -14,6 +14,7 @@ from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.hashing import sha256_json, sha256_tree, tree
 from gshf_release.records import Sample
 from gshf_release.release import stages
+from gshf_release.release.adopt import require_own
 from gshf_release.release.quantization import losses, making, schemes, texts
 from gshf_release.release.quantization.making import Work
 from gshf_release.release.quantization.schemes import Scheme
@@ -55,7 +56,9 @@ def quantize(
     """
     chosen = list(dict.fromkeys(schemes.parse(name) for name in wanted))
     if (path / DOCUMENT).is_file():
-        source, folder, name, texts_of, seed = _run(RunDirectory.open(path), iteration)
+        run = RunDirectory.open(path)
+        require_own(run, "quantize {checkpoint} --text FILE --to SCHEME")
+        source, folder, name, texts_of, seed = _run(run, iteration)
         measured_on, calibrated_on = _given(source, text, calibration)
     elif (path / "config.json").is_file():
         source, folder, name = path, path.with_name(f"{path.resolve().name}-quantized"), path.resolve().name
