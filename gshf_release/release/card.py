@@ -156,6 +156,7 @@ def _common(card: Card) -> dict[str, Any]:
         "base_weights": base_weights(card.recipe),
         "ingredients": _ingredients(card),
         "uncompared": card.facts.uncompared(),
+        "compared": tables.contamination_table(card.cells),
     }
 
 

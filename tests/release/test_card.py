@@ -194,6 +194,18 @@ def test_what_the_prompts_were_compared_with_is_stated_and_nothing_more(tiny_rec
     assert "**Not compared with MT-Bench.**" in content
 
 
+def test_what_the_run_compared_itself_is_stated(tiny_recipe: Recipe) -> None:
+    place = {"table": "contamination", "row": "prompts", "artefact": "a", "n": 24}
+    cells = [
+        Cell(metric="too close to alpaca-eval", value=2, note="alpaca-eval/7, alpaca-eval/9", **place),
+        Cell(metric="too close to mt-bench", value=None, note="NOT CHECKED: its file is not on this machine", **place),
+    ]
+    content = card(tiny_recipe, cells)
+    assert "| too close to alpaca-eval | 2 | 24 | alpaca-eval/7, alpaca-eval/9 |" in content
+    assert "NOT CHECKED: its file is not on this machine" in content
+    assert "Not done" not in content
+
+
 def test_the_licences_of_the_ingredients_are_listed(tiny_recipe: Recipe) -> None:
     assert "could not be compared with that of the base and the prompts and the reward" in card(tiny_recipe, [])
     stated = {"base": {"license": "mit"}, "prompts": {"license": "cc0-1.0"}, "reward": {"license": "apache-2.0"}}
