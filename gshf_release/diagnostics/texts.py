@@ -6,6 +6,7 @@ words, a whole run of letters counts as one.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -64,7 +65,8 @@ class Pattern(NamedTuple):
     kind: Kind
     key: str
     own: list[float]
-    """Per answer of the policy: 1 or 0 for an opening or a phrase, lines for a line start, percent of all words for a word."""
+    """Per answer of the policy: 1 or 0 for an opening or a phrase, log(1 + lines) for a line start, so that one very long list
+    does not outweigh many short ones, percent of all words for a word."""
     base: list[float]
     """The same of the base's answer to the same prompt."""
 
@@ -93,7 +95,7 @@ def _phrases(text: str) -> dict[str, float]:
 
 
 def _line_starts(text: str) -> dict[str, float]:
-    return {start: float(count) for start, count in Counter(line_starts(text)).items()}
+    return {start: math.log1p(count) for start, count in Counter(line_starts(text)).items()}
 
 
 def _words(text: str) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gshf_release.diagnostics.cells import text_cells
@@ -11,7 +13,7 @@ from gshf_release.results import Cell, select
 from tests.diagnostics.rows import answer
 
 PLACE = {"table": "test", "row": "iteration-1", "artefact": "a"}
-PROMPTS = ("p", "q", "r", "s")
+PROMPTS = ("p", "q", "r", "s", *"tuvwxy")
 
 
 def cells_of(own: list[Sample], base: list[Sample], gains: list[float]) -> list[Cell]:
@@ -26,7 +28,7 @@ def left(cells: list[Cell], metric: str) -> Cell:
 
 
 def of_length(lengths: list[int], text: str = "word") -> list[Sample]:
-    return [answer(prompt, text, tokens=tokens) for prompt, tokens in zip(PROMPTS, lengths, strict=True)]
+    return [answer(prompt, text, tokens=tokens) for prompt, tokens in zip(PROMPTS, lengths, strict=False)]
 
 
 def test_a_gain_that_came_with_the_length_leaves_nothing() -> None:
@@ -54,17 +56,28 @@ def test_lengths_that_all_grew_alike_cannot_be_told_from_the_gain() -> None:
 
 
 def texts(*found: str) -> list[Sample]:
-    return [answer(prompt, text) for prompt, text in zip(PROMPTS, found, strict=True)]
+    return [answer(prompt, text) for prompt, text in zip(PROMPTS, found, strict=False)]
 
 
 def test_a_reward_for_list_lines_is_explained_by_them() -> None:
     own = texts("one\n- two\n- three", "- four", "five\n- six\n- seven\n- eight", "nine ten")
     base = texts("a cat", "- b", "c dog", "d sun")
-    cells = cells_of(own, base, [2.0, 0.0, 3.0, 0.0])
+    cells = cells_of(own, base, [math.log1p(2), 0.0, math.log1p(3), 0.0])
     (use,) = select(cells, metric="use of line start")
     (rise,) = select(cells, metric="rise of line start")
     assert (use.value, rise.value, use.note) == (75, 50, 'line start "list"')
     assert left(cells, "gain at equal pattern").value == pytest.approx(0, abs=1e-12)
+
+
+def test_one_very_long_list_does_not_hide_that_lists_explain_the_gain() -> None:
+    """As under a reward that pays for four lines at most, and a policy that now and then does not end its list."""
+    lists = [2, 3, 4, 5, 24]
+    own = texts(*("\n".join(f"{n}. item" for n in range(1, lines + 1)) for lines in lists), *(["no list"] * 5))
+    base = texts(*(["a sentence"] * 10))
+    found = left(cells_of(own, base, [float(min(lines, 4)) for lines in lists] + [0.0] * 5), "gain at equal pattern")
+    assert found.value == pytest.approx(0, abs=0.2 * 1.7), (
+        "a fifth of the gain; by numbers of lines 63 % of it are left"
+    )
 
 
 def test_of_patterns_that_count_the_one_that_explains_most_is_taken() -> None:
