@@ -1,6 +1,6 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
-# make test-engines the tests of vLLM, llama.cpp and llm-compressor, in environments of their own, made first (minutes, once)
+# make test-engines the tests of vLLM, llama.cpp, llm-compressor and DeepSpeed, whose environments are made first (minutes, once)
 # make test-large   a file of 3 GB goes to a Hub in less than 1 GB of memory, by each of three ways (minutes; 4 GB of disk)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
@@ -42,6 +42,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=10 --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-engines: $(VENV)/installed-dev
+	$(PIP) --editable '.[cluster]'
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup llama-cpp
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup vllm
 	GSHF_PIP_ARGUMENTS="$(PIP_ARGUMENTS)" $(BIN)/gshf-release setup quant

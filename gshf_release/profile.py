@@ -78,7 +78,7 @@ class Profile(Section):
     """What samples. `vllm` lives in its own environment (gshf-release setup vllm). `openai` is the server of `server`: it must
     serve the policy's own folder and answer with token ids, as `vllm serve FOLDER` does."""
     replicas: PositiveInt = 1
-    """Copies of the engine that sample side by side under Ray Data, on an existing cluster or this machine. On a cluster the
+    """Copies of the engine that sample side by side under Ray, on an existing cluster or this machine. On a cluster the
     run must lie on a file system that all machines share."""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of sampling and scoring; the weights are rounded to BF16 in every case. `auto` is BF16 where the hardware has

@@ -171,9 +171,20 @@ def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if launch.rank() > 0:
         return None
+    _load_whole_models_again()
     model = unsharded()
     model.load_state_dict(weights)
     return model
+
+
+def _load_whole_models_again() -> None:
+    """End the time in which transformers, as ZeRO-3's arguments make it, divides every model it loads among the processes.
+
+    On the one rank that goes on, the division would wait for the others for ever.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 def keep_optimiser(context: StageContext) -> None:

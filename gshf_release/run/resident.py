@@ -1,4 +1,4 @@
-"""A worker that stays for a whole stage, in another environment, so that an engine starts once and not once a shard.
+"""A worker that stays for a whole stage, so that an engine starts once, not once a shard: elsewhere, or with copies under Ray.
 
 Its two ends speak JSON lines over a pair of sockets. With each task travels the descriptor of the task's lock, so the lock is
 held as long as either end lives. The worker leaves when the other end closes.
@@ -34,9 +34,9 @@ ENGINE = "engine"
 
 
 def environment_of(stage: Stage, profile: Profile) -> str:
-    """Return the name of the environment that a stage's work needs; empty if it is this one."""
+    """Return the name of the environment in which a stage's work has a process of its own; empty if it needs none."""
     if stage.runs_in == ENGINE:
-        return environments.OF_ENGINE.get(profile.engine, "")
+        return environments.OF_ENGINE.get(profile.engine, environments.HERE if profile.replicas > 1 else "")
     return stage.runs_in
 
 

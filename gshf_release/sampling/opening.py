@@ -22,14 +22,15 @@ def open_engine(
 ) -> SamplingEngine:
     """Return the profile's engine on a checkpoint; `started(seconds)` is called if it was not open yet.
 
-    An engine with an environment of its own has this process to itself (see `run/resident.py`) and takes long to start, so it
-    is kept for the next shard; any other is opened anew, and its memory is free once the caller lets it go.
+    An engine with an environment of its own, or with copies under Ray, has this process to itself (see `run/resident.py`) and
+    takes long to start, so it is kept for the next shard; any other is opened anew, and its memory is free once the caller
+    lets it go.
 
     Raises:
         EngineError: The engine is not in this environment, or cannot run the model.
         CheckpointError: The checkpoint cannot be read.
     """
-    if profile.engine not in OF_ENGINE:
+    if profile.engine not in OF_ENGINE and profile.replicas == 1:
         return _opened(checkpoint, profile, started)
     key = (str(checkpoint.resolve()), profile.model_dump_json(), checkpoint.stat().st_mtime_ns)
     if key not in _kept:

@@ -1,19 +1,17 @@
-"""Copies of an engine that sample side by side under Ray Data: `replicas` in the profile, over any engine.
+"""Copies of an engine that sample side by side under Ray: `replicas` in the profile, over any engine.
 
 An existing cluster is used (`RAY_ADDRESS`, or what `ray start` began on this machine), else a local one that lives as long as
-this engine. Requests go out in pieces; when a worker is lost, Ray starts another one and gives it the same pieces again. Seeds
-belong to requests, so neither the number of copies nor a loss changes a draw beyond what the engine's own batches do.
+this engine. The copies are actors and stay for all shards of a stage; those of Ray Data would start again with every shard.
+Requests go out in pieces; when a worker is lost, Ray starts another one and gives it the same piece again. Seeds belong to
+requests, so neither the number of copies nor a loss changes a draw beyond what the engine's own batches do.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import logging
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,21 @@ from gshf_release.errors import EngineError, GshfError
 from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
-from gshf_release.sampling.protocol import Completion, Decoding, Progress, Request, require_fitting
+from gshf_release.run.context import silent
+from gshf_release.sampling.protocol import Completion, Progress, Request, SamplingEngine, require_fitting
 
 FRACTION = 1e4
 """Ray counts CPUs in parts of this size."""
+RESTARTS = 3
+"""How often a lost worker is started again before its loss is an error."""
+POLL_SECONDS = 1.0
 
 
 class RayEngine:
     """`replicas` workers, each with an engine of its own."""
 
     def __init__(self, checkpoint: Path, profile: Profile) -> None:
-        """Reach the cluster, or start one here; the workers begin with the first requests.
+        """Reach the cluster, or start one here, and start the workers; what they answer says whether they could.
 
         Args:
             checkpoint: A checkpoint folder, at the same path on all machines of the cluster.
@@ -48,14 +50,23 @@ class RayEngine:
             )
         import ray
 
-        self.checkpoint, self.profile = checkpoint.resolve(), profile
+        self.profile = profile
         self.stops = stop_ids(load_tokenizer(checkpoint), load_generation_config(checkpoint))
         limits = [context_tokens(checkpoint), profile.vllm.context_tokens if profile.engine == "vllm" else None]
         self.context_tokens: int | None = min((limit for limit in limits if limit is not None), default=None)
         self._owned = not ray.is_initialized()
         if self._owned:
             _reach(ray)
-        self._cpus = cpus_each(float(ray.cluster_resources().get("CPU", 0)), profile.replicas)
+        resources = ray.cluster_resources()
+        self._cpus = cpus_each(float(resources.get("CPU", 0)), profile.replicas)
+        worker = ray.remote(Worker).options(
+            num_cpus=self._cpus,
+            num_gpus=profile.vllm.tensor_parallel if resources.get("GPU") else 0,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
+        arguments = (str(checkpoint.resolve()), profile.model_dump_json())
+        self._workers = [worker.remote(*arguments) for _ in range(profile.replicas)]
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -67,41 +78,42 @@ class RayEngine:
         require_fitting(requests, self.context_tokens)
         pieces = in_pieces(len(requests), self.profile.sampling_batch, self.profile.replicas)
         found: dict[int, Completion] = {}
-        for row in self._answers([[asdict(requests[index]) for index in piece] for piece in pieces]):
-            interrupt.check()
-            if row["error"]:
-                raise EngineError(str(row["error"]))
-            completions = [Completion(**entry) for entry in json.loads(row["completions"])]
-            found.update(zip(pieces[int(row["piece"])], completions, strict=True))
+        for number, completions, error in self._answers([[requests[index] for index in piece] for piece in pieces]):
+            if error:
+                raise EngineError(error)
+            found.update(zip(pieces[number], completions, strict=True))
             progress(len(found), len(requests), "responses")
         return [found[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """End the local cluster, or leave the one that was there."""
-        if self._owned:
-            import ray
-
-            ray.shutdown()
-
-    def _answers(self, pieces: Sequence[Sequence[dict[str, Any]]]) -> Any:
-        """Yield `{"piece", "completions", "error"}` in the order in which pieces finish."""
-        if not pieces:
-            return iter(())
+        """End the workers, and the local cluster; one that was there is left."""
         import ray
 
-        rows = [{"piece": number, "requests": json.dumps(piece)} for number, piece in enumerate(pieces)]
-        gpus = self.profile.vllm.tensor_parallel if ray.cluster_resources().get("GPU") else 0
-        return (
-            ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(
-                Worker,
-                fn_constructor_args=(str(self.checkpoint), self.profile.model_dump_json()),
-                compute=ray.data.ActorPoolStrategy(size=min(self.profile.replicas, len(rows))),
-                num_cpus=self._cpus,
-                num_gpus=gpus,
-            )
-            .iter_rows()
-        )
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers = []
+        if self._owned:
+            ray.shutdown()
+
+    def _answers(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion], str]]:
+        """Yield a piece's number, its completions and what went wrong, in the order in which pieces finish."""
+        import ray
+        from ray.util import ActorPool
+
+        pool = ActorPool(self._workers)
+        for entry in enumerate(pieces):
+            pool.submit(lambda worker, value: worker.generate.remote(*value), entry)
+        while pool.has_next():
+            interrupt.check()
+            try:
+                yield pool.get_next_unordered(timeout=POLL_SECONDS)
+            except TimeoutError:
+                continue
+            except ray.exceptions.RayError as error:
+                lost = (
+                    f"a worker was lost {RESTARTS + 1} times" if isinstance(error, ray.exceptions.ActorError) else error
+                )
+                raise EngineError(f"Sampling under Ray failed: {str(lost).strip().splitlines()[-1]}") from error
 
 
 class Worker:
@@ -112,32 +124,25 @@ class Worker:
 
         known = Profile.model_validate_json(profile)
         prepare(known)
-        self.error, self.engine = "", None
+        self.error = ""
+        self.engine: SamplingEngine | None = None
         try:
             self.engine = ENGINES[known.engine](Path(checkpoint), known)
         except GshfError as error:  # tried again, it would fail again
             self.error = str(error)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the completions of a piece, or why there are none."""
-        answer = {"piece": row["piece"], "completions": "[]", "error": self.error}
+    def generate(self, number: int, requests: Sequence[Request]) -> tuple[int, list[Completion], str]:
+        """Return the number, the completions of these requests, and why there are none."""
         if self.engine is None:
-            return answer
-        requests = [
-            Request(entry["prompt_ids"], Decoding(**entry["decoding"]), entry["seed"], entry["prompt_id"])
-            for entry in json.loads(row["requests"])
-        ]
+            return number, [], self.error
         try:
-            found = self.engine.generate(requests, lambda done, total, unit: None)
+            return number, self.engine.generate(requests, silent), ""
         except GshfError as error:
-            return answer | {"error": str(error)}
-        return answer | {"completions": json.dumps([asdict(completion) for completion in found])}
+            return number, [], str(error)
 
 
 def cpus_each(total: float, replicas: int) -> float:
-    """Return the CPUs that Ray books for each worker, 1 at most: one is always left.
-
-    Ray Data reads and writes in tasks that need a CPU; if workers hold all of them, it waits forever.
+    """Return the CPUs that Ray books for each worker, 1 at most: one is always left for what else runs on the cluster.
 
     Raises:
         EngineError: The cluster has less than two.
@@ -158,13 +163,9 @@ def _reach(ray: Any) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes; what fails comes back as an exception
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers started here are as urgent as this process, not the last
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)
     except ConnectionError:
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.ERROR)

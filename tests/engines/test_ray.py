@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from gshf_release import pipeline
 from gshf_release.errors import EngineError
 from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
+from gshf_release.records import Sample
 from gshf_release.run.context import silent
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import execute
+from gshf_release.run.stage import Task
 from gshf_release.sampling import TransformersEngine
 from gshf_release.sampling.protocol import Decoding, Request
 from gshf_release.sampling.ray_engine import RayEngine
@@ -55,7 +61,7 @@ def test_the_pieces_of_a_killed_worker_are_sampled_again(replicated: RayEngine, 
         time.sleep(0.5)
         os.kill(killed[0], signal.SIGKILL)
 
-    thread = threading.Thread(target=kill_one)
+    thread = threading.Thread(target=kill_one, daemon=True)
     thread.start()
     found = replicated.generate(wanted, silent)
     thread.join()
@@ -69,12 +75,27 @@ def test_what_an_engine_refuses_is_one_line(replicated: RayEngine) -> None:
         replicated.generate([Request(PROMPTS[0], Decoding(1.0, CONTEXT), 0)], silent)
 
 
+def test_a_run_starts_its_replicas_once_for_all_shards_of_a_stage(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    stages = pipeline.build(tiny_recipe).stages
+    samples = next(stage for stage in stages if stage.name == "iteration-1/samples")
+    assert samples.shards == 2
+    found = []
+    for replicas in (1, 2):
+        profile = PROFILE.model_copy(update={"replicas": replicas})
+        run = RunDirectory.create(tmp_path / str(replicas), tiny_recipe, profile)
+        execute(stages, run, tiny_recipe, profile, goal=stages[: stages.index(samples) + 1])
+        found.append(Sample.read(*(run.folder(Task(samples, shard)) / "samples.parquet" for shard in range(2))))
+    assert found[0] == found[1]
+    started = [entry["stage"] for entry in run.journal() if entry["event"] == "engine started"]
+    assert sum(stage.startswith(samples.name) for stage in started) == 1
+
+
 def workers() -> list[int]:
     """Return the processes below this one that hold an engine; Ray gives them their names."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            named = b"MapWorker" in path.read_bytes()
+            named = b"ray::Worker" in path.read_bytes()
         except OSError:
             continue
         if named and os.getpid() in ancestors(int(path.parent.name)):

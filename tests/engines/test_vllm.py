@@ -51,16 +51,18 @@ class TestVllm(EngineConformance):
         wait(lambda: not any(running(process) for process in family), seconds=60)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_a_run_samples_in_vllms_environment_which_starts_once_for_all_shards(
-    tiny_recipe: Recipe, tmp_path: Path
+    tiny_recipe: Recipe, tmp_path: Path, replicas: int
 ) -> None:
+    profile = PROFILE.model_copy(update={"replicas": replicas})
     stages = pipeline.build(tiny_recipe).stages
     by_name = {stage.name: stage for stage in stages}
     samples = by_name["iteration-1/samples"]
     assert samples.shards == 2
     goal = stages[: stages.index(samples) + 1]
-    run = RunDirectory.create(tmp_path / "run", tiny_recipe, PROFILE)
-    execute(stages, run, tiny_recipe, PROFILE, goal=goal)
+    run = RunDirectory.create(tmp_path / "run", tiny_recipe, profile)
+    execute(stages, run, tiny_recipe, profile, goal=goal)
     starts = [
         entry
         for entry in run.journal()

@@ -166,6 +166,9 @@ def test_the_profile_says_where_an_engine_lives() -> None:
     assert environment_of(stage("a", runs_in="engine"), Profile()) == ""
     assert environment_of(stage("a", runs_in="engine"), Profile(engine="vllm")) == "vllm"
     assert environment_of(stage("a", runs_in="quant"), Profile()) == "quant"
+    assert environment_of(stage("a", runs_in="engine"), Profile(replicas=2)) == environments.HERE
+    assert environment_of(stage("a", runs_in="engine"), Profile(engine="vllm", replicas=2)) == "vllm"
+    assert environment_of(stage("a"), Profile(replicas=2)) == ""
 
 
 def _wait_elsewhere(path: str) -> None:

@@ -68,6 +68,15 @@ def test_an_engine_of_this_environment_is_not_kept(log: list[str], checkpoints: 
     assert log == ["open one", "open one"]
 
 
+def test_copies_under_ray_stay_for_the_next_shard(
+    log: list[str], checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gshf_release.sampling.opening.RayEngine", lambda checkpoint, profile: Noted(log, checkpoint))
+    for _ in range(2):
+        open_engine(checkpoints[0], Profile(replicas=2))
+    assert log == ["open one"]
+
+
 def test_another_profile_opens_anew(log: list[str], checkpoints: tuple[Path, Path]) -> None:
     open_engine(checkpoints[0], Profile(engine="vllm"))
     open_engine(checkpoints[0], Profile(engine="vllm", sampling_batch=8))

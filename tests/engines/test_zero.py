@@ -1,0 +1,53 @@
+"""ZeRO-2 and ZeRO-3 by DeepSpeed, in two processes on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from gshf_release.checkpoints import load_model
+from gshf_release.run.directory import RunDirectory, read_json
+from tests.optimization.plan import EXACT, finish, recipe
+
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(
+        importlib.util.find_spec("deepspeed") is None,
+        reason="DeepSpeed is not installed: pip install 'gshf-release[cluster]'",
+    ),
+]
+POLICY = Path("iteration-1") / "policy"
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """Return the run of one process."""
+    return trained(tmp_path_factory.mktemp("alone") / "run", tiny_folder)
+
+
+@pytest.mark.parametrize("sharding", ["zero-2", "zero-3"])
+def test_two_processes_give_the_losses_and_the_policy_of_one(
+    sharding: str, alone: RunDirectory, tiny_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    run = trained(tmp_path / "run", tiny_folder, processes=2, sharding=sharding)
+    assert read_json(run.path / POLICY / "manifest.json")["world_size"] == 2
+    found, expected = (read_json(one.path / POLICY / "training.json")["steps"] for one in (run, alone))
+    assert len(found) == 3
+    assert [step["loss"] for step in found] == pytest.approx([step["loss"] for step in expected], abs=1e-4)
+    norms = ([step["gradient_norm"] for step in steps] for steps in (found, expected))
+    assert next(norms) == pytest.approx(next(norms), rel=1e-3)
+    weights, same = (load_model(one.path / POLICY / "model", "fp32", "cpu").state_dict() for one in (run, alone))
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, same[name], atol=1e-3, rtol=0, msg=name)
+
+
+def trained(path: Path, folder: Path, **profile: object) -> RunDirectory:
+    """Return a finished run of three steps of two hand-made pairs."""
+    chosen = recipe(folder, batch_pairs=2)
+    run = RunDirectory.create(path, chosen, EXACT.model_copy(update={"micro_batch_pairs": 1} | profile))
+    finish(run, run.recipe, run.profile)
+    return run
