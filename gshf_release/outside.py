@@ -9,7 +9,7 @@ from typing import Any
 from gshf_release import assets
 from gshf_release.checkpoints import locate
 from gshf_release.errors import RecipeError
-from gshf_release.evaluation import benchmarks
+from gshf_release.evaluation import baselines, benchmarks
 from gshf_release.evaluation.judging import judges
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.preference import offline
@@ -47,6 +47,7 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
         inputs.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
     for reference in recipe.evaluation.benchmarks:
         benchmarks.keep(run, reference)
+        baselines.keep(run, reference)
         judge = benchmarks.load(reference, run).judge
         try:
             source = judges.source_path(judge, run)
