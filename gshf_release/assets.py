@@ -29,10 +29,16 @@ def shipped() -> Path:
     return inside if inside.is_dir() else package.parent
 
 
-def roots() -> list[Path]:
-    """Return where assets are looked for: a project that `gshf-release init` made and we stand in, then the shipped ones."""
+def project() -> Path | None:
+    """Return the project that `gshf-release init` made and we stand in, if any."""
     here = Path.cwd()
-    return [here, shipped()] if (here / MARKER).is_file() else [shipped()]
+    return here if (here / MARKER).is_file() else None
+
+
+def roots() -> list[Path]:
+    """Return where assets are looked for: the project we stand in, then the shipped ones."""
+    own = project()
+    return [shipped()] if own is None else [own, shipped()]
 
 
 def names(folder: str, suffix: str) -> list[str]:

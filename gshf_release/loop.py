@@ -38,19 +38,14 @@ def policy_stage(iteration: int) -> str:
     return BASE if iteration == 0 else f"iteration-{iteration}/policy"
 
 
-def declare(recipe: Recipe, offline_sha256: str | None = None) -> list[Stage]:
-    """Declare the reward model and T iterations, in the order they run.
-
-    Args:
-        recipe: The recipe.
-        offline_sha256: Content hash of the file of offline pairs, if the recipe names one.
-    """
+def declare(recipe: Recipe) -> list[Stage]:
+    """Declare the reward model and T iterations, in the order they run; pairs from elsewhere are declared before."""
     stages = declare_model(recipe, "reward")
     if recipe.loop.reference not in ("base", "previous"):
         stages.append(base.declare_reference())
-    if offline_sha256 is not None:
+    if recipe.pairs.offline is not None:
         anchor, adapter = reference_stage(1, recipe), recipe.training.adapter is not None
-        stages += [offline.declare(offline_sha256), reference.declare(offline.SOURCE, anchor, frozen=adapter)]
+        stages.append(reference.declare(offline.SOURCE, anchor, frozen=adapter))
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets
 from gshf_release.checkpoints import locate
 from gshf_release.errors import RecipeError
-from gshf_release.evaluation import benchmarks
+from gshf_release.evaluation import baselines, benchmarks
 from gshf_release.evaluation.judging import judges
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.preference import offline
@@ -36,6 +35,7 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
         inputs.keep(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
     if recipe.pairs.offline is not None and _unfinished(run, f"{offline.SOURCE}/pairs"):
         inputs.keep(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
+    card_templates.keep(run)
     known = card_facts(recipe, run)[1]
     if recipe.release.facts is not None and known is not None:
         inputs.keep(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
@@ -47,6 +47,7 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
         inputs.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
     for reference in recipe.evaluation.benchmarks:
         benchmarks.keep(run, reference)
+        baselines.keep(run, reference)
         judge = benchmarks.load(reference, run).judge
         try:
             source = judges.source_path(judge, run)
@@ -110,7 +111,7 @@ def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | N
         RecipeError: The file of the facts, or of the reported numbers, is missing from a run that recorded none.
         ReleaseError: The facts are wrong.
     """
-    files = [assets.find(name, "model_cards", card_templates.SUFFIX) for name in card_templates.names()]
+    files = card_templates.files(card_templates.kept(run))
     known = Facts()
     if recipe.release.facts is not None:
         try:

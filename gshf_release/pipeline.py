@@ -13,8 +13,9 @@ from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
+from gshf_release.preference import offline
 from gshf_release.profile import Profile
-from gshf_release.prompts import augmentation, contamination, split
+from gshf_release.prompts import augmentation, contamination, split, used
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import data_sets, rules
@@ -107,12 +108,15 @@ def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[St
         offline_sha256: Content hash of the offline pairs, if the recipe names some.
         pool: What `split.declare` wants to know of the prompts.
     """
+    given = [] if offline_sha256 is None else [offline.declare(offline_sha256)]
     return [
         base.declare(recipe),
         base.declare_rendering(),
         *split.declare(recipe, **pool),
+        *given,
+        split.declare_used(recipe, *((used.OFFLINE, stage.name) for stage in given)),
         contamination.declare(),
-        *loop.declare(recipe, offline_sha256),
+        *loop.declare(recipe),
     ]
 
 

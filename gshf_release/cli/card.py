@@ -51,7 +51,7 @@ def _reported(name: str, out: Path | None) -> None:
 
 
 def _of_run(run: Path, iteration: int | None) -> str:
-    from gshf_release.release import assumptions
+    from gshf_release.release import assumptions, card_templates
     from gshf_release.release.adopt import require_own
     from gshf_release.release.card import Card, render
     from gshf_release.release.facts import Facts
@@ -77,5 +77,6 @@ def _of_run(run: Path, iteration: int | None) -> str:
         cells=visible(read_cells(results), number) if results.is_file() else [],
         facts=Facts.of_run(recipe.release.facts, directory),
         assumptions=assumptions.load(directory, recipe),
+        templates=card_templates.kept(directory),
     )
     return render(card)

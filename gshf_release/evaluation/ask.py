@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import benchmark_data
-from gshf_release.errors import DataError, NetworkError, RunError
+from gshf_release.errors import NetworkError, RunError
 from gshf_release.evaluation import (
     answer_files,
     answers,
+    baselines,
     benchmarks,
     calibrated,
     imports,
@@ -34,7 +35,7 @@ from gshf_release.evaluation.requests import (
     with_judge,
     write,
 )
-from gshf_release.run.directory import DOCUMENT, RunDirectory
+from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
 TOKENIZER = "tokenizer"
@@ -82,7 +83,9 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
             raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
         judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides, run)
         judge.ready()
-        label, request = _judge(run, benchmark, wish, judge, asked, rows)
+        judgments.check_fits(benchmark, judge)
+        baseline = _baseline(run, reference, benchmark, wish, judge)
+        label, request = _judge(run, wish, judge, asked, rows, baseline)
         earlier = requests
         requests = with_judge(requests, benchmark.name, asked, label, request)
         wanted += [judgments.scores_stage(row, benchmark.name, label) for row in rows]
@@ -197,34 +200,38 @@ def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFi
     return BorrowedFiles(gamed=kept.keep(run, found.path), verified=found.verified)
 
 
+def _baseline(run: RunDirectory, reference: str, benchmark: Benchmark, wish: Wish, judge: JudgeSettings) -> Path | None:
+    """Return the answers that the judge compares with; None is those of the questions' file, or none for single ratings."""
+    if not judgments.compares(judge):
+        if wish.baseline is not None:
+            raise RunError(f"The judge {judge.name} rates single answers and compares with no baseline.")
+        return None
+    if wish.baseline is not None:
+        return None if wish.baseline == baselines.QUESTIONS else baselines.find(wish.baseline, benchmark)
+    if benchmark.baseline is None:
+        raise RunError(f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline.")
+    return baselines.of_benchmark(reference, run)
+
+
 def _judge(
     run: RunDirectory,
-    benchmark: Benchmark,
     wish: Wish,
     judge: JudgeSettings,
     asked: BenchmarkRequest,
     rows: tuple[str, ...],
+    baseline: Path | None,
 ) -> tuple[str, JudgeRequest]:
     """Return the name of the judge's folder and the request."""
-    judgments.check_fits(benchmark, judge)
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
-        reference = wish.baseline or benchmark.baseline
-        if reference is None:
-            raise RunError(
-                f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline."
-            )
-        path = None if reference == "questions" else baseline_file(reference, benchmark)
-        sha256 = asked.questions if path is None else kept.keep(run, path)
-        name = answer_files.model_of(benchmark.protocol, kept.path(run, sha256))
-        if path is not None and name in _models(
+        sha256 = asked.questions if baseline is None else kept.keep(run, baseline)
+        name = answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
+        if baseline is not None and name in _models(
             run, asked, rows
         ):  # two runs of one recipe, say, must not pass for one model
             name = f"{name}@{sha256[:8]}"
         if wish.baseline is not None and sha256 != asked.questions:
             label = f"{label}-vs-{slug(name)}"
-    elif wish.baseline is not None:
-        raise RunError(f"The judge {judge.name} rates single answers and compares with no baseline.")
     request = JudgeRequest(
         judge=judge.model_dump(mode="json"),
         baseline=sha256,
@@ -243,40 +250,3 @@ def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> 
         for row, sha256 in asked.existing.items()
     }
     return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}
-
-
-def baseline_file(reference: str, benchmark: Benchmark) -> Path:
-    """Return the answers that `--baseline` names.
-
-    Args:
-        reference: An answer file; a run, whose last row with answers it is; `RUN/ROW`; or a model that was evaluated before,
-            whose run is `runs/eval-<model>`.
-        benchmark: The benchmark whose answers are wanted.
-
-    Raises:
-        DataError: There are no such answers.
-    """
-    path = Path(reference).expanduser()
-    if path.is_file():
-        return path
-    file = answer_files.FILES[benchmark.protocol]
-    for folder in (path, Path("runs") / f"eval-{slug(reference.replace('/', '--')).lower()}"):
-        if (folder / DOCUMENT).is_file():
-            found = sorted(folder.glob(f"*/{benchmark.name}/answers/{file}"), key=lambda entry: _order(entry.parts[-4]))
-            if found:
-                return found[-1]
-        own = folder / benchmark.name / "answers" / file
-        if (folder.parent / DOCUMENT).is_file() and own.is_file():
-            return own
-    raise DataError(
-        f"--baseline {reference}: it is no file of answers, and no run has such answers to {benchmark.name}.",
-        hint=f"Make them with: gshf-release eval {reference} --benchmark {benchmark.name}",
-    )
-
-
-def _order(row: str) -> tuple[int, str]:
-    """Order rows as they were trained: a model of its own, the base, iterations by number."""
-    number = row.removeprefix("iteration-")
-    if number != row and number.isdigit():
-        return (int(number) + 2, row)
-    return (1 if row == "base" else 0, row)

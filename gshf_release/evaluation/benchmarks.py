@@ -70,7 +70,8 @@ class Benchmark(Asking):
     judge: str
     """A name in eval/judges, or a file, for commands that name no other."""
     baseline: str | None = None
-    """`questions`: the answers that stand in the file of the questions; else what `--baseline` accepts."""
+    """`questions`: the answers that stand in the file of the questions; else what `--baseline` accepts, a file also relative to
+    the YAML file."""
 
     @property
     def asking(self) -> Asking:
@@ -109,8 +110,7 @@ def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
     Raises:
         RecipeError: There is none, or a key is wrong.
     """
-    key = input_key(reference)
-    path = inputs.found(run, key, reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    key, path = input_key(reference), path_of(reference, run)
     benchmark = parse(Benchmark, read_mapping(path), str(path))
     if benchmark.questions is not None:
         own = Path(benchmark.questions).expanduser()
@@ -119,6 +119,15 @@ def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
             questions = inputs.kept(run, f"{key}.questions", benchmark.questions) or questions
         benchmark = benchmark.model_copy(update={"questions": str(questions)})
     return benchmark
+
+
+def path_of(reference: str, run: RunDirectory | None = None) -> Path:
+    """Return the file of a benchmark, or the run's copy of it where it is gone.
+
+    Raises:
+        RecipeError: There is neither.
+    """
+    return inputs.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
 
 
 def input_key(reference: str) -> str:
@@ -132,8 +141,7 @@ def keep(run: RunDirectory, reference: str) -> None:
     Raises:
         RecipeError: The benchmark is neither there nor kept.
     """
-    key = input_key(reference)
-    path = inputs.found(run, key, reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    key, path = input_key(reference), path_of(reference, run)
     inputs.keep(run, key, reference, path)
     named = parse(Benchmark, read_mapping(path), str(path)).questions
     questions = load(reference, run).questions

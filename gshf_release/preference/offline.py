@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from gshf_release.checkpoints import load_tokenizer
 from gshf_release.datafiles import SKIP_IN_RECIPE, read_rows
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.prompts.split import evaluation_path, read_prompts, with_system
+from gshf_release.prompts.split import FILE, evaluation_path, read_prompts, with_system
+from gshf_release.prompts.used import content_id
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair, Prompt, parse_prompt
 from gshf_release.rendering import KEYS as RENDERING
@@ -24,7 +25,7 @@ SOURCE = "offline"
 KEY = "pairs.offline"
 NO_INDEX = -1
 HELD_OUT = ("prompts/validation", "prompts/test")
-Reason = Literal["bad row", "held-out prompt", "identical text", "too long"]
+Reason = Literal["bad row", "held-out prompt", "identical text", "identical ids", "too long"]
 EXAMPLE = '{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}'
 
 
@@ -37,12 +38,12 @@ class Preference(NamedTuple):
 
 
 def declare(source_sha256: str) -> Stage:
-    """Declare the stage that puts out the pairs of `pairs.offline`; the file's content hash belongs to its fingerprint."""
+    """Declare what puts out the pairs of `pairs.offline` and their prompts; the file's hash belongs to its fingerprint."""
     return Stage(
         name=f"{SOURCE}/pairs",
         work="gshf_release.preference.offline:write_pairs",
-        inputs=(Input("base", "model"), *(Input(name, "prompts.parquet") for name in HELD_OUT)),
-        outputs=("pairs.parquet", "dropped.json"),
+        inputs=(Input("base", "model"), *(Input(name, FILE) for name in HELD_OUT)),
+        outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
         parameters={"source_sha256": source_sha256},
         numbers="gshf_release.preference.offline:numbers",
@@ -90,16 +91,16 @@ def _answer(value: Any, side: str) -> str:
 
 
 def write_pairs(context: StageContext) -> None:
-    """Write the pairs in the run's token ids, each answer with its EOS, and the count of dropped rows by reason.
+    """Write the pairs in the run's token ids, each answer with its EOS, their prompts, and the dropped rows by reason.
 
     Raises:
         DataError: A row is bad (file and line are named), or none is left.
     """
     path, rules = source_path(context.run, str(context.recipe.pairs.offline)), context.recipe.pairs
     tokenizer = load_tokenizer(context.input("base", "model"))
-    held_out = {entry.prompt_id for name in HELD_OUT for entry in Prompt.read(context.input(name, "prompts.parquet"))}
-    held_out |= _evaluation_prompts(context)
+    held_out = _held_out(context)
     pairs: list[Pair] = []
+    prompts: dict[str, Prompt] = {}
     counts: Counter[str] = Counter()
     on_bad_row = context.recipe.prompts.on_bad_row
     rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
@@ -108,25 +109,28 @@ def write_pairs(context: StageContext) -> None:
         prompt = with_system(row.prompt, context.recipe.prompts.system)
         prompt_ids = render(tokenizer, prompt.messages, context.recipe.prompts)
         pair = _pair(tokenizer, prompt.prompt_id, prompt_ids, row)
-        reason = _degenerate(pair, rules, held_out)
+        reason = "held-out prompt" if content_id(prompt.messages) in held_out else _degenerate(pair, rules)
         if reason is None:
             pairs.append(pair)
+            prompts[prompt.prompt_id] = prompt
         else:
             counts[reason] += 1
     if not pairs:
         raise DataError(f"{path} has no usable preference pair.", hint=f"Dropped: {dict(counts)}.")
     Pair.write(pairs, context.output("pairs.parquet"))
+    Prompt.write(list(prompts.values()), context.output(FILE))
     dropped = {reason: counts[reason] for reason in get_args(Reason)}
     write_json(context.output("dropped.json"), {"rows": len(pairs) + sum(counts.values()), "dropped": dropped})
 
 
-def _evaluation_prompts(context: StageContext) -> set[str]:
-    """Return the ids of the prompts of `evaluation.prompts`, which nothing is trained on."""
-    reference, system = context.recipe.evaluation.prompts, context.recipe.prompts.system
-    if reference is None:
-        return set()
-    path, on_bad_row = evaluation_path(context.run, reference), context.recipe.prompts.on_bad_row
-    return {prompt.prompt_id for prompt in read_prompts(path, system, on_bad_row)}
+def _held_out(context: StageContext) -> set[str]:
+    """Return what identifies the prompts that nothing is trained on, whatever system turn stands before them."""
+    held_out = [prompt for name in HELD_OUT for prompt in Prompt.read(context.input(name, FILE))]
+    reference = context.recipe.evaluation.prompts
+    if reference is not None:
+        path = evaluation_path(context.run, reference)
+        held_out += read_prompts(path, on_bad_row=context.recipe.prompts.on_bad_row)
+    return {content_id(prompt.messages) for prompt in held_out}
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -163,10 +167,10 @@ def _pair(tokenizer: Any, prompt_id: str, prompt_ids: list[int], row: Preference
     )
 
 
-def _degenerate(pair: Pair, rules: Pairs, held_out: set[str]) -> Reason | None:
-    if pair.prompt_id in held_out:
-        return "held-out prompt"
+def _degenerate(pair: Pair, rules: Pairs) -> Reason | None:
     if pair.chosen_text.strip() == pair.rejected_text.strip():
         return "identical text"
+    if pair.chosen_ids == pair.rejected_ids:
+        return "identical ids"
     longest = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
     return "too long" if longest > rules.max_tokens else None

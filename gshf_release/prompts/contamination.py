@@ -1,17 +1,17 @@
 """Whether the prompts that a run uses are too close to those of a benchmark, and which benchmarks could not be looked at.
 
 `gshf-release prompts` keeps benchmark prompts out of what it writes. A file that a user brings may hold some all the same, so
-every run compares the prompts of all its roles with the benchmarks' by the tests of `decontamination.py`. Nothing is removed
-here: the split of a run must not hang on which files a machine has. What was found is counted in the results and written as a
-file that `prompts.exclude` of another run takes. A benchmark whose file is not on this machine is said to be unchecked; the
-network is not asked.
+every run compares the prompts of all its roles, and those of preference pairs from elsewhere, with the benchmarks' by the tests
+of `decontamination.py`. Nothing is removed here: the split of a run must not hang on which files a machine has. What was found
+is counted in the results and written as a file that `prompts.exclude` of another run takes. A benchmark whose file is not on
+this machine is said to be unchecked; the network is not asked.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gshf_release.benchmark_data import BENCHMARKS, find
 from gshf_release.errors import DataError
@@ -27,6 +27,12 @@ STAGE = "prompts/contamination"
 FACTS, CONTAMINATED = "contamination.json", "contaminated.jsonl"
 TABLE = "contamination"
 UNCHECKED = "NOT CHECKED"
+PROMPTS, OFFLINE = "prompts", "offline pairs"
+PARTS = {
+    PROMPTS: ("prompts", "prompts.exclude of another run takes"),
+    OFFLINE: ("prompts of pairs.offline", "take their pairs out of its file, they are listed in"),
+}
+"""`{row of the results: (what it counts, what to do about those that are too close)}`."""
 SHOWN = 5
 """Prompts that the note of a cell names."""
 
@@ -76,7 +82,7 @@ def write(context: StageContext) -> None:
     looked = compare([used.user_text(row.messages) for row in rows])
     found = [(row, hit) for row, hit in zip(rows, looked.hits, strict=True) if hit is not None]
     document = {
-        "prompts": len(rows),
+        **{part: sum(_part(row.role) == part for row in rows) for part in PARTS},
         "checked": looked.checked,
         "unchecked": looked.unchecked,
         "found": [
@@ -88,24 +94,38 @@ def write(context: StageContext) -> None:
     context.output(CONTAMINATED).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for name, reason in looked.unchecked.items():
         context.say(f"The prompts are NOT compared with {name}: {reason}.")
-    if found:
-        context.say(
-            f"{len(found)} of {len(rows)} prompts are too close to a benchmark's; prompts.exclude of another run takes "
-            f"{context.run.path / STAGE / CONTAMINATED}."
-        )
+    for part, (what, way_out) in PARTS.items():
+        count = sum(_part(row.role) == part for row, _ in found)
+        if count:
+            path = context.run.path / STAGE / CONTAMINATED
+            context.say(f"{count} of {document[part]} {what} are too close to a benchmark's; {way_out} {path}.")
 
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return how many prompts are too close to each benchmark's, and which benchmarks were not looked at."""
     path = context.output(FACTS)
     document = read_json(path)
-    place = {"table": TABLE, "row": "prompts", "artefact": context.run.relative(path), "n": document["prompts"]}
+    artefact = context.run.relative(path)
+    cells: list[Cell] = []
+    for part in PARTS:
+        if document.get(part):
+            cells += _cells(document, part, {"table": TABLE, "row": part, "artefact": artefact, "n": document[part]})
+    return cells
+
+
+def _part(role: str) -> str:
+    return OFFLINE if role == used.OFFLINE else PROMPTS
+
+
+def _cells(document: dict[str, Any], part: str, place: dict[str, Any]) -> list[Cell]:
     cells = []
+    found = [entry["of"] for entry in document["found"] if _part(entry["role"]) == part]
     for name in document["checked"]:
-        keys = sorted({entry["of"] for entry in document["found"] if entry["of"].partition("/")[0] == name})
-        count = sum(entry["of"].partition("/")[0] == name for entry in document["found"])
+        of_it = [key for key in found if key.partition("/")[0] == name]
+        keys = sorted(set(of_it))
         more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-        cells.append(Cell(metric=f"too close to {name}", value=count, note=", ".join(keys[:SHOWN]) + more, **place))
+        note = ", ".join(keys[:SHOWN]) + more
+        cells.append(Cell(metric=f"too close to {name}", value=len(of_it), note=note, **place))
     for name, reason in document["unchecked"].items():
         note = f"{UNCHECKED}: {reason}"
         cells.append(Cell(metric=f"too close to {name}", value=None, note=note, **place))

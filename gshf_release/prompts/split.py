@@ -138,7 +138,7 @@ def check_supply(recipe: Recipe, available: int) -> None:
 
 
 def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | int) -> list[Stage]:
-    """Declare the pool, one stage per role, and the manifest of who used what.
+    """Declare the pool and one stage per role.
 
     Args:
         recipe: The recipe.
@@ -154,9 +154,17 @@ def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | in
         parameters={"source_sha256": source_sha256, "count": count, **excluded},
         numbers="gshf_release.prompts.split:numbers",
     )
-    roles = ranges(recipe)
-    manifest = used.declare([(role, stage_name(role)) for role in roles], FILE)
-    return [pool, *(_role_stage(role, bounds) for role, bounds in roles.items()), manifest]
+    return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
+
+
+def declare_used(recipe: Recipe, *further: tuple[str, str]) -> Stage:
+    """Declare the manifest of who used what.
+
+    Args:
+        recipe: The recipe.
+        further: `(role, stage)` of prompts that are not from the pool.
+    """
+    return used.declare([*((role, stage_name(role)) for role in ranges(recipe)), *further], FILE)
 
 
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:

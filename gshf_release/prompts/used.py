@@ -26,6 +26,8 @@ FILE = "used.parquet"
 WRITTEN = ("prompts/written", "accepted.parquet")
 """Where a run of `gshf-release prompts` keeps what it accepted."""
 EVALUATING = ("validation", "test")
+OFFLINE = "offline"
+"""The role of prompts that came with preference pairs from elsewhere."""
 UNKNOWN = ""
 
 
@@ -35,7 +37,7 @@ class Used(Row):
 
     prompt_id: str
     role: str
-    """`validation`, `test`, `reward`, `second_scorer`, `iteration-1`, ..."""
+    """`validation`, `test`, `reward`, `second_scorer`, `iteration-1`, ..., `offline`"""
     messages: list[Message]
 
 

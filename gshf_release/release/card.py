@@ -54,6 +54,8 @@ class Card:
     """Why they could not be traced."""
     datasets: tuple[str, ...] = ()
     """Data sets of the release itself."""
+    templates: Path | None = None
+    """The run's copy of the templates, if they come from a project that is not here."""
 
 
 def render(card: Card, template: str = MODEL, **extra: Any) -> str:
@@ -84,7 +86,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         head = metadata.quantized(card, library="gguf" if template == QUANTIZED else "transformers")
     else:
         head = metadata.model(card)
-    return f"---\n{head}---\n\n{card_templates.render(template, values)}"
+    return f"---\n{head}---\n\n{card_templates.render(template, values, card.templates)}"
 
 
 def of_the_run(cells: Sequence[Cell]) -> list[Cell]:

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from gshf_release import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.report import tables
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
 
+FOLDER = "model_cards"
 SUFFIX = ".md.j2"
 
 
-def render(template: str, values: dict[str, Any]) -> str:
+def render(template: str, values: dict[str, Any], copy: Path | None = None) -> str:
     """Return a template of model_cards/ with `values` filled in.
+
+    Args:
+        template: The file's name.
+        values: What it may show.
+        copy: A run's copy of the templates, as `kept` returns it.
 
     Raises:
         ReleaseError: The template is broken, misses a value, or reaches for what the sandbox does not give.
@@ -26,7 +35,7 @@ def render(template: str, values: dict[str, Any]) -> str:
     from jinja2 import TemplateError
 
     try:
-        return str(environment().get_template(template).render(values))
+        return str(environment(copy).get_template(template).render(values))
     except TemplateError as error:
         reason = " ".join(str(error).split())
         raise ReleaseError(
@@ -35,13 +44,13 @@ def render(template: str, values: dict[str, Any]) -> str:
         ) from error
 
 
-def environment() -> Any:
-    """Return the sandbox with its filters."""
+def environment(copy: Path | None = None) -> Any:
+    """Return the sandbox with its filters, for the templates of `folders`."""
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     made = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader([root / "model_cards" for root in assets.roots()]),
+        loader=FileSystemLoader(folders(copy)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -57,9 +66,27 @@ def environment() -> Any:
     return made
 
 
-def names() -> list[str]:
-    """Return every template, those that others include among them."""
-    return [f"{name}{SUFFIX}" for name in assets.names("model_cards", SUFFIX)]
+def keep(run: RunDirectory) -> None:
+    """Copy the templates of the project we stand in into the run: its cards are written with them wherever it is moved."""
+    own = assets.project()
+    if own is not None and (own / FOLDER).is_dir():
+        inputs.keep(run, FOLDER, FOLDER, own / FOLDER)
+
+
+def kept(run: RunDirectory | None) -> Path | None:
+    """Return the run's copy of a project's templates, unless we stand in a project, whose own then count."""
+    return None if run is None or assets.project() is not None else inputs.kept(run, FOLDER, FOLDER)
+
+
+def folders(copy: Path | None = None) -> list[Path]:
+    """Return where templates are looked for, a run's copy first."""
+    return [*([] if copy is None else [copy]), *(root / FOLDER for root in assets.roots())]
+
+
+def files(copy: Path | None = None) -> list[Path]:
+    """Return every template in order of its name, those that others include among them."""
+    found = {path.name: path for folder in reversed(folders(copy)) for path in folder.glob(f"*{SUFFIX}")}
+    return [found[name] for name in sorted(found)]
 
 
 def escape_text(value: Any) -> str:

@@ -308,7 +308,8 @@ def _card(
         tags=["rlhf", "synthetic", *TAGS[kind], *facts.tags],
         configs=_configs(counts, bool(judged)),
     )
-    return f"---\n{head}---\n\n{card_templates.render(f'{kind}{card_templates.SUFFIX}', values)}"
+    body = card_templates.render(f"{kind}{card_templates.SUFFIX}", values, card_templates.kept(context.run))
+    return f"---\n{head}---\n\n{body}"
 
 
 def _shown(model: str) -> str:

@@ -14,7 +14,7 @@ from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.plots import learning_curve
 from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe
-from gshf_release.release import assumptions, card, evidence, manifest, rules, templates, weights
+from gshf_release.release import assumptions, card, card_templates, evidence, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import COMPRESSED, DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
@@ -158,6 +158,7 @@ def card_of(context: StageContext, iteration: int) -> card.Card:
         hashes=_hashes(context),
         assumptions=assumptions.load(context.run, recipe),
         datasets=data_set_repositories(context.recipe),
+        templates=card_templates.kept(context.run),
     )
 
 

@@ -8,6 +8,7 @@ from gshf_release import assets
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.prompts.contamination import PROMPTS as ROLES
 from gshf_release.prompts.contamination import TABLE as CONTAMINATION
 from gshf_release.recipe import read_mapping
 from gshf_release.report.benchmarks import benchmark_tables
@@ -154,7 +155,10 @@ def prompt_table(cells: Sequence[Cell]) -> Table:
 
 def contamination_table(cells: Sequence[Cell]) -> Table:
     """Return how many of the run's prompts are too close to a benchmark's, and which benchmarks were not looked at."""
-    rows = [[entry.metric, shown(entry, 0), str(entry.n), entry.note] for entry in select(cells, table=CONTAMINATION)]
+    rows = []
+    for entry in select(cells, table=CONTAMINATION):
+        label = entry.metric if entry.row == ROLES else f"{entry.row}: {entry.metric}"
+        rows.append([label, shown(entry, 0), str(entry.n), entry.note])
     return Table("The run's prompts against those of benchmarks", ["", "prompts", "of", ""], rows)
 
 

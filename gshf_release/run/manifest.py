@@ -46,7 +46,10 @@ def versions() -> dict[str, str]:
 
 
 def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> dict[str, str] | None:
-    """Return `{path: sha256}` of a task's inputs from their manifests, or None while one is not finished."""
+    """Return `{path: sha256}` of a task's inputs from their manifests, or None while one is not there.
+
+    Its stage is not finished then, or was before it was declared to put that file out.
+    """
     wanted = {(item.stage, item.file) for item in task.stage.inputs}
     hashes = {}
     for source in requirements(task, stages):
@@ -55,6 +58,8 @@ def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> 
             return None
         for file in source.stage.outputs:
             if (source.stage.name, file) in wanted:
+                if file not in manifest["outputs"]:
+                    return None
                 hashes[run.relative(run.folder(source) / file)] = manifest["outputs"][file]["sha256"]
         if (source.stage.name, RESULTS) in wanted:
             hashes[run.relative(run.results(source.stage))] = manifest["cells"]

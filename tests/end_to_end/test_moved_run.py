@@ -12,7 +12,9 @@ import yaml
 
 from gshf_release.report.tables import reported_table
 from tests import tiny
-from tests.conftest import Outcome
+from tests.conftest import REPOSITORY, Outcome
+
+EDITED = "Written with the template of a project."
 
 REPORTED = """\
 name: example-model
@@ -28,7 +30,7 @@ rows:
 
 @pytest.fixture
 def workplace(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a recipe whose every file is named relative to it."""
+    """A project with a template of its own and a recipe whose every file is named relative to it."""
     place = tmp_path / "here"
     place.mkdir()
     for name in ("tiny", "reward", "second-scorer"):
@@ -45,6 +47,10 @@ def workplace(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         encoding="utf-8",
     )
     (place / "reported.yaml").write_text(REPORTED, encoding="utf-8")
+    (place / ".gshf-release").touch()
+    (place / "model_cards").mkdir()
+    own = (REPOSITORY / "model_cards" / "model.md.j2").read_text(encoding="utf-8") + f"\n{EDITED}\n"
+    (place / "model_cards" / "model.md.j2").write_text(own, encoding="utf-8")
     (place / "recipe.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.chdir(place)
     return place
@@ -77,6 +83,8 @@ def test_a_moved_run_needs_no_file_outside_it(
     assert [outcome.code for outcome in told] == [0] * len(told), [outcome.err for outcome in told]
     assert json.loads(told[-1].out)["unfinished"] == 0
     assert "example-model" in told[-2].out
+    (card,) = (elsewhere / "out").glob("tiny/iter-1/README.md")
+    assert EDITED in card.read_text(encoding="utf-8")
     journal = (elsewhere / "moved" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
     finished = [json.loads(line)["stage"] for line in journal if '"finished"' in line]
     assert len(finished) == len(set(finished)), "nothing was done twice"

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile
-from gshf_release.hashing import sha256_file
 from gshf_release.prompts import contamination, split
 from gshf_release.prompts.contamination import CONTAMINATED, FACTS, STAGE, compare, declare
 from gshf_release.prompts.used import Used
@@ -16,6 +14,7 @@ from gshf_release.report.tables import document
 from gshf_release.results import Cell, find, read_cells
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
+from tests.prompts import benchmarks
 from tests.run.plans import PROFILES, Heard, begin, recipe
 
 KNOWN = "Which of the planets in our solar system has the shortest day of all?"
@@ -26,18 +25,7 @@ COUNTS = {"per_iteration": 6, "validation": 3, "test": 4}
 @pytest.fixture(autouse=True)
 def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a benchmark of one prompt under the name alpaca-eval; mt-bench is nowhere."""
-    folder = tmp_path / "benchmarks"
-    folder.mkdir()
-    path = folder / "own.json"
-    path.write_text(json.dumps([{"instruction": KNOWN}]), encoding="utf-8")
-    own = BenchmarkFile(path.name, sha256_file(path), path.stat().st_size, ())
-    monkeypatch.setitem(BENCHMARKS, "alpaca-eval", (own, BENCHMARKS["alpaca-eval"][1]))
-    monkeypatch.setitem(
-        BENCHMARKS, "mt-bench", (BenchmarkFile("gone.jsonl", "0" * 64, 1, ()), BENCHMARKS["mt-bench"][1])
-    )
-    monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("GSHF_BENCHMARK_DATA", str(folder))
-    return folder
+    return benchmarks.give(tmp_path, monkeypatch, KNOWN)
 
 
 def looked(folder: Path, prompts: list[str], observer: Heard | None = None) -> RunDirectory:
@@ -46,7 +34,7 @@ def looked(folder: Path, prompts: list[str], observer: Heard | None = None) -> R
     source.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in prompts), encoding="utf-8")
     chosen = recipe(prompts={"source": str(source), "roles": COUNTS}, loop={"iterations": 1})
     run = begin(folder / "run", chosen)
-    stages = [*split.declare(chosen, "0" * 64, len(prompts)), declare()]
+    stages = [*split.declare(chosen, "0" * 64, len(prompts)), split.declare_used(chosen), declare()]
     execute(stages, run, chosen, PROFILES["here"], observer=observer or Heard())
     return run
 

@@ -39,7 +39,8 @@ def divided(path: Path, chosen: Recipe) -> RunDirectory:
     prompts, left_out = split.supply(chosen, Path(chosen.prompts.source))
     split.check_supply(chosen, len(prompts))
     run = begin(path, chosen)
-    execute(split.declare(chosen, "0" * 64, len(prompts), **left_out), run, chosen, PROFILES["here"])
+    stages = [*split.declare(chosen, "0" * 64, len(prompts), **left_out), split.declare_used(chosen)]
+    execute(stages, run, chosen, PROFILES["here"])
     return run
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from gshf_release.errors import ReleaseError
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Pairs, Recipe
 from gshf_release.release.assumptions import Assumption
 from gshf_release.release.card import Card, render
 from gshf_release.release.card_templates import escape_text
@@ -204,6 +204,17 @@ def test_what_the_run_compared_itself_is_stated(tiny_recipe: Recipe) -> None:
     assert "| too close to alpaca-eval | 2 | 24 | alpaca-eval/7, alpaca-eval/9 |" in content
     assert "NOT CHECKED: its file is not on this machine" in content
     assert "Not done" not in content
+    assert "external preference data, with the prompts of benchmarks" not in content
+
+
+def test_the_prompts_of_external_pairs_are_compared_by_name(tiny_recipe: Recipe) -> None:
+    given = tiny_recipe.model_copy(update={"pairs": Pairs(source="hybrid", offline="given.jsonl")})
+    cells = [
+        Cell(table="contamination", row="offline pairs", artefact="a", n=9, metric="too close to mt-bench", value=1)
+    ]
+    content = card(given, cells)
+    assert "and those of the external preference data, with the prompts of benchmarks" in content
+    assert "| offline pairs: too close to mt-bench | 1 | 9 |" in content
 
 
 def test_the_licences_of_the_ingredients_are_listed(tiny_recipe: Recipe) -> None:

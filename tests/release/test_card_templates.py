@@ -13,6 +13,7 @@ from gshf_release import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.release import card_templates
 from gshf_release.release.card_templates import code_span, escape_bibtex, escape_text
+from gshf_release.run.directory import RunDirectory
 
 TRAVERSAL = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
 
@@ -50,6 +51,22 @@ def test_a_template_that_reaches_out_is_refused_in_one_line(
 def test_a_value_is_never_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     name = own_template(tmp_path, monkeypatch, "{{ value | code }}")
     assert card_templates.render(name, {"value": value}) == f"`{value}`"
+
+
+def test_a_run_keeps_the_templates_of_its_project_for_when_it_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = own_template(tmp_path, monkeypatch, "first")
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    card_templates.keep(run)
+    assert card_templates.kept(run) is None, "the project's own count while we stand in it"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    copy = card_templates.kept(run)
+    assert card_templates.render(name, {}, copy) == "first"
+    assert name in [path.name for path in card_templates.files(copy)]
+    assert name not in [path.name for path in card_templates.files()]
 
 
 @given(st.text())

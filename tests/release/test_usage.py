@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
+from gshf_release import pipeline
 from gshf_release.release import hub as releases
+from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.execution import Quiet
 from tests.conftest import Outcome
+from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import bibliography, blocks, languages, shell
 from tests.servers.hub import HubServer
 
@@ -50,6 +54,24 @@ def test_the_snippet_of_the_gguf_card_answers(released: RunDirectory, capsys: py
     code = code.replace('"tester/tiny-GGUF"', repr(str(folder)))
     shown = run(code.replace('"tester/tiny"', repr(str(folder.parents[1] / "tiny" / "iter-2"))), capsys)
     assert shown.startswith("<|user|>\nName three uses of baking soda.</s>\n<|assistant|>\n")
+
+
+def test_without_an_owner_the_blocks_run_in_the_folder_of_the_card(
+    copy: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = copy.recipe
+    copy.record_recipe(recipe.model_copy(update={"release": recipe.release.model_copy(update={"repository": None})}))
+    pipeline.release(copy, EXACT, repository=None, observer=Quiet())
+    copy_release(copy.path / "release", "tiny", tmp_path / "out")
+    for part in ("tiny/iter-2", "tiny-GGUF/main"):
+        folder = tmp_path / "out" / part
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "tester/" not in card
+        assert "huggingface.co/tiny" not in card
+        (code,) = blocks(card, "bash")
+        assert "files have their recorded sha256" in shell(code, folder, {})
+        monkeypatch.chdir(folder)
+        assert run(snippet(folder), capsys).strip()
 
 
 def test_the_snippet_of_the_published_seed_card_answers(
