@@ -24,8 +24,9 @@ from gshf_release.results import Cell
 from gshf_release.run import execution
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Execution, execute, run_task
+from gshf_release.run.execution import Execution, execute
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
+from gshf_release.run.task import run_task
 from gshf_release.schedule import makespan
 from tests import tiny
 from tests.conftest import Outcome

@@ -142,7 +142,9 @@ def score(context: StageContext) -> None:
     answered = {sample.prompt_id for sample in samples}
     prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
     folder = context.input(f"{scorer}/model", "model")
-    model = models.open_adopted(settings(context.recipe, scorer), folder, Inference.of(context.profile))
+    chosen, how = settings(context.recipe, scorer), Inference.of(context.profile)
+    model = context.opened.get(folder, lambda: models.open_adopted(chosen, folder, how))
+    folded = getattr(model, "folded", 0)
     digest = context.input_sha256(f"{scorer}/model", "model")
     if isinstance(model, PairwiseModel):
         rows = _compare(context, model, samples, prompts, digest)
@@ -160,7 +162,7 @@ def score(context: StageContext) -> None:
         return
     _tell_unscored(context, samples, rows)
     Score.write(rows, context.output("scores.parquet"))
-    folded = getattr(model, "folded", 0)
+    folded = getattr(model, "folded", 0) - folded
     if folded:
         context.log("system turn folded into the first user turn", conversations=folded)
 

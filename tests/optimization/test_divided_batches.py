@@ -14,7 +14,6 @@ from gshf_release.records import LogRatio, ReferenceLogProbability, Score
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
-from gshf_release.run.stage import Task
 from tests import tiny
 
 DIVIDED: dict[str, tuple[str, type[Any]]] = {
@@ -65,5 +64,4 @@ def test_two_processes_compute_the_very_values_of_one(tiny_folder: Path, tmp_pat
 def test_a_users_function_is_called_by_one_process(tiny_folder: Path) -> None:
     for reward, divided in (({"model": str(tiny_folder / "reward")}, True), ({"model": "python:mine:score"}, False)):
         stages = {stage.name: stage for stage in loop.declare(recipe(tiny_folder, reward))}
-        task = Task(stages["iteration-1/rewards"])
-        assert launch.distributed(task, Profile(processes=2)) is divided
+        assert launch.distributed(stages["iteration-1/rewards"], Profile(processes=2)) is divided

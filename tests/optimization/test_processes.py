@@ -87,8 +87,8 @@ def test_another_number_of_processes_than_asked_for_is_an_error(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a launcher does that silently starts one."""
-    monkeypatch.setattr(launch, "command", lambda task, run, *_: [
-        sys.executable, "-m", "gshf_release.run.worker", str(run.path), task.stage.name
+    monkeypatch.setattr(launch, "command", lambda tasks, run, *_: [
+        sys.executable, "-m", "gshf_release.run.worker", str(run.path), tasks[0].stage.name, "0"
     ])  # fmt: skip
     run = begin(tmp_path / "run", tiny_folder)
     with pytest.raises(RunError, match=r"'laptop' asks for 2 training processes \(1 x 2\), but 1 came together"):
