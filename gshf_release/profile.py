@@ -99,8 +99,8 @@ class Profile(Section):
     measure_in_turn: bool = False
     """Bring the three models of the validation (trained, rounded, base) to the device one at a time."""
     processes: PositiveInt = 1
-    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of an
-    iteration's responses and the log-probabilities of its pairs under the reference; one start does all shards of a stage."""
+    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of
+    responses and the log-probabilities of pairs under the reference; one start does all shards of a stage."""
     nodes: PositiveInt = 1
     """Machines that train together, each with `processes`; more than one needs an allocation of Slurm."""
     sharding: Literal["none", "zero-2", "zero-3", "fsdp"] = "none"

@@ -21,7 +21,7 @@ from gshf_release.run.execution import Quiet
 from gshf_release.run.stage import Task
 from tests.conftest import REPOSITORY
 from tests.optimization.plan import EXACT, finish, recipe, stages
-from tests.run.work import wait
+from tests.run.work import alive, wait
 
 TWO = {"processes": 2, "micro_batch_pairs": 1}
 POLICY = Path("iteration-1") / "policy"
@@ -66,10 +66,9 @@ def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp
     launcher = descendants(process.pid)
     ranks = [pid for one in launcher for pid in descendants(one)]
     assert len(ranks) >= 2
-    for pid in (process.pid, *launcher):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait(lambda: not any(alive(pid) for pid in ranks), seconds=20)
+    wait(lambda: not any(alive(pid) for pid in (*launcher, *ranks)), seconds=20)
     assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
     finish(run, run.recipe, run.profile)
     found = [step["loss"] for step in read_json(run.path / POLICY / "training.json")["steps"]]
@@ -109,11 +108,3 @@ def descendants(parent: int) -> list[int]:
     """Return the processes that a process started, and that still run."""
     text = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii") if alive(parent) else ""
     return [int(pid) for pid in text.split()]
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
