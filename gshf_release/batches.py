@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def join_processes(profile: Profile) -> None:
-    """Prepare a distributed stage that computes in batches; called before its model is loaded.
+    """Prepare a task of a distributed stage that computes in batches; called before its model is loaded.
 
     Every process must then ask for the same batches: `in_batches` divides them. Only that of rank 0 writes anything.
 
@@ -31,6 +31,8 @@ def join_processes(profile: Profile) -> None:
         return
     import torch
 
+    if torch.distributed.is_initialized():  # by an earlier shard
+        return
     if profile.device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo", timeout=PATIENCE)

@@ -24,7 +24,6 @@ from gshf_release.diagnostics import exploration, validation
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import calls_user_code, opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.stage import Stage
 from gshf_release.sampling import stage as sampling
@@ -65,13 +64,7 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
     prompts = f"iteration-{iteration}/prompts"
     stages = [
         explored,
-        declare_scores(
-            f"iteration-{iteration}/rewards",
-            samples=explored,
-            prompts=prompts,
-            scorer="reward",
-            distributed=not calls_user_code(recipe.reward),
-        ),
+        declare_scores(recipe, f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
     ]
     log_ratios = recipe.pairs.kl_weight > 0
     if log_ratios:
@@ -146,12 +139,5 @@ def explore(iteration: int, recipe: Recipe) -> Stage:
 
 def validate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare the measurement of pi_t on the validation prompts."""
-    return validation.declare(
-        BASE if iteration == 0 else f"iteration-{iteration}",
-        policy_stage(iteration),
-        count=recipe.prompts.roles.validation,
-        max_new_tokens=recipe.sampling.max_new_tokens,
-        prompts_per_shard=recipe.sampling.prompts_per_shard,
-        opponents=opponents(recipe, "reward", f"{BASE}/validation/answers"),
-        adapter=recipe.training.adapter is not None,
-    )
+    row = BASE if iteration == 0 else f"iteration-{iteration}"
+    return validation.declare(recipe, row, policy_stage(iteration))

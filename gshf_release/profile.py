@@ -99,8 +99,8 @@ class Profile(Section):
     measure_in_turn: bool = False
     """Bring the three models of the validation (trained, rounded, base) to the device one at a time."""
     processes: PositiveInt = 1
-    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of an
-    iteration's responses and the log-probabilities of its pairs under the reference."""
+    """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of
+    responses and the log-probabilities of pairs under the reference; one start does all shards of a stage."""
     nodes: PositiveInt = 1
     """Machines that train together, each with `processes`; more than one needs an allocation of Slurm."""
     sharding: Literal["none", "zero-2", "zero-3", "fsdp"] = "none"
@@ -109,9 +109,9 @@ class Profile(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A preempted optimisation loses at most this long, or the recipe's `training.checkpoint_every` steps if that is less."""
     stages: Literal["in-process", "worker"] = "in-process"
-    """`worker` runs each stage as its own `python -m gshf_release.run.worker`, so memory is returned between stages."""
+    """`worker` runs each stage in a process of its own, so that its memory is returned."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
-    """How many workers run at once; more than one implies `stages: worker`."""
+    """How many tasks run at once. More than one: each in a worker, a process that stays for the tasks to come."""
     vllm: Vllm = Vllm()
     server: Server = Server()
     judging: Judging = Judging()

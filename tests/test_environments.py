@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Callable
@@ -81,10 +80,6 @@ def test_an_environment_is_made_found_kept_and_isolated(pins: Path, monkeypatch:
     searched = "import importlib.util as u; print([name for name in ('torch', 'numpy', 'click') if u.find_spec(name)])"
     assert result(made, searched) == "[]", "nothing else of ours does"
     assert str(pins.parent) not in result(made, "import sys; print(sys.path)").split("'")
-
-
-def test_work_that_wants_a_process_of_its_own_finds_this_environment() -> None:
-    assert environments.require(environments.HERE).python == Path(sys.executable)
 
 
 def test_other_pins_make_another_environment_in_place_of_the_former(pins: Path) -> None:

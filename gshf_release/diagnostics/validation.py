@@ -13,8 +13,10 @@ from gshf_release import adapters, statistics
 from gshf_release.checkpoints import device_of, inference_precision, load_model
 from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
 from gshf_release.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
+from gshf_release.recipe import Recipe
 from gshf_release.records import Sample, Trace
 from gshf_release.results import Cell, cell
+from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -33,44 +35,36 @@ NOTES = {
 }
 
 
-def declare(
-    row: str,
-    policy: str,
-    *,
-    count: int,
-    max_new_tokens: int,
-    prompts_per_shard: int,
-    opponents: str | None = None,
-    adapter: bool = False,
-) -> list[Stage]:
+def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
     """Declare the validation of one policy: answers, rewards, token statistics.
 
     Args:
+        recipe: The recipe.
         row: `base` or `iteration-t`.
         policy: The stage that puts out its `model`.
-        count: Validation prompts.
-        max_new_tokens: As in training.
-        prompts_per_shard: The unit of resumption.
-        opponents: For a pairwise reward, the stage of the base's answers.
-        adapter: The policy's `model` is the base and its `adapter`, merged.
     """
     answers = sampling.declare(
         f"{row}/validation/answers",
         policy=policy,
         prompts=PROMPTS,
-        count=count,
-        decodings=[Decoding(temperature, max_new_tokens) for temperature in DECODINGS],
+        count=recipe.prompts.roles.validation,
+        decodings=[Decoding(temperature, recipe.sampling.max_new_tokens) for temperature in DECODINGS],
         purpose="validation",
-        prompts_per_shard=prompts_per_shard,
+        prompts_per_shard=recipe.sampling.prompts_per_shard,
     )
     scores = declare_scores(
-        f"{row}/validation/scores", samples=answers, prompts=PROMPTS, scorer="reward", opponents=opponents
+        recipe,
+        f"{row}/validation/scores",
+        samples=answers,
+        prompts=PROMPTS,
+        scorer="reward",
+        opponents=opponents(recipe, "reward", "base/validation/answers"),
     )
     inputs = [Input("base", "model"), Input(answers.name, sampling.FILE), Input(scores.name, "scores.parquet")]
     if row != "base":
         inputs += [Input(policy, "model"), Input("base/validation/scores", "scores.parquet")]
-    under = adapter and row != "base"
-    if under:
+    under = recipe.training.adapter is not None and row != "base"
+    if under:  # the policy's `model` is the base and its adapter, merged
         inputs.append(Input(policy, adapters.FOLDER))
     measure = Stage(
         name=f"{row}/validation/measure",

@@ -21,8 +21,6 @@ MANIFEST = "manifest.json"
 PINS = Path(__file__).resolve().parent / "pins"
 OF_ENGINE = {"vllm": "vllm"}
 """The environment a sampling engine lives in; engines that are not here live beside the rest."""
-HERE = "here"
-"""The environment of this very process, for work that wants a process of its own there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return Path(sys.executable) if self.spec.name == HERE else self.folder / "bin" / "python"
+        return self.folder / "bin" / "python"
 
     def command(self, module: str, *arguments: str) -> list[str]:
         """Return the command that runs a module in it."""
@@ -138,10 +136,6 @@ def require(name: str) -> Environment:
     Raises:
         EngineError: It has not been set up; the hint names the command that does.
     """
-    if name == HERE:
-        return Environment(
-            EnvironmentSpec(HERE, "runs this package", pins="", imports="gshf_release"), Path(sys.prefix)
-        )
     found = find(name)
     if found is None:
         kind = specifications()[name].kind

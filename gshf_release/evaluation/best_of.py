@@ -50,6 +50,7 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
     )
     scores = [
         declare_scores(
+            recipe,
             f"{PLACE}/{scorer}-scores",
             samples=answers,
             prompts=prompts,

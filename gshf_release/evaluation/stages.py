@@ -78,6 +78,7 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
     )
     scores = [
         declare_scores(
+            recipe,
             f"{row}/{name}/{scorer}-scores",
             samples=answers,
             prompts=prompts,

@@ -106,7 +106,8 @@ def _rows(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbabil
     reference = context.parameter("reference")
     frozen = context.task.stage.parameters.get("frozen", False)
     precision = frozen_precision(context.recipe.training) if frozen else "fp32"
-    model = load_model(context.input(reference, "model"), precision, device_of(context.profile.device))
+    folder = context.input(reference, "model")
+    model = context.opened.get(folder, lambda: load_model(folder, precision, device_of(context.profile.device)))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches

@@ -15,7 +15,7 @@ from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
 from gshf_release.rewards.ensemble import score_readable
 from gshf_release.rewards.pairwise import against, readable_against, readable_rivals, round_robin
-from gshf_release.rewards.settings import KEYS, Scorer, settings
+from gshf_release.rewards.settings import KEYS, Scorer, calls_user_code, settings
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage
@@ -75,24 +75,26 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
 
 
 def declare_scores(
+    recipe: Recipe,
     name: str,
     *,
     samples: Stage,
     prompts: str,
     scorer: Scorer,
     opponents: str | None = None,
-    distributed: bool = False,
 ) -> Stage:
     """Declare the scoring of a sampling stage's responses, shard by shard.
 
+    The training processes divide it, but for a user's function, which each of them would call.
+
     Args:
+        recipe: Describes the scorer.
         name: The stage's name.
         samples: The responses.
         prompts: The stage of the prompts.
         scorer: Which scorer.
         opponents: For a pairwise scorer, the stage of the base's answers to the same prompts, the first of which each
             response is compared with; None compares the responses to a prompt with each other.
-        distributed: Whether the training processes divide the work; not for a user's function, which each would call.
     """
     inputs = [Input(samples.name, sampling.FILE, scope="shard")]
     if opponents not in (None, samples.name):
@@ -105,7 +107,7 @@ def declare_scores(
         parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name}
         | ({"opponents": opponents} if opponents is not None else {}),
         shards=samples.shards,
-        distributed=distributed,
+        distributed=not calls_user_code(settings(recipe, scorer)),
     )
 
 
@@ -142,7 +144,9 @@ def score(context: StageContext) -> None:
     answered = {sample.prompt_id for sample in samples}
     prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
     folder = context.input(f"{scorer}/model", "model")
-    model = models.open_adopted(settings(context.recipe, scorer), folder, Inference.of(context.profile))
+    chosen, how = settings(context.recipe, scorer), Inference.of(context.profile)
+    model = context.opened.get(folder, lambda: models.open_adopted(chosen, folder, how))
+    folded = getattr(model, "folded", 0)
     digest = context.input_sha256(f"{scorer}/model", "model")
     if isinstance(model, PairwiseModel):
         rows = _compare(context, model, samples, prompts, digest)
@@ -160,7 +164,7 @@ def score(context: StageContext) -> None:
         return
     _tell_unscored(context, samples, rows)
     Score.write(rows, context.output("scores.parquet"))
-    folded = getattr(model, "folded", 0)
+    folded = getattr(model, "folded", 0) - folded
     if folded:
         context.log("system turn folded into the first user turn", conversations=folded)
 

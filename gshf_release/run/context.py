@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.opened import Opened
 from gshf_release.run.stage import Input, Task
 
 Progress = Callable[[int, int, str], None]
@@ -40,6 +41,7 @@ class StageContext:
     """True when the outputs are in place: numbers are computed from them then."""
     progress: Progress = silent
     say: Say = quiet
+    opened: Opened = field(default_factory=Opened)
 
     def parameter(self, name: str) -> Any:
         """Return a JSON fact of the stage's declaration."""

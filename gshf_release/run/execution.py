@@ -2,37 +2,37 @@
 
 One worker walks the plan in order of declaration. Several take any task whose required shards are finished, even while other
 shards of the same stages wait; of several such tasks, the one with the longest chain of stages behind it. So the samples of the
-next iteration go before the validation of this one, and the validation fills the workers that sampling leaves free. Each task
-is a process of its own that holds the lock of its task and shares nothing with others but finished files.
+next iteration go before the validation of this one, and the validation fills the workers that sampling leaves free. A worker is
+a process that stays for the tasks to come; it holds the lock of its task and shares nothing with others but finished files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain, groupby
 from typing import Protocol
 
 from gshf_release import environments
-from gshf_release.errors import GshfError, Interrupted, RunError
+from gshf_release.errors import RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
-from gshf_release.run import interrupt, launch, stopwatch
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
-from gshf_release.run.directory import RunDirectory, write_text
-from gshf_release.run.manifest import State, fingerprint, input_hashes, state, write_manifest
-from gshf_release.run.pruning import require_present
-from gshf_release.run.resident import Place, environment_of
-from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, resolve, tasks
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.manifest import State, state
+from gshf_release.run.opened import Opened
+from gshf_release.run.processes import Processes
+from gshf_release.run.resident import environment_of
+from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
+from gshf_release.run.task import run_task
+from gshf_release.run.workers import Workers
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -77,7 +77,8 @@ class Execution:
     stages: list[Stage]
     goal: list[Stage]
     observer: Observer
-    place: Place = field(default_factory=Place)
+    workers: Workers
+    opened: Opened = field(default_factory=Opened)
 
     @property
     def by_name(self) -> Mapping[str, Stage]:
@@ -97,7 +98,8 @@ def execute(
 ) -> None:
     """Bring the stages of `goal` (all if None) to their finished state and merge the results.
 
-    Work that needs another environment goes to a worker there, one for all shards of a stage.
+    Work that needs another environment goes to a worker there, one for all shards of a stage. Work that the training processes
+    divide goes to them, started once for all shards of a stage that can start.
 
     Args:
         stages: The whole graph, in order.
@@ -114,21 +116,18 @@ def execute(
         EngineError: A stage needs an environment that has not been set up; said before any work.
         Interrupted: SIGTERM or Ctrl-C; everything finished stays.
     """
-    walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, observer or Quiet())
+    told = observer or Quiet()
+    workers = Workers(run, profile, told.notice)
+    walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, told, workers)
     by_name = walk.by_name
     _require_environments(walk)
     _announce_redo(walk, allow_redo)
     with run.work_on(recipe, profile, stages), _session(run), interrupt.stop_gently():
         pending = tasks(walk.goal)
-        workers = profile.stages == "worker" or profile.parallel_workers > 1
-        try:
-            if workers:
-                _run_parallel(walk, pending, by_name)
-            else:
-                for position, task in enumerate(pending, 1):
-                    _bring_to_finish(walk, task, by_name, position, len(pending), _work_here)
-        finally:
-            walk.place.close()
+        if profile.stages == "worker" or profile.parallel_workers > 1:
+            _run_parallel(walk, pending, by_name)
+        else:
+            _run_in_turn(walk, pending, by_name)
     merge_results(run, stages)
 
 
@@ -141,66 +140,6 @@ def _session(run: RunDirectory) -> Iterator[None]:
         yield
     finally:
         run.log("command ends", session=name)
-
-
-def run_task(context: StageContext) -> None:
-    """Do the work of one task: write to a temporary folder, rename, cells, manifest last. The caller holds the lock.
-
-    Where several processes do it together, that of rank 0 alone writes.
-    """
-    if launch.rank() > 0:
-        resolve(context.task.stage.work)(context)
-        return
-    run, task = context.run, context.task
-    stages = check_graph(run.plan)
-    inputs = input_hashes(task, run, stages)
-    if inputs is None:
-        raise RunError(f"{task.label} cannot start: an input is not finished.")
-    require_present(task, run, stages)
-    run.manifest_path(task).unlink(missing_ok=True)
-    partial = run.partial(task)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _keep_scratch_only_of(fingerprint(task, context.recipe, inputs), run, task)
-    run.log("started", stage=task.label)
-    begun = time.perf_counter()
-    try:
-        with stopwatch.measured() as parts:
-            _work_and_record(context, inputs)
-    except Exception as error:
-        if _is_disk_full(error):
-            raise _disk_full(run, task) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(run.scratch(task), ignore_errors=True)
-    spent = {name: round(seconds, 3) for name, seconds in parts.items()}
-    run.log("finished", stage=task.label, seconds=round(time.perf_counter() - begun, 3), parts=spent)
-
-
-def _work_and_record(context: StageContext, inputs: Mapping[str, str]) -> None:
-    """Do the work, put its outputs in place, compute the cells, and write the manifest."""
-    run, task, stage = context.run, context.task, context.task.stage
-    with stopwatch.part("loading"):  # the libraries
-        work = resolve(stage.work)
-    work(context)
-    for file in stage.outputs:
-        _replace(run.partial(task) / file, run.folder(task) / file)
-    if stage.numbers:
-        with stopwatch.part("cells"):
-            finished = StageContext(run, context.recipe, context.profile, task, finished=True)
-            write_cells(resolve(stage.numbers)(finished), run.results(stage))
-    with stopwatch.part("hashing"):
-        write_manifest(task, run, context.recipe, inputs)
-
-
-def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
-    """Drop what a killed attempt left behind unless it was an attempt at the same thing: same recipe keys, same inputs."""
-    scratch = run.scratch(task)
-    mark = scratch / "fingerprint"
-    if scratch.exists() and (not mark.is_file() or mark.read_text(encoding="utf-8") != wanted):
-        shutil.rmtree(scratch)
-    write_text(mark, wanted)
 
 
 def merge_results(run: RunDirectory, stages: list[Stage]) -> None:
@@ -218,33 +157,81 @@ def seconds_spent(run: RunDirectory) -> dict[str, float]:
     return {entry["stage"]: entry["seconds"] for entry in run.journal() if entry["event"] == "finished"}
 
 
+def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
+    """Do one task after the other, in this process where nothing speaks against it."""
+    places = {task: position for position, task in enumerate(pending, 1)}
+    try:
+        for together in _launches(walk, pending):
+            walk.workers.keep({together[0].stage.name})  # the engine of the stage before gives its memory back
+            walk.opened.begin(together[0].stage.name)
+            _bring_to_finish(walk, {task: places[task] for task in together}, by_name, _work_here)
+    finally:
+        walk.workers.close()
+        walk.opened.close()
+
+
+def _launches(walk: Execution, pending: list[Task]) -> Iterator[list[Task]]:
+    """Yield the tasks in order; the shards of a stage that the training processes divide come in one list."""
+    for stage, group in groupby(pending, key=lambda task: task.stage):
+        shards = list(group)
+        yield from [shards] if launch.distributed(stage, walk.profile) else ([task] for task in shards)
+
+
 def _bring_to_finish(
-    walk: Execution,
-    task: Task,
-    by_name: Mapping[str, Stage],
-    position: int,
-    total: int,
-    work: Callable[[Execution, Task, Progress, int], None],
+    walk: Execution, places: Mapping[Task, int], by_name: Mapping[str, Stage], work: Callable[..., None]
 ) -> None:
+    """Finish tasks of one stage, which are several where the training processes do them.
+
+    Args:
+        walk: The walk.
+        places: The tasks, with their positions among all.
+        by_name: The stages.
+        work: `(walk, task, progress, lock)` does a task that one process does.
+    """
     interrupt.check()
+    with contextlib.ExitStack() as stack:
+        held = {}
+        for task in places:
+            lock = _claimed(walk, task, by_name, stack)
+            if lock is not None:
+                held[task] = lock
+        if not held:
+            return
+        (stage,) = {task.stage for task in held}
+        if launch.distributed(stage, walk.profile):
+            _work_in_processes(walk, held, places)
+            return
+        ((task, lock),) = held.items()
+        with _told(walk, task, places[task]) as progress:
+            if name := environment_of(stage, walk.profile):
+                walk.workers.work(task, name, lock, progress)
+            else:
+                work(walk, task, progress, lock)
+
+
+def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: contextlib.ExitStack) -> int | None:
+    """Return the lock of a task, held until the stack closes; None if the task is finished."""
     if state(task, walk.run, walk.recipe, by_name) is State.FINISHED:
         # One killed between its manifest and its end leaves its scratch behind.
         shutil.rmtree(walk.run.scratch(task), ignore_errors=True)
-        return
-    with walk.run.lock(task) as held:
-        condition = state(task, walk.run, walk.recipe, by_name)
-        if condition is State.FINISHED:  # another process finished it while we asked for the lock
-            return
-        if condition is State.DAMAGED:
-            walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
-        progress = walk.observer.started(task, position, total)
-        begun = time.perf_counter()
-        if environment_of(task.stage, walk.profile):
-            work = _work_in_environment
-        work(walk, task, progress, held)
-        if task.stage.numbers:
-            merge_results(walk.run, walk.stages)
-        walk.observer.finished(task, time.perf_counter() - begun)
+        return None
+    lock = stack.enter_context(walk.run.lock(task))
+    condition = state(task, walk.run, walk.recipe, by_name)
+    if condition is State.FINISHED:  # another process finished it while we asked for the lock
+        return None
+    if condition is State.DAMAGED:
+        walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
+    return lock
+
+
+@contextlib.contextmanager
+def _told(walk: Execution, task: Task, position: int) -> Iterator[Progress]:
+    """Tell the observer that a task begins and, if nothing is raised, that it ended; its cells join the others."""
+    begun = time.perf_counter()
+    yield walk.observer.started(task, position, sum(stage.shards for stage in walk.goal))
+    if task.stage.numbers:
+        merge_results(walk.run, walk.stages)
+    walk.observer.finished(task, time.perf_counter() - begun)
 
 
 def _require_environments(walk: Execution) -> None:
@@ -255,78 +242,66 @@ def _require_environments(walk: Execution) -> None:
             environments.require(name)
 
 
-def _work_in_environment(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    """Run one task in the environment that it needs, by the one worker of its stage."""
-    environment = environments.require(environment_of(task.stage, walk.profile))
-    walk.place.work(environment, walk.run, task, lock, progress)
-
-
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    walk.place.close()  # the engine of the stage before gives its memory back
-    if launch.distributed(task, walk.profile):
-        _work_in_worker(walk, task, progress, lock)
-        return
-    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=walk.observer.notice))
+    say, opened = walk.observer.notice, walk.opened
+    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=say, opened=opened))
 
 
 def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    """Run one task in a process of its own, or in the profile's training processes; their stderr is ours."""
-    command = launch.command(task, walk.run, walk.profile, os.environ)
-    stop, several = walk.run.stop_file(task), launch.distributed(task, walk.profile)
-    stop.unlink(missing_ok=True)
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as complaint:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=complaint, pass_fds=(lock,), start_new_session=several
-        )
-        asked = False
-        while process.poll() is None:
-            if interrupt.requested() and not asked:
-                if several:
-                    stop.touch()  # torchrun answers a signal by killing its processes after 30 seconds
-                else:
-                    process.terminate()
-                asked = True
-            time.sleep(0.05)
-        complaint.seek(0)
-        lines = complaint.read().strip().splitlines()
-    if process.returncode == Interrupted.exit_code or asked:
-        raise Interrupted("Stopped on request.")
-    if process.returncode != 0:
-        why = launch.complaint(lines, process.returncode)
-        raise RunError(f"The worker of {task.label} failed: {why}", hint="Run the same command to try again.")
+    walk.workers.work(task, "", lock, progress)
+
+
+def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mapping[Task, int]) -> None:
+    """Run tasks of one stage in the training processes of the profile, started once for all of them."""
+    with Processes(walk.run, walk.profile, held) as processes:
+        for task in held:
+            with _told(walk, task, places[task]):
+                processes.finish(task)
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished, the longest chain of stages first."""
     lengths = chain_lengths(walk.goal)
-    elsewhere = {stage.name for stage in walk.goal if environment_of(stage, walk.profile)}
-    order = sorted(enumerate(pending, 1), key=lambda entry: (-lengths[entry[1].stage.name], entry[0]))
-    waiting = dict(order)
+    places = {task: position for position, task in enumerate(pending, 1)}
+    waiting = sorted(pending, key=lambda task: (-lengths[task.stage.name], places[task]))
     done = set(tasks(walk.stages)) - set(pending)
-    running: dict[Future[None], tuple[int, Task]] = {}
+    running: dict[Future[None], list[Task]] = {}
     with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
-        while waiting or running:
-            for position, task in list(waiting.items()):
-                if len(running) == walk.profile.parallel_workers:
-                    break
-                if task.stage.name in elsewhere and any(other.stage.name in elsewhere for _, other in running.values()):
-                    continue  # one engine at a time: it fills the device
-                if launch.distributed(task, walk.profile) and any(
-                    launch.distributed(other, walk.profile) for _, other in running.values()
-                ):
-                    continue  # each fills all devices
-                if all(needed in done for needed in predecessors(task, by_name)):
-                    del waiting[position]
-                    arguments = (walk, task, by_name, position, len(pending), _work_in_worker)
-                    running[pool.submit(_bring_to_finish, *arguments)] = (position, task)
-            in_use = {task.stage.name for task in waiting.values()} | {task.stage.name for _, task in running.values()}
-            if walk.place.stage is not None and not in_use & elsewhere & {walk.place.stage.name}:
-                walk.place.close()
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                _, task = running.pop(future)
-                future.result()
-                done.add(task)
+        try:
+            while waiting or running:
+                while len(running) < walk.profile.parallel_workers:
+                    together = _next(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
+                    if not together:
+                        break
+                    waiting = [task for task in waiting if task not in together]
+                    at = {task: places[task] for task in together}
+                    running[pool.submit(_bring_to_finish, walk, at, by_name, _work_in_worker)] = together
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    together = running.pop(future)
+                    future.result()
+                    done.update(together)
+                walk.workers.keep({task.stage.name for task in (*waiting, *chain.from_iterable(running.values()))})
+        finally:
+            wait(running)
+            walk.workers.close()  # before the threads that started them end
+
+
+def _next(
+    walk: Execution, waiting: Sequence[Task], busy: Sequence[Task], done: Collection[Task], by_name: Mapping[str, Stage]
+) -> list[Task]:
+    """Return the first task that may start beside those that run, with what is launched together with it; or nothing."""
+    engine = any(environment_of(task.stage, walk.profile) for task in busy)
+    divided = any(launch.distributed(task.stage, walk.profile) for task in busy)
+    ready = (task for task in waiting if all(needed in done for needed in predecessors(task, by_name)))
+    for task in ready:
+        if engine and environment_of(task.stage, walk.profile):
+            continue  # one engine at a time: it fills the device
+        if not launch.distributed(task.stage, walk.profile):
+            return [task]
+        if not divided:  # each fills all devices
+            return [task, *(other for other in ready if other.stage == task.stage)]
+    return []
 
 
 def _announce_redo(walk: Execution, allow_redo: bool) -> None:
@@ -356,27 +331,3 @@ def _announce_redo(walk: Execution, allow_redo: bool) -> None:
     if seconds > REDO_LIMIT_SECONDS and not allow_redo:
         raise RunError(text, hint="Add --allow-redo to do so, or choose another folder with --run.")
     walk.observer.notice(text)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Move a finished output into place, over whatever an earlier attempt left there."""
-    if not source.exists():
-        raise RunError(f"the stage did not write its declared output {target.name}")
-    if target.is_dir():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    """Return whether the disk filled up; safetensors and torch say so only in their texts."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    texts = [os.strerror(code) for code in full] + ["PytorchStreamWriter failed", "unexpected pos"]
-    return getattr(error, "errno", None) in full or any(text in str(error) for text in texts)
-
-
-def _disk_full(run: RunDirectory, task: Task) -> GshfError:
-    return RunError(
-        f"The disk that holds {run.path} is full; {task.label} could not be written. Nothing finished was lost.",
-        hint="Free some space and run the same command again.",
-    )

@@ -1,6 +1,6 @@
-"""How a task gets processes of its own: one worker, torchrun on this machine, or torchrun on every machine of a Slurm job.
+"""How tasks get training processes: torchrun on this machine, or torchrun on every machine of a Slurm job.
 
-The caller starts the command and holds the task's lock; every process runs `gshf_release.run.worker`, and the one of rank 0
+The caller starts the command and holds the tasks' locks; every process runs `gshf_release.run.worker`, and the one of rank 0
 alone writes outputs, manifest and journal.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from gshf_release.errors import RunError
 from gshf_release.profile import Profile
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.stage import Task
+from gshf_release.run.stage import Stage, Task
 
 ERROR = "gshf-release worker: "
 """Begins the line in which a worker says why it failed; launchers add lines of their own."""
@@ -27,16 +27,16 @@ PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 SRUN = ("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1")
 
 
-def distributed(task: Task, profile: Profile) -> bool:
-    """Return whether the task runs in several processes at once."""
-    return task.stage.distributed and profile.world_size > 1
+def distributed(stage: Stage, profile: Profile) -> bool:
+    """Return whether the tasks of a stage run in several processes at once."""
+    return stage.distributed and profile.world_size > 1
 
 
-def command(task: Task, run: RunDirectory, profile: Profile, environment: Mapping[str, str]) -> list[str]:
-    """Return the command that runs a task in processes of its own.
+def command(tasks: Sequence[Task], run: RunDirectory, profile: Profile, environment: Mapping[str, str]) -> list[str]:
+    """Return the command that runs tasks of one stage, one after the other, in the profile's training processes.
 
     Args:
-        task: What.
+        tasks: What.
         run: Its run; on several machines it must lie on a file system that they share.
         profile: How many processes and machines.
         environment: Slurm's variables are read from it where there are several machines.
@@ -44,14 +44,13 @@ def command(task: Task, run: RunDirectory, profile: Profile, environment: Mappin
     Raises:
         RunError: Several machines are wanted outside a Slurm job, or the job has another number of them.
     """
-    worker = ["-m", "gshf_release.run.worker", str(run.path), task.stage.name, str(task.shard)]
-    if not distributed(task, profile):
-        return [sys.executable, *worker]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(profile.processes)]
+    stage = tasks[0].stage
+    worker = ["-m", "gshf_release.run.worker", str(run.path), stage.name, *(str(task.shard) for task in tasks)]
+    torchrun = [sys.executable, "-m", "gshf_release.run.torchrun", "--nproc-per-node", str(profile.processes)]
     if profile.nodes == 1:
         return [*torchrun, "--standalone", *worker]
     job, head = _slurm_job(profile, environment)
-    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{_word(task)}"]
+    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{_word(stage)}"]
     return [*SRUN, "--nodes", str(profile.nodes), *torchrun, *machines, "--rdzv-endpoint", head, *worker]
 
 
@@ -80,7 +79,10 @@ def require_world_size(profile: Profile, found: int) -> None:
 
 
 def die_with_launcher() -> None:
-    """Have the kernel kill this process when its launcher is killed, so that none trains on without the task's lock."""
+    """Have the kernel kill this process when its launcher (or the thread of it that started this) ends.
+
+    So none works on without the task's lock.
+    """
     ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
@@ -111,5 +113,5 @@ def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, s
     return job, f"{head}:{RENDEZVOUS_PORT}"
 
 
-def _word(task: Task) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", task.label)
+def _word(stage: Stage) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", stage.name)

@@ -1,7 +1,7 @@
-"""A worker that stays for a whole stage, so that an engine starts once, not once a shard: elsewhere, or with copies under Ray.
+"""A worker that stays: a process that takes one task after the other, so that libraries and engines are loaded once.
 
-Its two ends speak JSON lines over a pair of sockets. With each task travels the descriptor of the task's lock, so the lock is
-held as long as either end lives. The worker leaves when the other end closes.
+Its two ends speak JSON lines over a pair of sockets. With each task travels the descriptor of the task's lock, so
+the lock is held as long as either end lives. The worker leaves when the other end closes, and dies with it if that is killed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from gshf_release import environments
-from gshf_release.environments import Environment
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
-from gshf_release.run import interrupt
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
@@ -34,24 +34,47 @@ ENGINE = "engine"
 
 
 def environment_of(stage: Stage, profile: Profile) -> str:
-    """Return the name of the environment in which a stage's work has a process of its own; empty if it needs none."""
+    """Return the name of the environment that a stage's work needs; empty if it is this one."""
     if stage.runs_in == ENGINE:
-        return environments.OF_ENGINE.get(profile.engine, environments.HERE if profile.replicas > 1 else "")
+        return environments.OF_ENGINE.get(profile.engine, "")
     return stage.runs_in
 
 
-class Resident:
-    """This end: starts the worker and gives it tasks."""
+def command_here(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module in this environment."""
+    return [sys.executable, "-m", module, *arguments]
 
-    def __init__(self, environment: Environment, run: RunDirectory, stage: Stage) -> None:
-        """Start the worker of one stage; it says nothing until it gets a task."""
-        self.stage = stage
+
+class WorkerKilled(RunError):
+    """A worker ended by a signal, and not because it was asked to."""
+
+
+class Resident:
+    """This end: starts the worker and gives it tasks.
+
+    The kernel ends the worker with the thread that started it, which therefore has to live until `close`.
+    """
+
+    def __init__(self, run: RunDirectory, environment: str, stage: str | None) -> None:
+        """Start a worker; it says nothing until it gets a task.
+
+        Args:
+            run: Its run.
+            environment: Name of the one it lives in; empty for this one.
+            stage: The only stage whose tasks it gets, or None.
+        """
+        self.environment, self.stage = environment, stage
         self._channel, theirs = socket.socketpair()
         self._complaint: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        module = ("gshf_release.run.worker", str(run.path), f"--serve={theirs.fileno()}")
+        command, variables = command_here(*module), None
+        if environment:
+            found = environments.require(environment)
+            command, variables = found.command(*module), found.variables()
         with theirs:
             self._process = subprocess.Popen(
-                environment.command("gshf_release.run.worker", str(run.path), stage.name, f"--serve={theirs.fileno()}"),
-                env=environment.variables(),
+                command,
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaint,
@@ -59,15 +82,22 @@ class Resident:
             )
         self._lines = _lines(self._channel)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def work(self, task: Task, lock: int, progress: Progress) -> None:
-        """Have one shard done.
+        """Have one task done.
 
         Raises:
             RunError: The work failed, with the worker's own reason.
+            WorkerKilled: The worker was killed.
             Interrupted: This process was asked to stop.
         """
         try:
-            socket.send_fds(self._channel, [json.dumps({"shard": task.shard}).encode() + b"\n"], [lock])
+            message = json.dumps({"stage": task.stage.name, "shard": task.shard})
+            socket.send_fds(self._channel, [message.encode() + b"\n"], [lock])
             answer = self._answer(progress)
         except OSError:  # the worker is gone
             answer = None
@@ -75,9 +105,10 @@ class Resident:
             return
         if interrupt.requested() or (answer or {}).get("exit_code") == Interrupted.exit_code:
             raise Interrupted("Stopped on request.")
-        raise RunError(
-            f"The worker of {task.label} failed: {answer['error'] if answer else self._last_words()}",
-            hint="Run the same command to try again.",
+        why = answer["error"] if answer else self._last_words()
+        killed = answer is None and (self._process.returncode or 0) < 0
+        raise (WorkerKilled if killed else RunError)(
+            f"The worker of {task.label} failed: {why}", hint="Run the same command to try again."
         )
 
     def close(self) -> None:
@@ -114,42 +145,11 @@ class Resident:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE_SECONDS)
         self._complaint.seek(0)
-        lines = self._complaint.read().strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+        return launch.complaint(self._complaint.read().strip().splitlines(), self._process.returncode)
 
 
-class Place:
-    """Where at most one resident worker lives at a time: an engine fills the device's memory."""
-
-    def __init__(self) -> None:
-        self._resident: Resident | None = None
-
-    @property
-    def stage(self) -> Stage | None:
-        """The stage whose worker is here."""
-        return self._resident.stage if self._resident else None
-
-    def work(self, environment: Environment, run: RunDirectory, task: Task, lock: int, progress: Progress) -> None:
-        """Have a task done by the worker of its stage, started if it is not here; a failed worker leaves."""
-        if self._resident is not None and self._resident.stage.name != task.stage.name:
-            self.close()
-        if self._resident is None:
-            self._resident = Resident(environment, run, task.stage)
-        try:
-            self._resident.work(task, lock, progress)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let the worker leave, if one is here."""
-        if self._resident is not None:
-            resident, self._resident = self._resident, None
-            resident.close()
-
-
-def serve(descriptor: int, work: Callable[[int, Progress], None]) -> None:
-    """Be the worker: do `work(shard, progress)` for each task that comes, until the other end closes.
+def serve(descriptor: int, work: Callable[[str, int, Progress], None]) -> None:
+    """Be the worker: do `work(stage, shard, progress)` for each task that comes, until the other end closes.
 
     Raises:
         Interrupted: SIGTERM came, in a task or between two.
@@ -164,8 +164,9 @@ def serve(descriptor: int, work: Callable[[int, Progress], None]) -> None:
                 return
             for lock in locks:
                 os.set_inheritable(lock, False)
+            task = json.loads(content)
             try:
-                work(json.loads(content)["shard"], _teller(channel))
+                work(task["stage"], task["shard"], _teller(channel))
                 _send(channel, {"done": True})
             except GshfError as error:
                 _send(channel, {"error": str(error), "exit_code": error.exit_code})

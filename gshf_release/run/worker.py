@@ -1,53 +1,66 @@
-"""Run tasks of a recorded plan in this process: `python -m gshf_release.run.worker RUN STAGE [SHARD | --serve=DESCRIPTOR]`.
+"""Run tasks of a recorded plan in this process.
+
+    python -m gshf_release.run.worker RUN --serve=DESCRIPTOR     tasks come through a socket; see resident.py
+    python -m gshf_release.run.worker RUN STAGE SHARD...         under torchrun: every rank computes, rank 0 alone writes
 
 It may live in another virtual environment than the command that started it; files are all they share. The caller holds the
-lock of the task. With `--serve` the shards come one after another through a socket; see `resident.py`. Under torchrun every
-rank computes, and rank 0 alone writes.
+locks of the tasks, and the kernel ends this process with it.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
-from gshf_release.errors import GshfError, RunError
+from gshf_release.errors import GshfError
 from gshf_release.run import interrupt, launch, resident
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import run_task
-from gshf_release.run.stage import Stage, Task, resolve
+from gshf_release.run.opened import Opened
+from gshf_release.run.stage import Task, resolve
+from gshf_release.run.task import run_task
 
 SERVE = "--serve="
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named task; return the exit code, and put a known error on one line of stderr."""
-    path, name, *rest = arguments
-    if launch.world_size() > 1:
-        launch.die_with_launcher()
+    """Run tasks; return the exit code, and put a known error on one line of stderr."""
+    path, first, *shards = arguments
+    launch.die_with_launcher()
     try:
         run = RunDirectory.open(Path(path))
-        stage = next((stage for stage in run.plan if stage.name == name), None)
-        if stage is None:
-            raise RunError(f"{path} has no stage {name!r}.")
+        tasks = Tasks(run)
         with interrupt.stop_gently():
-            resolve("gshf_release.checkpoints:prepare")(run.profile)
-            if rest and rest[0].startswith(SERVE):
-                resident.serve(int(rest[0].removeprefix(SERVE)), partial(_work, run, stage))
+            resolve("gshf_release.checkpoints:prepare")(tasks.profile)
+            if first.startswith(SERVE):
+                resident.serve(int(first.removeprefix(SERVE)), tasks.work)
             else:
-                shard = int(rest[0]) if rest else 0
-                interrupt.watch(run.stop_file(Task(stage, shard)))
-                _work(run, stage, shard)
+                interrupt.watch(run.stop_file(tasks.task(first, int(shards[0]))))
+                for shard in shards:
+                    tasks.work(first, int(shard), silent)
     except GshfError as error:
         print(f"{launch.ERROR}{error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _work(run: RunDirectory, stage: Stage, shard: int, progress: Progress = silent) -> None:
-    interrupt.check()
-    run_task(StageContext(run, run.recipe, run.profile, Task(stage, shard), progress=progress))
+class Tasks:
+    """The tasks of a run as it was recorded when this process began, and what this process has opened for them."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run, self.recipe, self.profile = run, run.recipe, run.profile
+        self.stages = {stage.name: stage for stage in run.plan}
+        self.opened = Opened()
+
+    def task(self, stage: str, shard: int) -> Task:
+        """Return a task by its stage's name."""
+        return Task(self.stages[stage], shard)
+
+    def work(self, stage: str, shard: int, progress: Progress) -> None:
+        """Do a task."""
+        interrupt.check()
+        task = self.task(stage, shard)
+        run_task(StageContext(self.run, self.recipe, self.profile, task, progress=progress, opened=self.opened))
 
 
 if __name__ == "__main__":

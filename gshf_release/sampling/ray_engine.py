@@ -163,7 +163,9 @@ def _reach(ray: Any) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes; what fails comes back as an exception
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers started here are as urgent as this process, not the last
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # workers started here are as urgent as this process, not the last
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)

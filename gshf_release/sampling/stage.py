@@ -128,12 +128,12 @@ def _completions(
 
 
 def engine_of(context: StageContext, checkpoint: Path) -> SamplingEngine:
-    """Return the engine that the profile names, with the checkpoint loaded; the journal hears of every start."""
+    """Return the engine that the profile names, opened once for the shards of the stage; the journal hears of every start."""
 
     def started(seconds: float) -> None:
         context.log("engine started", engine=context.profile.engine, seconds=round(seconds, 3))
 
-    return open_engine(checkpoint, context.profile, started)
+    return context.opened.get(checkpoint, lambda: open_engine(checkpoint, context.profile, started))
 
 
 def _seed(context: StageContext, prompt_id: str, index: int) -> int:

@@ -21,7 +21,7 @@ from gshf_release.run.execution import Quiet
 from gshf_release.run.stage import Task
 from tests.conftest import REPOSITORY
 from tests.optimization.plan import EXACT, finish, recipe, stages
-from tests.run.work import wait
+from tests.run.work import alive, wait
 
 TWO = {"processes": 2, "micro_batch_pairs": 1}
 POLICY = Path("iteration-1") / "policy"
@@ -66,10 +66,9 @@ def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp
     launcher = descendants(process.pid)
     ranks = [pid for one in launcher for pid in descendants(one)]
     assert len(ranks) >= 2
-    for pid in (process.pid, *launcher):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait(lambda: not any(alive(pid) for pid in ranks), seconds=20)
+    wait(lambda: not any(alive(pid) for pid in (*launcher, *ranks)), seconds=20)
     assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
     finish(run, run.recipe, run.profile)
     found = [step["loss"] for step in read_json(run.path / POLICY / "training.json")["steps"]]
@@ -87,8 +86,8 @@ def test_another_number_of_processes_than_asked_for_is_an_error(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a launcher does that silently starts one."""
-    monkeypatch.setattr(launch, "command", lambda task, run, *_: [
-        sys.executable, "-m", "gshf_release.run.worker", str(run.path), task.stage.name
+    monkeypatch.setattr(launch, "command", lambda tasks, run, *_: [
+        sys.executable, "-m", "gshf_release.run.worker", str(run.path), tasks[0].stage.name, "0"
     ])  # fmt: skip
     run = begin(tmp_path / "run", tiny_folder)
     with pytest.raises(RunError, match=r"'laptop' asks for 2 training processes \(1 x 2\), but 1 came together"):
@@ -109,11 +108,3 @@ def descendants(parent: int) -> list[int]:
     """Return the processes that a process started, and that still run."""
     text = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii") if alive(parent) else ""
     return [int(pid) for pid in text.split()]
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

@@ -360,26 +360,21 @@ SHARDED = [
 
 
 @pytest.mark.parametrize("profile", ["worker", "parallel"])
-def test_workers_make_the_same_files(
-    run: RunDirectory, tmp_path: Path, profile: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def test_workers_make_the_same_files(run: RunDirectory, tmp_path: Path, profile: str) -> None:
     execute(SHARDED, run, RECIPE, HERE)
     other = begin(tmp_path / "other", RECIPE, PROFILES[profile])
     execute(SHARDED, other, RECIPE, PROFILES[profile])
     assert content(other) == content(run)
 
 
-def test_a_shard_starts_when_its_own_input_shard_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def test_a_shard_starts_when_its_own_input_shard_is_finished(tmp_path: Path) -> None:
     stages = [stage("a", shards=2, work="wait_for_shard_of_b"), stage("b", "a", scope="shard", shards=2)]
     run = begin(tmp_path / "run", RECIPE, PROFILES["parallel"])
     execute(stages, run, RECIPE, PROFILES["parallel"])
     assert made(run) == ["a 1/2", "b 1/2", "a 2/2", "b 2/2"]
 
 
-def test_a_workers_known_error_comes_back_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def test_a_workers_known_error_comes_back_on_one_line(tmp_path: Path) -> None:
     run = begin(tmp_path / "run", RECIPE, PROFILES["worker"])
     with pytest.raises(RunError) as caught:
         execute(chain("refuse"), run, RECIPE, PROFILES["worker"])
@@ -402,11 +397,8 @@ def test_sigterm_to_the_command_stops_it_and_the_same_command_goes_on(tmp_path: 
     assert made(run) == ["s1", "s2"]
 
 
-def test_an_orphaned_worker_and_the_resumed_run_do_not_work_on_one_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_orphaned_worker_and_the_resumed_run_do_not_work_on_one_task(tmp_path: Path) -> None:
     """The command is killed, its worker lives on: the resumed command must wait for it, refuse, or have ended it."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     path = tmp_path / "run"
     process = start(path, "worker", "overlap")
     wait((path / "overlap.log").exists)

@@ -22,28 +22,29 @@ from tests.conftest import REPOSITORY
 from tests.run.work import wait
 
 RUN = RunDirectory(Path("runs/x"))
-POLICY = Task(Stage("iteration-1/policy", "work", distributed=True))
+POLICY = Stage("iteration-1/policy", "work", distributed=True)
+TASKS = [Task(POLICY)]
 WORKER = ["-m", "gshf_release.run.worker", "runs/x", "iteration-1/policy", "0"]
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = ["-m", "gshf_release.run.torchrun", "--nproc-per-node"]
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "first"}
 
 
 @pytest.mark.parametrize("name", ["laptop", "one-24gb", "one-80gb"])
 def test_one_process_needs_no_launcher(name: str) -> None:
-    assert launch.command(POLICY, RUN, profiles.load(name), {}) == [sys.executable, *WORKER]
+    assert not launch.distributed(POLICY, profiles.load(name))
 
 
 @pytest.mark.parametrize("name", ["8-gpu-zero3", "fsdp"])
 def test_eight_processes_of_one_machine_are_started_by_torchrun(name: str) -> None:
     profile = profiles.load(name)
     assert profile.world_size == 8
-    assert launch.command(POLICY, RUN, profile, {}) == [sys.executable, *TORCHRUN, "8", "--standalone", *WORKER]
+    assert launch.command(TASKS, RUN, profile, {}) == [sys.executable, *TORCHRUN, "8", "--standalone", *WORKER]
 
 
 def test_several_machines_are_reached_through_srun() -> None:
     profile = profiles.load("slurm")
     assert profile.world_size == 16
-    assert launch.command(POLICY, RUN, profile, SLURM) == [
+    assert launch.command(TASKS, RUN, profile, SLURM) == [
         *("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1", "--nodes", "2"),
         *(sys.executable, *TORCHRUN, "8", "--nnodes", "2", "--rdzv-backend", "c10d"),
         *("--rdzv-id", "77-iteration-1-policy", "--rdzv-endpoint", "first:29400"),
@@ -52,18 +53,24 @@ def test_several_machines_are_reached_through_srun() -> None:
 
 
 def test_a_stage_that_does_not_train_runs_in_one_process() -> None:
-    scores = Task(Stage("iteration-1/rewards", "work"))
-    assert launch.command(scores, RUN, profiles.load("slurm"), {})[1:4] == [*WORKER[:2], "runs/x"]
+    assert launch.distributed(POLICY, profiles.load("slurm"))
+    assert not launch.distributed(Stage("iteration-1/exploration", "work"), profiles.load("slurm"))
+
+
+def test_one_command_does_all_shards() -> None:
+    rewards = Stage("iteration-1/rewards", "work", shards=3, distributed=True)
+    command = launch.command([Task(rewards, 0), Task(rewards, 2)], RUN, Profile(processes=2), {})
+    assert command[-5:] == ["gshf_release.run.worker", "runs/x", "iteration-1/rewards", "0", "2"]
 
 
 def test_several_machines_outside_slurm_are_one_line() -> None:
     with pytest.raises(RunError, match="'slurm' trains on 2 machines, which needs an allocation of Slurm"):
-        launch.command(POLICY, RUN, profiles.load("slurm"), {})
+        launch.command(TASKS, RUN, profiles.load("slurm"), {})
 
 
 def test_an_allocation_of_another_size_is_one_line() -> None:
     with pytest.raises(RunError, match="trains on 2 machines; Slurm job 77 has 3"):
-        launch.command(POLICY, RUN, profiles.load("slurm"), SLURM | {"SLURM_JOB_NUM_NODES": "3"})
+        launch.command(TASKS, RUN, profiles.load("slurm"), SLURM | {"SLURM_JOB_NUM_NODES": "3"})
 
 
 def test_sharding_needs_somebody_to_share_with() -> None:

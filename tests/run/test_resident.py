@@ -19,8 +19,8 @@ from gshf_release.run.execution import execute
 from gshf_release.run.resident import environment_of
 from gshf_release.run.stage import Stage
 from tests.conftest import REPOSITORY
-from tests.run.plans import PROFILES, RECIPE, Heard, begin, content
-from tests.run.work import made, stage, wait
+from tests.run.plans import PROFILES, RECIPE, Heard, begin, content, without_torch
+from tests.run.work import made, processes, stage, wait
 
 AWAY = "other"
 
@@ -30,8 +30,7 @@ class Here:
     """Stands for an environment: processes in it are of this very interpreter, but have no torch, so that they start fast."""
 
     def command(self, module: str, *arguments: str) -> list[str]:
-        code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
-        return [sys.executable, "-c", code, module, *arguments]
+        return without_torch(module, *arguments)
 
     def variables(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -51,15 +50,6 @@ def plan(work: str = "say_process", shards: int = 3) -> list[Stage]:
         stage("c", "b", scope="shard", shards=shards),
         stage("d", "c", work=work, runs_in=AWAY),
     ]
-
-
-def processes(run: RunDirectory) -> dict[str, set[int]]:
-    """Return which processes worked on each stage that says so."""
-    found: dict[str, set[int]] = {}
-    for entry in run.journal():
-        if entry["event"] == "process":
-            found.setdefault(entry["stage"].split()[0], set()).add(entry["process"])
-    return found
 
 
 @pytest.mark.parametrize("profile", ["here", "parallel"])
@@ -166,9 +156,6 @@ def test_the_profile_says_where_an_engine_lives() -> None:
     assert environment_of(stage("a", runs_in="engine"), Profile()) == ""
     assert environment_of(stage("a", runs_in="engine"), Profile(engine="vllm")) == "vllm"
     assert environment_of(stage("a", runs_in="quant"), Profile()) == "quant"
-    assert environment_of(stage("a", runs_in="engine"), Profile(replicas=2)) == environments.HERE
-    assert environment_of(stage("a", runs_in="engine"), Profile(engine="vllm", replicas=2)) == "vllm"
-    assert environment_of(stage("a"), Profile(replicas=2)) == ""
 
 
 def _wait_elsewhere(path: str) -> None:

@@ -147,6 +147,47 @@ def die(context: StageContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_once(context: StageContext) -> None:
+    """End this process without a word at the first try, an output half written; write at the second."""
+    died = context.scratch / "died"
+    if not died.exists():
+        died.touch()
+        context.output(FILE).write_text('{"half', encoding="utf-8")
+        die(context)
+    say_process(context)
+
+
+def processes(run: RunDirectory) -> dict[str, set[int]]:
+    """Return which processes worked on each stage that says so."""
+    found: dict[str, set[int]] = {}
+    for entry in run.journal():
+        if entry["event"] == "process":
+            found.setdefault(entry["stage"].split()[0], set()).add(entry["process"])
+    return found
+
+
+def say_process_together(context: StageContext) -> None:
+    """Note which process does it, and wait until every shard of the stage has one."""
+    say_process(context)
+    wait(lambda: len(processes(context.run)[context.task.stage.name]) == context.task.stage.shards)
+
+
+def kill_the_idle(context: StageContext) -> None:
+    """Kill every other process that has worked on the run."""
+    for pid in set().union(*processes(context.run).values()) - {os.getpid()}:
+        os.kill(pid, signal.SIGKILL)
+        wait(lambda pid=pid: not alive(pid))
+    write(context)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def stop_once(context: StageContext) -> None:
     """Ask this very process to stop, save what there is, and stop; write at the second try."""
     saved = context.scratch / "saved"
@@ -200,9 +241,11 @@ def wait(condition: Any, seconds: float = 60.0) -> None:
 
 def run_in_this_process(path: str, profile: str, names: str) -> None:
     """Execute a chain of stages whose works are `names`, comma-separated; the entry point of subprocesses."""
+    from gshf_release.run import resident
     from gshf_release.run.execution import execute
-    from tests.run.plans import PROFILES, RECIPE, chain
+    from tests.run.plans import PROFILES, RECIPE, chain, without_torch
 
+    resident.command_here = without_torch
     run = RunDirectory.create(Path(path), RECIPE, PROFILES[profile])
     execute(chain(*names.split(",")), run, RECIPE, PROFILES[profile])
 

@@ -11,10 +11,15 @@ from gshf_release import sampling
 from gshf_release.environments import OF_ENGINE
 from gshf_release.errors import EngineError
 from gshf_release.profile import Profile, Vllm
+from gshf_release.run.context import StageContext
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.opened import Opened
+from gshf_release.run.stage import Stage, Task
 from gshf_release.sampling import ENGINES, VllmEngine
-from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Completion, Progress, Request
+from gshf_release.sampling.stage import engine_of
 from gshf_release.sampling.vllm_engine import _variables
+from tests.run.plans import RECIPE
 
 
 class Noted:
@@ -39,7 +44,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     notes: list[str] = []
     for name in ENGINES:
         monkeypatch.setitem(sampling.ENGINES, name, lambda checkpoint, profile: Noted(notes, checkpoint))
-    monkeypatch.setattr("gshf_release.sampling.opening._kept", {})
     return notes
 
 
@@ -50,37 +54,15 @@ def checkpoints(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "one", tmp_path / "two"
 
 
-def test_an_engine_of_its_own_environment_opens_once_a_checkpoint(
-    log: list[str], checkpoints: tuple[Path, Path]
-) -> None:
+def test_an_engine_opens_once_for_the_shards_of_a_stage(log: list[str], checkpoints: tuple[Path, Path]) -> None:
     one, two = checkpoints
-    started: list[float] = []
-    profile = Profile(engine="vllm")
-    for checkpoint in (one, one, two, two, one):
-        open_engine(checkpoint, profile, started.append)
-    assert log == ["open one", "close one", "open two", "close two", "open one"]
-    assert len(started) == 3
-
-
-def test_an_engine_of_this_environment_is_not_kept(log: list[str], checkpoints: tuple[Path, Path]) -> None:
-    for _ in range(2):
-        open_engine(checkpoints[0], Profile())
-    assert log == ["open one", "open one"]
-
-
-def test_copies_under_ray_stay_for_the_next_shard(
-    log: list[str], checkpoints: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gshf_release.sampling.opening.RayEngine", lambda checkpoint, profile: Noted(log, checkpoint))
-    for _ in range(2):
-        open_engine(checkpoints[0], Profile(replicas=2))
-    assert log == ["open one"]
-
-
-def test_another_profile_opens_anew(log: list[str], checkpoints: tuple[Path, Path]) -> None:
-    open_engine(checkpoints[0], Profile(engine="vllm"))
-    open_engine(checkpoints[0], Profile(engine="vllm", sampling_batch=8))
-    assert log == ["open one", "close one", "open one"]
+    run, opened = RunDirectory.create(checkpoints[0].parent / "run", RECIPE, Profile()), Opened()
+    for name, checkpoint in [("a", one), ("a", one), ("b", two), ("b", two), ("c", two)]:
+        opened.begin(name)
+        engine_of(StageContext(run, RECIPE, Profile(), Task(Stage(name, "work")), opened=opened), checkpoint)
+    opened.close()
+    assert log == ["open one", "close one", "open two", "close two", "open two", "close two"]
+    assert [entry["stage"] for entry in run.journal()] == ["a", "b", "c"], "the journal hears of every start"
 
 
 def test_every_engine_with_an_environment_is_an_engine() -> None:

@@ -1,0 +1,78 @@
+"""The workers of a command, each of which stays for the tasks to come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+
+from gshf_release.profile import Profile
+from gshf_release.run.context import Progress, Say
+from gshf_release.run.directory import RunDirectory
+from gshf_release.run.resident import Resident, WorkerKilled
+from gshf_release.run.stage import Stage, Task
+
+ATTEMPTS = 2
+"""How many workers may be killed at a task before the command fails: it may be the task that kills them."""
+
+
+class Workers:
+    """The workers of one command: each is at a task or waits for one, and whoever needs one that is not there starts it.
+
+    Those of this environment stay to the end, unless the profile wants their memory back. Those of another leave with their
+    stage: an engine fills the device.
+    """
+
+    def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
+        self._run, self._notice = run, notice
+        self._stay = profile.parallel_workers > 1
+        self._idle: list[Resident] = []
+        self._taking = threading.Lock()
+
+    def work(self, task: Task, environment: str, lock: int, progress: Progress) -> None:
+        """Have a task done in an environment; a worker that fails leaves, and one that is killed is replaced.
+
+        Raises:
+            RunError: The work failed, or workers were killed at it again and again.
+            Interrupted: This process was asked to stop.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            worker = self._take(task.stage, environment)
+            try:
+                worker.work(task, lock, progress)
+            except WorkerKilled as killed:
+                worker.close()
+                if not left:
+                    raise
+                self._notice(f"{killed.message} Another worker takes the task.")
+            except BaseException:
+                worker.close()
+                raise
+            else:
+                with self._taking:
+                    self._idle.append(worker)
+                return
+
+    def keep(self, stages: Collection[str]) -> None:
+        """Let those leave that belong to another stage than these."""
+        self._close(lambda worker: worker.stage is not None and worker.stage not in stages)
+
+    def close(self) -> None:
+        """Let all leave."""
+        self._close(lambda worker: True)
+
+    def _take(self, stage: Stage, environment: str) -> Resident:
+        self._close(lambda worker: not worker.alive)
+        belongs = None if self._stay and not environment else stage.name
+        with self._taking:
+            for worker in self._idle:
+                if (worker.environment, worker.stage) == (environment, belongs):
+                    self._idle.remove(worker)
+                    return worker
+        return Resident(self._run, environment, belongs)
+
+    def _close(self, leaves: Callable[[Resident], bool]) -> None:
+        with self._taking:
+            leaving = [worker for worker in self._idle if leaves(worker)]
+            self._idle = [worker for worker in self._idle if worker not in leaving]
+        for worker in leaving:
+            worker.close()

@@ -1,0 +1,88 @@
+"""Workers of this environment: they stay from one task to the next, are replaced when killed, and die with their command."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from gshf_release.errors import RunError
+from gshf_release.run.execution import execute
+from gshf_release.run.stage import Task
+from tests.run.plans import PROFILES, RECIPE, Heard, begin, chain, start
+from tests.run.work import alive, made, processes, stage, wait
+
+TWO, ONE = PROFILES["parallel"], PROFILES["worker"]
+
+
+def test_two_workers_do_all_tasks_and_then_leave(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", RECIPE, TWO)
+    stages = [
+        stage("a", work="say_process_together", shards=2),
+        stage("b", "a", work="say_process", scope="shard", shards=2),
+        stage("c", "b", work="say_process"),
+        stage("d", "c", work="say_process", shards=3),
+    ]
+    execute(stages, run, RECIPE, TWO)
+    assert len(made(run)) == 8
+    found = set().union(*processes(run).values())
+    assert found == processes(run)["a"], "nobody came later"
+    assert len(found) == 2
+    assert not any(alive(pid) for pid in found)
+
+
+def test_one_worker_returns_its_memory_after_a_stage(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", RECIPE, ONE)
+    execute([stage("a", work="say_process", shards=2), stage("b", "a", work="say_process")], run, RECIPE, ONE)
+    found = processes(run)
+    assert [len(found[name]) for name in "ab"] == [1, 1]
+    assert found["a"] != found["b"]
+
+
+def test_a_worker_killed_at_a_task_is_replaced(tmp_path: Path) -> None:
+    run, heard = begin(tmp_path / "run", RECIPE, TWO), Heard()
+    stages = chain("write", "die_once", "write")
+    execute(stages, run, RECIPE, TWO, observer=heard)
+    assert made(run) == ["s1", "s2", "s3"]
+    assert heard.notices == ["The worker of s2 failed: exit code -9 Another worker takes the task."]
+    with run.lock(Task(stages[1])):
+        """It is free."""
+
+
+def test_a_worker_killed_between_tasks_is_replaced(tmp_path: Path) -> None:
+    run, heard = begin(tmp_path / "run", RECIPE, TWO), Heard()
+    stages = [
+        stage("a", work="say_process_together", shards=2),
+        stage("b", "a", work="kill_the_idle"),
+        stage("c", "b", work="say_process_together", shards=2),
+    ]
+    execute(stages, run, RECIPE, TWO, observer=heard)
+    assert len(processes(run)["a"] & processes(run)["c"]) == 1, "the other one is new"
+    assert heard.notices == []
+
+
+def test_a_task_that_kills_its_workers_fails_and_its_lock_is_free(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", RECIPE, TWO)
+    stages = chain("die")
+    with pytest.raises(RunError, match="The worker of s1 failed: exit code -9"):
+        execute(stages, run, RECIPE, TWO)
+    assert [entry["event"] for entry in run.journal()].count("started") == 2
+    with run.lock(Task(stages[0])):
+        """It is free."""
+
+
+def test_a_killed_command_leaves_no_worker_behind(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = start(path, "parallel", "say_process", "overlap")
+    wait((path / "overlap.log").exists)
+    wait(lambda: "begin" in (path / "overlap.log").read_text(encoding="utf-8"))
+    worker = int((path / "overlap.log").read_text(encoding="utf-8").split()[1])
+    assert processes(begin(path))["s1"] == {worker}
+    os.kill(command.pid, signal.SIGKILL)
+    command.communicate()
+    wait(lambda: not alive(worker), seconds=1)
+    assert "end" not in (path / "overlap.log").read_text(encoding="utf-8")
+    with begin(path).lock(Task(chain("say_process", "overlap")[1])):
+        """It is free."""
