@@ -21,6 +21,7 @@ from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.quantization import early
+from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of
@@ -76,7 +77,8 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [stage for _, stage in policies[1:]]
     sha256, facts = outside.card_facts(recipe, run)
-    released = release_stages.declare(recipe, learned, measured, sha256)
+    weights = release_stages.declare(recipe, learned, measured, sha256)
+    released = [weights, *quantization.declare(recipe, weights, release_stages.shown(recipe, measured))]
     released += data_sets.declare(recipe, [*train, *evaluated], sha256, facts)
     graph = Graph(train, evaluated, released)
     check_graph(graph.stages)

@@ -1,4 +1,4 @@
-"""The release stages: `release/<repository>/iter-N/` folders ready for the Hub, and a repository of GGUF files."""
+"""The release stage: `release/<repository>/iter-N/` folders ready for the Hub."""
 
 from __future__ import annotations
 
@@ -38,8 +38,14 @@ def repository_name(recipe: Recipe) -> str:
     return (recipe.release.repository or recipe.name).rpartition("/")[2]
 
 
-def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage], facts_sha256: str) -> list[Stage]:
-    """Declare the weights and the quantizations.
+def shown(recipe: Recipe, measured: Sequence[Stage]) -> tuple[Input, ...]:
+    """Return what the cards of a model know of: what it was made with, and the result cells of stages."""
+    made_with = [Input(*source) for source in _made_with(recipe).values()]
+    return (*made_with, *(Input(stage.name, RESULTS) for stage in measured if stage.numbers))
+
+
+def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage], facts_sha256: str) -> Stage:
+    """Declare the weights.
 
     Args:
         recipe: The recipe.
@@ -47,38 +53,27 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
         measured: The stages whose result cells the cards show.
         facts_sha256: Content hash of the facts and templates, part of the fingerprint.
     """
-    name = repository_name(recipe)
-    results = [Input(stage.name, RESULTS) for stage in measured if stage.numbers]
     judged = [stage.name for stage in measured if stage.outputs == (JUDGMENTS,)]
-    parameters = {
-        "iterations": list(iterations),
-        "measured": [item.stage for item in results],
-        "judged": judged,
-        "facts": facts_sha256,
-    }
-    common: dict[str, Any] = {
-        "keys": RECIPE_KEYS,
-        "parameters": parameters,
-    }
-    made_with = [Input(*source) for source in _made_with(recipe).values()]
-    weights = Stage(
-        name=f"release/{name}",
+    return Stage(
+        name=f"release/{repository_name(recipe)}",
         work="gshf_release.release.stages:write_weights",
         inputs=(
             Input("base", "source.json"),
             Input("base", "model"),
             Input("final", FINAL),
-            *made_with,
             *(Input(policy, "model") for policy in iterations),
-            *results,
+            *shown(recipe, measured),
             *(Input(stage, JUDGMENTS) for stage in judged),
         ),
         outputs=(*(f"iter-{number}" for number in range(1, len(iterations) + 1)), FINAL),
-        **common,
+        keys=RECIPE_KEYS,
+        parameters={
+            "iterations": list(iterations),
+            "measured": [stage.name for stage in measured if stage.numbers],
+            "judged": judged,
+            "facts": facts_sha256,
+        },
     )
-    from gshf_release.release.quantization import stage as quantization
-
-    return [weights, *quantization.declare(recipe, weights, (*made_with, *results), **common)]
 
 
 def write_weights(context: StageContext) -> None:

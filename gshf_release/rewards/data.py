@@ -48,6 +48,10 @@ def parse_conversation(row: dict[str, Any]) -> list[Message]:
     """
     name = next((name for name in RESPONSES if row.get(name) is not None), None)
     if name is None:
+        if "messages" not in row:
+            raise ValueError(
+                f"expected an answer under {' or '.join(map(repr, RESPONSES))}, or 'messages' that end with it"
+            )
         return _answered(_turns(row.get("messages"), "messages"), "messages")
     return _conversation(row, row[name], name)
 

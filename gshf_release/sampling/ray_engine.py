@@ -21,6 +21,7 @@ from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
+from gshf_release.sampling import ENGINES
 from gshf_release.sampling.protocol import Completion, Progress, Request, SamplingEngine, require_fitting
 
 FRACTION = 1e4
@@ -120,8 +121,6 @@ class Worker:
     """An engine in a process of Ray's."""
 
     def __init__(self, checkpoint: str, profile: str) -> None:
-        from gshf_release.sampling import ENGINES
-
         known = Profile.model_validate_json(profile)
         prepare(known)
         self.error = ""

@@ -84,7 +84,15 @@ def test_every_form_of_an_answer(row: dict[str, Any]) -> None:
     assert parse_conversation(row) == [*ASKED, Message(role="assistant", content="a")]
 
 
-@pytest.mark.parametrize("row", [{"messages": [USER]}, {"messages": [GOOD]}, {"prompt": "why"}, {"response": "a"}])
-def test_an_answer_that_is_none(row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"."):
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [USER]}, "the last turn under 'messages' must be the assistant's"),
+        ({"messages": [GOOD]}, "'messages' answers no one"),
+        ({"prompt": "why"}, "expected an answer under 'response' or 'completion' or 'output'"),
+        ({"response": "a"}, 'expected "prompt"'),
+    ],
+)
+def test_an_answer_that_is_none(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         parse_conversation(row)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gshf_release.errors import AnswerError, EngineError
+from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -103,8 +104,6 @@ class JudgeSession:
         if missing:
             self._announce(missing, len(found))
             if self.batch:
-                from gshf_release.evaluation.judging.batch import judge_in_batches
-
                 found |= judge_in_batches(self, missing)
             left = [each for each in missing if each.key not in found]
             judgments = concurrently(self._ask, left, self.client.server.concurrent_requests)

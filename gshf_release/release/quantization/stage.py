@@ -28,18 +28,17 @@ MIXED = "compressed-tensors"
 """What a manifest says of weights whose tensors have the dtypes of that format."""
 
 
-def declare(recipe: Recipe, weights: Stage, results: tuple[Input, ...], **common: Any) -> list[Stage]:
+def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[Stage]:
     """Declare a stage a repository.
 
     Args:
         recipe: The recipe.
         weights: The stage that releases the BF16 weights.
-        results: What the cards know of: result cells, and what the model was made with.
-        common: Keys and parameters of all stages of a release.
+        shown: What the cards know of.
     """
-    count = len(common["parameters"]["iterations"])
+    count = len(weights.parameters["iterations"])
     answered = [f"iteration-{number}" for number in range(1, count + 1)]
-    inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *results)
+    inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *shown)
     test = tuple(Input(f"{row}/{TEST}/answers", ANSWERS) for row in answered)
     validation = tuple(Input(f"{row}/{VALIDATION}/answers", ANSWERS) for row in answered)
     wanted: list[tuple[str, list[str], str, tuple[Input, ...]]] = []
@@ -54,8 +53,8 @@ def declare(recipe: Recipe, weights: Stage, results: tuple[Input, ...], **common
             work=f"gshf_release.release.quantization.stage:{work}",
             inputs=(*inputs, *test, *extra),
             outputs=(MAIN, MEASURED),
-            keys=common["keys"],
-            parameters=common["parameters"] | {"schemes": names, "suffix": suffix},
+            keys=weights.keys,
+            parameters={**weights.parameters, "schemes": names, "suffix": suffix},
             numbers="gshf_release.release.quantization.stage:numbers",
         )
         for suffix, names, work, extra in wanted
