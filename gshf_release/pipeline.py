@@ -24,6 +24,7 @@ from gshf_release.release.quantization import early
 from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
+from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of
 from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory, write_text
@@ -151,6 +152,7 @@ def train(
     """
     graph = streamed(build(recipe, run), recipe, profile)
     sharding.check(recipe.training.batch_pairs, profile)
+    scorer_training.check_batches(recipe, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:
         require_releasable(recipe)

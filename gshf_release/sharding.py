@@ -24,15 +24,21 @@ def check(batch: int, profile: Profile) -> None:
         )
 
 
-def split_batch(batch: int, micro_batch: int, processes: int) -> tuple[int, int]:
+def split_batch(batch: int, micro_batch: int, processes: int, key: str = "batch_pairs") -> tuple[int, int]:
     """Return a process's micro-batch and how many of them it accumulates, so that a step has `batch` examples over all.
+
+    Args:
+        batch: Examples in an optimiser step.
+        micro_batch: Examples of a process in one forward and backward pass, at most.
+        processes: How many train together.
+        key: What the recipe calls `batch`.
 
     Raises:
         RecipeError: The processes, or their micro-batches, do not divide the batch.
     """
     if batch % processes:
         raise RecipeError(
-            f"batch_pairs {batch} is not a multiple of the profile's {processes} training processes.",
+            f"{key} {batch} is not a multiple of the profile's {processes} training processes.",
             hint="Choose a number of processes that divides it: the recipe fixes the batch.",
         )
     share = batch // processes
@@ -40,7 +46,7 @@ def split_batch(batch: int, micro_batch: int, processes: int) -> tuple[int, int]
     if share % micro_batch:
         of = "" if processes == 1 else f" in each of {processes} processes"
         raise RecipeError(
-            f"batch_pairs {batch} is not a multiple of the profile's micro_batch_pairs {micro_batch}{of}.",
+            f"{key} {batch} is not a multiple of the profile's micro_batch_pairs {micro_batch}{of}.",
             hint="Choose a micro-batch that divides it.",
         )
     return micro_batch, share // micro_batch

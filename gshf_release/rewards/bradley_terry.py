@@ -13,8 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
 from gshf_release.errors import DataError
+from gshf_release.profile import Profile
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
+from gshf_release.run import launch
 from gshf_release.run.context import Progress
 
 
@@ -44,15 +46,11 @@ class Fitting:
     schedule: str
     warmup_share: float
     checkpoint_every: int
-    """Optimiser steps between two checkpoints."""
-    checkpoint_minutes: float
-    """Minutes between two checkpoints, if that is sooner."""
+    """Optimiser steps between two checkpoints, if the profile's `checkpoint_minutes` come no sooner."""
     seed: int
     layers: int | None = None
     """Keep only the first layers of the body; None keeps all."""
     activation_checkpointing: bool = False
-    threads: int | None = None
-    """CPU threads of torch; None leaves them as they are."""
 
 
 class History(NamedTuple):
@@ -70,16 +68,20 @@ def fit(
     source: Path,
     comparisons: Sequence[Comparison],
     how: Fitting,
+    profile: Profile,
     *,
-    device: str,
     scratch: Path,
     output: Path,
     progress: Progress,
 ) -> History:
     """Train from the checkpoint `source` and write the model as `output`; `scratch` keeps what a killed training needs.
 
+    Where several processes train together, each has the whole model and a part of every batch; all return when it is written.
+
     Raises:
         DataError: No pair fits.
+        RecipeError: The processes do not divide the batch.
+        RunError: Another number of processes came together than the profile asks for.
         Interrupted: Asked to stop; a checkpoint has been saved.
     """
     from transformers import set_seed
@@ -87,7 +89,9 @@ def fit(
     from gshf_release.resumption import run_trainer
 
     set_seed(how.seed)
-    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=how.layers, new_head=True)
+    device = checkpoints.device_of(profile.device)
+    place = device if profile.world_size == 1 else "cpu"
+    model = checkpoints.load_model(source, "fp32", place, head="reward", layers=how.layers, new_head=True)
     tokenizer = checkpoints.load_tokenizer(source)
     choose_padding(tokenizer)
     renderer = ConversationRenderer(tokenizer)
@@ -95,9 +99,12 @@ def fit(
     fitting = [entry for entry in encoded if max(map(len, entry[1:])) <= how.max_tokens]
     if not fitting:
         raise DataError(f"None of {len(encoded)} pairs fits max_tokens {how.max_tokens}.", hint="Raise it.")
-    trainer = _trainer(model, tokenizer, fitting, how, device, scratch, progress)
-    steps = run_trainer(trainer, scratch, how.threads)
-    checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
+    trainer = _trainer(model, tokenizer, fitting, how, profile, scratch, progress)
+    launch.require_world_size(profile, trainer.args.world_size)
+    steps = run_trainer(trainer, scratch, profile.training_threads)
+    if launch.rank() == 0:
+        checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
+    trainer.accelerator.wait_for_everyone()
     metrics = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in steps]
     return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded)
 
@@ -125,23 +132,26 @@ def _trainer(
     tokenizer: Any,
     encoded: Sequence[tuple[str, list[int], list[int]]],
     how: Fitting,
-    device: str,
+    profile: Profile,
     scratch: Path,
     progress: Progress,
 ) -> Any:
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from gshf_release.resumption import Resumable, common_arguments, training_order
+    from gshf_release.resumption import Resumable, common_arguments, fill_last_step, training_order
 
     keys = [key for key, _, _ in encoded]
     lengths = [len(better) + len(worse) for _, better, worse in encoded]
+    processes, micro_batch = profile.world_size, how.micro_batch_pairs
     order = training_order(keys, lengths, epochs=how.epochs, batch=how.batch_pairs, seed=how.seed)
+    order = fill_last_step(order, batch=how.batch_pairs, micro_batch=micro_batch, processes=processes)
     arguments = common_arguments(
         scratch=scratch,
-        device=device,
+        device=checkpoints.device_of(profile.device),
         batch=how.batch_pairs,
-        micro_batch=how.micro_batch_pairs,
+        micro_batch=micro_batch,
+        processes=processes,
         examples=len(order),
         learning_rate=how.learning_rate,
         schedule=how.schedule,
@@ -156,5 +166,5 @@ def _trainer(
             [{"chosen_ids": encoded[index][1], "rejected_ids": encoded[index][2]} for index in order]
         ),
         processing_class=tokenizer,
-        callbacks=[Resumable(progress, minutes=how.checkpoint_minutes)],
+        callbacks=[Resumable(progress, minutes=profile.checkpoint_minutes)],
     )

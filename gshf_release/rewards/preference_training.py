@@ -1,5 +1,7 @@
 """`reward train`: from a preference data set to a reward model, a standard Hugging Face sequence-classification checkpoint.
 
+Where the profile has several training processes, each runs this module on the job that the command left in the scratch folder.
+
 The folder it writes is the checkpoint, with `training.json` (settings, steps, counts), `held-out.parquet` (scores) and
 `results.json` (accuracy and calibration with standard errors) beside the weights. `training.json` comes last: it says that the
 training finished. What a killed training needs to go on is kept in `.training` inside the folder.
@@ -10,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any, Literal
 
 from gshf_release import checkpoints
 from gshf_release.datafiles import OnBadRow, Rows, data_files, read_rows
-from gshf_release.errors import DataError, RunBusyError, RunError
+from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.profile import Profile
 from gshf_release.records import Message, PreferenceScore, Prompt
@@ -29,12 +33,15 @@ from gshf_release.rewards.contrasts import seed_share
 from gshf_release.rewards.data import PREFERENCE_EXAMPLE, Preference, parse_preference
 from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
-from gshf_release.run import interrupt
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, silent
-from gshf_release.run.directory import write_json
+from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.processes import Processes
+from gshf_release.sharding import split_batch
 
 DOCUMENT = "training.json"
 SCRATCH = ".training"
+JOB = "job.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,45 @@ class Labelled:
         return Comparison(sha256_json(list(self.preference)), *self.preference)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training: what, from what, where."""
+
+    data: Path
+    """Preferences: a file, or the folder of a Hub data set."""
+    out: Path
+    """The folder that becomes the checkpoint."""
+    options: Options
+    profile: Profile
+    on_bad_row: OnBadRow = "fail"
+    """Whether a bad row stops it, or is counted."""
+    checkpoint_every: int = 50
+    """Optimiser steps between two checkpoints, if the profile's `checkpoint_minutes` come no sooner."""
+
+    @property
+    def scratch(self) -> Path:
+        """Where a killed training leaves what it needs."""
+        return self.out / SCRATCH
+
+    @property
+    def stop_file(self) -> Path:
+        """The file whose appearance asks the processes to save and stop."""
+        return self.scratch / "stop"
+
+    def write(self) -> Path:
+        """Leave the job for the training processes; return its file."""
+        places = {"data": str(self.data.resolve()), "out": str(self.out.resolve())}
+        write_json(self.scratch / JOB, asdict(self) | places | {"profile": self.profile.model_dump(mode="json")})
+        return self.scratch / JOB
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        """Return what `write` left."""
+        found = read_json(path)
+        found |= {"data": Path(found["data"]), "out": Path(found["out"])}
+        return cls(**found | {"options": Options(**found["options"]), "profile": Profile(**found["profile"])})
+
+
 def train(
     data: Path,
     out: Path,
@@ -91,36 +137,77 @@ def train(
     """Train a reward model and return the content of its `training.json`. The same call again goes on, or has nothing to do.
 
     Args:
-        data: Preferences: a file, or the folder of a Hub data set.
+        data: As in `Job`; so are the next five.
         out: The folder that becomes the checkpoint.
         options: What decides the result.
         profile: Where.
         on_bad_row: Whether a bad row stops it, or is counted.
-        checkpoint_every: Optimiser steps between two checkpoints, if the profile's `checkpoint_minutes` come no sooner.
-        progress: Hears of the optimiser steps.
+        checkpoint_every: Optimiser steps between two checkpoints.
+        progress: Hears of the optimiser steps of a single process.
 
     Raises:
         DataError: A row is bad, or the split leaves nothing to train or to measure on.
+        RecipeError: The processes do not divide the batch.
         RunError: `out` holds something else.
         RunBusyError: Another process trains there.
         Interrupted: Asked to stop; a checkpoint has been saved.
     """
-    source = checkpoints.locate(options.base, revision=options.revision)
-    rows = read_rows(data, parse_preference, example=PREFERENCE_EXAMPLE, on_bad_row=on_bad_row, split=options.split)
-    facts = {
-        "options": asdict(options) | {"base": checkpoints_name(options.base)},
-        "base_sha256": sha256_tree(tree(source)),
-        "data_sha256": sha256_json([sha256_file(file) for file in data_files(data, options.split)]),
-        "skipped_rows": len(rows.bad),
-    }
+    job = Job(data, out, options, profile, on_bad_row, checkpoint_every)
+    split_batch(options.batch_pairs, profile.micro_batch_pairs, profile.world_size)
+    rows = _rows(job)
+    facts = _facts(job, rows)
     finished = _finished(out, facts)
     if finished is not None:
         return finished
-    with _working_in(out, facts), interrupt.stop_gently():
-        labelled = divide(rows, options)
-        history = _fit(source, labelled, options, profile, out / SCRATCH, checkpoint_every, progress)
-        scores, too_long = _score(out / SCRATCH / "model", labelled, options, profile)
-        return _publish(out, facts, rows, history, scores, too_long)
+    with _working_in(out, facts) as lock, interrupt.stop_gently():
+        if profile.world_size == 1:
+            return _work(job, rows, facts, progress)
+        name = f"reward-{sha256_json(str(out.resolve()))[:12]}"
+        command = launch.torchrun([__name__, str(job.write())], name, profile, os.environ)
+        with Processes(command, job.stop_file, [lock]) as processes:
+            processes.finish(f"{out}")
+    return read_json(out / DOCUMENT)
+
+
+def main(file: str) -> int:
+    """Do the work of one of several training processes; return the exit code."""
+    launch.die_with_launcher()
+    try:
+        job = Job.read(Path(file))
+        with interrupt.stop_gently():
+            interrupt.watch(job.stop_file)
+            checkpoints.prepare(job.profile)
+            rows = _rows(job)
+            _work(job, rows, _facts(job, rows), silent)
+    except GshfError as error:
+        print(f"{launch.ERROR}{error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _rows(job: Job) -> Rows[Preference]:
+    return read_rows(
+        job.data, parse_preference, example=PREFERENCE_EXAMPLE, on_bad_row=job.on_bad_row, split=job.options.split
+    )
+
+
+def _facts(job: Job, rows: Rows[Preference]) -> dict[str, Any]:
+    """Return by what a training is told from another."""
+    options = job.options
+    return {
+        "options": asdict(options) | {"base": checkpoints_name(options.base)},
+        "base_sha256": sha256_tree(tree(checkpoints.locate(options.base, revision=options.revision))),
+        "data_sha256": sha256_json([sha256_file(file) for file in data_files(job.data, options.split)]),
+        "skipped_rows": len(rows.bad),
+    }
+
+
+def _work(job: Job, rows: Rows[Preference], facts: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Train, score what was held out, and publish; of several processes that of rank 0 alone publishes."""
+    labelled = divide(rows, job.options)
+    history = _fit(job, labelled, progress)
+    scores, too_long = _score(job.scratch / "model", labelled, job.options, job.profile)
+    return _publish(job, facts, rows, history, scores, too_long) if launch.rank() == 0 else {}
 
 
 def checkpoints_name(model: str) -> str:
@@ -146,16 +233,9 @@ def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
     return labelled
 
 
-def _fit(
-    source: Path,
-    labelled: Sequence[Labelled],
-    options: Options,
-    profile: Profile,
-    scratch: Path,
-    checkpoint_every: int,
-    progress: Progress,
-) -> History:
+def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress) -> History:
     """Train and write the model into the scratch folder."""
+    options, profile = job.options, job.profile
     how = Fitting(
         learning_rate=options.learning_rate,
         epochs=options.epochs,
@@ -165,18 +245,17 @@ def _fit(
         max_tokens=options.max_tokens,
         schedule=options.schedule,
         warmup_share=options.warmup_share,
-        checkpoint_every=checkpoint_every,
-        checkpoint_minutes=profile.checkpoint_minutes,
+        checkpoint_every=job.checkpoint_every,
         seed=options.seed,
         layers=options.layers,
         activation_checkpointing=profile.activation_checkpointing,
-        threads=profile.training_threads,
     )
-    model = scratch / "model"
-    shutil.rmtree(model, ignore_errors=True)
+    model = job.scratch / "model"
+    if launch.rank() == 0:
+        shutil.rmtree(model, ignore_errors=True)
+    source = checkpoints.locate(options.base, revision=options.revision)
     comparisons = [entry.comparison for entry in labelled if not entry.held_out]
-    device = checkpoints.device_of(profile.device)
-    return fit(source, comparisons, how, device=device, scratch=scratch, output=model, progress=progress)
+    return fit(source, comparisons, how, profile, scratch=job.scratch, output=model, progress=progress)
 
 
 def _score(
@@ -213,7 +292,7 @@ def _score(
 
 
 def _publish(
-    out: Path,
+    job: Job,
     facts: dict[str, Any],
     rows: Rows[Preference],
     history: History,
@@ -221,6 +300,7 @@ def _publish(
     too_long: int,
 ) -> dict[str, Any]:
     """Move the finished model into place, its numbers beside it and the document last."""
+    out = job.out
     cells = quality.cells(scores, row=out.name, artefact="held-out.parquet")
     found = quality.calibration(
         [entry.chosen_score - entry.rejected_score for entry in scores], [entry.prompt_id for entry in scores]
@@ -234,6 +314,7 @@ def _publish(
         },
         "bad_rows": rows.bad[:20],
         "folded_system_turns": history.folded,
+        "world_size": launch.world_size(),
         "calibration": [entry._asdict() for entry in found.bins],
         "results": [entry.model_dump(exclude_defaults=True) for entry in cells],
         "steps": history.steps,
@@ -263,8 +344,8 @@ def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[None]:
-    """Hold the scratch folder of this training, begun or to begin.
+def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[int]:
+    """Hold the scratch folder of this training, begun or to begin; give the descriptor of its lock.
 
     Raises:
         RunError: A training with other settings or data was begun there.
@@ -284,4 +365,8 @@ def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[None]:
                 hint=f"Choose another folder with --out, or remove {scratch}.",
             )
         write_json(begun, facts)
-        yield
+        yield lock.fileno()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

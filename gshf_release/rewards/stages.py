@@ -71,6 +71,7 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
         keys=("seed", f"{key}.contrasts"),
         parameters={"scorer": scorer},
         numbers="gshf_release.rewards.training:numbers",
+        distributed=True,
     )
 
 

@@ -14,21 +14,26 @@ from pathlib import Path
 
 from gshf_release import checkpoints, statistics
 from gshf_release.errors import DataError
-from gshf_release.recipe import Contrasts
+from gshf_release.profile import Profile
+from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.records import Contrast, ContrastScore, Message
 from gshf_release.results import Cell, cell
 from gshf_release.rewards import Inference, bradley_terry
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings
-from gshf_release.run import inputs
+from gshf_release.run import inputs, launch
 from gshf_release.run.context import StageContext
+from gshf_release.sharding import split_batch
 
 
 def train(context: StageContext) -> None:
     """Train a stand-in scorer; a kind of contrast that stays at chance on held-out prompts is dropped and training redone.
 
+    Several processes train, and score what was held out, together; that of rank 0 alone writes.
+
     Raises:
         DataError: No kind can be learned from these answers.
+        RunError: Another number of processes came together than the profile asks for.
     """
     scorer = context.parameter("scorer")
     chosen = settings(context.recipe, scorer).contrasts
@@ -50,10 +55,26 @@ def train(context: StageContext) -> None:
                 f"The stand-in {scorer} stays at chance on every kind of contrast: {', '.join(dropped)}.",
                 hint="Give it more prompts (prompts.roles), more epochs or another base.",
             )
-        shutil.rmtree(context.output("model"))
+        if launch.rank() == 0:
+            shutil.rmtree(context.output("model"))
+    if launch.rank() > 0:
+        return
     ContrastScore.write(scores, context.output("held-out.parquet"))
     document = {"pairs": history.pairs, "too_long": history.too_long, "dropped_kinds": dropped, "steps": history.steps}
     context.output("training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def check_batches(recipe: Recipe, profile: Profile) -> None:
+    """Refuse a profile whose processes could not train a scorer of the recipe, before anything runs.
+
+    Raises:
+        RecipeError: They do not divide its batch.
+    """
+    for scorer, key in KEYS.items():
+        chosen = settings(recipe, scorer)
+        if chosen.trained:
+            batch = chosen.contrasts.batch_pairs
+            split_batch(batch, batch, profile.world_size, f"{key}.contrasts.batch_pairs")
 
 
 def accuracy(scores: Sequence[ContrastScore], kind: str | None = None) -> statistics.Estimate:
@@ -119,19 +140,16 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         schedule="linear",
         warmup_share=0.1,
         checkpoint_every=50,
-        checkpoint_minutes=context.profile.checkpoint_minutes,
-        threads=context.profile.training_threads,
     )
     comparisons = [
         bradley_terry.Comparison(f"{row.kind} {row.prompt_id} {row.better}", row.messages, row.better, row.worse)
         for row in rows
     ]
-    device = checkpoints.device_of(context.profile.device)
     return bradley_terry.fit(
         source,
         comparisons,
         how,
-        device=device,
+        context.profile,
         scratch=scratch,
         output=context.output("model"),
         progress=context.progress,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, groupby
 from typing import Protocol
 
@@ -253,10 +254,20 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
 
 def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mapping[Task, int]) -> None:
     """Run tasks of one stage in the training processes of the profile, started once for all of them."""
-    with Processes(walk.run, walk.profile, held) as processes:
-        for task in held:
+    together = list(held)
+    for task in together:
+        walk.run.manifest_path(task).unlink(missing_ok=True)  # the next one will say that the task has ended
+    command = launch.command(together, walk.run, walk.profile, os.environ)
+    with Processes(command, walk.run.stop_file(together[0]), held.values()) as processes:
+        for task in together[:-1]:
             with _told(walk, task, places[task]):
-                processes.finish(task)
+                processes.finish(task.label, partial(_is_written, walk.run, task))
+        with _told(walk, together[-1], places[together[-1]]):
+            processes.finish(together[-1].label)
+
+
+def _is_written(run: RunDirectory, task: Task) -> bool:
+    return run.manifest(task) is not None
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:

@@ -44,14 +44,30 @@ def command(tasks: Sequence[Task], run: RunDirectory, profile: Profile, environm
     Raises:
         RunError: Several machines are wanted outside a Slurm job, or the job has another number of them.
     """
-    stage = tasks[0].stage
-    worker = ["-m", "gshf_release.run.worker", str(run.path), stage.name, *(str(task.shard) for task in tasks)]
-    torchrun = [sys.executable, "-m", "gshf_release.run.torchrun", "--nproc-per-node", str(profile.processes)]
+    name = tasks[0].stage.name
+    work = ["gshf_release.run.worker", str(run.path), name, *(str(task.shard) for task in tasks)]
+    return torchrun(work, name, profile, environment)
+
+
+def torchrun(work: Sequence[str], name: str, profile: Profile, environment: Mapping[str, str]) -> list[str]:
+    """Return the command that runs a module in the profile's training processes.
+
+    Args:
+        work: The module and its arguments.
+        name: Of the work, by which machines find each other.
+        profile: As above.
+        environment: As above.
+
+    Raises:
+        RunError: As above.
+    """
+    started = [sys.executable, "-m", "gshf_release.run.torchrun", "--nproc-per-node", str(profile.processes)]
     if profile.nodes == 1:
-        return [*torchrun, "--standalone", *worker]
+        return [*started, "--standalone", "-m", *work]
     job, head = _slurm_job(profile, environment)
-    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{_word(stage)}"]
-    return [*SRUN, "--nodes", str(profile.nodes), *torchrun, *machines, "--rdzv-endpoint", head, *worker]
+    word = re.sub(r"[^a-z0-9]+", "-", name)
+    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{word}"]
+    return [*SRUN, "--nodes", str(profile.nodes), *started, *machines, "--rdzv-endpoint", head, "-m", *work]
 
 
 def world_size() -> int:
@@ -111,7 +127,3 @@ def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, s
         )
     head = environment.get("SLURMD_NODENAME") or environment.get("HOSTNAME") or "localhost"
     return job, f"{head}:{RENDEZVOUS_PORT}"
-
-
-def _word(stage: Stage) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", stage.name)

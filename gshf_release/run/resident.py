@@ -111,9 +111,13 @@ class Resident:
             f"The worker of {task.label} failed: {why}", hint="Run the same command to try again."
         )
 
-    def close(self) -> None:
-        """Let the worker leave, and end it if it does not."""
+    def dismiss(self) -> None:
+        """Let the worker leave."""
         self._channel.close()
+
+    def close(self) -> None:
+        """Let the worker leave, wait until it has, and end it if it does not."""
+        self.dismiss()
         try:
             self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -74,5 +74,7 @@ class Workers:
         with self._taking:
             leaving = [worker for worker in self._idle if leaves(worker)]
             self._idle = [worker for worker in self._idle if worker not in leaving]
+        for worker in leaving:  # all at once: leaving takes some seconds
+            worker.dismiss()
         for worker in leaving:
             worker.close()

@@ -21,7 +21,6 @@ DIVIDED: dict[str, tuple[str, type[Any]]] = {
     "iteration-1/rewards": ("scores.parquet", Score),
     "iteration-1/log-ratios": ("log-ratios.parquet", LogRatio),
     "iteration-1/reference": ("reference.parquet", ReferenceLogProbability),
-    "base/validation/scores": ("scores.parquet", Score),
     "base/test/second-scorer-scores": ("scores.parquet", Score),
 }
 GOAL = (
@@ -32,8 +31,6 @@ GOAL = (
     "iteration-1/samples",
     *DIVIDED,
     "iteration-1/pairs",
-    "prompts/validation",
-    "base/validation/answers",
     "second-scorer/model",
     "prompts/test",
     "base/test/answers",
@@ -44,7 +41,7 @@ ALONE = Profile(inference_precision="fp32", threads=1, scoring_batch=3)
 
 def recipe(folder: Path, reward: dict[str, Any]) -> Recipe:
     content = tiny.recipe(folder, reward=reward, loop={"iterations": 1}, pairs={"kl_weight": 0.1})
-    content["prompts"]["roles"] |= {"per_iteration": 5}
+    content["prompts"]["roles"] |= {"per_iteration": 5, "test": 5}
     content["sampling"] |= {"n": 4, "prompts_per_shard": 3}
     return parse(Recipe, content, "tiny")
 

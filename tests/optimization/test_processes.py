@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from gshf_release import pipeline
 from gshf_release.errors import RecipeError, RunError
 from gshf_release.profile import Profile
+from gshf_release.recipe import Recipe
 from gshf_release.records import Pair
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Quiet
-from gshf_release.run.stage import Task
+from gshf_release.run.execution import Quiet, execute
+from gshf_release.run.stage import Stage, Task
 from tests.conftest import REPOSITORY
+from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages
 from tests.run.work import alive, wait
 
@@ -80,6 +83,58 @@ def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp
     assert begun[1] >= 1, "it went on from a checkpoint"
     assert len(found) == 9
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_raft_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path: Path) -> None:
+    """A loss is the mean over the tokens of the whole batch, and the responses differ in length."""
+    chosen = recipe(tiny_folder, batch_pairs=4, epochs=2)
+    two, one = in_two_and_in_one(chosen, tmp_path, test_raft.stages(chosen))
+    found, expected = losses(two, POLICY), losses(one, POLICY)
+    assert len(found) == 3
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+
+
+@pytest.mark.slow
+def test_an_adapter_in_two_processes_ends_as_in_one(tiny_folder: Path, tmp_path: Path) -> None:
+    """Trained, saved, merged, and handed to a second iteration."""
+    chosen = recipe(tiny_folder, adapter=test_adapter.SMALL, learning_rate=0.01, batch_pairs=2)
+    two, one = in_two_and_in_one(chosen, tmp_path, test_adapter.stages(chosen))
+    for number in (1, 2):
+        policy = Path(f"iteration-{number}") / "policy"
+        assert losses(two, policy) == pytest.approx(losses(one, policy), abs=1e-4)
+        for folder in ("adapter", "model"):
+            assert weights(two, policy / folder) == approximately(weights(one, policy / folder)), folder
+    assert losses(one, Path("iteration-2") / "policy")[0] < losses(one, POLICY)[1], "it goes on with the first one's"
+
+
+def in_two_and_in_one(chosen: Recipe, folder: Path, plan: list[Stage]) -> tuple[RunDirectory, RunDirectory]:
+    """Return the run of a plan in two processes and that in one."""
+    found = []
+    for name, processes in (("two", 2), ("one", 1)):
+        profile = EXACT.model_copy(update={"processes": processes, "micro_batch_pairs": 1})
+        run = RunDirectory.create(folder / name, chosen, profile)
+        execute(plan, run, chosen, profile)
+        assert read_json(run.path / POLICY / "manifest.json")["world_size"] == processes
+        found.append(run)
+    return found[0], found[1]
+
+
+def losses(run: RunDirectory, policy: Path) -> list[float]:
+    """Return the loss of every optimiser step."""
+    return [step["loss"] for step in read_json(run.path / policy / "training.json")["steps"]]
+
+
+def weights(run: RunDirectory, folder: Path) -> dict[str, Any]:
+    """Return the tensors of a checkpoint or adapter."""
+    (path,) = (run.path / folder).glob("*.safetensors")
+    return {name: tensor.float().numpy() for name, tensor in load_file(path).items()}
+
+
+def approximately(expected: dict[str, Any]) -> dict[str, Any]:
+    """Allow for sums in another order, and for a BF16 weight that they round to its neighbour."""
+    return {name: pytest.approx(tensor, rel=2**-7, abs=1e-4) for name, tensor in expected.items()}
 
 
 def test_another_number_of_processes_than_asked_for_is_an_error(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gshf_release.errors import DataError, Interrupted, RunBusyError, RunError
+from gshf_release.errors import DataError, Interrupted, RecipeError, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.records import Message, PreferenceScore
 from gshf_release.results import find, read_cells
@@ -199,7 +199,37 @@ def test_killed_and_begun_again_is_bit_equal(
     assert weights(tmp_path / "out") == weights(trained)
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+TWO = EXACT.model_copy(update={"processes": 2, "micro_batch_pairs": 1})
+
+
+@pytest.mark.slow
+def test_two_training_processes_give_the_losses_of_one(
+    trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    found, one = train(data, tmp_path / "out", options(tiny_folder), TWO), document(trained)
+    assert (found["world_size"], one["world_size"]) == (2, 1)
+    assert found["pairs"] == one["pairs"]
+    losses, alone = ([step["loss"] for step in each["steps"]] for each in (found, one))
+    assert losses == pytest.approx(alone, abs=1e-4)
+    assert document(tmp_path / "out") == found
+    assert not (tmp_path / "out" / SCRATCH).exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_the_training_processes_comes_back_on_one_line(
+    data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"The worker of .*out failed: None of 26 pairs fits max_tokens 3\. Raise it\."):
+        train(data, tmp_path / "out", options(tiny_folder, max_tokens=3), TWO)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="batch_pairs 4 is not a multiple of the profile's 3 training processes"):
+        train(data, tmp_path / "out", options(tiny_folder), EXACT.model_copy(update={"processes": 3}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_commands_do_not_train_in_one_folder(tmp_path: Path) -> None:
     with (
         _working_in(tmp_path, {}),
         pytest.raises(RunBusyError, match="Another process trains"),

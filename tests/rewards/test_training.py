@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from gshf_release import base
-from gshf_release.errors import DataError
+from gshf_release.errors import DataError, RecipeError
+from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Contrast, ContrastScore
 from gshf_release.results import find, read_cells
 from gshf_release.rewards.stages import declare_model
-from gshf_release.rewards.training import above_chance, numbers
+from gshf_release.rewards.training import above_chance, check_batches, numbers
 from gshf_release.run.context import StageContext
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Stage, Task
 from tests import tiny
@@ -52,7 +53,7 @@ def write_contrasts(context: StageContext) -> None:
     Contrast.write([row for name in wanted for row in rows[name]], context.output("contrasts.parquet"))
 
 
-def train(folder: Path, path: Path, rows: str) -> tuple[RunDirectory, Recipe, list[Stage]]:
+def train(folder: Path, path: Path, rows: str, profile: Profile = EXACT) -> tuple[RunDirectory, Recipe, list[Stage]]:
     """Train the reward model of the tiny recipe on hand-made contrasts."""
     content = tiny.recipe(folder)
     content["prompts"]["roles"]["reward"] = 8
@@ -61,6 +62,7 @@ def train(folder: Path, path: Path, rows: str) -> tuple[RunDirectory, Recipe, li
         "learning_rate": 0.001,
         "epochs": 4,
         "batch_pairs": 8,
+        "precision": "fp32",
     }
     chosen = parse(Recipe, content | {"reward": {"contrasts": contrasts}}, "tiny")
     made = Stage(
@@ -70,8 +72,8 @@ def train(folder: Path, path: Path, rows: str) -> tuple[RunDirectory, Recipe, li
         parameters={"rows": rows},
     )
     stages = [base.declare(chosen), made, declare_model(chosen, "reward")[-1]]
-    run = RunDirectory.create(path, chosen, EXACT)
-    execute(stages, run, chosen, EXACT)
+    run = RunDirectory.create(path, chosen, profile)
+    execute(stages, run, chosen, profile)
     return run, chosen, stages
 
 
@@ -144,3 +146,27 @@ def test_a_trained_stand_in_goes_from_prompts_to_model(tiny_folder: Path) -> Non
     names = [stage.name for stage in declare_model(chosen, "reward")]
     assert names == ["reward/answers", "reward/contrasts", "reward/model"]
     assert split.stage_name("reward") in {item.stage for item in declare_model(chosen, "reward")[0].inputs}
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_scorer_of_one(learned: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    """They score what was held out together, so both drop the same kind and train again."""
+    profile = EXACT.model_copy(update={"processes": 2})
+    run, _, _ = train(tiny_folder, tmp_path / "run", "separable+contradictory", profile)
+    two, one = (read_json(found.path / "reward" / "model" / "training.json") for found in (run, learned[0]))
+    assert two["dropped_kinds"] == one["dropped_kinds"] == ["missing_words"]
+    assert [step["loss"] for step in two["steps"]] == pytest.approx([step["loss"] for step in one["steps"]], abs=1e-4)
+    assert [step["accuracy"] for step in two["steps"]] == pytest.approx([step["accuracy"] for step in one["steps"]])
+    for found, expected in zip(held_out(run), held_out(learned[0]), strict=True):
+        assert (found.prompt_id, found.kind) == (expected.prompt_id, expected.kind)
+        assert found.better_score == pytest.approx(expected.better_score, abs=1e-3)
+        assert found.worse_score == pytest.approx(expected.worse_score, abs=1e-3)
+    worlds = [read_json(found.path / "reward" / "model" / "manifest.json")["world_size"] for found in (run, learned[0])]
+    assert worlds == [2, 1]
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused_before_anything_runs(learned: Any) -> None:
+    with pytest.raises(
+        RecipeError, match=r"reward\.contrasts\.batch_pairs 8 is not a multiple of the profile's 3 training"
+    ):
+        check_batches(learned[1], Profile(processes=3))
