@@ -5,7 +5,7 @@ Every number carries its formula. They are meant to be right within a factor of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gshf_release.geometry import Geometry
@@ -76,7 +76,8 @@ def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, respons
     scored = [stage.parameters["samples"] for stage in stages if stage.work.endswith(":score")]
     measured = [stage for stage in stages if stage.work.endswith(":measure")]
     trained = [source for stage in stages for source in stage.parameters.get("sources", [])]
-    pairs = {source: prompts.get(f"{source}/prompts", 0) for source in trained}  # offline pairs are not counted
+    by_name = {stage.name: stage for stage in stages}
+    pairs = {source: _pairs(source, by_name) for source in trained}
     raft = recipe.loop.algorithm == "raft"
     pair_tokens = (1 if raft else 2) * (prompt_tokens + response_tokens)
     return Work(
@@ -121,8 +122,7 @@ def stage_hours(
         return tokens + responses * prompt_tokens
 
     def pairs(*sources: str) -> int:
-        online = [by_name[f"{source}/prompts"] for source in sources if f"{source}/prompts" in by_name]
-        return sum(_asked(stage) for stage in online)
+        return sum(_pairs(source, by_name) for source in sources)
 
     found: dict[str, float | None] = {}
     for stage in stages:
@@ -154,6 +154,12 @@ def _computing_hours(operations: float, size: float | None, tokens: float, profi
     """Return the hours of so many operations per parameter and token."""
     flops = profile.hardware.flops
     return None if size is None or flops is None else operations * size * tokens / flops / 3600
+
+
+def _pairs(source: str, by_name: Mapping[str, Stage]) -> int:
+    """Return how many pairs (or winners) a source puts out at most: one a prompt, or all that came from elsewhere."""
+    drawn = by_name.get(f"{source}/prompts")
+    return int(by_name[f"{source}/pairs"].parameters["count"]) if drawn is None else _asked(drawn)
 
 
 def _asked(stage: Stage) -> int:

@@ -84,21 +84,24 @@ def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[st
     return {"source_sha256": sha256_tree(tree(path)), "count": len(split.distinct(rows)), **counted}
 
 
-def offline_sha256(recipe: Recipe, run: RunDirectory | None) -> str | None:
-    """Return the content hash of the file of offline pairs, or as the run recorded it if the file is no longer there.
+def offline_file(recipe: Recipe, run: RunDirectory | None) -> dict[str, Any] | None:
+    """Return `{"source_sha256", "count"}` of the file of offline pairs, or as the run recorded them if it is no longer there.
 
     Raises:
         RecipeError: The file is missing.
+        DataError: It has a bad row.
     """
     if recipe.pairs.offline is None:
         return None
     try:
-        return sha256_tree(tree(offline.source_path(run, recipe.pairs.offline)))
+        path = offline.source_path(run, recipe.pairs.offline)
     except RecipeError:
         recorded = _recorded(run, f"{offline.SOURCE}/pairs")
         if recorded is None:
             raise
-        return str(recorded.parameters["source_sha256"])
+        return dict(recorded.parameters)
+    count = len(offline.read_preferences(path, recipe.prompts.on_bad_row).values)
+    return {"source_sha256": sha256_tree(tree(path)), "count": count}
 
 
 def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
         return _evaluation_only(recipe, run)
     pool = outside.prompt_file(recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = training(recipe, outside.offline_sha256(recipe, run), **pool)
+    train = training(recipe, outside.offline_file(recipe, run), **pool)
     policies = policies_of(recipe)
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
@@ -103,15 +103,15 @@ def policies_of(recipe: Recipe) -> list[tuple[str, str]]:
     return [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
 
 
-def training(recipe: Recipe, offline_sha256: str | None, **pool: Any) -> list[Stage]:
+def training(recipe: Recipe, offline_file: Mapping[str, Any] | None, **pool: Any) -> list[Stage]:
     """Return the training stages of a recipe.
 
     Args:
         recipe: The recipe.
-        offline_sha256: Content hash of the offline pairs, if the recipe names some.
+        offline_file: What `offline.declare` wants to know of the offline pairs, if the recipe names some.
         pool: What `split.declare` wants to know of the prompts.
     """
-    given = [] if offline_sha256 is None else [offline.declare(offline_sha256)]
+    given = [] if offline_file is None else [offline.declare(**offline_file)]
     return [
         base.declare(recipe),
         base.declare_rendering(),

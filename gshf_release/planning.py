@@ -194,7 +194,7 @@ def _stages(recipe: Recipe, run: RunDirectory) -> tuple[list[Stage], list[str]]:
         return pipeline.build(recipe, run).train, []
     except GshfError as error:
         needed = max(stop for _, stop in split.ranges(recipe).values())
-        offline = None if recipe.pairs.offline is None else ""
+        offline = None if recipe.pairs.offline is None else {"source_sha256": "", "count": 0}
         return pipeline.training(recipe, offline, source_sha256="", count=needed), [str(error)]
 
 

@@ -45,6 +45,17 @@ def test_training_on_all_pairs_counts_early_ones_again() -> None:
     assert all_pairs.pairs == 60_000
 
 
+def test_pairs_from_elsewhere_are_trained_on_too() -> None:
+    chosen = recipe("pairs.source=hybrid", "pairs.offline=given.jsonl")
+    given = {"source_sha256": "", "count": 500}
+    stages = pipeline.training(chosen, given, source_sha256="", count=60_768)
+    work = costs.count(stages, chosen, 52, 529)
+    assert work.pairs == 60_500
+    assert work.trained_tokens == 2 * (60_000 + 3 * 500) * 2 * (52 + 529)
+    of_stages = costs.stage_hours(stages, chosen, FAST, 1e6, 1e6, 52, 529)
+    assert of_stages["offline/reference"] == pytest.approx(2 * 1e6 * 500 * 2 * (52 + 529) / 1e9 / 3600)
+
+
 def test_raft_trains_on_one_response_a_prompt_and_needs_no_reference() -> None:
     work = counted(recipe("loop.algorithm=raft"))
     assert work.trained_tokens == counted(recipe()).trained_tokens / 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.checkpoints import load_tokenizer
-from gshf_release.datafiles import SKIP_IN_RECIPE, read_rows
+from gshf_release.datafiles import SKIP_IN_RECIPE, OnBadRow, Rows, read_rows
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.prompts.split import FILE, evaluation_path, read_prompts, with_system
 from gshf_release.prompts.used import content_id
@@ -37,15 +37,20 @@ class Preference(NamedTuple):
     rejected: str
 
 
-def declare(source_sha256: str) -> Stage:
-    """Declare what puts out the pairs of `pairs.offline` and their prompts; the file's hash belongs to its fingerprint."""
+def declare(source_sha256: str, count: int) -> Stage:
+    """Declare what puts out the pairs of `pairs.offline` and their prompts.
+
+    Args:
+        source_sha256: Content hash of the file or folder.
+        count: How many rows it has to give.
+    """
     return Stage(
         name=f"{SOURCE}/pairs",
         work="gshf_release.preference.offline:write_pairs",
         inputs=(Input("base", "model"), *(Input(name, FILE) for name in HELD_OUT)),
         outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
-        parameters={"source_sha256": source_sha256},
+        parameters={"source_sha256": source_sha256, "count": count},
         numbers="gshf_release.preference.offline:numbers",
     )
 
@@ -90,6 +95,15 @@ def _answer(value: Any, side: str) -> str:
     return value
 
 
+def read_preferences(path: Path, on_bad_row: OnBadRow = "fail") -> Rows[Preference]:
+    """Return the rows of a file or a data set's folder.
+
+    Raises:
+        DataError: A row is bad (file and line are named), or the file cannot be read.
+    """
+    return read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
+
+
 def write_pairs(context: StageContext) -> None:
     """Write the pairs in the run's token ids, each answer with its EOS, their prompts, and the dropped rows by reason.
 
@@ -102,8 +116,7 @@ def write_pairs(context: StageContext) -> None:
     pairs: list[Pair] = []
     prompts: dict[str, Prompt] = {}
     counts: Counter[str] = Counter()
-    on_bad_row = context.recipe.prompts.on_bad_row
-    rows = read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
+    rows = read_preferences(path, context.recipe.prompts.on_bad_row)
     counts["bad row"] = len(rows.bad)
     for row in rows.values:
         prompt = with_system(row.prompt, context.recipe.prompts.system)

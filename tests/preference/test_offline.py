@@ -136,7 +136,7 @@ def test_two_texts_of_the_same_ids_are_no_pair(one_thread: None, tiny_folder: Pa
     add(file, {"prompt": "where?", "chosen": "caf\u00e9", "rejected": "cafe\u0301"})
     run = divided(tmp_path / "run", recipe(tiny_folder, file, "offline", 1, base={"model": str(base)}), Quiet())
     assert dropped(run) == {"identical ids": 1, "identical text": 1}
-    cells = read_cells(run.results(offline.declare("")))
+    cells = read_cells(run.results(offline.declare("", 0)))
     assert find(cells, metric="dropped: identical ids").value == 1  # type: ignore[union-attr]
 
 
