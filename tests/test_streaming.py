@@ -186,8 +186,8 @@ MEASURED = {
     "iteration-2/eval/judgments": 9.7, "base/test/judgments": 10.3, "iteration-1/test/judgments": 10.0,
     "iteration-2/test/judgments": 8.1,
 }  # fmt: skip
-"""Seconds of this very graph's stages, shards added up, in one run of `train --eval` with two workers on two busy CPU cores.
-Most of them went into starting a process and importing torch for each task."""
+"""Seconds of this very graph's stages, shards added up, in one run of `train --eval` with two workers on two busy CPU cores, by
+a version that started a process for each task and imported torch there, which most of the seconds went into."""
 MEASURED_WALL = 604.5
 """Of that run, in seconds; its tasks one after the other would have taken 1,204."""
 
