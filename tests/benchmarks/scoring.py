@@ -27,7 +27,6 @@ import json
 import os
 import random
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.benchmarks.sampling import hardware
-from tests.benchmarks.sides import in_turns, report, spread
+from tests.benchmarks.sides import in_turns, processed, report, spread, timed
 from tests.conftest import REPOSITORY
 
 GOALS = {"batches of 16 by length": 1.2, "one by one": 5.0}
@@ -142,9 +141,10 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
     wanted = [conversation for group in drawn for conversation in group]
     texts: Any = [conversation for conversation in wanted if ours.reads(conversation)]  # type: ignore[arg-type]
     rewards: dict[str, npt.NDArray[np.float32]] = {}
+    seconds_of = processed if device == "cpu" else timed
 
     def side(label: str, score: Callable[[], npt.NDArray[np.float32]]) -> Callable[[], float]:
-        return lambda: spent(device, lambda: rewards.__setitem__(label, score()))
+        return lambda: seconds_of(lambda: rewards.__setitem__(label, score()))
 
     def rendered(conversations: Any) -> list[list[int]]:
         return [ours.renderer.ids(conversation) for conversation in conversations]
@@ -174,14 +174,6 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
         )
     facts = {"model": name, "conversations": len(texts), "tokens": tokens, "parameters": parameters, "differ": worst}
     report("scoring", GOALS, seconds, **facts, padding=padding(ids), padding_of_all=padding(everything), device=device)
-
-
-def spent(device: str, work: Callable[[], Any]) -> float:
-    """Return the seconds that a call takes: the processor's on a CPU, the clock's on another device."""
-    now = time.process_time if device == "cpu" else time.perf_counter
-    begun = now()
-    work()
-    return now() - begun
 
 
 if __name__ == "__main__":
