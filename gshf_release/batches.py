@@ -38,19 +38,24 @@ def join_processes(profile: Profile) -> None:
     torch.distributed.init_process_group("gloo", timeout=PATIENCE)
 
 
-def by_length(lengths: Sequence[int], size: int, workers: int = 1) -> Iterator[list[int]]:
+def by_length(lengths: Sequence[int], size: int, workers: int = 1, tokens: int | None = None) -> Iterator[list[int]]:
     """Yield batches of positions, longest first, so that a batch pads little and memory fails early.
 
     Args:
         lengths: Of the rows.
         size: Rows in a batch at most; fewer where that gives each of the workers as many batches as the others.
         workers: How many batches are computed side by side.
+        tokens: In a batch at most with its padding, unless a single row has more; None sets no bound.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     rounds = math.ceil(len(order) / (size * workers))
     count = min(len(order), rounds * workers)
     for number in range(count):
-        yield order[number * len(order) // count : (number + 1) * len(order) // count]
+        batch = order[number * len(order) // count : (number + 1) * len(order) // count]
+        while batch:
+            rows = size if tokens is None else max(1, tokens // max(1, lengths[batch[0]]))
+            yield batch[:rows]
+            batch = batch[rows:]
 
 
 def in_batches(

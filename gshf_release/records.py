@@ -5,10 +5,11 @@ A row class is a frozen dataclass; its Parquet schema is derived from its annota
 
 from __future__ import annotations
 
+import itertools
 import types
 import typing
 from collections.abc import Collection, Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypedDict, TypeVar
@@ -75,8 +76,9 @@ class Row:
     @classmethod
     def write(cls, rows: Iterable[Self], path: Path) -> None:
         """Write `rows` as one Parquet file; equal rows give equal bytes."""
-        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=cls.schema())  # type: ignore[call-overload]
-        pq.write_table(table, path, compression="zstd")
+        listed, schema = list(rows), cls.schema()
+        columns = [pa.array([getattr(row, field.name) for row in listed], field.type) for field in schema]
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
 
     @classmethod
     def read(cls, *paths: Path) -> list[Self]:
@@ -85,7 +87,7 @@ class Row:
         Raises:
             DataError: A file is damaged or has another schema.
         """
-        return [cls(**row) for path in paths for row in cls._table(path).to_pylist()]
+        return [row for path in paths for row in cls._rows(cls._table(path))]
 
     @classmethod
     def read_part(cls, path: Path, start: int, stop: int) -> list[Self]:
@@ -94,7 +96,7 @@ class Row:
         Raises:
             DataError: The file is damaged or has another schema.
         """
-        return [cls(**row) for row in cls._table(path).slice(start, stop - start).to_pylist()]
+        return cls._rows(cls._table(path).slice(start, stop - start))
 
     @classmethod
     def read_where(cls, path: Path, column: str, values: Collection[str]) -> list[Self]:
@@ -105,7 +107,16 @@ class Row:
         """
         table = cls._table(path)
         wanted = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
-        return [cls(**row) for row in table.filter(wanted).to_pylist()]
+        return cls._rows(table.filter(wanted))
+
+    @classmethod
+    def _rows(cls, table: pa.Table) -> list[Self]:
+        defaults = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+        columns = [
+            _values(table[name]) if name in table.schema.names else itertools.repeat(default)
+            for name, default in defaults.items()
+        ]
+        return [cls(*values) for values in zip(*columns, strict=False)]
 
     @classmethod
     def _table(cls, path: Path) -> pa.Table:
@@ -117,6 +128,17 @@ class Row:
         if table.schema.names != known:
             raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")
         return table
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column as Python values; lists of ids at once, for one by one they take most of the time of reading."""
+    if column.type != _ARROW[list[int]]:
+        values: list[Any] = column.to_pylist()
+        return values
+    lists = column.combine_chunks()
+    ids, lengths = lists.flatten().to_numpy().tolist(), lists.value_lengths().to_numpy().tolist()
+    ends = itertools.accumulate(lengths, initial=0)
+    return [ids[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,17 @@ def test_each_worker_has_as_many_batches_as_the_others() -> None:
     assert [len(batch) for batch in by_length([1] * 9, 4, 2)] == [2, 2, 2, 3]
 
 
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 9), st.integers(1, 3), st.integers(1, 30))
+def test_a_batch_has_no_more_tokens_than_wanted_unless_a_row_has(
+    lengths: list[int], size: int, workers: int, tokens: int
+) -> None:
+    made = list(by_length(lengths, size, workers, tokens))
+    assert [index for batch in made for index in batch] == [
+        index for batch in by_length(lengths, size, workers) for index in batch
+    ]
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= tokens for batch in made if lengths[batch[0]])
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_batches(workers: int) -> None:
     asked = [[4, 1], [2], [3, 0]]

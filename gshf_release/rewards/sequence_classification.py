@@ -5,9 +5,9 @@ It reads messages in its own tokenizer and template, never in the policy's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,18 @@ from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
-from gshf_release.rewards import Inference
+from gshf_release.rewards import Inference, packing
+
+CPU_TOKENS = 2048
+"""In a batch on a CPU at most: its products are as fast as they get with far fewer, and its caches hold no more."""
 
 
 class SequenceClassificationReward:
-    """Length-sorted batches, right padding; the same score alone or in a batch, up to rounding."""
+    """The same score alone or in a batch, up to rounding.
+
+    Causal models read batches of conversations that begin alike, laid end to end (see `packing`), others length-sorted batches
+    padded on the right.
+    """
 
     def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
         self.model = load_model(checkpoint, precision, device, head="reward")
@@ -30,6 +37,7 @@ class SequenceClassificationReward:
         self.batch = batch
         self.workers = workers
         self.device = device
+        self.tokens = CPU_TOKENS if device == "cpu" else None
         self.configured_padding: int | None = self.model.config.get_text_config().pad_token_id
         if self.model.num_labels != 1:
             raise EngineError(f"{checkpoint} has {self.model.num_labels} labels; a reward model has one logit.")
@@ -64,39 +72,65 @@ class SequenceClassificationReward:
         longest = max(map(len, ids), default=0)
         if self.limit is not None and longest > self.limit:
             raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {self.limit}.")
-        padding = self._padding(ids)
+        if packing.suits(self.model):
+            with packing.attention_of(self.model):
+                batches = packing.batches(ids, self.batch, self.workers, self.tokens)
+                return self._in_batches(ids, batches, self._score_packed)
+        self._choose_padding(ids)
+        lengths = [len(row) for row in ids]
+        return self._in_batches(ids, by_length(lengths, self.batch, self.workers, self.tokens), self._score_padded)
+
+    def _in_batches(
+        self,
+        ids: Sequence[list[int]],
+        batches: Iterable[list[int]],
+        score: Callable[[list[list[int]]], npt.NDArray[np.float32]],
+    ) -> npt.NDArray[np.float32]:
         rewards = np.zeros(len(ids), dtype=np.float32)
-        batches = by_length([len(row) for row in ids], self.batch, self.workers)
-        for chosen, values in in_batches(
-            lambda chosen: self._score([ids[i] for i in chosen], padding), batches, self.workers
-        ):
+        for chosen, values in in_batches(lambda chosen: score([ids[i] for i in chosen]), batches, self.workers):
             rewards[chosen] = values
         return rewards
 
-    def _padding(self, rows: Sequence[Sequence[int]]) -> int:
-        """Return the id that fills short rows, and tell the model: it reads the logit at the last token that is another one.
+    def _score_packed(self, rows: list[list[int]]) -> npt.NDArray[np.float32]:
+        """Return the logits of one batch of rows laid end to end."""
+        import torch
+
+        packed = packing.pack(rows)
+        read = [places[self._last(row)] for row, places in zip(rows, packed.places, strict=True)]
+        with torch.inference_mode():
+            return _numbers(self.model.score(packing.hidden_states(self.model, packed)[read]))
+
+    def _last(self, row: Sequence[int]) -> int:
+        """Return where a row is read: at its last token that is no padding by the checkpoint's own word.
 
         A checkpoint that names its padding was trained with that rule, so it is kept, even where padding is EOS and the logit
-        is therefore that of the token before EOS. One that names none was trained to be read at the very last token: any id
-        that ends no row will do. (Taking EOS there, as is common, moves the logit by one token whenever a batch is padded.)
+        is therefore that of the token before EOS. One that names none was trained to be read at the very last token. (Taking
+        EOS for its padding, as is common, moves the logit by one token whenever a batch is padded.)
         """
-        if self.configured_padding is not None:
-            return self.configured_padding
-        last = {row[-1] for row in rows if row}
-        padding = next(token for token in range(len(last) + 1) if token not in last)
-        self.model.config.get_text_config().pad_token_id = padding
-        return padding
+        return next((at for at in range(len(row) - 1, 0, -1) if row[at] != self.configured_padding), 0)
 
-    def _score(self, rows: Sequence[Sequence[int]], padding: int) -> npt.NDArray[np.float32]:
+    def _choose_padding(self, rows: Sequence[Sequence[int]]) -> None:
+        """Where a checkpoint names no padding, tell the model any id that ends no row; see `_last`."""
+        if self.configured_padding is None:
+            last = {row[-1] for row in rows if row}
+            free = next(token for token in range(len(last) + 1) if token not in last)
+            self.model.config.get_text_config().pad_token_id = free
+
+    def _score_padded(self, rows: list[list[int]]) -> npt.NDArray[np.float32]:
         """Return the logits of one padded batch."""
         import torch
 
+        padding = self.model.config.get_text_config().pad_token_id
         batch = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.long)
         mask = torch.zeros_like(batch)
         for number, row in enumerate(rows):
             batch[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         with torch.inference_mode():
-            output = self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device))
-        values: npt.NDArray[np.float32] = output.logits[:, 0].float().cpu().numpy()
-        return values
+            return _numbers(self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device)).logits)
+
+
+def _numbers(logits: Any) -> npt.NDArray[np.float32]:
+    """Return logits (n, 1) as rewards."""
+    rewards: npt.NDArray[np.float32] = logits[:, 0].float().cpu().numpy()
+    return rewards

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.dedupe --count 4000 --repeats 3     # reduced: ratios grow with the count
     python -m tests.benchmarks.dedupe --words 32 --check 2000
 
-The sides, each on one thread:
+The sides, each on one thread, in seconds of processor time:
 
 - `SimilarityIndex`, which the package uses;
 - rapidfuzz: a greedy filter with `process.cdist` over blocks of new prompts against all that are kept, on texts already encoded
@@ -34,7 +34,7 @@ from rapidfuzz.distance import LCSseq
 from gshf_release.prompts.rouge import THRESHOLD, SimilarityIndex
 from gshf_release.prompts.split import read_prompts, source_path
 from gshf_release.prompts.words import words as words_of
-from tests.benchmarks.sides import in_turns, report, timed
+from tests.benchmarks.sides import in_turns, processed, report
 
 BLOCK = 256
 CUTOFF = 0.53
@@ -138,7 +138,7 @@ def by_rouge_score(known: list[str], texts: list[str], kept: list[bool], sampled
     before = len(known) + np.cumsum([0, *kept[:-1]])
     draw = random.Random(1)
     pairs = [(draw.choice(known + texts), draw.choice(texts)) for _ in range(sampled)]
-    seconds = timed(lambda: [scorer.score(other, text)["rougeL"].fmeasure for other, text in pairs])
+    seconds = processed(lambda: [scorer.score(other, text)["rougeL"].fmeasure for other, text in pairs])
     return seconds / sampled * float(before.sum())
 
 
@@ -161,7 +161,7 @@ def main(count: int, words: int, repeats: int, sampled: int, check: int) -> None
     decisions: dict[str, list[bool]] = {}
 
     def side(name: str, decide: object) -> float:
-        return timed(lambda: decisions.__setitem__(name, decide(known, texts)))  # type: ignore[operator]
+        return processed(lambda: decisions.__setitem__(name, decide(known, texts)))  # type: ignore[operator]
 
     memory: list[float] = []
 

@@ -5,7 +5,8 @@
 
 Each size is a process of its own, so that its memory is its own. Sampling comes from an engine that returns drawn ids at once
 and the reward is a Python function; all else is what a run does: pool, split, rendering, samples, rewards, pairs, exploration,
-with their records, hashes and cells. The time of models is not in it, nor are reference log-probabilities, training and
+with their records, hashes and cells. Growth is that of processor time, which a busy machine stretches less than the clock; the
+parts of single stages are by the clock. The time of models is not in it, nor are reference log-probabilities, training and
 validation, which compute with one. Deduplication, whose pairs grow with the square, has a benchmark of its own.
 """
 
@@ -89,9 +90,9 @@ def one(count: int, folder: Path) -> dict[str, Any]:
     wanted = {f"iteration-1/{name}" for name in STAGES}
     before = [stage for stage in stages if stage.name.startswith("prompts/") or "/" not in stage.name]
     names = {stage.name for stage in before} | wanted | {"reward/model", "iteration-1/prompts"}
-    begun = time.perf_counter()
+    begun = time.process_time()
     execute(stages, run, chosen, profile.Profile(), goal=[each for each in stages if each.name in names - {"final"}])
-    seconds: dict[str, float] = {"all": time.perf_counter() - begun}
+    seconds: dict[str, float] = {"all": time.process_time() - begun}
     for label, spent in seconds_spent(run).items():
         stage = label.partition(" ")[0]
         seconds[stage] = seconds.get(stage, 0.0) + spent

@@ -1,7 +1,12 @@
 """Reward scoring against plain loops over the same model. Not a test: run it by hand, on a CPU or a GPU.
 
-    python -m tests.benchmarks.scoring                                     # the tests' tiny reward model: overheads alone
-    python -m tests.benchmarks.scoring --model FOLDER --count 805 --device cuda --peak-flops 989e12
+    python -m tests.benchmarks.scoring                                     # the two models of the recipe `learn`
+    python -m tests.benchmarks.scoring --model FOLDER --prompts 805 --device cuda
+
+By default the models are the encoder from which `learn` trains its reward, and its base SmolLM2-135M, each as a classifier with
+one logit; the head is untrained, which costs as much as a trained one. The conversations are real: prompts of AlpacaEval with
+the answers of all models that are at hand (`GSHF_TEST_DATA` or ../shared/data; eight of them), none cut; those longer than the
+model reads are left out.
 
 The sides score the same conversations to the same numbers, each with its tokenizer, templates and forward passes:
 
@@ -9,19 +14,20 @@ The sides score the same conversations to the same numbers, each with its tokeni
 - transformers alone: sorted by length, padded batches of 16;
 - transformers alone: one conversation at a time.
 
-Answers have the lengths of the 805 released answers of one model where the benchmark files are at hand (`GSHF_TEST_DATA`),
-else lengths drawn from a log-normal; their words are the seed prompts'. Tokens count without padding. The share of the hardware
-limit (MFU) takes two operations per parameter and token.
+On a CPU seconds are the processor's, which a busy machine stretches less than the clock's. Tokens are the conversations', the
+prompt once for each answer, without padding. MFU counts two operations for each of them and each parameter outside the
+embeddings, over the rate of large matrix products measured here. Few conversations pad more than many do: how much the
+batches of 16 pad is printed, here and if all prompts were taken.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
-from itertools import cycle, islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,127 +35,145 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from tests.benchmarks.dedupe import seeds
-from tests.benchmarks.sides import in_turns, report, spread, timed
+from tests.benchmarks.sampling import hardware
+from tests.benchmarks.sides import in_turns, processed, report, spread, timed
 from tests.conftest import REPOSITORY
 
 GOALS = {"batches of 16 by length": 1.2, "one by one": 5.0}
-ANSWERS = "model_outputs"
 TOLERANCE = 2e-3
 """By which a reward may differ from side to side, for the batches are others."""
+MODELS = {"encoder": "reward", "causal": "base"}
+"""What `--model` calls the models of the recipe `learn`, and where it names them."""
 Conversations = list[list[dict[str, str]]]
 
 
-def word_counts(count: int) -> tuple[list[int], str]:
-    """Return how many words each answer gets, and where the lengths come from."""
-    data = Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
-    files = sorted((data / "alpaca_eval" / ANSWERS).glob("*.json"))
-    draw = random.Random(0)
-    if files:
-        rows = json.loads(files[0].read_text(encoding="utf-8"))
-        lengths = [max(1, len(row["output"].split())) for row in rows]
-        return [draw.choice(lengths) for _ in range(count)], f"answers of {files[0].stem}"
-    return [max(1, min(900, round(draw.lognormvariate(5.5, 0.7)))) for _ in range(count)], "log-normal draws"
-
-
-def conversations(count: int, longest: int) -> tuple[Conversations, str]:
-    """Return prompts with answers of real lengths, of `longest` words at most."""
-    prompts, (lengths, source) = seeds(), word_counts(count)
-    words = cycle(word for prompt in prompts for word in prompt.split())
-    found = [
-        [
-            {"role": "user", "content": prompts[number % len(prompts)]},
-            {"role": "assistant", "content": " ".join(islice(words, min(length, longest)))},
-        ]
-        for number, length in enumerate(lengths)
-    ]
-    return found, source
+def answered(data: Path) -> list[Conversations]:
+    """Return, for each prompt, its conversations with the answer of every model."""
+    found: dict[str, Conversations] = {}
+    for path in sorted((data / "alpaca_eval" / "annotations").glob("*.json.gz")):
+        for row in json.loads(gzip.decompress(path.read_bytes())):
+            turns = [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output_2"]}]
+            found.setdefault(row["instruction"], []).append(turns)
+    if not found:
+        raise click.ClickException(f"{data} has no alpaca_eval/annotations/*.json.gz.")
+    return [found[prompt] for prompt in sorted(found)]
 
 
 def plain(model: Any, tokenizer: Any, ids: list[list[int]], batch: int, device: str) -> npt.NDArray[np.float32]:
     """Return the rewards by the library's own calls, in padded batches, sorted by length where a batch has several."""
     import torch
 
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if batch > 1 else list(range(len(ids)))
     rewards = np.zeros(len(ids), dtype=np.float32)
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for chosen in plain_batches(ids, batch):
         padded = tokenizer.pad({"input_ids": [ids[index] for index in chosen]}, return_tensors="pt").to(device)
         with torch.inference_mode():
             rewards[chosen] = model(**padded).logits[:, 0].float().cpu().numpy()
     return rewards
 
 
+def plain_batches(ids: Sequence[Sequence[int]], batch: int) -> list[list[int]]:
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if batch > 1 else list(range(len(ids)))
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
+
+
+def padding(ids: Sequence[Sequence[int]], batch: int = 16) -> float:
+    """Return how many tokens padded batches have for each token of the conversations."""
+    padded = sum(len(rows) * max(len(ids[index]) for index in rows) for rows in plain_batches(ids, batch))
+    return padded / sum(map(len, ids))
+
+
+def checkpoint_of(name: str, folder: Path) -> Path:
+    """Return a checkpoint folder: a given one, or a model of the recipe `learn` written there with a new head."""
+    if name not in MODELS:
+        return Path(name)
+    import torch
+
+    from gshf_release import checkpoints, recipe
+
+    learn = recipe.load("learn")
+    chosen: Any = learn.base if MODELS[name] == "base" else learn.reward.contrasts
+    source = checkpoints.fetch(chosen.model if MODELS[name] == "base" else chosen.base, sha256=chosen.sha256)
+    torch.manual_seed(0)
+    model = checkpoints.load_model(source, "fp32", head="reward", new_head=True)
+    checkpoints.save(model, checkpoints.load_tokenizer(source), folder / name)
+    return folder / name
+
+
 @click.command()
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="A sequence-classification checkpoint [the tests' tiny one]."
-)
-@click.option("--count", default=256, show_default=True, help="Conversations.")
-@click.option("--longest", default=300, show_default=True, help="Words of an answer at most.")
+@click.option("--model", "models", multiple=True, default=list(MODELS), help="encoder, causal, or a folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
+@click.option("--prompts", default=8, show_default=True, help="Each with an answer of every model.")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--workers", default=1, show_default=True)
+@click.option("--threads", default=1, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--peak-flops", type=float, help="Of the device, for the share of the hardware limit.")
 @click.option("--repeats", default=3, show_default=True)
-def main(**chosen: Any) -> None:
+def main(models: tuple[str, ...], **chosen: Any) -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
-        measure(chosen, chosen["model"] or _tiny(Path(folder)))
+    import torch
 
-
-def _tiny(folder: Path) -> Path:
-    from tests import tiny
-
-    return tiny.save_reward_model(folder / "reward", max_position_embeddings=8192)
-
-
-def measure(chosen: dict[str, Any], checkpoint: Path) -> None:
-    from gshf_release.checkpoints import load_tokenizer, quiet_libraries
-    from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+    from gshf_release.checkpoints import quiet_libraries
 
     quiet_libraries()
+    torch.set_num_threads(chosen["threads"])
+    data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    groups = answered(data)
+    for name in models:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(name, checkpoint_of(name, Path(folder)), groups, chosen)
+
+
+def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: dict[str, Any]) -> None:
+    """Measure the sides with one model, and print."""
+    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+
     device = chosen["device"]
     ours = SequenceClassificationReward(
         checkpoint, precision=chosen["precision"], device=device, batch=chosen["batch"], workers=chosen["workers"]
     )
-    drawn, source = conversations(chosen["count"], chosen["longest"])
-    texts = [conversation for conversation in drawn if ours.reads(conversation)]  # type: ignore[arg-type]
-    if len(texts) < len(drawn):
-        click.echo(f"{len(drawn) - len(texts)} of {len(drawn)} conversations are longer than the model reads; left out")
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
+    drawn = random.Random(0).sample(groups, min(chosen["prompts"], len(groups)))
+    wanted = [conversation for group in drawn for conversation in group]
+    texts: Any = [conversation for conversation in wanted if ours.reads(conversation)]  # type: ignore[arg-type]
     rewards: dict[str, npt.NDArray[np.float32]] = {}
+    seconds_of = processed if device == "cpu" else timed
 
-    def side(name: str, score: Callable[[], npt.NDArray[np.float32]]) -> Callable[[], float]:
-        return lambda: timed(lambda: rewards.__setitem__(name, score()))
+    def side(label: str, score: Callable[[], npt.NDArray[np.float32]]) -> Callable[[], float]:
+        return lambda: seconds_of(lambda: rewards.__setitem__(label, score()))
 
-    def rendered() -> list[list[int]]:
-        return [ours.renderer.ids(conversation) for conversation in texts]  # type: ignore[arg-type]
+    def rendered(conversations: Any) -> list[list[int]]:
+        return [ours.renderer.ids(conversation) for conversation in conversations]
 
-    sides = {"SequenceClassificationReward": side("ours", lambda: ours.score(texts))}  # type: ignore[arg-type]
-    for name, batch in (("batches of 16 by length", 16), ("one by one", 1)):
-        sides[name] = side(name, lambda batch=batch: plain(ours.model, tokenizer, rendered(), batch, device))  # type: ignore[misc]
-    for warm in sides.values():
-        warm()
+    sides = {"SequenceClassificationReward": side("ours", lambda: ours.score(texts))}
+    for label, batch in (("batches of 16 by length", 16), ("one by one", 1)):
+        sides[label] = side(label, lambda batch=batch: plain(ours.model, tokenizer, rendered(texts), batch, device))  # type: ignore[misc]
+    ours.score(texts[:2])
     seconds = in_turns(sides, chosen["repeats"])
     worst = max(float(np.abs(values - rewards["ours"]).max()) for values in rewards.values())
     if worst > TOLERANCE:
         raise click.ClickException(f"The sides give other rewards: they differ by {worst:.2g}.")
-    tokens, weights = sum(map(len, rendered())), sum(weight.numel() for weight in ours.model.parameters())
-    facts = {"conversations": len(texts), "tokens": tokens, "parameters": weights, "lengths": source, "differ": worst}
-    for name, values in seconds.items():
-        click.echo(f"{name}: {_rates(tokens, weights, spread(values)['median'], chosen['peak_flops'])}")
-    report("scoring", GOALS, seconds, **facts, batch=chosen["batch"], workers=chosen["workers"], device=device)
-
-
-def _rates(tokens: int, parameters: int, seconds: float, peak: float | None) -> str:
-    """Return tokens a second, operations a second, and their share of the device's peak."""
-    flops = 2 * parameters * tokens / seconds
-    share = f"{100 * flops / peak:.1f} % of the peak" if peak else "peak not given (--peak-flops)"
-    return f"{tokens / seconds:,.0f} tokens/s, {flops:.3g} operations/s, {share}"
+    ids = rendered(texts)
+    tokens = sum(map(len, ids))
+    everything = [row for group in groups for row in rendered(group) if ours.limit is None or len(row) <= ours.limit]
+    click.echo(
+        f"{name}: {len(texts)} conversations to {len(drawn)} prompts ({len(wanted) - len(texts)} too long), mean"
+        f" {tokens / len(texts):.0f} tokens; batches of 16 have {padding(ids):.3f} tokens for one,"
+        f" {padding(everything):.3f} with all {len(groups)} prompts"
+    )
+    parameters = ours.model.num_parameters(exclude_embeddings=True)
+    peak = hardware(device, ours.model.dtype)["flops"]
+    for label, values in seconds.items():
+        speed = tokens / spread(values)["median"]
+        click.echo(
+            f"{label}: {speed:,.0f} tokens/s, MFU {2 * parameters * speed / peak:.0%} of {peak / 1e9:.0f} GFLOP/s"
+        )
+    facts = {"model": name, "conversations": len(texts), "tokens": tokens, "parameters": parameters, "differ": worst}
+    report("scoring", GOALS, seconds, **facts, padding=padding(ids), padding_of_all=padding(everything), device=device)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,137 @@
+"""Conversations laid end to end: what they begin with in common is computed once, and nothing is padded.
+
+The responses to one prompt begin with the same tokens, and with many templates so do all conversations. What a causal model
+makes of a token depends on the tokens before it alone, so it is the same in all of them. Every layer but attention reads such
+a token once; attention, a small part of the work, is computed for each conversation whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+FAMILIES = {"gemma", "llama", "mistral", "qwen2", "qwen3"}
+"""Causal families whose layers are attention and nothing else that sees neighbouring tokens, with a linear head."""
+ATTENTION = "shared-beginnings"
+"""The name under which transformers finds `attend`."""
+
+
+class Packed(NamedTuple):
+    """Rows laid end to end, each without what it shares with the one before."""
+
+    ids: list[int]
+    positions: list[int]
+    """Of each id in its own row."""
+    places: list[list[int]]
+    """For each row, where its tokens stand in `ids`."""
+    own: list[int]
+    """For each row, how many of them, the last ones, it added."""
+
+
+def suits(model: Any) -> bool:
+    """Return whether a model scores packed rows as it does single ones."""
+    config = model.config
+    return (
+        config.model_type in FAMILIES
+        and config._attn_implementation == "sdpa"
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+    )
+
+
+def batches(rows: Sequence[Sequence[int]], size: int, workers: int, tokens: int | None) -> list[list[int]]:
+    """Return batches of positions in which rows that begin alike are neighbours; those of most tokens first.
+
+    Args:
+        rows: Ids.
+        size: Rows in a batch at most.
+        workers: How many batches are computed side by side; few rows are divided among them.
+        tokens: In a batch at most, unless a single row has more; None sets no bound.
+    """
+    order = sorted(range(len(rows)), key=lambda index: list(rows[index]))
+    added = [len(row) - shared for row, shared in zip((rows[i] for i in order), _shared(rows, order), strict=True)]
+    bound = min(tokens or math.inf, math.ceil(sum(added) / workers))
+    made: list[tuple[int, list[int]]] = []
+    for index, own in zip(order, added, strict=True):
+        if made and len(made[-1][1]) < size and made[-1][0] + own <= bound:
+            made[-1] = (made[-1][0] + own, [*made[-1][1], index])
+        else:
+            made.append((len(rows[index]), [index]))
+    return [batch for _, batch in sorted(made, key=lambda entry: -entry[0])]
+
+
+def pack(rows: Sequence[Sequence[int]]) -> Packed:
+    """Return rows packed; those that begin alike must be neighbours."""
+    packed = Packed([], [], [], [])
+    places: list[int] = []
+    for row, shared in zip(rows, _shared(rows, range(len(rows))), strict=True):
+        begin = len(packed.ids)
+        packed.ids.extend(row[shared:])
+        packed.positions.extend(range(shared, len(row)))
+        places = [*places[:shared], *range(begin, len(packed.ids))]
+        packed.places.append(places)
+        packed.own.append(len(row) - shared)
+    return packed
+
+
+def hidden_states(model: Any, packed: Packed) -> Any:
+    """Return the last hidden states of packed rows, (tokens, width); call it within `attention_of`."""
+    import torch
+
+    ids, positions = (torch.tensor([values], device=model.device) for values in (packed.ids, packed.positions))
+    places = [torch.tensor(row, device=model.device) for row in packed.places]
+    output = model.base_model(
+        input_ids=ids, position_ids=positions, use_cache=False, packed_rows=list(zip(places, packed.own, strict=True))
+    )
+    return output.last_hidden_state[0]
+
+
+@contextlib.contextmanager
+def attention_of(model: Any) -> Iterator[None]:
+    """Let a model read packed rows, and nothing else, for a while."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attend)
+    former = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(former)
+
+
+def attend(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, *, packed_rows: list[Any], **options: Any
+) -> tuple[Any, None]:
+    """Return the attention of packed rows, (1, tokens, heads, width), and no weights: each row attends to itself alone.
+
+    Args:
+        module: The attention layer.
+        query: States, (1, heads, tokens, width).
+        key: The same, perhaps with fewer heads.
+        value: The same.
+        attention_mask: None; rows are kept apart by their places.
+        packed_rows: `(places, own)` of each row, as in `Packed`.
+        options: As transformers gives them.
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    found = []
+    for places, own in packed_rows:
+        states = (each.index_select(2, places) for each in (query, key, value))
+        whole, _ = sdpa_attention_forward(module, *states, attention_mask, **options)
+        found.append(whole[:, whole.shape[1] - own :])
+    return torch.cat(found, dim=1), None
+
+
+def _shared(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[int]:
+    """Yield, for each row in the order given, how many tokens it begins with in common with the one before."""
+    before: Sequence[int] = []
+    for index in order:
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, rows[index], strict=False))
+        yield sum(1 for _ in alike)
+        before = rows[index]
