@@ -52,13 +52,15 @@ class EnsembleReward:
     def _over_members(self, conversations: Sequence[Sequence[Message]], score: Scoring) -> Scores:
         table = np.zeros((len(self.members), len(conversations)), dtype=np.float64)
         read = np.ones(len(conversations), dtype=np.bool_)
+        folded = 0
         for row, opener in enumerate(self.members):
             member = opener()
             found = score(member, conversations)
             table[row] = found.rewards
             read &= True if found.read is None else found.read
-            self.folded = max(self.folded, getattr(member, "folded", 0))
+            folded = max(folded, getattr(member, "folded", 0))
             del member
+        self.folded += folded
         return Scores(table.mean(axis=0).astype(np.float32), table.std(axis=0, ddof=1).astype(np.float32), read)
 
 

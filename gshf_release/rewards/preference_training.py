@@ -36,6 +36,7 @@ from gshf_release.rewards.sequence_classification import SequenceClassificationR
 from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, silent
 from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.processes import Processes
 from gshf_release.sharding import split_batch
 
@@ -171,7 +172,7 @@ def train(
 
 def main(file: str) -> int:
     """Do the work of one of several training processes; return the exit code."""
-    launch.die_with_launcher()
+    die_with_launcher()
     try:
         job = Job.read(Path(file))
         with interrupt.stop_gently():

@@ -6,10 +6,8 @@ alone writes outputs, manifest and journal.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +21,6 @@ ERROR = "gshf-release worker: "
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
 RENDEZVOUS_PORT = 29400
-PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 SRUN = ("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1")
 
 
@@ -92,14 +89,6 @@ def require_world_size(profile: Profile, found: int) -> None:
             f"({profile.nodes} x {profile.processes}), but {found} came together.",
             hint="Let `gshf-release train` start them, or set processes to what there is.",
         )
-
-
-def die_with_launcher() -> None:
-    """Have the kernel kill this process when its launcher (or the thread of it that started this) ends.
-
-    So none works on without the task's lock.
-    """
-    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def complaint(lines: Sequence[str], code: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 
-from gshf_release.run.launch import die_with_launcher
+from gshf_release.run.lifeline import die_with_launcher
 
 if __name__ == "__main__":
     die_with_launcher()

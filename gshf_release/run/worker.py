@@ -16,6 +16,7 @@ from gshf_release.errors import GshfError
 from gshf_release.run import interrupt, launch, resident
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.opened import Opened
 from gshf_release.run.stage import Task, resolve
 from gshf_release.run.task import run_task
@@ -26,7 +27,7 @@ SERVE = "--serve="
 def main(arguments: list[str]) -> int:
     """Run tasks; return the exit code, and put a known error on one line of stderr."""
     path, first, *shards = arguments
-    launch.die_with_launcher()
+    die_with_launcher()
     try:
         run = RunDirectory.open(Path(path))
         tasks = Tasks(run)

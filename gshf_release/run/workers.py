@@ -39,11 +39,11 @@ class Workers:
             worker = self._take(task.stage, environment)
             try:
                 worker.work(task, lock, progress)
-            except WorkerKilled as killed:
+            except WorkerKilled:
                 worker.close()
                 if not left:
                     raise
-                self._notice(f"{killed.message} Another worker takes the task.")
+                self._notice(f"The worker of {task.label} was killed; another one takes the task.")
             except BaseException:
                 worker.close()
                 raise

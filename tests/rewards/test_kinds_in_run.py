@@ -14,11 +14,12 @@ from gshf_release.errors import EngineError, RecipeError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Message, Prompt, Sample, Score
-from gshf_release.rewards import Inference
+from gshf_release.rewards import Inference, models
 from gshf_release.rewards.pairwise import GenerativePreference, against, round_robin
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
+from gshf_release.sampling import stage as sampling_stage
 from tests import tiny
 
 EXACT = Profile(inference_precision="fp32", threads=1)
@@ -50,6 +51,25 @@ def scored(folder: Path, path: Path, reward: dict[str, Any]) -> RunDirectory:
     run = RunDirectory.create(path, chosen, EXACT)
     execute(stages, run, chosen, EXACT, goal=[stage for stage in stages if stage.name in UP_TO_SCORES])
     return run
+
+
+def test_the_shards_of_a_stage_share_an_engine_and_a_scorer(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def noted(name: str, module: Any) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments: (opened.append(name), real(*arguments))[1])
+
+    noted("open_engine", sampling_stage)
+    noted("open_adopted", models)
+    chosen = recipe(tiny_folder, {"model": str(tiny_folder / "reward")})
+    chosen = chosen.model_copy(update={"sampling": chosen.sampling.model_copy(update={"prompts_per_shard": 2})})
+    goal = [stage for stage in pipeline.build(chosen).stages if stage.name in UP_TO_SCORES[:-2]]
+    assert [stage.shards for stage in goal[-2:]] == [2, 2]
+    execute(goal, RunDirectory.create(tmp_path / "run", chosen, EXACT), chosen, EXACT)
+    assert opened == ["open_engine", "open_adopted"]
 
 
 def rows(run: RunDirectory, stage: str, file: str, kind: Any) -> list[Any]:

@@ -46,7 +46,7 @@ def test_a_worker_killed_at_a_task_is_replaced(tmp_path: Path) -> None:
     stages = chain("write", "die_once", "write")
     execute(stages, run, RECIPE, TWO, observer=heard)
     assert made(run) == ["s1", "s2", "s3"]
-    assert heard.notices == ["The worker of s2 failed: exit code -9 Another worker takes the task."]
+    assert heard.notices == ["The worker of s2 was killed; another one takes the task."]
     with run.lock(Task(stages[1])):
         """It is free."""
 
