@@ -90,7 +90,8 @@ class Profile(Section):
     prompts are then decoded fewer at a time, and one of them does not multiply the memory. None: `sampling_batch` alone counts.
     """
     scoring_batch: PositiveInt = 32
-    """Sequences scored together by reward models and for log-probabilities."""
+    """Sequences scored together by reward models and for log-probabilities. On a CPU reward models take fewer where these would
+    have more than 2,048 tokens, for large batches are slower there."""
     concurrent_batches: PositiveInt = 1
     """Batches sampled or scored side by side in threads; on a CPU better than more `threads` for each."""
     micro_batch_pairs: PositiveInt = 4

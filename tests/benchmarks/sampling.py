@@ -186,14 +186,17 @@ def hardware(device: str, dtype: Any) -> dict[str, float]:
     square = torch.ones(size, size, dtype=dtype, device=device)
     large = torch.ones(2**30 if device == "cuda" else 2**25, dtype=torch.int32, device=device)
 
+    now = time.perf_counter if device == "cuda" else time.process_time
+    share = 1 if device == "cuda" else torch.get_num_threads()
+
     def best(work: Callable[[], Any]) -> float:
         seconds = []
         for _ in range(20):
-            begun = time.perf_counter()
+            begun = now()
             work()
             if device == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
+            seconds.append((now() - begun) / share)
         return min(seconds)
 
     return {"flops": 2.0 * size**3 / best(lambda: square @ square), "bandwidth": 4 * large.numel() / best(large.max)}

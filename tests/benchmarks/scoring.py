@@ -16,8 +16,11 @@ The sides score the same conversations to the same numbers, each with its tokeni
 
 On a CPU seconds are the processor's, which a busy machine stretches less than the clock's. Tokens are the conversations', the
 prompt once for each answer, without padding. MFU counts two operations for each of them and each parameter outside the
-embeddings, over the rate of large matrix products measured here. Few conversations pad more than many do: how much the
-batches of 16 pad is printed, here and if all prompts were taken.
+embeddings, over the rate of large matrix products measured here.
+
+Few conversations pad more than many do, which would flatter whoever pads less. So the tokens that the two sides with batches
+compute, padding counted and what is shared counted once, are printed for one token of the conversations, here and if all
+prompts were taken; with them the ratio is carried over to all prompts, as if a computed token cost the same in both.
 """
 
 from __future__ import annotations
@@ -35,8 +38,11 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.batches import by_length
+from gshf_release.rewards import packing
+from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.benchmarks.sampling import hardware
-from tests.benchmarks.sides import in_turns, processed, report, spread, timed
+from tests.benchmarks.sides import in_turns, processed, ratios, report, spread, timed
 from tests.conftest import REPOSITORY
 
 GOALS = {"batches of 16 by length": 1.2, "one by one": 5.0}
@@ -76,10 +82,22 @@ def plain_batches(ids: Sequence[Sequence[int]], batch: int) -> list[list[int]]:
     return [order[start : start + batch] for start in range(0, len(order), batch)]
 
 
-def padding(ids: Sequence[Sequence[int]], batch: int = 16) -> float:
-    """Return how many tokens padded batches have for each token of the conversations."""
-    padded = sum(len(rows) * max(len(ids[index]) for index in rows) for rows in plain_batches(ids, batch))
-    return padded / sum(map(len, ids))
+def padded(ids: Sequence[Sequence[int]]) -> float:
+    """Return how many tokens batches of 16 compute for one of the conversations."""
+    computed = sum(len(rows) * max(len(ids[index]) for index in rows) for rows in plain_batches(ids, 16))
+    return computed / sum(map(len, ids))
+
+
+def computed_by(ours: SequenceClassificationReward, ids: Sequence[list[int]]) -> float:
+    """Return how many tokens the package computes for one of the conversations."""
+    if packing.suits(ours.model):
+        batches = packing.batches(ids, ours.batch, ours.workers, ours.tokens)
+        computed = sum(len(packing.pack([ids[index] for index in rows]).ids) for rows in batches)
+    else:
+        lengths = [len(row) for row in ids]
+        batches = list(by_length(lengths, ours.batch, ours.workers, ours.tokens))
+        computed = sum(len(rows) * lengths[rows[0]] for rows in batches)
+    return computed / sum(map(len, ids))
 
 
 def checkpoint_of(name: str, folder: Path) -> Path:
@@ -127,7 +145,6 @@ def main(models: tuple[str, ...], **chosen: Any) -> None:
 def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: dict[str, Any]) -> None:
     """Measure the sides with one model, and print."""
     from gshf_release.checkpoints import load_tokenizer
-    from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 
     device = chosen["device"]
     ours = SequenceClassificationReward(
@@ -159,11 +176,10 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
         raise click.ClickException(f"The sides give other rewards: they differ by {worst:.2g}.")
     ids = rendered(texts)
     tokens = sum(map(len, ids))
-    everything = [row for group in groups for row in rendered(group) if ours.limit is None or len(row) <= ours.limit]
+    every = [row for group in groups for row in rendered(group) if ours.limit is None or len(row) <= ours.limit]
     click.echo(
         f"{name}: {len(texts)} conversations to {len(drawn)} prompts ({len(wanted) - len(texts)} too long), mean"
-        f" {tokens / len(texts):.0f} tokens; batches of 16 have {padding(ids):.3f} tokens for one,"
-        f" {padding(everything):.3f} with all {len(groups)} prompts"
+        f" {tokens / len(texts):.0f} tokens"
     )
     parameters = ours.model.num_parameters(exclude_embeddings=True)
     peak = hardware(device, ours.model.dtype)["flops"]
@@ -172,8 +188,15 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
         click.echo(
             f"{label}: {speed:,.0f} tokens/s, MFU {2 * parameters * speed / peak:.0%} of {peak / 1e9:.0f} GFLOP/s"
         )
+    here, there = padded(ids) / computed_by(ours, ids), padded(every) / computed_by(ours, every)
+    ratio = ratios(seconds["SequenceClassificationReward"], seconds["batches of 16 by length"])["median"]
+    click.echo(
+        f"computed tokens for one: {padded(ids):.3f} in batches of 16, {computed_by(ours, ids):.3f} here; with all"
+        f" {len(groups)} prompts {padded(every):.3f} and {computed_by(ours, every):.3f}, which makes {ratio:.2f}"
+        f" {ratio * there / here:.2f}"
+    )
     facts = {"model": name, "conversations": len(texts), "tokens": tokens, "parameters": parameters, "differ": worst}
-    report("scoring", GOALS, seconds, **facts, padding=padding(ids), padding_of_all=padding(everything), device=device)
+    report("scoring", GOALS, seconds, **facts, with_all_prompts=ratio * there / here, device=device)
 
 
 if __name__ == "__main__":
