@@ -37,9 +37,9 @@ ingredients:
 """
 
 
-def release(run: RunDirectory, facts: Path) -> None:
+def release(run: RunDirectory, facts: Path, repository: str | None = "tester/tiny") -> None:
     """Make the data sets of a released run, and nothing else."""
-    changed = {"facts": str(facts), "datasets": ("preferences", "judgments"), "repository": "tester/tiny"}
+    changed = {"facts": str(facts), "datasets": ("preferences", "judgments"), "repository": repository}
     recipe = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update=changed)})
     stages = pipeline.build(recipe, run).stages
     goal = [stage for stage in stages if stage.work.startswith("gshf_release.release.data_sets:")]
@@ -141,6 +141,26 @@ def test_the_python_block_of_the_card_reads_it(
     python(code.replace(f'"tester/tiny-{kind}"', repr(str(part(run, kind)))))
     shown = capsys.readouterr().out
     assert 0 <= float(shown) <= 100 if kind == "judgments" else shown.strip()
+
+
+def test_without_an_owner_the_blocks_run_in_the_folder_of_the_card(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    copy = RunDirectory.open(shutil.copytree(run.path, tmp_path / "run"))
+    release(copy, run.path.parent / "facts.yaml", repository=None)
+    for kind in ("preferences", "judgments"):
+        monkeypatch.chdir(part(copy, kind))
+        card = Path("README.md").read_text(encoding="utf-8")
+        assert "tester/" not in card
+        (code,) = blocks(card, "bash")
+        assert "files have their recorded sha256" in shell(code, part(copy, kind), {})
+        (code,) = blocks(card, "python")
+        capsys.readouterr()
+        python(code)
+        assert capsys.readouterr().out.strip()
 
 
 def test_the_manifest_lists_everything_and_no_path_of_this_machine_is_in_it(run: RunDirectory) -> None:
