@@ -65,7 +65,7 @@ def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp
     command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     scratch = run.path / POLICY / ".scratch"
-    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=180)
+    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=600)
     launcher = descendants(process.pid)
     ranks = [pid for one in launcher for pid in descendants(one)]
     assert len(ranks) >= 2
