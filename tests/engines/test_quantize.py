@@ -43,6 +43,12 @@ made = model.generate([prompt], SamplingParams(max_tokens=4, temperature=0, igno
 print(json.dumps(list(made[0].outputs[0].token_ids)))
 """
 
+HAS_4_BIT = """
+import torch, vllm._custom_ops
+from vllm.platforms import current_platform
+print(not current_platform.is_cpu() or hasattr(torch.ops._C, "cpu_gemm_wna16"))
+"""
+
 
 def save_mistral(folder: Path) -> Path:
     """Save a tiny Mistral with a byte-level tokenizer."""
@@ -152,16 +158,23 @@ def test_compressed_weights_open_elsewhere(
     quantized: tuple[Path, Path, list[Cell]], name: str, environment: str, code: str
 ) -> None:
     _, out, _ = quantized
+    if environment == "vllm" and "W4" in name and last_line(environment, HAS_4_BIT) == "False":
+        pytest.skip("vLLM's CPU build has no 4-bit kernel for processors without AVX-512")
+    assert len(json.loads(last_line(environment, code, str(out / name), json.dumps([1, 300, 310, 320])))) == 4
+
+
+def last_line(environment: str, code: str, *arguments: str) -> str:
+    """Run code in an environment and return the last line that it printed."""
     found = environments.require(environment)
     done = subprocess.run(
-        [str(found.python), "-c", code, str(out / name), json.dumps([1, 300, 310, 320])],
+        [str(found.python), "-c", code, *arguments],
         env=found.variables() | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(json.loads(done.stdout.strip().splitlines()[-1])) == 4
+    return done.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("save", [save_mistral, save_llama], ids=["byte-level", "sentence-piece"])

@@ -90,7 +90,7 @@ def test_a_bad_row_is_named_or_counted_as_asked(command: Command, tiny_folder: P
     file.write_text(file.read_text(encoding="utf-8") + '{"prompt": "x"}\n', encoding="utf-8")
     outcome = command("reward", "score", file, "--model", tiny_folder / "reward")
     assert outcome.code == 1
-    assert "answers.jsonl:5: expected a text or turns under 'messages'" in outcome.line
+    assert "answers.jsonl:5: expected an answer under 'response'" in outcome.line
     outcome = command("reward", "score", file, "--model", tiny_folder / "reward", "--on-bad-row", "skip")
     assert outcome.code == 0
     assert "4 answers: mean " in outcome.out

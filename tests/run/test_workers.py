@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.errors import RunError
+from gshf_release.errors import RunBusyError, RunError
+from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Task
 from tests.run.plans import PROFILES, RECIPE, Heard, begin, chain, start
@@ -84,5 +85,13 @@ def test_a_killed_command_leaves_no_worker_behind(tmp_path: Path) -> None:
     command.communicate()
     wait(lambda: not alive(worker), seconds=1)
     assert "end" not in (path / "overlap.log").read_text(encoding="utf-8")
-    with begin(path).lock(Task(chain("say_process", "overlap")[1])):
-        """It is free."""
+    wait(lambda: free(begin(path), Task(chain("say_process", "overlap")[1])), seconds=5)
+
+
+def free(run: RunDirectory, task: Task) -> bool:
+    """Return whether nobody holds the lock of a task."""
+    try:
+        with run.lock(task):
+            return True
+    except RunBusyError:
+        return False
