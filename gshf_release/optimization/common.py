@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gshf_release import adapters, checkpoints
 from gshf_release.errors import DataError
 from gshf_release.hashing import seed_from
+from gshf_release.optimization.unpadded import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
@@ -67,18 +68,18 @@ def policy_stage(
 
 def train_policy(
     context: StageContext,
-    rows: Sequence[Mapping[str, Any]],
+    lengths: Sequence[int],
     *,
     counted: str,
     dropped: str,
     build: Callable[[Any, Any, str], Any],
     metrics: Callable[[Mapping[str, float]], dict[str, float]],
 ) -> None:
-    """Train the policy on `rows`; write its FP32 weights (or adapter and merged model) and every optimiser step's metrics.
+    """Train the policy; write its FP32 weights (or adapter and merged model) and every optimiser step's metrics.
 
     Args:
         context: The stage.
-        rows: What it is trained on.
+        lengths: In tokens, of the rows it is trained on.
         counted: What a row is, in the plural; the key of their number in training.json.
         dropped: The stage that counts why rows were dropped, for example `pairs`.
         build: `(model, tokenizer, device) -> trainer`.
@@ -90,7 +91,7 @@ def train_policy(
     from gshf_release.resumption import resumed_at, run_trainer
 
     iteration = context.parameter("iteration")
-    if not rows:
+    if not lengths:
         raise DataError(
             f"Iteration {iteration} has no {counted} to train on.",
             hint=f"iteration-{iteration}/{dropped}/dropped.json counts the reasons.",
@@ -103,7 +104,8 @@ def train_policy(
     launch.require_world_size(context.profile, trainer.args.world_size)
     if launch.rank() == 0:
         context.log("training", world_size=trainer.args.world_size, resumed_at=resumed_at(context.scratch))
-    steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
+    with without_padding(trainer.model, lengths):
+        steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
     trained = gather(trainer, lambda: start(context, "cpu")[0])
     if trained is None:
         return
@@ -112,7 +114,7 @@ def train_policy(
         adapters.save(trained, context.output(adapters.FOLDER))
         trained = adapters.merge(trained)
     document = {
-        counted: len(rows),
+        counted: len(lengths),
         "changed_after_bf16": share_changed(before, trained),
         "steps": [metrics(entry) for entry in steps],
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from gshf_release.errors import RunError
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.unpadded import unpadded
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
@@ -40,11 +41,12 @@ def optimise(context: StageContext) -> None:
         DataError: No pairs are left to train on.
     """
     rows = _rows(context)
+    lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
 
     def build(model: Any, tokenizer: Any, device: str) -> Any:
-        return _trainer(context, model, tokenizer, rows, device)
+        return _trainer(context, model, tokenizer, rows, lengths, device)
 
-    train_policy(context, rows, counted="pairs", dropped="pairs", build=build, metrics=_metrics)
+    train_policy(context, lengths, counted="pairs", dropped="pairs", build=build, metrics=_metrics)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -105,11 +107,12 @@ def uncertainty(pair: Pair, training: Training) -> float:
     return training.uncertainty_weight * (pair.chosen_deviation - pair.rejected_deviation) / training.beta
 
 
-def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:
+def _trainer(
+    context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], lengths: list[int], device: str
+) -> Any:
     from datasets import Dataset
     from trl import DPOConfig
 
-    lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     order, arguments = training_arguments(context, [row["prompt_id"] for row in rows], lengths, device)
     configuration = DPOConfig(
         **arguments,
@@ -162,7 +165,7 @@ def token_trainer() -> Any:
         def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
             return dataset
 
-    return TokenDPOTrainer
+    return unpadded(TokenDPOTrainer)
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:

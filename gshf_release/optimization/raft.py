@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.unpadded import IGNORED, unpadded
 from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage
-
-IGNORED = -100
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
@@ -32,11 +31,12 @@ def optimise(context: StageContext) -> None:
         DataError: No responses are left to train on.
     """
     rows = _rows(context)
+    lengths = [len(row["input_ids"]) for row in rows]
 
     def build(model: Any, tokenizer: Any, device: str) -> Any:
-        return _trainer(context, model, tokenizer, rows, device)
+        return _trainer(context, model, tokenizer, rows, lengths, device)
 
-    train_policy(context, rows, counted="responses", dropped="winners", build=build, metrics=_metrics)
+    train_policy(context, lengths, counted="responses", dropped="winners", build=build, metrics=_metrics)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -71,20 +71,20 @@ def _metrics(entry: Mapping[str, float]) -> dict[str, float]:
     return {"step": entry["step"], "loss": entry["loss"]}
 
 
-def _trainer(context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], device: str) -> Any:
+def _trainer(
+    context: StageContext, model: Any, tokenizer: Any, rows: list[dict[str, Any]], lengths: list[int], device: str
+) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    order, arguments = training_arguments(
-        context, [row["prompt_id"] for row in rows], [len(row["input_ids"]) for row in rows], device
-    )
+    order, arguments = training_arguments(context, [row["prompt_id"] for row in rows], lengths, device)
     configuration = SFTConfig(
         **arguments,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     examples = [{key: rows[index][key] for key in ("input_ids", "labels")} for index in order]
-    return SFTTrainer(
+    return unpadded(SFTTrainer)(
         model=model,
         args=configuration,
         train_dataset=Dataset.from_list(examples),

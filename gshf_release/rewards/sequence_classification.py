@@ -12,12 +12,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release import packing
 from gshf_release.batches import by_length, in_batches
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
-from gshf_release.rewards import Inference, packing
+from gshf_release.rewards import Inference
 
 CPU_TOKENS = 2048
 """In a batch on a CPU at most: its products are as fast as they get with far fewer, and its caches hold no more."""

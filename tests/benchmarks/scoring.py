@@ -38,8 +38,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release import packing
 from gshf_release.batches import by_length
-from gshf_release.rewards import packing
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.benchmarks.sampling import hardware
 from tests.benchmarks.sides import in_turns, processed, ratios, report, spread, timed

@@ -31,14 +31,20 @@ class Packed(NamedTuple):
     """For each row, how many of them, the last ones, it added."""
 
 
-def suits(model: Any) -> bool:
-    """Return whether a model scores packed rows as it does single ones."""
+def suits(model: Any, longest: int | None = None) -> bool:
+    """Return whether a model computes packed rows as it does single ones.
+
+    Args:
+        model: From transformers.
+        longest: Tokens in the longest row, if that is known: a sliding window that holds them all is none.
+    """
     config = model.config
+    window = getattr(config, "sliding_window", None)
     return (
         config.model_type in FAMILIES
         and config._attn_implementation == "sdpa"
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        and getattr(config, "sliding_window", None) is None
+        and (window is None or (longest is not None and longest <= window))
     )
 
 
@@ -63,11 +69,17 @@ def batches(rows: Sequence[Sequence[int]], size: int, workers: int, tokens: int 
     return [batch for _, batch in sorted(made, key=lambda entry: -entry[0])]
 
 
-def pack(rows: Sequence[Sequence[int]]) -> Packed:
-    """Return rows packed; those that begin alike must be neighbours."""
+def pack(rows: Sequence[Sequence[int]], at_most: Sequence[int] | None = None) -> Packed:
+    """Return rows packed; those that begin alike must be neighbours.
+
+    Args:
+        rows: Ids.
+        at_most: How many of its first tokens each row may share; default: all.
+    """
     packed = Packed([], [], [], [])
     places: list[int] = []
-    for row, shared in zip(rows, _shared(rows, range(len(rows))), strict=True):
+    for number, (row, alike) in enumerate(zip(rows, _shared(rows, range(len(rows))), strict=True)):
+        shared = alike if at_most is None else min(alike, at_most[number])
         begin = len(packed.ids)
         packed.ids.extend(row[shared:])
         packed.positions.extend(range(shared, len(row)))
@@ -79,14 +91,22 @@ def pack(rows: Sequence[Sequence[int]]) -> Packed:
 
 def hidden_states(model: Any, packed: Packed) -> Any:
     """Return the last hidden states of packed rows, (tokens, width); call it within `attention_of`."""
+    return model.base_model(**inputs(packed, model.device), use_cache=False).last_hidden_state[0]
+
+
+def inputs(packed: Packed, device: Any) -> dict[str, Any]:
+    """Return what a model under `attention_of` is called with to compute packed rows."""
     import torch
 
-    ids, positions = (torch.tensor([values], device=model.device) for values in (packed.ids, packed.positions))
-    places = [torch.tensor(row, device=model.device) for row in packed.places]
-    output = model.base_model(
-        input_ids=ids, position_ids=positions, use_cache=False, packed_rows=list(zip(places, packed.own, strict=True))
-    )
-    return output.last_hidden_state[0]
+    beginnings = [places[: len(places) - own] for places, own in zip(packed.places, packed.own, strict=True)]
+    return {
+        "input_ids": torch.tensor([packed.ids], device=device),
+        "position_ids": torch.tensor([packed.positions], device=device),
+        "packed_rows": [
+            (torch.tensor(places, dtype=torch.long, device=device), own)
+            for places, own in zip(beginnings, packed.own, strict=True)
+        ],
+    }
 
 
 @contextlib.contextmanager
@@ -114,17 +134,21 @@ def attend(
         key: The same, perhaps with fewer heads.
         value: The same.
         attention_mask: None; rows are kept apart by their places.
-        packed_rows: `(places, own)` of each row, as in `Packed`.
+        packed_rows: For each row where what it shares stands, and how many tokens it adds.
         options: As transformers gives them.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    def whole(states: Any, added: Any, shared: Any) -> Any:
+        return torch.cat([states.index_select(2, shared), added], dim=2) if len(shared) else added
+
+    added = [each.split([own for _, own in packed_rows], dim=2) for each in (query, key, value)]
     found = []
-    for places, own in packed_rows:
-        states = (each.index_select(2, places) for each in (query, key, value))
-        whole, _ = sdpa_attention_forward(module, *states, attention_mask, **options)
-        found.append(whole[:, whole.shape[1] - own :])
+    for (shared, own), *parts in zip(packed_rows, *added, strict=True):
+        states = (whole(each, part, shared) for each, part in zip((query, key, value), parts, strict=True))
+        row, _ = sdpa_attention_forward(module, *states, attention_mask, **options)
+        found.append(row[:, row.shape[1] - own :])
     return torch.cat(found, dim=1), None
 
 
