@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gshf_release import packing
 from gshf_release.batches import by_length, in_batches
 from gshf_release.records import Sample
 
@@ -91,19 +92,46 @@ def completion_logps(
     """
     import torch
 
+    rows = [entry.prompt_ids + entry.completion_ids for entry in sequences]
+    lengths = [len(row) for row in rows]
+    packed = packing.suits(model, max(lengths, default=0))
+    sums = _packed_sums if packed else _padded_sums
+    batches = packing.batches(rows, batch, workers, None) if packed else by_length(lengths, batch, workers)
+
     def compute(chosen: list[int]) -> list[float]:
         with torch.inference_mode(), _autocast(model, autocast):
-            logits, targets, mask = _completion_logits(model, [sequences[index] for index in chosen])
-            logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
-            values: list[float] = (logps * mask).sum(dim=1).tolist()
-            return values
+            return sums(model, [sequences[index] for index in chosen])
 
     results = [0.0] * len(sequences)
-    lengths = [len(entry.prompt_ids) + len(entry.completion_ids) for entry in sequences]
-    for chosen, values in in_batches(compute, by_length(lengths, batch, workers), workers):
-        for index, value in zip(chosen, values, strict=True):
-            results[index] = value
+    with packing.attention_of(model) if packed else contextlib.nullcontext():
+        for chosen, values in in_batches(compute, batches, workers):
+            for index, value in zip(chosen, values, strict=True):
+                results[index] = value
     return results
+
+
+def _padded_sums(model: Any, rows: Sequence[Tokens]) -> list[float]:
+    import torch
+
+    logits, targets, mask = _completion_logits(model, rows)
+    logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
+    values: list[float] = (logps * mask).sum(dim=1).tolist()
+    return values
+
+
+def _packed_sums(model: Any, rows: Sequence[Tokens]) -> list[float]:
+    """Compute rows laid end to end; those that begin alike are neighbours."""
+    import torch
+
+    packed = packing.pack([row.prompt_ids + row.completion_ids for row in rows])
+    before = [
+        place for row, places in zip(rows, packed.places, strict=True) for place in places[len(row.prompt_ids) - 1 : -1]
+    ]
+    kept = torch.tensor(before, device=model.device)
+    logits = model(**packing.inputs(packed, model.device), logits_to_keep=kept, use_cache=False).logits[0]
+    targets = torch.tensor([token for row in rows for token in row.completion_ids], device=model.device)
+    logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
+    return [float(part.sum()) for part in logps.split([len(row.completion_ids) for row in rows])]
 
 
 def traces(
