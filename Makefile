@@ -4,7 +4,7 @@
 # make test-large   a file of 3 GB goes to a Hub in less than 1 GB of memory, by each of three ways (minutes; 4 GB of disk)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
 # make evidence     the planted rewards on a real model, whose recorded cells `make test` replays (hours; goes on where it was)
-# make bench        speed beside other tools, both sides in one run (an hour; BENCHMARKS="help dedupe" for some)
+# make bench        speed beside other tools, both sides in one run (hours; BENCHMARKS="help dedupe" for some)
 # make check        lint, types, import rules
 #
 # Another machine may need torch's CPU index (a plain install takes gigabytes of CUDA):
@@ -17,7 +17,7 @@ RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 7,8,9
 TEST_PROCESSES ?= 2
-BENCHMARKS ?= help dedupe scoring length_control growth
+BENCHMARKS ?= help dedupe scoring length_control growth sampling dpo_step iteration vllm_engine
 PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin

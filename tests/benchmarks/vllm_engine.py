@@ -170,6 +170,8 @@ def main(**chosen: Any) -> None:
         side, folder, file = chosen["side"]
         be_a_side(side, Path(folder), json.loads(Path(file).read_text(encoding="utf-8")))
         return
+    from gshf_release.errors import EngineError
+
     data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     with tempfile.TemporaryDirectory() as name:
         checkpoint = prepared(chosen["model"], Path(name) / "model")
@@ -177,7 +179,11 @@ def main(**chosen: Any) -> None:
         cores = sorted(os.sched_getaffinity(0))[-chosen["threads"] :]
         path = Path(name) / "settings.json"
         path.write_text(json.dumps(chosen | {"data": None, "cores": cores, "requests": requests}), encoding="utf-8")
-        sides = {side: Side(side, checkpoint, path) for side in RUNS}
+        try:
+            sides = {side: Side(side, checkpoint, path) for side in RUNS}
+        except EngineError as error:
+            click.echo(f"vllm_engine: not measured. {error}")
+            return
         for side in sides.values():
             side()  # to warm up
         seconds = in_turns(sides, chosen["repeats"])
