@@ -11,7 +11,9 @@ responses differ in length; tokens are printed. The sides:
 - scripts: `generate` in static batches of 8 prompts x 4; transformers' text-classification pipeline, one response at a time;
   TRL's DPOTrainer as it comes (reference at every step, activation checkpointing), each script a process of its own.
 
-On a CPU seconds are the processor's of all processes over the threads, loading and imports included; on a GPU the clock's.
+On a CPU seconds are the processor's of all processes over the threads, loading and imports included; on a GPU the clock's. MFU
+counts, for each parameter of the policy, two operations a token of prompts (once a prompt) and responses, and eight a token of
+pairs: their reference log-probabilities and their training.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import Any
 import click
 import yaml
 
-from tests.benchmarks.sampling import REPOSITORY, prepared
+from tests.benchmarks.sampling import REPOSITORY, hardware, prepared
 from tests.benchmarks.scoring import checkpoint_of
 from tests.benchmarks.sides import in_turns, report, timed
 
@@ -206,8 +208,10 @@ def main(**chosen: Any) -> None:
 
 def measure(folder: Path, chosen: dict[str, Any]) -> None:
     """Measure both sides, and print."""
-    from gshf_release.checkpoints import load_tokenizer
-    from gshf_release.records import Prompt, Sample
+    import torch
+
+    from gshf_release.checkpoints import load_model, load_tokenizer
+    from gshf_release.records import Pair, Prompt, Sample
 
     base, reward = prepared(chosen["model"], folder / "model"), checkpoint_of(chosen["reward"], folder)
     settings = {key: chosen[key] for key in ("device", "max_new_tokens", "batch", "micro_batch")}
@@ -221,6 +225,8 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings | {"texts": texts}), encoding="utf-8")
     tokenizer = load_tokenizer(base)
     tokens: dict[str, list[float]] = {OURS: [], SCRIPTS: []}
+    operations: list[float] = []
+    parameters = load_model(base, "fp32").num_parameters()
 
     def ours() -> None:
         run = folder / "run"
@@ -229,6 +235,12 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
         call("iterate", run, path, threads)
         found = Sample.read(*sorted((run / "iteration-1" / "samples").glob("**/samples.parquet")))
         tokens[OURS].append(statistics.mean(len(sample.completion_ids) for sample in found))
+        drawn = sum(len(sample.completion_ids) for sample in found) + sum(
+            len(prompt.prompt_ids) for prompt in found[::4]
+        )
+        pairs = Pair.read(run / "iteration-1" / "pairs" / "pairs.parquet")
+        read = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+        operations.append(float(parameters * (2 * drawn + (2 + 6) * read)))
 
     def scripts() -> None:
         work = folder / "scripts"
@@ -244,6 +256,13 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
     seconds = in_turns({OURS: lambda: seconds_of(ours), SCRIPTS: lambda: seconds_of(scripts)}, chosen["repeats"])
     means = {side: round(statistics.mean(found), 1) for side, found in tokens.items()}
     click.echo(f"{len(prompts)} prompts, 4 responses each; tokens of a response: " + json.dumps(means))
+    for side, found in tokens.items():
+        speed = 4 * len(prompts) * statistics.mean(found) / statistics.median(seconds[side])
+        click.echo(f"{side}: {speed:,.1f} tokens of responses a second of the whole iteration")
+    torch.set_num_threads(threads)
+    peak = hardware(chosen["device"], torch.float32)["flops"] * (threads if chosen["device"] == "cpu" else 1)
+    mfu = statistics.mean(operations) / statistics.median(seconds[OURS]) / peak
+    click.echo(f"{OURS}: MFU {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s")
     report("iteration", GOALS, seconds, prompts=len(prompts), max_new_tokens=chosen["max_new_tokens"], tokens=means)
 
 

@@ -7,7 +7,7 @@
 Requests as in `tests.benchmarks.sampling`: answers as long as a draw from the real ones, and no end token. Both sides get the
 same prompts as ids, limits, seeds, batch and arithmetic. The bare side is `vllm.LLM` with vLLM's own defaults for everything
 else. Each side is a process in vLLM's environment that starts the model once; prefixes it kept are forgotten before each run.
-They run in turns, and the clock counts: vLLM computes in threads and processes of its own.
+They run in turns, and the clock counts: vLLM computes in threads and processes of its own. MFU and limit as there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from tests.benchmarks.sampling import REPOSITORY, draw_job, prepared, requests_of
+from tests.benchmarks.sampling import REPOSITORY, draw_job, hardware, prepared, requests_of
 from tests.benchmarks.sides import in_turns, report
 
 OURS, BARE = "this engine", "LLM.generate"
@@ -170,11 +170,16 @@ def main(**chosen: Any) -> None:
         side, folder, file = chosen["side"]
         be_a_side(side, Path(folder), json.loads(Path(file).read_text(encoding="utf-8")))
         return
+    import torch
+
+    from gshf_release.checkpoints import load_model
     from gshf_release.errors import EngineError
 
     data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    torch.set_num_threads(chosen["threads"])
     with tempfile.TemporaryDirectory() as name:
         checkpoint = prepared(chosen["model"], Path(name) / "model")
+        parameters = load_model(checkpoint, "bf16").num_parameters()
         requests = requests_of(draw_job(checkpoint, data.resolve(), chosen))
         cores = sorted(os.sched_getaffinity(0))[-chosen["threads"] :]
         path = Path(name) / "settings.json"
@@ -189,9 +194,16 @@ def main(**chosen: Any) -> None:
         seconds = in_turns(sides, chosen["repeats"])
         for side in sides.values():
             side.close()
-    tokens = sum(length for _, length in requests)
+    tokens, prompts = sum(length for _, length in requests), sum(len(prompt) for prompt, _ in requests)
+    rates = hardware("cuda" if torch.cuda.is_available() else "cpu", getattr(torch, chosen["dtype"]))
+    size = parameters * (2 if chosen["dtype"] == "bfloat16" else 4)
+    step = max(size / rates["bandwidth"], 2 * parameters * chosen["batch"] / rates["flops"])
+    click.echo(f"hardware: {rates['flops'] / 1e9:.0f} GFLOP/s in matrices, reads {rates['bandwidth'] / 1e9:.1f} GB/s")
     for label, values in seconds.items():
-        click.echo(f"{label}: {tokens / statistics.median(values):,.1f} tokens/s")
+        speed = tokens / statistics.median(values)
+        mfu = 2 * parameters * speed * (tokens + prompts) / tokens / rates["flops"]
+        share = speed * step / chosen["batch"]
+        click.echo(f"{label}: {speed:,.1f} tokens/s; MFU {mfu:.0%}; {share:.0%} of the limit")
     report("vllm_engine", GOALS, seconds, tokens=tokens, requests=len(requests), batch=chosen["batch"])
 
 
