@@ -94,7 +94,7 @@ def reward_against_divergence(points: Sequence[Point], path: Path) -> str:
             for number, method in enumerate(methods):
                 _draw_method(axis, [point for point in points if point.method == method], judge, f"C{number}")
             axis.axhline(0, color="#999999", linewidth=0.8)
-            axis.set_title(f"{name}, T=1".capitalize())
+            axis.set_title(f"{name[0].upper()}{name[1:]}, T=1")
             axis.set_xlabel("KL to the base, nats per response")
             axis.set_ylabel("gain over the base")
             axis.spines["right"].set_visible(False)

@@ -99,7 +99,7 @@ def numbers(context: StageContext) -> list[Cell]:
     lengths = {(answer.prompt_id, answer.sample_index): len(answer.completion_ids) for answer in answers}
     decoding = f"T={TEMPERATURE:g}"
     cells = []
-    for n, picks in chosen.items():
+    for n, picks in sorted((int(name), picks) for name, picks in chosen.items()):
         place = {
             "table": "test",
             "row": f"base, best of {n}",
@@ -115,7 +115,5 @@ def numbers(context: StageContext) -> list[Cell]:
         tokens = statistics.mean([float(lengths[prompt, pick]) for prompt, pick in picks.items()])
         cells.append(cell(tokens, metric="length", unit="tokens", decoding=decoding, **place))
         note = "log n - (n - 1) / n, an upper bound"
-        cells.append(
-            Cell(metric=BOUND, value=best_of_n_kl(int(n)), n=int(n), unit="nats per response", note=note, **place)
-        )
+        cells.append(Cell(metric=BOUND, value=best_of_n_kl(n), n=n, unit="nats per response", note=note, **place))
     return cells

@@ -9,7 +9,7 @@ import pytest
 from gshf_release import pipeline
 from gshf_release.evaluation.best_of import best_of
 from gshf_release.recipe import Recipe
-from gshf_release.results import find, read_cells, select
+from gshf_release.results import find, read_cells, rows_of, select
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
 from tests.end_to_end.train_tiny import EXACT, evaluate
@@ -24,7 +24,7 @@ def test_the_highest_of_the_first_n_wins_and_ties_go_to_the_first() -> None:
 def test_a_run_compares_with_the_best_of_n(
     one_thread: None, tiny_folder: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    wanted = tiny_recipe.evaluation.model_copy(update={"best_of": (2, 6), "prompts": None})
+    wanted = tiny_recipe.evaluation.model_copy(update={"best_of": (2, 10), "prompts": None})
     loop = tiny_recipe.loop.model_copy(update={"iterations": 1})
     recipe = tiny_recipe.model_copy(update={"evaluation": wanted, "loop": loop})
     run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
@@ -32,9 +32,10 @@ def test_a_run_compares_with_the_best_of_n(
     evaluate(run)
     cells = read_cells(run.path / "results.json")
     gains = [
-        find(cells, row=f"base, best of {n}", metric="gain over base", judge="reward", decoding="T=1") for n in (2, 6)
+        find(cells, row=f"base, best of {n}", metric="gain over base", judge="reward", decoding="T=1") for n in (2, 10)
     ]
     assert gains[1].value > gains[0].value  # type: ignore[union-attr, operator]
+    assert [row for row in rows_of(cells) if "best of" in row] == ["base, best of 2", "base, best of 10"]
     assert gains[0].n == 4  # type: ignore[union-attr]
     trained = select(cells, table="test", row="iteration-1", metric="gain over base", decoding="T=1")
     assert {cell.judge for cell in trained} == {"reward", "second-scorer"}
