@@ -131,7 +131,10 @@ def _packed_sums(model: Any, rows: Sequence[Tokens]) -> list[float]:
     logits = model(**packing.inputs(packed, model.device), logits_to_keep=kept, use_cache=False).logits[0]
     targets = torch.tensor([token for row in rows for token in row.completion_ids], device=model.device)
     logps = _target_logps(torch.log_softmax(logits.float(), dim=-1), targets)
-    return [float(part.sum()) for part in logps.split([len(row.completion_ids) for row in rows])]
+    sums: list[float] = torch.stack(
+        [part.sum() for part in logps.split([len(row.completion_ids) for row in rows])]
+    ).tolist()
+    return sums
 
 
 def traces(

@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from gshf_release.errors import EngineError
+
 FAMILIES = {"gemma", "llama", "mistral", "qwen2", "qwen3"}
 """Causal families whose layers are attention and nothing else that sees neighbouring tokens, with a linear head."""
 ATTENTION = "shared-beginnings"
@@ -111,12 +113,18 @@ def inputs(packed: Packed, device: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def attention_of(model: Any) -> Iterator[None]:
-    """Let a model read packed rows, and nothing else, for a while."""
+    """Let a model read packed rows, and nothing else, for a while.
+
+    Raises:
+        EngineError: The model keeps its own attention, under which packed rows would see each other.
+    """
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, attend)
     former = model.config._attn_implementation
     model.set_attn_implementation(ATTENTION)
+    if model.config._attn_implementation != ATTENTION:  # transformers only warns
+        raise EngineError(f"{type(model).__name__} does not take another attention.")
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ products measured here. Memory is the peak: of the process on a CPU, of torch's 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import random
@@ -55,8 +56,12 @@ def pairs_of(checkpoint: Path, data: Path, chosen: dict[str, Any]) -> Rows:
         first, second = (ids(turns[-1]["content"] or ".", 2)[: chosen["cap"]] for turns in draw.sample(group, 2))
         rows.append({"prompt_id": str(number), "prompt_ids": prompt, "chosen_ids": first, "rejected_ids": second})
     for row in rows:
-        row |= {"ref_chosen_logps": -1.0, "ref_rejected_logps": -1.0, "length": _tokens(row)}
+        row |= {"ref_chosen_logps": -1.0, "ref_rejected_logps": -1.0, "length": _longest(row)}
     return rows
+
+
+def _longest(row: dict[str, Any]) -> int:
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def _tokens(row: dict[str, Any]) -> int:
@@ -89,7 +94,7 @@ def trainer_of(side: str, checkpoint: Path, rows: Rows, chosen: dict[str, Any], 
     settings |= {"save_strategy": "no", "max_length": None, "gradient_checkpointing": chosen["checkpointing"]}
     settings |= {"precompute_ref_log_probs": side != DEFAULTS, "remove_unused_columns": False, "log_level": "error"}
     if side == OURS:
-        lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
+        lengths = [row["length"] for row in rows]
         keys = [row["prompt_id"] for row in rows]
         rows = [rows[index] for index in training_order(keys, lengths, epochs=1, batch=chosen["batch"], seed=0)]
         trainer_class = token_trainer()
@@ -147,7 +152,10 @@ def be_a_side(side: str, checkpoint: Path, rows: Rows, chosen: dict[str, Any], c
 
             with without_padding(trainer.model, lengths) if side == OURS else contextlib.nullcontext():
                 seconds = processed(train) / chosen["threads"] if device == "cpu" else timed(train)
-        channel.send((seconds, _peak(device), trainer.model.num_parameters(exclude_embeddings=True)))
+        parameters = trainer.model.num_parameters(exclude_embeddings=True)
+        del trainer, train
+        gc.collect()
+        channel.send((seconds, _peak(device), parameters))
 
 
 class Side:
@@ -204,7 +212,7 @@ def main(**chosen: Any) -> None:
         for side in sides.values():
             side.close()
     peak = hardware(chosen["device"], torch.bfloat16 if chosen["precision"] == "bf16" else torch.float32)["flops"]
-    tokens = sum(row["length"] for row in rows)
+    tokens = sum(_tokens(row) for row in rows)
     click.echo(
         f"{len(rows)} pairs, prompt {sum(len(row['prompt_ids']) for row in rows) / len(rows):.0f} tokens, answer"
         f" {sum(len(row[key]) for row in rows for key in ('chosen_ids', 'rejected_ids')) / 2 / len(rows):.0f} (mean),"
@@ -212,7 +220,7 @@ def main(**chosen: Any) -> None:
     )
     for label, values in seconds.items():
         done, speed = sides[label], tokens / spread(values)["median"]
-        mfu = 6 * done.parameters * speed / (peak * (chosen["threads"] if chosen["device"] == "cpu" else 1))
+        mfu = 6 * done.parameters * speed / peak
         click.echo(
             f"{label}: {speed:,.0f} tokens/s, MFU {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s, peak {done.gigabytes:.2f} GB"
         )

@@ -1,11 +1,14 @@
 """One whole iteration beside the three stages as scripts of plain library calls. Not a test: run it by hand, on a CPU or a GPU.
 
     python -m tests.benchmarks.iteration
-    python -m tests.benchmarks.iteration --model FOLDER --reward FOLDER --prompts 1024 --max-new-tokens 1024 --profile one-80gb
+    python -m tests.benchmarks.iteration --model FOLDER --reward FOLDER --prompts 1024 --device cuda --profile FILE
+
+A profile given must ask for the device and FP32, for that is what the scripts compute in.
 
 An iteration is: sample 4 responses to each prompt, score them, take best and worst, reference log-probabilities, DPO steps, a
-checkpoint. Both sides have the same prompts, models, limits, arithmetic and optimiser steps, and sample on their own, so their
-responses differ in length; tokens are printed. The sides:
+checkpoint. Both sides have the same prompts, models, limits, arithmetic and batch, and sample on their own, so their
+responses differ in length; tokens are printed. This package drops ties and equal responses, the
+scripts train on them. The sides:
 
 - this package: the stages of iteration 1 of a run whose base and prompts are prepared;
 - scripts: `generate` in static batches of 8 prompts x 4; transformers' text-classification pipeline, one response at a time;
@@ -99,6 +102,7 @@ def optimise(folder: Path, settings: dict[str, Any]) -> None:
         learning_rate=LEARNING_RATE,
         beta=BETA,
         bf16=False,
+        max_length=None,
         report_to="none",
         use_cpu=settings["device"] == "cpu",
     )
@@ -260,7 +264,7 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
         speed = 4 * len(prompts) * statistics.mean(found) / statistics.median(seconds[side])
         click.echo(f"{side}: {speed:,.1f} tokens of responses a second of the whole iteration")
     torch.set_num_threads(threads)
-    peak = hardware(chosen["device"], torch.float32)["flops"] * (threads if chosen["device"] == "cpu" else 1)
+    peak = hardware(chosen["device"], torch.float32)["flops"]
     mfu = statistics.mean(operations) / statistics.median(seconds[OURS]) / peak
     click.echo(f"{OURS}: MFU {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s")
     report("iteration", GOALS, seconds, prompts=len(prompts), max_new_tokens=chosen["max_new_tokens"], tokens=means)
