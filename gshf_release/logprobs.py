@@ -94,7 +94,7 @@ def completion_logps(
 
     rows = [entry.prompt_ids + entry.completion_ids for entry in sequences]
     lengths = [len(row) for row in rows]
-    packed = packing.suits(model, max(lengths, default=0))
+    packed = packing.can_pack(model, max(lengths, default=0))
     sums = _packed_sums if packed else _padded_sums
     batches = packing.batches(rows, batch, workers, None) if packed else by_length(lengths, batch, workers)
 

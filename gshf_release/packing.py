@@ -33,7 +33,7 @@ class Packed(NamedTuple):
     """For each row, how many of them, the last ones, it added."""
 
 
-def suits(model: Any, longest: int | None = None) -> bool:
+def can_pack(model: Any, longest: int | None = None) -> bool:
     """Return whether a model computes packed rows as it does single ones.
 
     Args:
@@ -100,14 +100,12 @@ def inputs(packed: Packed, device: Any) -> dict[str, Any]:
     """Return what a model under `attention_of` is called with to compute packed rows."""
     import torch
 
-    beginnings = [places[: len(places) - own] for places, own in zip(packed.places, packed.own, strict=True)]
+    rows = [(places, own) for places, own in zip(packed.places, packed.own, strict=True) if own]
+    places = torch.tensor([place for places, _ in rows for place in places], dtype=torch.long, device=device)
     return {
         "input_ids": torch.tensor([packed.ids], device=device),
         "position_ids": torch.tensor([packed.positions], device=device),
-        "packed_rows": [
-            (torch.tensor(places, dtype=torch.long, device=device), own)
-            for places, own in zip(beginnings, packed.own, strict=True)
-        ],
+        "packed_rows": (places, [(len(places), own) for places, own in rows]),
     }
 
 
@@ -132,7 +130,7 @@ def attention_of(model: Any) -> Iterator[None]:
 
 
 def attend(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: None, *, packed_rows: list[Any], **options: Any
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, *, packed_rows: Any, **options: Any
 ) -> tuple[Any, None]:
     """Return the attention of packed rows, (1, tokens, heads, width), and no weights: each row attends to itself alone.
 
@@ -142,21 +140,20 @@ def attend(
         key: The same, perhaps with fewer heads.
         value: The same.
         attention_mask: None; rows are kept apart by their places.
-        packed_rows: For each row where what it shares stands, and how many tokens it adds.
+        packed_rows: Where the tokens of each row that adds any stand, one row after the other; and for each such row its
+            tokens, and how many of them, the last ones, it adds.
         options: As transformers gives them.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    def whole(states: Any, added: Any, shared: Any) -> Any:
-        return torch.cat([states.index_select(2, shared), added], dim=2) if len(shared) else added
-
-    added = [each.split([own for _, own in packed_rows], dim=2) for each in (query, key, value)]
+    places, rows = packed_rows
+    lengths = [length for length, _ in rows]
+    states = [each.index_select(2, places).split(lengths, dim=2) for each in (query, key, value)]
     found = []
-    for (shared, own), *parts in zip(packed_rows, *added, strict=True):
-        states = (whole(each, part, shared) for each, part in zip((query, key, value), parts, strict=True))
-        row, _ = sdpa_attention_forward(module, *states, attention_mask, **options)
-        found.append(row[:, row.shape[1] - own :])
+    for (length, own), *row in zip(rows, *states, strict=True):
+        made, _ = sdpa_attention_forward(module, *row, attention_mask, **options)
+        found.append(made[:, length - own :])
     return torch.cat(found, dim=1), None
 
 

@@ -102,7 +102,7 @@ def test_packed_scores_are_those_of_single_conversations(
     tmp_path: Path, one_thread: None, family: str, batch: int
 ) -> None:
     model = scorer(saved(tmp_path / family, classifier(family)), batch)
-    assert packing.suits(model.model)
+    assert packing.can_pack(model.model)
     scores = model.score(CONVERSATIONS)
     assert list(scores) == pytest.approx(single(model), abs=1e-5)
     assert np.ptp(scores) > 1e-3
@@ -138,5 +138,5 @@ def test_models_in_which_a_token_sees_others_otherwise_are_padded(
     tmp_path: Path, one_thread: None, family: str, changes: dict[str, Any]
 ) -> None:
     model = scorer(saved(tmp_path / family, classifier(family, **changes)), 8)
-    assert not packing.suits(model.model)
+    assert not packing.can_pack(model.model)
     assert list(model.score(CONVERSATIONS)) == pytest.approx(single(model), abs=1e-5)

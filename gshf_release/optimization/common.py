@@ -102,9 +102,14 @@ def train_policy(
     model, before = start(context, device if alone else "cpu")
     trainer = build(model, tokenizer, device)
     launch.require_world_size(context.profile, trainer.args.world_size)
-    if launch.rank() == 0:
-        context.log("training", world_size=trainer.args.world_size, resumed_at=resumed_at(context.scratch))
-    with without_padding(trainer.model, lengths):
+    with without_padding(trainer.model, lengths) as packed:
+        if launch.rank() == 0:
+            context.log(
+                "training",
+                world_size=trainer.args.world_size,
+                resumed_at=resumed_at(context.scratch),
+                padding="none" if packed else "longest",
+            )
         steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
     trained = gather(trainer, lambda: start(context, "cpu")[0])
     if trained is None:

@@ -21,26 +21,27 @@ def unpadded(trainer: type) -> Any:
 
     class Unpadded(trainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
-            packed = whole(self.model).config._attn_implementation == packing.ATTENTION
+            packed = transformers_model(self.model).config._attn_implementation == packing.ATTENTION
             return super().compute_loss(_Policy(model) if packed else model, inputs, *args, **options)
 
     return Unpadded
 
 
 @contextlib.contextmanager
-def without_padding(model: Any, lengths: Sequence[int]) -> Iterator[None]:
-    """Let the trainer of a policy compute without padding for a while, if the policy's architecture allows it.
+def without_padding(model: Any, lengths: Sequence[int]) -> Iterator[bool]:
+    """Let the trainer of a policy compute without padding for a while, if the policy's architecture allows it; say whether.
 
     Args:
         model: The policy, an adapter's too.
         lengths: In tokens, of what it is trained on.
     """
-    policy = whole(model)
-    with packing.attention_of(policy) if packing.suits(policy, max(lengths)) else contextlib.nullcontext():
-        yield
+    policy = transformers_model(model)
+    packed = packing.can_pack(policy, max(lengths))
+    with packing.attention_of(policy) if packed else contextlib.nullcontext():
+        yield packed
 
 
-def whole(model: Any) -> Any:
+def transformers_model(model: Any) -> Any:
     """Return the transformers model, also of one with an adapter."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -63,13 +64,15 @@ class _Policy:
         prompts = [next((at for at, label in enumerate(row) if label != IGNORED), len(row)) for row in answers]
         order = sorted(range(len(rows)), key=rows.__getitem__)
         packed = packing.pack([rows[index] for index in order], [max(0, prompts[index] - 1) for index in order])
-        own = [(index, len(rows[index]) - added) for index, added in zip(order, packed.own, strict=True)]
-        wanted = [label for index, begin in own for label in (IGNORED, *answers[index][begin + 1 :])]
+        begins = [(index, len(rows[index]) - own) for index, own in zip(order, packed.own, strict=True)]
+        wanted = [label for index, begin in begins for label in (IGNORED, *answers[index][begin + 1 :])]
         device = input_ids.device
         output = self._model(**packing.inputs(packed, device), labels=torch.tensor([wanted], device=device), **options)
         # The value at a token is that of the next; the last one of a row has none.
         width = input_ids.shape[1] - 1
-        there = torch.tensor([index * width + at for index, begin in own for at in range(begin, len(rows[index]) - 1)])
+        there = torch.tensor(
+            [index * width + at for index, begin in begins for at in range(begin, len(rows[index]) - 1)]
+        )
         ends = {end - 1 for end in torch.tensor(packed.own).cumsum(0).tolist()}
         here = torch.tensor([at for at in range(len(packed.ids)) if at not in ends])
         here, there = here.to(device), there.to(device)

@@ -14,8 +14,10 @@ from gshf_release.optimization import unpadded
 from gshf_release.optimization.unpadded import IGNORED, without_padding
 from gshf_release.recipe import Adapter
 from gshf_release.run.directory import RunDirectory, read_json
+from gshf_release.run.execution import execute
 from tests import tiny
-from tests.optimization.plan import EXACT, finish, recipe
+from tests.optimization import plan, test_raft
+from tests.optimization.plan import EXACT, recipe
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 PAIRS = [([5, 6, 7], [8, 9, 2], [8, 10]), ([5, 6, 7], [11, 2], [12, 13, 14, 15]), ([5], [6, 7, 2], [2])]
@@ -66,28 +68,37 @@ def test_a_prompt_is_computed_once_but_for_its_last_token() -> None:
     assert computed[0] < sum(map(len, ROWS))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("method", "precision", "checkpointing", "tolerance"),
+    [
+        ("dpo", "fp32", False, 1e-5),
+        ("dpo", "fp32", True, 1e-5),
+        ("dpo", "bf16", False, 1e-2),
+        ("raft", "fp32", False, 1e-5),
+        ("raft", "bf16", False, 1e-2),
+    ],
+)
 def test_a_run_learns_the_same(
-    checkpointing: bool, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    precision: str,
+    checkpointing: bool,
+    tolerance: float,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chosen = recipe(tiny_folder)
+    chosen = recipe(tiny_folder, precision=precision)
     profile = EXACT.model_copy(update={"activation_checkpointing": checkpointing})
-    found, packed = [], []
-    original = packing.pack
-
-    def pack(rows: list[list[int]], at_most: list[int] | None = None) -> packing.Packed:
-        if at_most is not None:  # training, not the reference
-            packed.append(rows)
-        return original(rows, at_most)
-
-    monkeypatch.setattr(packing, "pack", pack)
+    stages = {"dpo": plan.stages, "raft": test_raft.stages}[method](chosen)
+    losses, said = [], []
     for name in ("packed", "padded"):
         run = RunDirectory.create(tmp_path / name, chosen, profile)
-        finish(run, chosen, profile)
-        found.append([step["loss"] for step in read_json(run.path / "iteration-1/policy/training.json")["steps"]])
-        assert len(packed) == len(found[0]), "one micro-batch a step, in the first run alone"
-        monkeypatch.setattr(packing, "suits", lambda *given: False)
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
+        execute(stages, run, chosen, profile)
+        losses.append([step["loss"] for step in read_json(run.path / "iteration-1/policy/training.json")["steps"]])
+        said += [entry["padding"] for entry in run.journal() if entry["event"] == "training"]
+        monkeypatch.setattr(packing, "can_pack", lambda *given: False)
+    assert said == ["none", "longest"]
+    assert losses[0] == pytest.approx(losses[1], abs=tolerance)
 
 
 def test_the_model_under_an_adapter_is_the_one_that_is_asked() -> None:
@@ -100,9 +111,9 @@ def test_the_model_under_an_adapter_is_the_one_that_is_asked() -> None:
 def test_an_architecture_that_looks_at_neighbours_otherwise_stays_padded() -> None:
     model = policy()
     model.config.sliding_window = 4
-    assert packing.suits(model, longest=4)
-    assert not packing.suits(model, longest=5)
-    assert not packing.suits(model)
+    assert packing.can_pack(model, longest=4)
+    assert not packing.can_pack(model, longest=5)
+    assert not packing.can_pack(model)
     former = model.config._attn_implementation
     with without_padding(model, [5]):
         assert model.config._attn_implementation == former
