@@ -26,6 +26,7 @@ ADAPTER_WIDTHS = 3.5
 """Inputs and outputs of a linear layer in units of the model's width, on average over a Llama's seven."""
 LOGIT_TABLES, MEASURE_TABLES = 3, 6
 """Copies of the FP32 logits: in training logits, log-probabilities and gradient; in measuring two for each of three models."""
+CACHE = "sampling: key-value cache"
 RESPONSE_BYTES = 8.3
 """Per token on disk: a 4-byte id and 4.3 characters, before compression."""
 
@@ -242,29 +243,53 @@ def inference_memory(
     reward_parameters: float | None,
     device: str,
     prompt_tokens: float,
+    available: float | None = None,
 ) -> list[Need]:
-    """Return the memory of a device that samples, scores and measures, in 1e9 bytes, with every response at the limit."""
+    """Return the memory of a device that samples, scores and measures, in 1e9 bytes, with every response at the limit.
+
+    Of a GPU's `available` memory vLLM takes the share that the profile names, whatever the responses need.
+    """
     width = 4 if device == "cpu" or profile.inference_precision == "fp32" else 2
     longest = (prompt_tokens + recipe.sampling.max_new_tokens) * profile.concurrent_batches
-    known = base.layers is not None and base.key_values is not None
-    kept = profile.sampling_batch * longest
-    if profile.sampling_tokens is not None:
-        kept = min(kept, float(profile.sampling_tokens * profile.concurrent_batches))
-    cache = 2.0 * (base.layers or 0) * (base.key_values or 0) * kept if known else None
+    weights = _need("sampling: weights", width, parameters, f"parameters x {width} bytes")
+    if profile.engine == "vllm":
+        cache = _vllm_cache(profile, weights.amount, device, available)
+    else:
+        cache = _key_value_cache(profile, base, width, longest)
     table = None if base.vocabulary is None else 4.0 * base.vocabulary * profile.scoring_batch * longest
-    cached = f"batch x tokens x 2 x layers x key-values x {width} bytes"
     tables = f"{MEASURE_TABLES} tables of batch x tokens x vocabulary x 4 bytes"
     exact = 2 if recipe.training.adapter is not None and recipe.training.precision == "bf16" else 4
     side_by_side, formula = exact + 2 * width, f"parameters x ({exact} + 2 x {width} bytes)"
     if profile.measure_in_turn:
         side_by_side, formula = max(exact, width), f"parameters x {max(exact, width)} bytes, one at a time"
     return [
-        _need("sampling: weights", width, parameters, f"parameters x {width} bytes"),
-        _need("sampling: key-value cache", width, cache, cached, certain=False),
+        weights,
+        cache,
         _need("measuring: weights of three models", side_by_side, parameters, formula),
         _need("measuring: logits", MEASURE_TABLES, table, tables, certain=False),
         _need("scoring: weights", width, reward_parameters, f"reward parameters x {width} bytes"),
     ]
+
+
+def _key_value_cache(profile: Profile, base: Geometry, width: int, longest: float) -> Need:
+    """Return what the transformers engine keeps of the tokens that it has read."""
+    kept = profile.sampling_batch * longest
+    if profile.sampling_tokens is not None:
+        kept = min(kept, float(profile.sampling_tokens * profile.concurrent_batches))
+    known = base.layers is not None and base.key_values is not None
+    cache = 2.0 * (base.layers or 0) * (base.key_values or 0) * kept if known else None
+    formula = f"batch x tokens x 2 x layers x key-values x {width} bytes"
+    return _need(CACHE, width, cache, formula, certain=False)
+
+
+def _vllm_cache(profile: Profile, weights: float | None, device: str, available: float | None) -> Need:
+    """Return what vLLM takes for it: a number on a CPU, a share of a GPU less the weights (1e9 bytes)."""
+    if device == "cpu":
+        return _need(CACHE, 2**30, profile.vllm.cpu_cache_gb, "vllm.cpu_cache_gb x 2^30 bytes", certain=False)
+    formula = f"{profile.vllm.memory_share:g} of the device, less the weights"
+    known = available is not None and weights is not None
+    left = profile.vllm.memory_share * (available or 0.0) - (weights or 0.0) if known else None
+    return Need(CACHE, left, formula, certain=False)
 
 
 def _activations(base: Geometry, tokens: float, arithmetic: int, *, checkpointing: bool) -> float | None:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, effects, geometry, pipeline, schedule
+from gshf_release import checkpoints, costs, effects, environments, geometry, pipeline, schedule
 from gshf_release.costs import Need, Work
-from gshf_release.errors import CheckpointError, GshfError, ReleaseError
+from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
 from gshf_release.kinds import OF_WORK
 from gshf_release.profile import Profile
@@ -89,8 +89,10 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     kinds = {stage.name: OF_WORK[stage.work] for stage in stages if stage.work in OF_WORK}
     device = _device(profile)
     memory = costs.training_memory(recipe, profile, base, parameters, prompt_tokens)
-    memory += costs.inference_memory(recipe, profile, base, parameters, reward_parameters, device, prompt_tokens)
     available = profile.hardware.memory_gb or _device_memory(device)
+    memory += costs.inference_memory(
+        recipe, profile, base, parameters, reward_parameters, device, prompt_tokens, available
+    )
     disk = costs.disk(recipe, work, parameters, reward_parameters, prompt_tokens)
     free = shutil.disk_usage(_existing(path)).free / 1e9
     return Plan(
@@ -240,11 +242,23 @@ def _missing(recipe: Recipe, profile: Profile, device: str, disk: float, free: f
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if absent:
         lines.append(f"Not installed: {', '.join(absent)}. Run: pip install 'gshf-release[all]'")
+    lines += _missing_environment(profile)
     if device == "none":
         lines.append(f"The profile {profile.name!r} asks for cuda, which this machine does not have.")
     if disk > free:
         lines.append(f"The run needs {disk:.0f} GB of disk at its peak; {free:.0f} GB are free.")
     return lines
+
+
+def _missing_environment(profile: Profile) -> list[str]:
+    name = environments.OF_ENGINE.get(profile.engine)
+    if name is None:
+        return []
+    try:
+        environments.require(name)
+    except EngineError as error:
+        return [str(error)]
+    return []
 
 
 def _tight(memory: Sequence[Need], available: float | None) -> list[str]:

@@ -211,9 +211,10 @@ def _possible(recipe: Recipe, profile: Profile) -> list[int]:
 def lines(found: Schedule) -> list[str]:
     """Return the schedule as text, with its formulas."""
     alone = ", one after the other" if found.workers == 1 else ""
+    copies = f" / {found.replicas} copies of the engine where it samples;" if found.replicas > 1 else ""
     text = [
         f"from begin to end: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
-        "  hours of one device / processes for a stage that the processes divide; / shards for one of its shards",
+        f"  hours of one device / processes for a stage that the processes divide;{copies} / shards for one of its shards",
         f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",
     ]
     if found.unknown:

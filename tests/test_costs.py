@@ -123,6 +123,16 @@ def test_a_bound_in_tokens_bounds_the_cache_of_every_batch() -> None:
     assert found["sampling: key-value cache"] == pytest.approx(2 * 2 * 2 * 4 * 2 * 300 / 1e9)
 
 
+def test_vllm_keeps_what_it_is_given() -> None:
+    profile = Profile(engine="vllm", vllm={"memory_share": 0.5, "cpu_cache_gb": 2})  # type: ignore[arg-type]
+    on_gpu = by_step(costs.inference_memory(recipe(), profile, GEOMETRY, 1e9, 2e6, "cuda", 52, 80))
+    assert on_gpu["sampling: key-value cache"] == pytest.approx(0.5 * 80 - 2)
+    unknown = by_step(costs.inference_memory(recipe(), profile, GEOMETRY, 1e9, 2e6, "cuda", 52))
+    assert unknown["sampling: key-value cache"] is None
+    on_cpu = by_step(costs.inference_memory(recipe(), profile, GEOMETRY, 1e9, 2e6, "cpu", 52, 80))
+    assert on_cpu["sampling: key-value cache"] == pytest.approx(2 * 2**30 / 1e9)
+
+
 def test_disk_by_hand() -> None:
     work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
     found = by_step(costs.disk(recipe(), work, 1e9, 2e9, 50))

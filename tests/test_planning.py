@@ -45,7 +45,7 @@ def published(path: Path, profile: Profile, *overrides: str) -> planning.Plan:
 def test_the_published_recipe_is_planned_without_its_models(nothing_here: Path) -> None:
     plan = published(nothing_here, load("one-80gb"))
     hours = {need.step: need.amount for need in plan.hours}
-    assert hours["sampling"] == pytest.approx(483_072 * 529 / (5700 * 8 / 7.24) / 3600)  # 11.3 hours
+    assert hours["sampling"] == pytest.approx(483_072 * 529 / (12_500 * 8 / 7.24) / 3600)  # 5.1 hours
     assert hours["training"] == pytest.approx(139_440_000 * 8 * 7.24e9 / 4e14 / 3600)  # 5.6 hours
     assert plan.memory[0].amount == pytest.approx(115.84)
     assert plan.work.responses == 483_072
@@ -63,6 +63,12 @@ def test_what_is_missing_is_listed(nothing_here: Path, monkeypatch: pytest.Monke
     ):
         assert f"'{model}' is no local path, and it has not been fetched" in missing
     assert "Not installed: no_such_package." in missing
+
+
+def test_an_engine_that_is_not_set_up_is_missing(nothing_here: Path) -> None:
+    said = "The environment 'vllm' has not been set up. Run: gshf-release setup vllm"
+    assert said in published(nothing_here, load("one-80gb")).missing
+    assert said not in published(nothing_here, load("laptop")).missing
 
 
 def test_too_few_prompts_are_said_with_both_numbers(nothing_here: Path) -> None:

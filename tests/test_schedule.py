@@ -105,24 +105,30 @@ def test_the_stages_add_up_to_the_hours_of_each_kind_of_work() -> None:
 
 
 def test_the_published_recipe_on_eight_gpus_by_hand() -> None:
-    """One GPU samples and measures; eight score, compute the reference and train."""
-    rate, flops, sequence = 5700 * 8 / 7.24 * 3600, 4e14 * 3600, 52 + 529
+    """One GPU measures; eight sample, score, compute the reference and train."""
+    rate, flops, sequence = 12_500 * 8 / 7.24 * 3600, 4e14 * 3600, 52 + 529
     sampled = (3 * 20_000 * 8 + 4 * 256 * 3) * 529 / rate
     measured = 4 * 256 * sequence * 6 * 7.24e9 / flops
     scored = (3 * 20_000 * 8 + 4 * 256 * 3) * sequence * 2 * 7.11e9 / flops
     trained = 60_000 * 2 * sequence * (2 * 8 + 2) * 7.24e9 / flops
     found = published(load("8-gpu-zero3"))
-    assert found.hours == pytest.approx(sampled + measured + (scored + trained) / 8)  # 11.3 + 0.02 + 8.9 / 8 = 12.4
+    assert found.hours == pytest.approx(measured + (sampled + scored + trained) / 8)  # 0.02 + (5.1 + 9.1) / 8 = 1.8
     assert found.unknown == []
 
 
 def test_more_machines_buy_little_while_one_gpu_samples() -> None:
-    rows = {row.nodes: row for row in published(priced("slurm", 2.5)).machines}
+    rows = {row.nodes: row for row in published(priced("slurm", 2.5).model_copy(update={"replicas": 1})).machines}
     assert list(rows) == [1, 2, 4, 8, 16]
-    assert (rows[2].devices, rows[2].hours) == (16, pytest.approx(11.9, abs=0.05))
+    assert (rows[2].devices, rows[2].hours) == (16, pytest.approx(5.7, abs=0.05))
     assert rows[2].cost == pytest.approx(16 * 2.5 * rows[2].hours)
-    assert rows[1].hours - rows[8].hours < 1.1, "at most the eighth of 8.9 hours that eight GPUs divide"
-    assert rows[2].hours_if_sampling_is_divided < rows[2].hours / 8
+    assert rows[1].hours - rows[8].hours < 1.1, "at most the eighth of 9.1 hours that eight GPUs divide"
+    assert rows[2].hours_if_sampling_is_divided < rows[2].hours / 6
+
+
+def test_eight_copies_of_the_engine_sample_on_the_first_machine_alone() -> None:
+    rows = {row.nodes: row for row in published(load("slurm")).machines}
+    assert rows[1].hours == pytest.approx(rows[1].hours_if_sampling_is_divided, rel=0.05)
+    assert rows[16].hours == pytest.approx(5.14 / 8 + 9.1 / 128, abs=0.05)
 
 
 def test_machines_that_do_not_divide_the_batch_are_left_out() -> None:
@@ -133,10 +139,10 @@ def test_machines_that_do_not_divide_the_batch_are_left_out() -> None:
 
 def test_the_text_states_cost_and_formula() -> None:
     text = schedule.lines(published(priced("8-gpu-zero3", 2.0)))
-    assert "cost: 199 = 12.4 h x 8 devices x 2 an hour" in text
+    assert "cost: 29 = 1.8 h x 8 devices x 2 an hour" in text
     assert (
-        "  hours of one device / processes for a stage that the processes divide; / shards for one of its shards"
-        in text
+        "  hours of one device / processes for a stage that the processes divide; / 8 copies of the engine where it samples;"
+        " / shards for one of its shards" in text
     )
 
 
