@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,9 @@ SampleEnd = Literal["stop", "length", "too long"]
 TOO_LONG: Final = "too long"
 """What a sample has for a finish reason where there is no response: prompt and answer do not fit the policy's context."""
 Parsed = TypeVar("Parsed")
+
+GROUP = 4096
+"""Rows of a row group in a Parquet file."""
 
 _ARROW: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -75,10 +78,12 @@ class Row:
 
     @classmethod
     def write(cls, rows: Iterable[Self], path: Path) -> None:
-        """Write `rows` as one Parquet file; equal rows give equal bytes."""
-        listed, schema = list(rows), cls.schema()
-        columns = [pa.array([getattr(row, field.name) for row in listed], field.type) for field in schema]
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, compression="zstd")
+        """Write `rows` as one Parquet file, holding `GROUP` of them at a time; equal rows give equal bytes."""
+        left, schema = iter(rows), cls.schema()
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            while group := list(itertools.islice(left, GROUP)):
+                columns = [pa.array([getattr(row, field.name) for row in group], field.type) for field in schema]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
     @classmethod
     def read(cls, *paths: Path) -> list[Self]:
@@ -88,6 +93,20 @@ class Row:
             DataError: A file is damaged or has another schema.
         """
         return [row for path in paths for row in cls._rows(cls._table(path))]
+
+    @classmethod
+    def scan(cls, path: Path) -> Iterator[Self]:
+        """Yield the rows of a file in order, holding those of one row group at a time; a column with a default may be missing.
+
+        Raises:
+            DataError: The file is damaged or has another schema.
+        """
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    yield from cls._rows(cls._checked(file.read_row_group(group), path))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
 
     @classmethod
     def read_part(cls, path: Path, start: int, stop: int) -> list[Self]:
@@ -124,6 +143,10 @@ class Row:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
+        return cls._checked(table, path)
+
+    @classmethod
+    def _checked(cls, table: pa.Table, path: Path) -> pa.Table:
         known = [name for name in cls.schema().names if name in table.schema.names or name not in _optional(cls)]
         if table.schema.names != known:
             raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")

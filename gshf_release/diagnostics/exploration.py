@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from gshf_release import statistics
 from gshf_release.diagnostics import texts
-from gshf_release.diagnostics.cells import DISTINCT, Scores, by_decoding, score_table
+from gshf_release.diagnostics.cells import DISTINCT, Scores, score_table
 from gshf_release.records import Pair, Sample, Spread
 from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
@@ -15,6 +17,13 @@ from gshf_release.run.stage import Input, Stage
 
 FILE = "spread.parquet"
 LENGTH_REWARD = "Pearson(length, reward) within a prompt"
+
+
+class Shard(NamedTuple):
+    """All responses to some of the prompts."""
+
+    samples: list[Sample]
+    rewards: Scores
 
 
 def declare(iteration: int, *, pairs: bool) -> Stage:
@@ -35,11 +44,15 @@ def declare(iteration: int, *, pairs: bool) -> Stage:
 
 def describe(context: StageContext) -> None:
     """Write one row per prompt on how the responses to it differ."""
-    samples, rewards = _read(context)
+    Spread.write(itertools.chain.from_iterable(map(_spreads, _shards(context))), context.output(FILE))
+
+
+def _spreads(shard: Shard) -> Iterator[Spread]:
     by_prompt: dict[str, list[Sample]] = {}
-    for sample in samples:
+    for sample in shard.samples:
         by_prompt.setdefault(sample.prompt_id, []).append(sample)
-    Spread.write((spread(responses, rewards) for responses in by_prompt.values()), context.output(FILE))
+    for responses in by_prompt.values():
+        yield spread(responses, shard.rewards)
 
 
 def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
@@ -57,35 +70,52 @@ def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of the iteration's samples and of the lengths in its pairs."""
     iteration = context.parameter("iteration")
-    samples, rewards = _read(context)
     place = {"table": "training", "row": f"iteration-{iteration}"}
-    cells = sample_cells(samples, rewards, artefact=f"iteration-{iteration}/samples", **place)
+    cells = sample_cells(_shards(context), artefact=f"iteration-{iteration}/samples", **place)
     path = context.output(FILE)
     cells += spread_cells(Spread.read(path), artefact=context.run.relative(path), **place)
     if not context.parameter("pairs"):
         return cells
-    pairs = Pair.read(context.input(f"iteration-{iteration}/pairs", "pairs.parquet"))
+    pairs = Pair.scan(context.input(f"iteration-{iteration}/pairs", "pairs.parquet"))
     return cells + pair_cells(pairs, artefact=f"iteration-{iteration}/pairs/pairs.parquet", **place)
 
 
-def sample_cells(samples: Sequence[Sample], rewards: Scores, **place: str) -> list[Cell]:
+class _Seen:
+    """What the samples of one decoding come to."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.rewards: list[float] = []
+        self.tokens: list[float] = []
+        self.cut: list[float] = []
+        self.variety = texts.Variety(*DISTINCT)
+
+    def add(self, sample: Sample, reward: float) -> None:
+        self.prompts.append(sample.prompt_id)
+        self.rewards.append(reward)
+        self.tokens.append(float(len(sample.completion_ids)))
+        self.cut.append(float(sample.finish_reason == "length"))
+        self.variety.add(sample.text)
+
+
+def sample_cells(shards: Iterable[Shard], **place: str) -> list[Cell]:
     """Return reward, length, share cut and distinct-n of the samples by temperature; errors are clustered by prompt."""
+    seen: dict[str, _Seen] = {}
+    for samples, rewards in shards:
+        for sample in samples:
+            seen.setdefault(sample.decoding, _Seen()).add(sample, rewards[sample.prompt_id, sample.sample_index])
     cells = []
-    for decoding, chosen in by_decoding(samples):
-        prompts = [sample.prompt_id for sample in chosen]
-        scores = [rewards[sample.prompt_id, sample.sample_index] for sample in chosen]
-        tokens = [float(len(sample.completion_ids)) for sample in chosen]
-        cut = [float(sample.finish_reason == "length") for sample in chosen]
-        found = [sample.text for sample in chosen]
-        reward, length = statistics.clustered_mean(scores, prompts), statistics.clustered_mean(tokens, prompts)
-        share = statistics.percent(statistics.clustered_mean(cut, prompts))
+    for decoding, found in seen.items():
+        reward = statistics.clustered_mean(found.rewards, found.prompts)
+        length = statistics.clustered_mean(found.tokens, found.prompts)
+        share = statistics.percent(statistics.clustered_mean(found.cut, found.prompts))
         cells.append(cell(reward, metric="reward of samples", decoding=decoding, judge="reward", **place))
         cells.append(cell(length, metric="length of samples", decoding=decoding, unit="tokens", **place))
         cells.append(cell(share, metric="samples cut", decoding=decoding, unit="%", **place))
         for n in DISTINCT:
-            value = texts.distinct(found, n)
-            metric = f"distinct-{n} of samples"
-            cells.append(Cell(metric=metric, value=value, n=len(found), decoding=decoding, unit="share", **place))
+            value, metric = found.variety.distinct(n), f"distinct-{n} of samples"
+            count = len(found.prompts)
+            cells.append(Cell(metric=metric, value=value, n=count, decoding=decoding, unit="share", **place))
     return cells
 
 
@@ -106,20 +136,22 @@ def spread_cells(rows: Sequence[Spread], **place: str) -> list[Cell]:
     return [*cells, cell(statistics.mean(correlations), metric=LENGTH_REWARD, judge="reward", **place)]
 
 
-def pair_cells(pairs: Sequence[Pair], **place: str) -> list[Cell]:
+def pair_cells(pairs: Iterable[Pair], **place: str) -> list[Cell]:
     """Return how often length alone, taking the longer response, would choose as the reward did; equal lengths count half."""
-    if not pairs:
-        return []
     right = [
         0.5 if len(pair.chosen_ids) == len(pair.rejected_ids) else float(len(pair.chosen_ids) > len(pair.rejected_ids))
         for pair in pairs
     ]
+    if not right:
+        return []
     return [cell(statistics.win_rate(right), metric="length-only accuracy of pairs", unit="%", **place)]
 
 
-def _read(context: StageContext) -> tuple[list[Sample], dict[tuple[str, int], float]]:
-    """Return the samples that have a finite reward, and the rewards; the pairs count the others as dropped."""
+def _shards(context: StageContext) -> Iterator[Shard]:
+    """Yield the samples that have a finite reward; the pairs count the others as dropped."""
     place = f"iteration-{context.parameter('iteration')}"
-    rewards = score_table(context.inputs(f"{place}/rewards", "scores.parquet"))
-    samples = Sample.read(*context.inputs(f"{place}/samples", "samples.parquet"))
-    return [s for s in samples if math.isfinite(rewards.get((s.prompt_id, s.sample_index), math.nan))], rewards
+    files = context.inputs(f"{place}/samples", "samples.parquet"), context.inputs(f"{place}/rewards", "scores.parquet")
+    for drawn, scored in zip(*files, strict=True):
+        rewards = score_table([scored])
+        finite = (s for s in Sample.read(drawn) if math.isfinite(rewards.get((s.prompt_id, s.sample_index), math.nan)))
+        yield Shard(list(finite), rewards)

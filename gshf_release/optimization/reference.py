@@ -9,8 +9,8 @@ from gshf_release.batches import join_processes
 from gshf_release.checkpoints import device_of, load_model
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
-from gshf_release.preference.pairs import choices_of
-from gshf_release.preference.ranking import ranked_inputs, read_candidates
+from gshf_release.preference.pairs import choices
+from gshf_release.preference.ranking import ranked_inputs
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
@@ -77,8 +77,7 @@ def compute_ahead(context: StageContext) -> None:
     Raises:
         EngineError: One of them is not a number.
     """
-    choices = choices_of(context, read_candidates(context, context.parameter("iteration")))
-    pairs = [choice.pair for choice in choices if choice.pair is not None]
+    pairs = [choice.pair for _, choice in choices(context) if choice.pair is not None]
     Pair.write(pairs, context.output("pairs.parquet"))
     ReferenceLogProbability.write(_rows(context, pairs), context.output(FILE))
 

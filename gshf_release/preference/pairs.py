@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from gshf_release import statistics
@@ -12,8 +12,8 @@ from gshf_release.preference.choices import CHOICES, Two
 from gshf_release.preference.ranking import (
     Candidate,
     Drawn,
+    Drops,
     Unread,
-    count_drops,
     drop_cells,
     finite,
     ranked_inputs,
@@ -128,20 +128,23 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
 
 def select(context: StageContext) -> None:
     """Write the iteration's pairs and the count of dropped prompts by reason."""
-    drawn = read_candidates(context, context.parameter("iteration"))
-    choices = choices_of(context, drawn)
-    Pair.write([choice.pair for choice in choices if choice.pair is not None], context.output("pairs.parquet"))
-    document = count_drops(drawn.values(), [choice.reason for choice in choices], REASONS)
-    write_json(context.output("dropped.json"), document)
+    drops = Drops(REASONS)
+
+    def pairs() -> Iterator[Pair]:
+        for entry, choice in choices(context):
+            drops.add(entry, choice.reason)
+            if choice.pair is not None:
+                yield choice.pair
+
+    Pair.write(pairs(), context.output("pairs.parquet"))
+    write_json(context.output("dropped.json"), drops.document())
 
 
-def choices_of(context: StageContext, drawn: Mapping[str, Drawn]) -> list[Choice]:
-    """Return the choice for each prompt, which depends on the responses to that prompt alone."""
+def choices(context: StageContext) -> Iterator[tuple[Drawn, Choice]]:
+    """Yield for each prompt what there is of it, and the choice, which depends on the responses to that prompt alone."""
     iteration, rules = context.parameter("iteration"), context.recipe.pairs
-    return [
-        choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
-        for prompt_id, entry in drawn.items()
-    ]
+    for prompt_id, entry in read_candidates(context, iteration):
+        yield entry, choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
 
 
 def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Random:
@@ -152,14 +155,15 @@ def numbers(context: StageContext) -> list[Cell]:
     """Return the pair counts, and how the chosen side differs from the rejected."""
     row = f"iteration-{context.parameter('iteration')}"
     path = context.output("pairs.parquet")
-    pairs = Pair.read(path)
     dropped = read_json(context.output("dropped.json"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path)}
-    cells = [Cell(metric="pairs", value=len(pairs), n=dropped["prompts"], **place)]
+    longer, margins = [], []
+    for pair in Pair.scan(path):
+        longer.append(len(pair.chosen_ids) > len(pair.rejected_ids))
+        margins.append(pair.chosen_reward - pair.rejected_reward)
+    cells = [Cell(metric="pairs", value=len(margins), n=dropped["prompts"], **place)]
     cells += drop_cells(dropped, **place)
-    if pairs:
-        longer = statistics.win_rate([len(pair.chosen_ids) > len(pair.rejected_ids) for pair in pairs])
-        margin = statistics.mean([pair.chosen_reward - pair.rejected_reward for pair in pairs])
-        cells.append(cell(longer, metric="chosen longer", unit="%", **place))
-        cells.append(cell(margin, metric="reward margin", **place))
+    if margins:
+        cells.append(cell(statistics.win_rate(longer), metric="chosen longer", unit="%", **place))
+        cells.append(cell(statistics.mean(margins), metric="reward margin", **place))
     return cells

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from gshf_release.batches import join_processes
@@ -111,28 +111,39 @@ def ranked_inputs(iteration: int, *, log_ratios: bool, scope: Literal["all", "sh
     return tuple(inputs)
 
 
-def read_candidates(context: StageContext, iteration: int) -> dict[str, Drawn]:
-    """Return what an iteration has of each prompt id, from the inputs that `ranked_inputs` declares."""
-    rules = context.recipe.pairs
-    samples: dict[str, list[Sample]] = {}
-    for entry in Sample.read(*context.inputs(f"iteration-{iteration}/samples", "samples.parquet")):
-        samples.setdefault(entry.prompt_id, []).append(entry)
+def read_candidates(context: StageContext, iteration: int) -> Iterator[tuple[str, Drawn]]:
+    """Yield each prompt id with what an iteration has of it, from the inputs that `ranked_inputs` declares.
+
+    All responses to a prompt lie in one shard, and one shard is held at a time.
+    """
+    place, rules = f"iteration-{iteration}", context.recipe.pairs
+    files = [
+        context.inputs(f"{place}/samples", "samples.parquet"),
+        context.inputs(f"{place}/rewards", "scores.parquet"),
+    ]
+    if rules.kl_weight:
+        files.append(context.inputs(f"{place}/log-ratios", LOG_RATIOS))
+    for shard in zip(*files, strict=True):
+        yield from _candidates_of(rules, *shard)
+
+
+def _candidates_of(
+    rules: Pairs, samples: Path, scores: Path, log_ratios: Path | None = None
+) -> Iterator[tuple[str, Drawn]]:
+    responses: dict[str, list[Sample]] = {}
+    for entry in Sample.read(samples):
+        responses.setdefault(entry.prompt_id, []).append(entry)
     rewards: dict[str, dict[int, float]] = {}
     deviations: dict[str, dict[int, float | None]] = {}
-    for score in Score.read(*context.inputs(f"iteration-{iteration}/rewards", "scores.parquet")):
+    for score in Score.read(scores):
         rewards.setdefault(score.prompt_id, {})[score.sample_index] = score.reward
         deviations.setdefault(score.prompt_id, {})[score.sample_index] = score.deviation
     ratios: dict[str, dict[int, float]] = {}
-    if rules.kl_weight:
-        for row in LogRatio.read(*context.inputs(f"iteration-{iteration}/log-ratios", LOG_RATIOS)):
-            ratios.setdefault(row.prompt_id, {})[row.sample_index] = row.logp_policy - row.logp_base
-    return {
-        prompt_id: drawn(
-            responses,
-            candidates(responses, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id), deviations.get(prompt_id)),
-        )
-        for prompt_id, responses in samples.items()
-    }
+    for row in LogRatio.read(log_ratios) if log_ratios is not None else ():
+        ratios.setdefault(row.prompt_id, {})[row.sample_index] = row.logp_policy - row.logp_base
+    for prompt_id, those in responses.items():
+        found = candidates(those, rewards.get(prompt_id, {}), rules, ratios.get(prompt_id), deviations.get(prompt_id))
+        yield prompt_id, drawn(those, found)
 
 
 def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
@@ -174,24 +185,30 @@ def write_log_ratios(context: StageContext) -> None:
     )
 
 
-def count_drops(found: Iterable[Drawn], reasons: Sequence[str | None], known: Sequence[str]) -> dict[str, Any]:
-    """Return what `dropped.json` holds: prompts, those that gave nothing by reason, and responses that were not read.
+class Drops:
+    """Counts what gave nothing, for `dropped.json`."""
 
-    Args:
-        found: What there was of each prompt.
-        reasons: Why each prompt gave nothing; None where it gave something.
-        known: Every reason there is, so that a file shows zeros too.
-    """
-    counts = Counter(reason for reason in reasons if reason is not None)
-    unread = Counter[str]()
-    for entry in found:
-        if entry.unread is not None:
-            unread[entry.unread] += entry.missing
-    return {
-        "prompts": len(reasons),
-        "dropped": {reason: counts[reason] for reason in known},
-        "responses": {reason: unread[reason] for reason in get_args(Unread)},
-    }
+    def __init__(self, reasons: Sequence[str]) -> None:
+        """Start at zero.
+
+        Args:
+            reasons: Every reason there is, so that the file shows zeros too.
+        """
+        self.prompts = 0
+        self.dropped = dict.fromkeys(reasons, 0)
+        self.responses: dict[str, int] = dict.fromkeys(get_args(Unread), 0)
+
+    def add(self, found: Drawn, reason: str | None) -> None:
+        """Count a prompt: what there was of it, and why it gave nothing, or None where it gave something."""
+        self.prompts += 1
+        if reason is not None:
+            self.dropped[reason] += 1
+        if found.unread is not None:
+            self.responses[found.unread] += found.missing
+
+    def document(self) -> dict[str, Any]:
+        """Return what `dropped.json` holds: prompts, those that gave nothing by reason, and responses that were not read."""
+        return {"prompts": self.prompts, "dropped": self.dropped, "responses": self.responses}
 
 
 def drop_cells(document: Mapping[str, Any], **place: str) -> list[Cell]:

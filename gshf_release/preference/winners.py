@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from gshf_release import statistics
 from gshf_release.preference.ranking import (
     Candidate,
+    Drops,
     Unread,
     best,
-    count_drops,
     drop_cells,
     finite,
     ranked_inputs,
@@ -68,25 +68,30 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unr
 
 def select(context: StageContext) -> None:
     """Write the iteration's winners and the count of dropped prompts by reason."""
-    iteration, rules = context.parameter("iteration"), context.recipe.pairs
-    drawn = read_candidates(context, iteration).values()
-    choices = [choose(entry.found, rules, iteration, entry.unread) for entry in drawn]
-    Winner.write([entry for entry in choices if isinstance(entry, Winner)], context.output(FILE))
-    reasons = [entry if isinstance(entry, str) else None for entry in choices]
-    write_json(context.output("dropped.json"), count_drops(drawn, reasons, REASONS))
+    iteration, rules, drops = context.parameter("iteration"), context.recipe.pairs, Drops(REASONS)
+
+    def winners() -> Iterator[Winner]:
+        for _, entry in read_candidates(context, iteration):
+            choice = choose(entry.found, rules, iteration, entry.unread)
+            drops.add(entry, choice if isinstance(choice, str) else None)
+            if isinstance(choice, Winner):
+                yield choice
+
+    Winner.write(winners(), context.output(FILE))
+    write_json(context.output("dropped.json"), drops.document())
 
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return how many prompts gave a winner, why others did not, and the winners' reward."""
     path = context.output(FILE)
-    winners, dropped = Winner.read(path), read_json(context.output("dropped.json"))
+    rewards, dropped = [winner.reward for winner in Winner.scan(path)], read_json(context.output("dropped.json"))
     place = {
         "table": "training",
         "row": f"iteration-{context.parameter('iteration')}",
         "artefact": context.run.relative(path),
     }
-    cells = [Cell(metric="winners", value=len(winners), n=dropped["prompts"], **place)]
+    cells = [Cell(metric="winners", value=len(rewards), n=dropped["prompts"], **place)]
     cells += drop_cells(dropped, **place)
-    if winners:
-        cells.append(cell(statistics.mean([entry.reward for entry in winners]), metric="winners' reward", **place))
+    if rewards:
+        cells.append(cell(statistics.mean(rewards), metric="winners' reward", **place))
     return cells

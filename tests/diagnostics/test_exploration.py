@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gshf_release.diagnostics.exploration import LENGTH_REWARD, pair_cells, sample_cells, spread, spread_cells
+from gshf_release.diagnostics.exploration import LENGTH_REWARD, Shard, pair_cells, sample_cells, spread, spread_cells
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.records import Pair, Sample, Score, Spread
 from gshf_release.results import Cell, find, read_cells, select
@@ -23,7 +23,7 @@ def test_reward_by_temperature_is_clustered_by_prompt() -> None:
     samples = [answer(prompt, index=i, decoding="T=1") for prompt in "pq" for i in (0, 1)]
     samples += [answer("p", index=2, decoding="T=0.7")]
     rewards = {("p", 0): 1.0, ("p", 1): 3.0, ("q", 0): 5.0, ("q", 1): 7.0, ("p", 2): 9.0}
-    cells = sample_cells(samples, rewards, **PLACE)
+    cells = sample_cells([Shard(samples[:3], rewards), Shard(samples[3:], rewards)], **PLACE)
     # Mean 4, residuals -3, -1, 1, 3; clusters sum to -4 and 4: sqrt(2/1 * 32) / 4 = 2.
     assert (one(cells, "reward of samples", "T=1").value, one(cells, "reward of samples", "T=1").standard_error) == (
         4,
@@ -37,7 +37,7 @@ def test_length_cut_and_variety_of_samples() -> None:
         answer("p", "a b", tokens=2, decoding="T=1"),
         answer("q", "a c", tokens=6, decoding="T=1", reason="length"),
     ]
-    cells = sample_cells(samples, {("p", 0): 0.0, ("q", 0): 0.0}, **PLACE)
+    cells = sample_cells([Shard(samples, {("p", 0): 0.0, ("q", 0): 0.0})], **PLACE)
     assert one(cells, "length of samples", "T=1").value == 4
     assert one(cells, "samples cut", "T=1").value == 50
     assert one(cells, "distinct-1 of samples", "T=1").value == 0.75

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from gshf_release.preference import pairs, winners
-from gshf_release.preference.ranking import candidates, count_drops, drawn, drop_cells
+from gshf_release.preference.ranking import Drops, candidates, drawn, drop_cells
 from gshf_release.recipe import Pairs
 from gshf_release.records import TOO_LONG, Message, Sample
 from gshf_release.rewards import Duel
@@ -57,7 +57,10 @@ def test_prompts_and_responses_are_counted_apart() -> None:
     """Two of four responses unread and a pair all the same; and a prompt of two that was dropped."""
     half, whole = [response(index) for index in range(4)], [dropped(0), dropped(1)]
     entries = [drawn(half, candidates(half, {0: 1.0, 1: 0.0}, RULES)), drawn(whole, [])]
-    document = count_drops(entries, [None, "prompt too long"], pairs.REASONS)
+    drops = Drops(pairs.REASONS)
+    for entry, reason in zip(entries, [None, "prompt too long"], strict=True):
+        drops.add(entry, reason)
+    document = drops.document()
     assert document["prompts"] == 2
     assert document["responses"] == {"prompt too long": 2, "response too long to score": 2}
     shown = {cell.metric: (cell.value, cell.n) for cell in drop_cells(document, table="training", row="iteration-1")}
