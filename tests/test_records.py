@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -247,3 +249,34 @@ def test_the_five_examples_of_the_seed_model_are_prompts(tmp_path: Path, test_da
     found = read_prompts(path)
     assert len(found) == 5
     assert found[0].messages == [{"role": "user", "content": json.loads(rows[0])["prompt"]}]
+
+
+def test_a_long_file_is_written_and_scanned_group_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Prompt.of([{"role": "user", "content": f"question {number}"}]) for number in range(10)]
+    held = []
+
+    def drawn() -> Iterator[Prompt]:
+        for row in rows:
+            held.append(row)
+            yield row
+
+    monkeypatch.setattr(records, "GROUP", 4)
+    path = tmp_path / "prompts.parquet"
+    Prompt.write(drawn(), path)
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert Prompt.read(path) == rows == held
+    scanned = Prompt.scan(path)
+    assert next(scanned) == rows[0]
+    assert list(scanned) == rows[1:]
+    Prompt.write([], path)
+    assert list(Prompt.scan(path)) == Prompt.read(path) == []
+
+
+def test_a_scan_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"no Parquet")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        list(Prompt.scan(path))
+    pq.write_table(pa.table({"other": [1]}), path)
+    with pytest.raises(DataError, match="has the columns"):
+        list(Prompt.scan(path))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.diagnostics.texts import Pattern, distinct, line_starts, repeated, risen, words
+from gshf_release.diagnostics import texts as module
+from gshf_release.diagnostics.texts import Pattern, Variety, distinct, line_starts, ngrams, repeated, risen, words
 
 TEXT = st.text("ab .!-\n🎉", max_size=30)
 TEXTS = st.lists(TEXT, min_size=1, max_size=5)
@@ -25,6 +26,17 @@ def test_distinct_n_counts_different_ngrams_over_all() -> None:
     assert distinct(texts, 1) == pytest.approx(3 / 7)  # a, b, c of 7 words
     assert distinct(texts, 2) == pytest.approx(3 / 5)  # ab, ba, ab; ab, bc
     assert distinct(texts, 3) == pytest.approx(3 / 3)  # aba, bab; abc
+
+
+@given(TEXTS, st.integers(1, 4), st.integers(0, 9))
+def test_texts_counted_one_by_one_have_the_ngrams_of_all_together(texts: list[str], n: int, pieces: int) -> None:
+    found = [gram for text in texts for gram in ngrams(words(text), n)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "NEW_WORDS", pieces)
+        variety = Variety(1, n)
+        for text in texts:
+            variety.add(text)
+    assert variety.distinct(n) == (len(set(found)) / len(found) if found else None)
 
 
 def test_no_ngrams_have_no_distinct_n() -> None:
