@@ -5,6 +5,7 @@ A row class is a frozen dataclass; its Parquet schema is derived from its annota
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import types
 import typing
@@ -92,21 +93,18 @@ class Row:
         Raises:
             DataError: A file is damaged or has another schema.
         """
-        return [row for path in paths for row in cls._rows(cls._table(path))]
+        return [row for path in paths for row in cls.scan(path)]
 
     @classmethod
     def scan(cls, path: Path) -> Iterator[Self]:
-        """Yield the rows of a file in order, holding those of one row group at a time; a column with a default may be missing.
+        """Yield the rows of a file in order, holding those of one row group at a time.
 
         Raises:
             DataError: The file is damaged or has another schema.
         """
-        try:
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    yield from cls._rows(cls._checked(file.read_row_group(group), path))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
+        with cls._opened(path) as file:
+            for group in range(file.num_row_groups):
+                yield from cls._rows(file.read_row_group(group))
 
     @classmethod
     def read_part(cls, path: Path, start: int, stop: int) -> list[Self]:
@@ -115,7 +113,16 @@ class Row:
         Raises:
             DataError: The file is damaged or has another schema.
         """
-        return cls._rows(cls._table(path).slice(start, stop - start))
+        found: list[Self] = []
+        with cls._opened(path) as file:
+            begin = 0
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                if begin < stop and start < end:
+                    table = file.read_row_group(group)
+                    found += cls._rows(table.slice(max(0, start - begin), min(stop, end) - max(start, begin)))
+                begin = end
+        return found
 
     @classmethod
     def read_where(cls, path: Path, column: str, values: Collection[str]) -> list[Self]:
@@ -124,9 +131,14 @@ class Row:
         Raises:
             DataError: The file is damaged or has another schema.
         """
-        table = cls._table(path)
-        wanted = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
-        return cls._rows(table.filter(wanted))
+        found: list[Self] = []
+        wanted = pa.array(sorted(values), pa.string())
+        with cls._opened(path) as file:
+            for group in range(file.num_row_groups):
+                mask = pc.is_in(file.read_row_group(group, [column])[column], value_set=wanted)
+                if pc.any(mask).as_py():
+                    found += cls._rows(file.read_row_group(group).filter(mask))
+        return found
 
     @classmethod
     def _rows(cls, table: pa.Table) -> list[Self]:
@@ -138,19 +150,17 @@ class Row:
         return [cls(*values) for values in zip(*columns, strict=False)]
 
     @classmethod
-    def _table(cls, path: Path) -> pa.Table:
+    @contextlib.contextmanager
+    def _opened(cls, path: Path) -> Iterator[pq.ParquetFile]:
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+                known = [name for name in cls.schema().names if name in names or name not in _optional(cls)]
+                if names != known:
+                    raise DataError(f"{path} has the columns {names}, not {cls.schema().names}.")
+                yield file
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
-        return cls._checked(table, path)
-
-    @classmethod
-    def _checked(cls, table: pa.Table, path: Path) -> pa.Table:
-        known = [name for name in cls.schema().names if name in table.schema.names or name not in _optional(cls)]
-        if table.schema.names != known:
-            raise DataError(f"{path} has the columns {table.schema.names}, not {cls.schema().names}.")
-        return table
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
