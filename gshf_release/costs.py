@@ -24,6 +24,7 @@ LAYER_BYTES = 34
 scores, which are never stored here)."""
 ADAPTER_WIDTHS = 3.5
 """Inputs and outputs of a linear layer in units of the model's width, on average over a Llama's seven."""
+ADAPTER_FORMULA = f"rank x layers x targets x {ADAPTER_WIDTHS} x width"
 LOGIT_TABLES, MEASURE_TABLES = 3, 6
 """Copies of the FP32 logits: in training logits, log-probabilities and gradient; in measuring two for each of three models."""
 CACHE = "sampling: key-value cache"
@@ -221,18 +222,25 @@ def _full_states(profile: Profile, parameters: float | None) -> list[Need]:
 
 def _adapter_states(recipe: Recipe, base: Geometry, parameters: float | None) -> list[Need]:
     """Return what a device holds of the frozen base, and of the adapter with its gradients and moments."""
-    adapter = recipe.training.adapter
-    assert adapter is not None
     width = 2 if recipe.training.precision == "bf16" else 4
-    layers, width_of_model = base.layers, base.width
-    weights = None
-    if layers is not None and width_of_model is not None:
-        weights = float(adapter.rank * layers * len(adapter.targets) * ADAPTER_WIDTHS * width_of_model)
-    formula = f"rank x layers x targets x {ADAPTER_WIDTHS} x width x {TRAINING_BYTES} bytes"
     return [
         _need("training: frozen base", width, parameters, f"parameters x {width} bytes"),
-        _need("training: adapter", TRAINING_BYTES, weights, formula, certain=False),
+        _need(
+            "training: adapter",
+            TRAINING_BYTES,
+            adapter_parameters(recipe, base),
+            f"{ADAPTER_FORMULA} x {TRAINING_BYTES} bytes",
+            certain=False,
+        ),
     ]
+
+
+def adapter_parameters(recipe: Recipe, base: Geometry) -> float | None:
+    """Return about how many parameters the recipe's adapter has."""
+    adapter = recipe.training.adapter
+    if adapter is None or base.layers is None or base.width is None:
+        return None
+    return float(adapter.rank * base.layers * len(adapter.targets) * ADAPTER_WIDTHS * base.width)
 
 
 def inference_memory(
@@ -302,18 +310,27 @@ def _activations(base: Geometry, tokens: float, arithmetic: int, *, checkpointin
 
 
 def disk(
-    recipe: Recipe, work: Work, parameters: float | None, reward_parameters: float | None, prompt_tokens: float
+    recipe: Recipe,
+    work: Work,
+    base: Geometry,
+    parameters: float | None,
+    reward_parameters: float | None,
+    prompt_tokens: float,
 ) -> list[Need]:
     """Return what a run keeps on disk at its peak, in 1e9 bytes."""
     base_bytes = 4 if recipe.base.model.endswith(".gguf") else 2
     iterations = recipe.loop.iterations
     data = work.sampled_tokens * RESPONSE_BYTES + work.responses * prompt_tokens * 4
-    writing = f"{CHECKPOINTS} x parameters x {CHECKPOINT_BYTES} bytes, while it trains"
+    if recipe.training.adapter is None:
+        width, trained, size = 4, parameters, "parameters"
+    else:  # the policy is merged and rounded
+        width, trained, size = 2, adapter_parameters(recipe, base), ADAPTER_FORMULA
+    writing = f"{CHECKPOINTS} x {size} x {CHECKPOINT_BYTES} bytes, while it trains"
     return [
         _need("base", base_bytes, parameters, f"parameters x {base_bytes} bytes"),
         _need("reward model", 2, reward_parameters, "reward parameters x 2 bytes"),
-        _need("policies", 4 * iterations, parameters, f"{iterations} iterations x parameters x 4 bytes"),
-        _need("checkpoints", CHECKPOINTS * CHECKPOINT_BYTES, parameters, writing),
+        _need("policies", width * iterations, parameters, f"{iterations} iterations x parameters x {width} bytes"),
+        _need("checkpoints", CHECKPOINTS * CHECKPOINT_BYTES, trained, writing),
         Need("responses", data / 1e9, f"tokens x {RESPONSE_BYTES} bytes and the prompts' ids"),
     ]
 

@@ -151,7 +151,7 @@ def train(
             policy while they sample from it for the next iteration; one worker evaluates at the end.
     """
     graph = streamed(build(recipe, run), recipe, profile)
-    sharding.check(recipe.training.batch_pairs, profile)
+    sharding.check(recipe.training, profile)
     scorer_training.check_batches(recipe, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:

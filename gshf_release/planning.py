@@ -79,7 +79,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     run = RunDirectory(path)
     stages, missing = _stages(recipe, run)
     sizes = _sizes(recipe)
-    base = sizes.get("base", Geometry(None))
+    base = _base(recipe, sizes.get("base"))
     parameters, reward_parameters = _parameters(recipe, base, sizes.get("reward/model"))
     prompt_tokens, limit = recipe.plan.prompt_tokens or PROMPT_TOKENS, recipe.sampling.max_new_tokens
     response_tokens = min(recipe.plan.response_tokens or _measured_length(path) or limit, limit)
@@ -93,7 +93,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     memory += costs.inference_memory(
         recipe, profile, base, parameters, reward_parameters, device, prompt_tokens, available
     )
-    disk = costs.disk(recipe, work, parameters, reward_parameters, prompt_tokens)
+    disk = costs.disk(recipe, work, base, parameters, reward_parameters, prompt_tokens)
     free = shutil.disk_usage(_existing(path)).free / 1e9
     return Plan(
         name=recipe.name,
@@ -179,6 +179,12 @@ def _size(parameters: float | None, what: str) -> str:
 
 def _count(count: float) -> str:
     return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,.0f}"
+
+
+def _base(recipe: Recipe, found: Geometry | None) -> Geometry:
+    """Return the sizes of the base: read where it is here, else as the recipe's `plan` says."""
+    said = recipe.plan
+    return found or Geometry(None, said.layers, said.width, said.key_values, said.vocabulary)
 
 
 def _parameters(recipe: Recipe, base: Geometry, reward: Geometry | None) -> tuple[float | None, float | None]:

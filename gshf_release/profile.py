@@ -124,7 +124,9 @@ class Profile(Section):
         return self.processes * self.nodes
 
     @model_validator(mode="after")
-    def _there_is_somebody_to_share_with(self) -> Self:
+    def _what_goes_together(self) -> Self:
+        if self.engine == "openai" and self.replicas > 1:
+            raise ValueError("replicas are copies of an engine that runs here; a server is asked by one process")
         if self.sharding != "none" and self.world_size == 1:
             raise ValueError(f"sharding {self.sharding!r} needs more than one of processes or nodes")
         return self

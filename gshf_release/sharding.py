@@ -7,16 +7,22 @@ from typing import Any
 
 from gshf_release.errors import RecipeError, RunError
 from gshf_release.profile import Profile
+from gshf_release.recipe import Training
 
 
-def check(batch: int, profile: Profile) -> None:
+def check(training: Training, profile: Profile) -> None:
     """Refuse a profile that could not train, before anything runs.
 
     Raises:
         RecipeError: Its processes or micro-batch do not divide the recipe's batch.
-        RunError: It needs DeepSpeed, which is not installed.
+        RunError: It needs DeepSpeed, which is not installed, or divides the weights of a model under an adapter.
     """
-    split_batch(batch, profile.micro_batch_pairs, profile.world_size)
+    split_batch(training.batch_pairs, profile.micro_batch_pairs, profile.world_size)
+    if training.adapter is not None and profile.sharding != "none":
+        raise RunError(
+            f"The profile {profile.name!r} divides the weights ({profile.sharding}), which training.adapter cannot.",
+            hint="Set sharding: none: the frozen base fits every device, and the processes divide the data.",
+        )
     if profile.sharding.startswith("zero-") and importlib.util.find_spec("deepspeed") is None:
         raise RunError(
             f"The profile {profile.name!r} shards with DeepSpeed, which is not installed.",

@@ -74,7 +74,12 @@ def ending_folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) ->
     folder = tiny.save_ending(tmp_path_factory.mktemp("ending") / "tiny")
     path = folder / "generation_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"eos_token_id": [tiny.EOS, 350], "repetition_penalty": 1.8, "temperature": 0.1, "do_sample": True}
+    config |= {
+        "eos_token_id": [tiny.EOS, tiny.OTHER_END],
+        "repetition_penalty": 1.8,
+        "temperature": 0.1,
+        "do_sample": True,
+    }
     path.write_text(json.dumps(config), encoding="utf-8")
     return folder
 

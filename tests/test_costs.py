@@ -135,10 +135,18 @@ def test_vllm_keeps_what_it_is_given() -> None:
 
 def test_disk_by_hand() -> None:
     work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
-    found = by_step(costs.disk(recipe(), work, 1e9, 2e9, 50))
+    found = by_step(costs.disk(recipe(), work, GEOMETRY, 1e9, 2e9, 50))
     assert found == pytest.approx(
         {"base": 2, "reward model": 4, "policies": 12, "checkpoints": 36, "responses": (8.3e6 + 2e5) / 1e9}
     )
+
+
+def test_disk_of_an_adapter_by_hand() -> None:
+    """BF16 policies; checkpoints of 64 x 2 layers x 7 matrices x 3.5 x 10 numbers."""
+    work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
+    found = by_step(costs.disk(recipe("training.adapter.rank=64"), work, GEOMETRY, 1e9, 2e9, 50))
+    assert found["policies"] == pytest.approx(6)
+    assert found["checkpoints"] == pytest.approx(3 * 12 * 64 * 2 * 7 * 3.5 * 10 / 1e9)
 
 
 def test_what_is_unknown_stays_unknown() -> None:

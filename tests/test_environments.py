@@ -147,12 +147,23 @@ def test_machines_with_and_without_a_gpu_may_share_a_cache(monkeypatch: pytest.M
     assert kinds == ["vllm-cuda", "vllm-cpu"]
 
 
-def test_every_pin_names_one_exact_version() -> None:
+@pytest.mark.parametrize("cuda", [False, True])
+def test_every_pin_names_one_exact_version(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "has_cuda", lambda: cuda)
     for spec in environments.specifications().values():
         found = creation.pinned(spec)
         assert len({line.split("==")[0].lower() for line in found}) == len(found)
         assert all(line.count("==") == 1 and "+" not in line for line in found)
         assert set(spec.first) <= {line.split("==")[0] for line in found}
+
+
+def test_vllm_is_of_one_version_on_all_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = set()
+    for cuda in (False, True):
+        monkeypatch.setattr(environments, "has_cuda", lambda cuda=cuda: cuda)
+        (pin,) = (line for line in creation.pinned(environments.specifications()["vllm"]) if line.startswith("vllm"))
+        versions.add(pin.partition("==")[2])
+    assert len(versions) == 1
 
 
 def test_the_command_takes_every_environment() -> None:

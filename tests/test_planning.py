@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gshf_release import planning
+from gshf_release import costs, planning, sharding
 from gshf_release import recipe as recipes
 from gshf_release.profile import Profile, load
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory
 from tests import tiny
-from tests.conftest import Outcome
+from tests.conftest import REPOSITORY, Outcome
 
 Command = Callable[..., Outcome]
 SMALL = "name: one-24gb\ndevice: cpu\nhardware: {memory_gb: 24}\n"
@@ -100,6 +100,7 @@ def test_an_adapter_of_a_7b_model_fits_24_gb(nothing_here: Path) -> None:
     assert plan.refusal is None
     assert needs["training: frozen base"] == pytest.approx(14.48)
     assert needs["measuring: weights of three models"] == pytest.approx(14.48)
+    assert max(costs.peaks(plan.memory).values()) < 24
 
 
 def test_three_models_side_by_side_do_not(nothing_here: Path) -> None:
@@ -114,6 +115,21 @@ def test_processes_that_divide_the_weights_hold_a_part_each(nothing_here: Path, 
     plan = published(nothing_here, load(name))
     assert plan.refusal is None
     assert plan.memory[0].amount == pytest.approx(gigabytes)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "training" / "profiles").glob("*.yaml")))
+def test_every_profile_that_ships_plans_the_published_recipe(nothing_here: Path, name: str) -> None:
+    profile = load(name)
+    adapter = () if profile.sharding != "none" else ("training.adapter.rank=64",)
+    chosen = recipes.load("fsfairx-zephyr-7b", adapter)
+    sharding.check(chosen.training, profile)
+    plan = planning.make(chosen, profile, nothing_here / "run")
+    assert profile.name == name
+    assert plan.schedule is not None
+    assert plan.schedule.unknown == []
+    assert all(need.amount is not None for need in (*plan.hours, *plan.memory, *plan.disk))
+    assert (plan.refusal is None) == (profile.device == "cuda")
+    assert (plan.schedule.price is not None) == (profile.device == "cuda")
 
 
 def test_zero_2_keeps_the_weights_whole(nothing_here: Path) -> None:
@@ -169,7 +185,7 @@ def test_a_tight_device_is_said_so(nothing_here: Path) -> None:
     profile = Profile(device="cpu", hardware={"memory_gb": 120})  # type: ignore[arg-type]
     plan = published(nothing_here, profile)
     assert plan.refusal is None
-    assert "Memory: training may need 130 GB at the longest responses; a device has 120 GB." in plan.missing
+    assert "Memory: training may need 212 GB at the longest responses; a device has 120 GB." in plan.missing
 
 
 UNFIT = {

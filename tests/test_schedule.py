@@ -181,7 +181,7 @@ def test_measured_stages_add_up_to_the_measured_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "factor"), [(":sample", 2.0), (":optimise", 1.25), (":score", 5.0), (":measure", 2.0)]
+    ("work", "factor"), [(":sample", 2.0), (":optimise", 1.25), (":score", 5.0), (":measure", 2.0), (":compute", 4.0)]
 )
 def test_the_planned_hours_of_the_quickstart_against_a_measured_run(work: str, factor: float) -> None:
     """Every response is taken to reach its limit, so the plan errs upwards; the small reward model is read fast."""

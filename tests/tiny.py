@@ -130,15 +130,16 @@ def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 
 EOS = 2
-ENDING = 300
-"""A token after which the model of `save_ending` ends its response for certain."""
+OTHER_END = 350
+ENDING, OTHER_ENDING = 300, 301
+"""Tokens after which the model of `save_ending` ends its response for certain: with `EOS`, and with `OTHER_END`."""
 
 
 def save_ending(folder: Path, *, chance: float = 0.08, **changes: Any) -> Path:
     """Save a tiny model that draws the EOS with about `chance` at each step, and always right after the token `ENDING`.
 
     The first hidden dimension carries nothing but that: a constant of each token, untouched by the layers, which only the EOS's
-    row of the output reads.
+    row of the output reads. So does the second, for `OTHER_END` right after `OTHER_ENDING`.
     """
     import torch
 
@@ -146,12 +147,14 @@ def save_ending(folder: Path, *, chance: float = 0.08, **changes: Any) -> Path:
     body, head = made.model, made.lm_head.weight
     with torch.no_grad():
         body.embed_tokens.weight[:, 0] = 0.2
-        body.embed_tokens.weight[ENDING, 0] = 100.0
+        body.embed_tokens.weight[:, 1] = 0
+        body.embed_tokens.weight[ENDING, 0] = body.embed_tokens.weight[OTHER_ENDING, 1] = 100.0
         for layer in body.layers:
-            layer.self_attn.o_proj.weight[0] = 0
-            layer.mlp.down_proj.weight[0] = 0
-        head[:, 0] = 0
+            layer.self_attn.o_proj.weight[:2] = 0
+            layer.mlp.down_proj.weight[:2] = 0
+        head[:, :2] = 0
         head[EOS] = 0
+        head[OTHER_END, 1] = 100.0
         words = torch.randint(6, ENDING, (16, 20), generator=torch.Generator().manual_seed(0))
         hidden = body(words).last_hidden_state
         others = (hidden @ head.T)[..., [token for token in range(512) if token != EOS]].logsumexp(dim=-1)

@@ -32,7 +32,13 @@ class Plan(Section):
     """Facts for `train --plan` that cannot be read from files here. No stage reads them."""
 
     parameters: Annotated[float, Field(gt=0)] | None = None
-    """Of the base, where it is not here to be counted."""
+    """Of the base, where it is not here to be counted. The next four likewise."""
+    layers: PositiveInt | None = None
+    width: PositiveInt | None = None
+    """Of the residual stream (hidden size)."""
+    key_values: PositiveInt | None = None
+    """Numbers that the key-value cache keeps per token and layer, keys or values alone."""
+    vocabulary: PositiveInt | None = None
     reward_parameters: Annotated[float, Field(gt=0)] | None = None
     """Of the reward model."""
     response_tokens: PositiveInt | None = None

@@ -21,7 +21,7 @@ from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
-from gshf_release.sampling import ENGINES
+from gshf_release.sampling import ENGINES, cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, SamplingEngine, require_fitting
 
 FRACTION = 1e4
@@ -29,6 +29,9 @@ FRACTION = 1e4
 RESTARTS = 3
 """How often a lost worker is started again before its loss is an error."""
 POLL_SECONDS = 1.0
+PIECE_BATCHES = 8
+"""A piece is at most so many batches: within it responses that end make room for others, after it a worker waits for the last
+one; and it is what a lost worker loses."""
 
 
 class RayEngine:
@@ -56,8 +59,7 @@ class RayEngine:
         limits = [context_tokens(checkpoint), profile.vllm.context_tokens if profile.engine == "vllm" else None]
         self.context_tokens: int | None = min((limit for limit in limits if limit is not None), default=None)
         self._owned = not ray.is_initialized()
-        if self._owned:
-            _reach(ray)
+        started_here = _reach(ray) if self._owned else False
         resources = ray.cluster_resources()
         self._cpus = cpus_each(float(resources.get("CPU", 0)), profile.replicas)
         worker = ray.remote(Worker).options(
@@ -67,7 +69,8 @@ class RayEngine:
             max_task_retries=RESTARTS,
         )
         arguments = (str(checkpoint.resolve()), profile.model_dump_json())
-        self._workers = [worker.remote(*arguments) for _ in range(profile.replicas)]
+        own = cores.divided(cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
+        self._workers = [worker.remote(*arguments, share) for share in own]
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -77,7 +80,7 @@ class RayEngine:
             Interrupted: The process was asked to stop.
         """
         require_fitting(requests, self.context_tokens)
-        pieces = in_pieces(len(requests), self.profile.sampling_batch, self.profile.replicas)
+        pieces = in_pieces(len(requests), PIECE_BATCHES * self.profile.sampling_batch, self.profile.replicas)
         found: dict[int, Completion] = {}
         for number, completions, error in self._answers([[requests[index] for index in piece] for piece in pieces]):
             if error:
@@ -120,7 +123,9 @@ class RayEngine:
 class Worker:
     """An engine in a process of Ray's."""
 
-    def __init__(self, checkpoint: str, profile: str) -> None:
+    def __init__(self, checkpoint: str, profile: str, own: Sequence[int]) -> None:
+        if own:
+            cores.stay_on(own)
         known = Profile.model_validate_json(profile)
         prepare(known)
         self.error = ""
@@ -151,14 +156,14 @@ def cpus_each(total: float, replicas: int) -> float:
     return min(1.0, math.floor((total - 1) / replicas * FRACTION) / FRACTION)
 
 
-def in_pieces(count: int, batch: int, replicas: int) -> list[list[int]]:
-    """Return consecutive positions in pieces of at most a batch, and at least as many pieces as replicas if possible."""
-    size = max(1, min(batch, math.ceil(count / replicas)))
+def in_pieces(count: int, most: int, replicas: int) -> list[list[int]]:
+    """Return consecutive positions in pieces of at most `most`, and at least as many pieces as replicas if possible."""
+    size = max(1, min(most, math.ceil(count / replicas)))
     return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
 
 
-def _reach(ray: Any) -> None:
-    """Connect to the cluster, or start one on this machine."""
+def _reach(ray: Any) -> bool:
+    """Connect to the cluster, or start one on this machine; say whether it is one of our own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes; what fails comes back as an exception
@@ -170,3 +175,5 @@ def _reach(ray: Any) -> None:
         ray.init(address="auto", **quiet)
     except ConnectionError:
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        return True
+    return False

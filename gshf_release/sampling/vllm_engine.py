@@ -18,6 +18,7 @@ from gshf_release.errors import EngineError, Interrupted
 from gshf_release.profile import Profile, Vllm
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
+from gshf_release.sampling import cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 
 DTYPES = {"auto": "bfloat16", "bf16": "bfloat16"}
@@ -78,9 +79,10 @@ class VllmEngine:
                 "vLLM samples in BF16: in FP32 it would not round the weights, and sample from another policy.",
                 hint="Set inference_precision to bf16 or auto, or engine to transformers.",
             )
-        here = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-        wanted = len(here) if profile.threads is None else profile.threads * profile.concurrent_batches
-        return cls(checkpoint, dtype=dtype, batch=profile.sampling_batch, cores=here[:wanted], settings=profile.vllm)
+        own = cores.here()
+        if profile.threads is not None:
+            own = own[: profile.threads * profile.concurrent_batches]
+        return cls(checkpoint, dtype=dtype, batch=profile.sampling_batch, cores=own, settings=profile.vllm)
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.

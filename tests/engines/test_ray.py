@@ -23,7 +23,7 @@ from gshf_release.run.stage import Task
 from gshf_release.sampling import TransformersEngine
 from gshf_release.sampling.protocol import Decoding, Request
 from gshf_release.sampling.ray_engine import RayEngine
-from tests.sampling.conformance import CONTEXT, PROMPTS, requests
+from tests.sampling.conformance import CONTEXT, PROMPTS, EngineConformance, requests
 
 pytestmark = pytest.mark.engines
 PROFILE = Profile(inference_precision="fp32", threads=1, device="cpu", replicas=2, sampling_batch=4)
@@ -34,6 +34,14 @@ def replicated(ending_folder: Path) -> Iterator[RayEngine]:
     engine = RayEngine(ending_folder, PROFILE)
     yield engine
     engine.close()
+
+
+class TestRay(EngineConformance):
+    """The suite on two copies."""
+
+    @pytest.fixture(scope="class")
+    def engine(self, replicated: RayEngine) -> RayEngine:
+        return replicated
 
 
 def test_two_replicas_give_the_responses_of_one_engine(replicated: RayEngine, ending_folder: Path) -> None:

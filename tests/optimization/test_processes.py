@@ -97,6 +97,15 @@ def test_raft_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path
 
 
 @pytest.mark.slow
+def test_fsdp_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path: Path) -> None:
+    chosen = recipe(tiny_folder, batch_pairs=2)
+    two, one = in_two_and_in_one(chosen, tmp_path, stages(chosen), sharding="fsdp")
+    assert len(losses(two, POLICY)) == 3
+    assert losses(two, POLICY) == pytest.approx(losses(one, POLICY), abs=1e-4)
+    assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+
+
+@pytest.mark.slow
 def test_an_adapter_in_two_processes_ends_as_in_one(tiny_folder: Path, tmp_path: Path) -> None:
     """Trained, saved, merged, and handed to a second iteration."""
     chosen = recipe(tiny_folder, adapter=test_adapter.SMALL, learning_rate=0.01, batch_pairs=2)
@@ -109,11 +118,13 @@ def test_an_adapter_in_two_processes_ends_as_in_one(tiny_folder: Path, tmp_path:
     assert losses(one, Path("iteration-2") / "policy")[0] < losses(one, POLICY)[1], "it goes on with the first one's"
 
 
-def in_two_and_in_one(chosen: Recipe, folder: Path, plan: list[Stage]) -> tuple[RunDirectory, RunDirectory]:
-    """Return the run of a plan in two processes and that in one."""
+def in_two_and_in_one(
+    chosen: Recipe, folder: Path, plan: list[Stage], sharding: str = "none"
+) -> tuple[RunDirectory, RunDirectory]:
+    """Return the run of a plan in two processes, which may divide the weights, and that in one."""
     found = []
-    for name, processes in (("two", 2), ("one", 1)):
-        profile = EXACT.model_copy(update={"processes": processes, "micro_batch_pairs": 1})
+    for name, processes, divided in (("two", 2, sharding), ("one", 1, "none")):
+        profile = EXACT.model_copy(update={"processes": processes, "micro_batch_pairs": 1, "sharding": divided})
         run = RunDirectory.create(folder / name, chosen, profile)
         execute(plan, run, chosen, profile)
         assert read_json(run.path / POLICY / "manifest.json")["world_size"] == processes

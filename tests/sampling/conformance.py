@@ -18,11 +18,10 @@ import pytest
 from gshf_release.errors import EngineError
 from gshf_release.run.context import silent
 from gshf_release.sampling.protocol import Completion, Decoding, Request
-from tests.tiny import ENDING, EOS
+from tests.tiny import ENDING, EOS, OTHER_END, OTHER_ENDING
 
 PROMPTS = [[3, 40, 41, 42, 5], [3, 9], [3, 9, 10, 11, 12, 13, 14, 15, 16], [7]]
 CONTEXT = 256
-OTHER_END = 350
 DRAWS = 1500
 
 
@@ -78,6 +77,9 @@ class EngineConformance:
 
     def test_every_end_token_of_the_generation_config_stops(self, engine: Any) -> None:
         assert engine.stops == [EOS, OTHER_END]
+        wanted = [Request([3, token], Decoding(1.0, 10), 5) for token in (ENDING, OTHER_ENDING)]
+        ends = [Completion([EOS], "stop"), Completion([OTHER_END], "stop")]
+        assert engine.generate(wanted, silent) == ends
 
     def test_an_empty_response_is_the_end_token_alone(self, engine: Any) -> None:
         wanted = [Request([3, 40, ENDING], Decoding(temperature, 10), 1) for temperature in (0.0, 0.7, 1.0)]
@@ -94,6 +96,7 @@ class EngineConformance:
         assert engine.generate(requests(24), silent) == engine.generate(requests(24), silent)
 
     def test_another_seed_gives_another_response(self, engine: Any) -> None:
+        """Eight responses to one prompt, as an iteration asks for n."""
         wanted = [replace(request, prompt_ids=PROMPTS[0]) for request in requests(8)]
         found = Counter(tuple(completion.ids) for completion in engine.generate(wanted, silent))
         assert len(found) >= 6, "few responses of eight may be equal, by being short"

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.errors import EngineError
+from gshf_release.errors import EngineError, RecipeError
 from gshf_release.profile import Profile
+from gshf_release.recipe import parse
+from gshf_release.sampling.cores import divided
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.ray_engine import cpus_each, in_pieces
 
@@ -35,6 +37,21 @@ def test_pieces_hold_every_request_once_and_leave_no_replica_idle(count: int, ba
     assert [position for piece in pieces for position in piece] == list(range(count))
     assert all(1 <= len(piece) <= batch for piece in pieces)
     assert len(pieces) >= min(count, replicas) / 2
+
+
+@given(cores=st.integers(1, 64), engines=st.integers(1, 16))
+def test_engines_of_one_machine_divide_its_cores(cores: int, engines: int) -> None:
+    parts = divided(range(cores), engines)
+    assert len({len(part) for part in parts}) == 1
+    assert len(parts) == engines
+    used = [core for part in parts for core in part]
+    assert len(set(used)) == len(used) or cores < engines
+    assert cores - len(set(used)) < engines, "no more are left than an even division leaves"
+
+
+def test_a_server_is_not_replicated() -> None:
+    with pytest.raises(RecipeError, match="a server is asked by one process"):
+        parse(Profile, {"engine": "openai", "replicas": 2}, "it")
 
 
 def test_without_ray_the_message_says_how_to_get_it(ending_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
