@@ -1,7 +1,7 @@
 """DPO steps beside TRL's. Not a test: run it by hand, on a CPU or a GPU.
 
     python -m tests.benchmarks.dpo_step                                   # quickstart's model, short answers
-    python -m tests.benchmarks.dpo_step --model FOLDER --scale 1 --pairs 512 --device cuda --precision bf16
+    python -m tests.benchmarks.dpo_step --model FOLDER --scale 1 --pairs 512 --precision bf16
 
 Pairs are two real answers to a prompt of AlpacaEval by two of the models at hand (`GSHF_TEST_DATA` or ../shared/data), in
 tokens; of prompt and answers the first 1/scale tokens are kept, so lengths are distributed as the real ones. Whole optimiser
@@ -14,7 +14,8 @@ steps are timed: forward, backward, AdamW. The sides:
 All have the same pairs, batch, precision and rate, and the ids are given to all. Each side is a process of its own; they run in
 turns. On a CPU seconds are the processor's over the threads. Tokens are those of prompt + chosen and prompt + rejected, without
 padding. MFU counts six operations for each of them and each parameter outside the embeddings, over the rate of large matrix
-products measured here. Memory is the peak: of the process on a CPU, of torch's allocator on a GPU.
+products measured here; that rate is the limit too, for whole sequences are bound by arithmetic. Memory is the peak: of the
+process on a CPU, of torch's allocator on a GPU.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class Side:
 @click.command()
 @click.option("--model", help="A checkpoint folder; default: the quickstart's model.")
 @click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--checkpointing", is_flag=True, help="Activation checkpointing for the first two sides too.")
 @click.option("--threads", default=1, show_default=True)
@@ -199,9 +200,10 @@ def main(**chosen: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
+    chosen["device"] = device_of(chosen["device"])
     data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     torch.set_num_threads(chosen["threads"])
     with tempfile.TemporaryDirectory() as name:
@@ -222,7 +224,8 @@ def main(**chosen: Any) -> None:
         done, speed = sides[label], tokens / spread(values)["median"]
         mfu = 6 * done.parameters * speed / peak
         click.echo(
-            f"{label}: {speed:,.0f} tokens/s, MFU {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s, peak {done.gigabytes:.2f} GB"
+            f"{label}: {speed:,.0f} tokens/s; MFU, and of the limit, {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s; peak"
+            f" {done.gigabytes:.2f} GB"
         )
     memory = {label: round(side.gigabytes, 2) for label, side in sides.items()}
     report("dpo_step", GOALS, seconds, tokens=tokens, pairs=len(rows), gigabytes=memory, device=chosen["device"])

@@ -1,7 +1,7 @@
 """One whole iteration beside the three stages as scripts of plain library calls. Not a test: run it by hand, on a CPU or a GPU.
 
     python -m tests.benchmarks.iteration
-    python -m tests.benchmarks.iteration --model FOLDER --reward FOLDER --prompts 1024 --device cuda --profile FILE
+    python -m tests.benchmarks.iteration --model FOLDER --reward FOLDER --prompts 1024 --max-new-tokens 2048
 
 A profile given must ask for the device and FP32, for that is what the scripts compute in.
 
@@ -16,7 +16,8 @@ scripts train on them. The sides:
 
 On a CPU seconds are the processor's of all processes over the threads, loading and imports included; on a GPU the clock's. MFU
 counts, for each parameter of the policy, two operations a token of prompts (once a prompt) and responses, and eight a token of
-pairs: their reference log-probabilities and their training.
+pairs, their reference log-probabilities and their training, over the rate of large matrix products measured here, which is the
+limit too.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
     path = folder / "profile.yaml"
     threads = chosen["threads"]
     content = {"name": "one", "device": chosen["device"], "threads": threads, "training_threads": threads}
-    content |= {"concurrent_batches": 1, "inference_precision": "auto", "sampling_batch": 40, "scoring_batch": 16}
+    content |= {"concurrent_batches": 1, "inference_precision": "fp32", "sampling_batch": 40, "scoring_batch": 16}
     path.write_text(yaml.safe_dump(content | {"micro_batch_pairs": chosen["micro_batch"]}), encoding="utf-8")
     return path
 
@@ -188,8 +189,8 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
 @click.command()
 @click.option("--model", help="A checkpoint folder; default: the quickstart's model.")
 @click.option("--reward", default="encoder", show_default=True, help="encoder, causal, or a folder.")
-@click.option("--profile", help="Of this package's side; default: the CPU, with --threads.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--profile", help="Of this package's side; default: --device and --threads.")
+@click.option("--device", default="auto", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--prompts", default=16, show_default=True)
 @click.option("--max-new-tokens", default=192, show_default=True)
@@ -199,9 +200,10 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
 @click.option("--part", nargs=3, hidden=True)
 def main(**chosen: Any) -> None:
     """Measure and print."""
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
+    chosen["device"] = device_of(chosen["device"])
     if chosen["part"]:
         part, folder, file = chosen["part"]
         PARTS[part](Path(folder), json.loads(Path(file).read_text(encoding="utf-8")))
@@ -229,7 +231,8 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings | {"texts": texts}), encoding="utf-8")
     tokenizer = load_tokenizer(base)
     tokens: dict[str, list[float]] = {OURS: [], SCRIPTS: []}
-    operations: list[float] = []
+    operations: dict[str, list[float]] = {OURS: [], SCRIPTS: []}
+    asked: list[int] = []
     parameters = load_model(base, "fp32").num_parameters()
 
     def ours() -> None:
@@ -239,12 +242,11 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
         call("iterate", run, path, threads)
         found = Sample.read(*sorted((run / "iteration-1" / "samples").glob("**/samples.parquet")))
         tokens[OURS].append(statistics.mean(len(sample.completion_ids) for sample in found))
-        drawn = sum(len(sample.completion_ids) for sample in found) + sum(
-            len(prompt.prompt_ids) for prompt in found[::4]
-        )
+        asked[:] = [len(sample.prompt_ids) for sample in found[::4]]
+        drawn = sum(asked) + sum(len(sample.completion_ids) for sample in found)
         pairs = Pair.read(run / "iteration-1" / "pairs" / "pairs.parquet")
         read = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-        operations.append(float(parameters * (2 * drawn + (2 + 6) * read)))
+        operations[OURS].append(float(parameters * (2 * drawn + (2 + 6) * read)))
 
     def scripts() -> None:
         work = folder / "scripts"
@@ -253,20 +255,29 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
         for part in ("sample", "score", "optimise"):
             call(part, work, path, threads)
         rows = json.loads((work / "samples.json").read_text(encoding="utf-8"))
-        answers = [answer for row in rows for answer in row["answers"]]
-        tokens[SCRIPTS].append(statistics.mean(len(tokenizer(answer)["input_ids"]) for answer in answers))
+        lengths = [len(tokenizer(answer)["input_ids"]) for row in rows for answer in row["answers"]]
+        tokens[SCRIPTS].append(statistics.mean(lengths))
+        pairs = json.loads((work / "pairs.json").read_text(encoding="utf-8"))
+        answers = [pair[side][0]["content"] for pair in pairs for side in ("chosen", "rejected")]
+        read = 2 * sum(asked) + sum(len(tokenizer(answer)["input_ids"]) for answer in answers)
+        operations[SCRIPTS].append(float(parameters * (2 * (sum(asked) + sum(lengths)) + (2 + 6) * read)))
 
     seconds_of = (lambda work: processed_by_children(work) / threads) if chosen["device"] == "cpu" else timed
     seconds = in_turns({OURS: lambda: seconds_of(ours), SCRIPTS: lambda: seconds_of(scripts)}, chosen["repeats"])
     means = {side: round(statistics.mean(found), 1) for side, found in tokens.items()}
     click.echo(f"{len(prompts)} prompts, 4 responses each; tokens of a response: " + json.dumps(means))
-    for side, found in tokens.items():
-        speed = 4 * len(prompts) * statistics.mean(found) / statistics.median(seconds[side])
-        click.echo(f"{side}: {speed:,.1f} tokens of responses a second of the whole iteration")
     torch.set_num_threads(threads)
     peak = hardware(chosen["device"], torch.float32)["flops"]
-    mfu = statistics.mean(operations) / statistics.median(seconds[OURS]) / peak
-    click.echo(f"{OURS}: MFU {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s")
+    for side, found in tokens.items():
+        median = statistics.median(seconds[side])
+        speed, mfu = (
+            4 * len(prompts) * statistics.mean(found) / median,
+            statistics.mean(operations[side]) / median / peak,
+        )
+        click.echo(
+            f"{side}: {speed:,.1f} tokens of responses a second of the whole iteration; MFU, and of the limit, {mfu:.0%} of"
+            f" {peak / 1e9:.0f} GFLOP/s"
+        )
     report("iteration", GOALS, seconds, prompts=len(prompts), max_new_tokens=chosen["max_new_tokens"], tokens=means)
 
 

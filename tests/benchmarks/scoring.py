@@ -16,7 +16,7 @@ The sides score the same conversations to the same numbers, each with its tokeni
 
 On a CPU seconds are the processor's, which a busy machine stretches less than the clock's. Tokens are the conversations', the
 prompt once for each answer, without padding. MFU counts two operations for each of them and each parameter outside the
-embeddings, over the rate of large matrix products measured here.
+embeddings, over the rate of large matrix products measured here, which is the limit too.
 
 Few conversations pad more than many do, which would flatter whoever pads less. So the tokens that the two sides with batches
 compute, padding counted and what is shared counted once, are printed for one token of the conversations, here and if all
@@ -124,16 +124,17 @@ def checkpoint_of(name: str, folder: Path) -> Path:
 @click.option("--batch", default=32, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def main(models: tuple[str, ...], **chosen: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
+    chosen["device"] = device_of(chosen["device"])
     torch.set_num_threads(chosen["threads"])
     data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     groups = answered(data)
@@ -186,7 +187,8 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
     for label, values in seconds.items():
         speed = tokens / spread(values)["median"]
         click.echo(
-            f"{label}: {speed:,.0f} tokens/s, MFU {2 * parameters * speed / peak:.0%} of {peak / 1e9:.0f} GFLOP/s"
+            f"{label}: {speed:,.0f} tokens/s; MFU, and of the limit, {2 * parameters * speed / peak:.0%} of"
+            f" {peak / 1e9:.0f} GFLOP/s"
         )
     here, there = padded(ids) / computed_by(ours, ids), padded(every) / computed_by(ours, every)
     ratio = ratios(seconds["SequenceClassificationReward"], seconds["batches of 16 by length"])["median"]
