@@ -1,4 +1,4 @@
-"""The core imports without what engines and training need, so that a command answers at once and a worker can live elsewhere."""
+"""The core imports without what engines and training need: a command answers at once, and a worker can live elsewhere."""
 
 from __future__ import annotations
 
