@@ -134,10 +134,14 @@ class Row:
         found: list[Self] = []
         wanted = pa.array(sorted(values), pa.string())
         with cls._opened(path) as file:
+            mask = pc.is_in(file.read([column])[column], value_set=wanted)
+            begin = 0
             for group in range(file.num_row_groups):
-                mask = pc.is_in(file.read_row_group(group, [column])[column], value_set=wanted)
-                if pc.any(mask).as_py():
-                    found += cls._rows(file.read_row_group(group).filter(mask))
+                end = begin + file.metadata.row_group(group).num_rows
+                chosen = mask.slice(begin, end - begin)
+                if pc.any(chosen).as_py():
+                    found += cls._rows(file.read_row_group(group).filter(chosen))
+                begin = end
         return found
 
     @classmethod

@@ -83,7 +83,10 @@ class Variety:
 
     def _merge(self) -> None:
         for n, new in self._new.items():
-            self._known[n] = np.unique(np.concatenate([self._known[n], *new]))
+            ordered = np.sort(
+                np.concatenate([self._known[n], *new])
+            )  # numpy's own unique hashes, slowly where there are many
+            self._known[n] = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
             new.clear()
         self._waiting = 0
 

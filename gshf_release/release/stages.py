@@ -238,7 +238,7 @@ def finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
             "name": context.recipe.name,
             "seed": context.seed,
             "recipe_sha256": recipe_up_to(context.recipe, facts["iteration"]).sha256,
-            "versions": versions() | {"gshf-release": __version__},
+            "versions": {**versions(), "gshf-release": __version__},
             **facts,
         },
     )

@@ -6,9 +6,11 @@ libraries are recorded beside it and only warn.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
@@ -34,15 +36,16 @@ class State(Enum):
     """A file is missing or its bytes are not those recorded."""
 
 
-def versions() -> dict[str, str]:
-    """Return the installed versions of the packages that shape results."""
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the installed versions of the packages that shape results, as this process found them at first."""
     found = {}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> dict[str, str] | None:
@@ -97,7 +100,7 @@ def write_manifest(task: Task, run: RunDirectory, recipe: Recipe, inputs: Mappin
         "inputs": dict(inputs),
         "outputs": outputs,
         "cells": sha256_file(run.results(task.stage)) if task.stage.numbers else None,
-        "versions": versions(),
+        "versions": dict(versions()),
         "world_size": launch.world_size(),
     }
     write_json(run.manifest_path(task), document)
