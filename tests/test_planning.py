@@ -118,7 +118,10 @@ def test_processes_that_divide_the_weights_hold_a_part_each(nothing_here: Path, 
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "training" / "profiles").glob("*.yaml")))
-def test_every_profile_that_ships_plans_the_published_recipe(nothing_here: Path, name: str) -> None:
+def test_every_profile_that_ships_plans_the_published_recipe(
+    nothing_here: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)  # DeepSpeed may not be here
     profile = load(name)
     adapter = () if profile.sharding != "none" else ("training.adapter.rank=64",)
     chosen = recipes.load("fsfairx-zephyr-7b", adapter)

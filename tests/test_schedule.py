@@ -122,12 +122,12 @@ def test_more_machines_buy_little_while_one_gpu_samples() -> None:
     assert (rows[2].devices, rows[2].hours) == (16, pytest.approx(5.7, abs=0.05))
     assert rows[2].cost == pytest.approx(16 * 2.5 * rows[2].hours)
     assert rows[1].hours - rows[8].hours < 1.1, "at most the eighth of 9.1 hours that eight GPUs divide"
-    assert rows[2].hours_if_sampling_is_divided < rows[2].hours / 6
+    assert rows[2].hours_if_sampling_is_divided < rows[2].hours / 5
 
 
 def test_eight_copies_of_the_engine_sample_on_the_first_machine_alone() -> None:
     rows = {row.nodes: row for row in published(load("slurm")).machines}
-    assert rows[1].hours == pytest.approx(rows[1].hours_if_sampling_is_divided, rel=0.05)
+    assert rows[1].hours == pytest.approx(rows[1].hours_if_sampling_is_divided, rel=0.1), "20 shards on 8 devices"
     assert rows[16].hours == pytest.approx(5.14 / 8 + 9.1 / 128, abs=0.05)
 
 
