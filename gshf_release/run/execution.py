@@ -30,7 +30,7 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
 from gshf_release.run.processes import Processes
-from gshf_release.run.resident import environment_of
+from gshf_release.run.resident import environment_of, session_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
 from gshf_release.run.workers import Workers
@@ -162,13 +162,32 @@ def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Sta
     """Do one task after the other, in this process where nothing speaks against it."""
     places = {task: position for position, task in enumerate(pending, 1)}
     try:
-        for together in _launches(walk, pending):
-            walk.workers.keep({together[0].stage.name})  # the engine of the stage before gives its memory back
-            walk.opened.begin(together[0].stage.name)
+        for together in _launches(walk, engines_together(pending, by_name, walk.profile)):
+            session = session_of(together[0].stage, walk.profile)
+            walk.workers.keep({session})  # the engine of the stage before gives its memory back
+            walk.opened.begin(session)
             _bring_to_finish(walk, {task: places[task] for task in together}, by_name, _work_here)
     finally:
         walk.workers.close()
         walk.opened.close()
+
+
+def engines_together(pending: Sequence[Task], by_name: Mapping[str, Stage], profile: Profile) -> list[Task]:
+    """Return the tasks so that stages which sample from one policy in an engine's own environment follow each other.
+
+    The engine then starts once for the answers of a policy's validation and the samples of the iteration after it. A stage only
+    moves to an earlier place, and to none before a stage that it reads.
+    """
+    ordered: list[list[Task]] = []
+    for stage, group in groupby(pending, key=lambda task: task.stage):
+        moved, session = list(group), session_of(stage, profile)
+        same = [place for place, other in enumerate(ordered) if session_of(other[0].stage, profile) == session]
+        place = same[-1] + 1 if same else len(ordered)
+        passed = {task for other in ordered[place:] for task in other}
+        if any(needed in passed for task in moved for needed in predecessors(task, by_name)):
+            place = len(ordered)
+        ordered.insert(place, moved)
+    return [task for group in ordered for task in group]
 
 
 def _launches(walk: Execution, pending: list[Task]) -> Iterator[list[Task]]:
@@ -292,7 +311,8 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     together = running.pop(future)
                     future.result()
                     done.update(together)
-                walk.workers.keep({task.stage.name for task in (*waiting, *chain.from_iterable(running.values()))})
+                left = (*waiting, *chain.from_iterable(running.values()))
+                walk.workers.keep({session_of(task.stage, walk.profile) for task in left})
         finally:
             wait(running)
             walk.workers.close()  # before the threads that started them end

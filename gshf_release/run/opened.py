@@ -1,4 +1,4 @@
-"""What a process has opened for a stage, such as an engine or a scorer, kept from one shard to the next."""
+"""What a process has opened for a stage, such as an engine or a scorer, kept from one task to the next of a session."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Opened:
     """At most one thing, known by the checkpoint that it was opened on."""
 
     def __init__(self) -> None:
-        self._stage = ""
+        self._session = ""
         self._checkpoint: Path | None = None
         self._thing: Any = None
 
-    def begin(self, stage: str) -> None:
-        """Close what was opened for another stage."""
-        if stage != self._stage:
+    def begin(self, session: str) -> None:
+        """Close what was opened in another session: a stage, or all that sample from one policy."""
+        if session != self._session:
             self.close()
-        self._stage = stage
+        self._session = session
 
     def get(self, checkpoint: Path, open_it: Callable[[], Thing]) -> Thing:
-        """Return what an earlier shard of this stage opened on the checkpoint, or open it now."""
+        """Return what an earlier task of this session opened on the checkpoint, or open it now."""
         if self._checkpoint != checkpoint:
             self.close()
             self._thing = open_it()

@@ -40,6 +40,12 @@ def environment_of(stage: Stage, profile: Profile) -> str:
     return stage.runs_in
 
 
+def session_of(stage: Stage, profile: Profile) -> str:
+    """Return what a worker outside this environment stays for: all stages that sample from one policy, else one stage."""
+    environment, policy = environment_of(stage, profile), stage.parameters.get("policy")
+    return f"{environment} on {policy}" if environment and stage.runs_in == ENGINE and policy else stage.name
+
+
 def command_here(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module in this environment."""
     return [sys.executable, "-m", module, *arguments]
@@ -55,15 +61,15 @@ class Resident:
     The kernel ends the worker with the thread that started it, which therefore has to live until `close`.
     """
 
-    def __init__(self, run: RunDirectory, environment: str, stage: str | None) -> None:
+    def __init__(self, run: RunDirectory, environment: str, session: str | None) -> None:
         """Start a worker; it says nothing until it gets a task.
 
         Args:
             run: Its run.
             environment: Name of the one it lives in; empty for this one.
-            stage: The only stage whose tasks it gets, or None.
+            session: The only one whose tasks it gets (`session_of`), or None.
         """
-        self.environment, self.stage = environment, stage
+        self.environment, self.session = environment, session
         self._channel, theirs = socket.socketpair()
         self._complaint: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         module = ("gshf_release.run.worker", str(run.path), f"--serve={theirs.fileno()}")

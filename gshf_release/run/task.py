@@ -16,6 +16,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import fingerprint, input_hashes, write_manifest
 from gshf_release.run.pruning import require_present
+from gshf_release.run.resident import environment_of, session_of
 from gshf_release.run.stage import Task, check_graph, resolve
 
 
@@ -24,14 +25,16 @@ def run_task(context: StageContext) -> None:
 
     Where several processes do it together, that of rank 0 alone writes.
     """
-    context.opened.begin(context.task.stage.name)
+    stage, profile = context.task.stage, context.profile
+    context.opened.begin(session_of(stage, profile))
     try:
         if launch.rank() > 0:
-            resolve(context.task.stage.work)(context)
+            resolve(stage.work)(context)
         else:
             _run_and_write(context)
     finally:
-        if context.task.shard == context.task.stage.shards - 1:
+        # A worker in another environment leaves with its session; until then a later stage of it finds what is open.
+        if context.task.shard == stage.shards - 1 and not environment_of(stage, profile):
             context.opened.close()
 
 

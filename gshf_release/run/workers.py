@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from gshf_release.profile import Profile
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.resident import Resident, WorkerKilled
+from gshf_release.run.resident import Resident, WorkerKilled, session_of
 from gshf_release.run.stage import Stage, Task
 
 ATTEMPTS = 2
@@ -19,11 +19,11 @@ class Workers:
     """The workers of one command: each is at a task or waits for one, and whoever needs one that is not there starts it.
 
     Those of this environment stay to the end, unless the profile wants their memory back. Those of another leave with their
-    stage: an engine fills the device.
+    session (`session_of`): an engine fills the device.
     """
 
     def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
-        self._run, self._notice = run, notice
+        self._run, self._profile, self._notice = run, profile, notice
         self._stay = profile.parallel_workers > 1
         self._idle: list[Resident] = []
         self._taking = threading.Lock()
@@ -52,9 +52,9 @@ class Workers:
                     self._idle.append(worker)
                 return
 
-    def keep(self, stages: Collection[str]) -> None:
-        """Let those leave that belong to another stage than these."""
-        self._close(lambda worker: worker.stage is not None and worker.stage not in stages)
+    def keep(self, sessions: Collection[str]) -> None:
+        """Let those leave that belong to another session than these."""
+        self._close(lambda worker: worker.session is not None and worker.session not in sessions)
 
     def close(self) -> None:
         """Let all leave."""
@@ -62,10 +62,12 @@ class Workers:
 
     def _take(self, stage: Stage, environment: str) -> Resident:
         self._close(lambda worker: not worker.alive)
-        belongs = None if self._stay and not environment else stage.name
+        belongs = None if self._stay and not environment else session_of(stage, self._profile)
+        if environment:  # two engines side by side do not fit
+            self._close(lambda worker: bool(worker.environment) and worker.session != belongs)
         with self._taking:
             for worker in self._idle:
-                if (worker.environment, worker.stage) == (environment, belongs):
+                if (worker.environment, worker.session) == (environment, belongs):
                     self._idle.remove(worker)
                     return worker
         return Resident(self._run, environment, belongs)

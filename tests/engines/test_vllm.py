@@ -52,23 +52,21 @@ class TestVllm(EngineConformance):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_run_samples_in_vllms_environment_which_starts_once_for_all_shards(
+def test_a_run_samples_in_vllms_environment_which_starts_once_for_a_policy(
     tiny_recipe: Recipe, tmp_path: Path, replicas: int
 ) -> None:
     profile = PROFILE.model_copy(update={"replicas": replicas})
     stages = pipeline.build(tiny_recipe).stages
     by_name = {stage.name: stage for stage in stages}
-    samples = by_name["iteration-1/samples"]
+    samples = by_name["iteration-2/samples"]
     assert samples.shards == 2
     goal = stages[: stages.index(samples) + 1]
+    sampling = {stage.parameters["policy"] for stage in goal if stage.runs_in == "engine"}
+    assert sampling == {"base", "iteration-1/policy"}
     run = RunDirectory.create(tmp_path / "run", tiny_recipe, profile)
     execute(stages, run, tiny_recipe, profile, goal=goal)
-    starts = [
-        entry
-        for entry in run.journal()
-        if entry["event"] == "engine started" and entry["stage"].startswith(samples.name)
-    ]
-    assert [entry["engine"] for entry in starts] == ["vllm"]
+    starts = [entry for entry in run.journal() if entry["event"] == "engine started"]
+    assert [entry["engine"] for entry in starts] == ["vllm", "vllm"], "validation's answers and samples share one"
     rows = Sample.read(*(run.folder(Task(samples, shard)) / "samples.parquet" for shard in range(2)))
     recipe = tiny_recipe.sampling
     assert len(rows) == tiny_recipe.prompts.roles.per_iteration * recipe.n

@@ -14,7 +14,7 @@ from gshf_release.errors import DataError, Interrupted, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.results import read_cells
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import execute, seconds_spent
+from gshf_release.run.execution import engines_together, execute, seconds_spent
 from gshf_release.run.manifest import State, fingerprint, state
 from gshf_release.run.stage import Input, Stage, Task, check_graph, tasks
 from tests.run.plans import PROFILES, RECIPE, Heard, begin, chain, content, recipe, start
@@ -36,6 +36,30 @@ def test_stages_run_in_order_and_read_each_other(run: RunDirectory) -> None:
     execute(chain("write", "write", "write"), run, RECIPE, HERE)
     assert made(run) == ["s1", "s2", "s3"]
     assert json.loads((run.path / "s3" / "out.json").read_text())["read"]["s2"][0]["read"]["s1"][0]["read"] == {}
+
+
+def sampled(name: str, policy: str, *sources: str) -> Stage:
+    inputs = tuple(Input(source, "out") for source in sources)
+    return Stage(name, "m:work", inputs, ("out",), parameters={"policy": policy}, shards=2, runs_in="engine")
+
+
+def test_stages_that_sample_from_one_policy_in_its_own_environment_follow_each_other() -> None:
+    """But not before what they read; and with an engine of this environment the declared order stays."""
+    declared = [
+        Stage("base", "m:work", outputs=("out",)),
+        sampled("base/answers", "base", "base"),
+        Stage("base/scores", "m:work", (Input("base/answers", "out"),), ("out",)),
+        sampled("samples", "base", "base"),
+        Stage("choice", "m:work", (Input("base/scores", "out"),), ("out",)),
+        sampled("chosen", "base", "choice"),
+        sampled("others", "policy", "choice"),
+    ]
+    by_name = check_graph(declared)
+    found = engines_together(tasks(declared), by_name, Profile(engine="vllm"))
+    assert list(dict.fromkeys(task.stage.name for task in found)) == [
+        *("base", "base/answers", "samples", "base/scores", "choice", "chosen", "others")
+    ]
+    assert engines_together(tasks(declared), by_name, Profile()) == tasks(declared)
 
 
 def test_the_observer_hears_of_every_task(run: RunDirectory) -> None:
