@@ -21,7 +21,8 @@ ERROR = "gshf-release worker: "
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
 RENDEZVOUS_PORT = 29400
-SRUN = ("srun", "--ntasks-per-node", "1", "--kill-on-bad-exit=1")
+SRUN = ("srun", "--ntasks-per-node", "1", "--cpu-bind=none", "--kill-on-bad-exit=1")
+"""One torchrun a machine, which shares its cores among its processes: Slurm would bind it, as one task, to one of them."""
 
 
 def distributed(stage: Stage, profile: Profile) -> bool:

@@ -2,8 +2,9 @@
 
 An existing cluster is used (`RAY_ADDRESS`, or what `ray start` began on this machine), else a local one that lives as long as
 this engine. The copies are actors and stay for all shards of a stage; those of Ray Data would start again with every shard.
-Requests go out in pieces; when a worker is lost, Ray starts another one and gives it the same piece again. Seeds belong to
-requests, so neither the number of copies nor a loss changes a draw beyond what the engine's own batches do.
+Requests go out in pieces; when a worker is lost, with its machine or alone, another takes its piece, and a new one is started
+where the cluster has room. Seeds belong to requests, so neither the number of copies nor a loss changes a draw beyond what the
+engine's own batches do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,8 @@ from gshf_release.sampling.protocol import Completion, Progress, Request, Sampli
 
 FRACTION = 1e4
 """Ray counts CPUs in parts of this size."""
-RESTARTS = 3
-"""How often a lost worker is started again before its loss is an error."""
+REPLACEMENTS = 3
+"""How often a lost worker is replaced before its loss is an error."""
 POLL_SECONDS = 1.0
 PIECE_BATCHES = 8
 """A piece is at most so many batches: within it responses that end make room for others, after it a worker waits for the last
@@ -62,15 +65,18 @@ class RayEngine:
         started_here = _reach(ray) if self._owned else False
         resources = ray.cluster_resources()
         self._cpus = cpus_each(float(resources.get("CPU", 0)), profile.replicas)
-        worker = ray.remote(Worker).options(
+        self._kind = ray.remote(Worker).options(
             num_cpus=self._cpus,
             num_gpus=profile.vllm.tensor_parallel if resources.get("GPU") else 0,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            scheduling_strategy="SPREAD",  # over machines; Ray would fill one half before it takes another
         )
-        arguments = (str(checkpoint.resolve()), profile.model_dump_json())
+        self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
+        self._idle: list[Copy] = []
+        self._asked: dict[Any, tuple[Copy, int | None]] = {}
+        """What each unfinished call is for: a copy, and the number of its piece; None where nobody waits for the answer."""
         own = cores.divided(cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
-        self._workers = [worker.remote(*arguments, share) for share in own]
+        for share in own:
+            self._start(Copy(share))
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -82,9 +88,7 @@ class RayEngine:
         require_fitting(requests, self.context_tokens)
         pieces = in_pieces(len(requests), PIECE_BATCHES * self.profile.sampling_batch, self.profile.replicas)
         found: dict[int, Completion] = {}
-        for number, completions, error in self._answers([[requests[index] for index in piece] for piece in pieces]):
-            if error:
-                raise EngineError(error)
+        for number, completions in self._answers([[requests[index] for index in piece] for piece in pieces]):
             found.update(zip(pieces[number], completions, strict=True))
             progress(len(found), len(requests), "responses")
         return [found[index] for index in range(len(requests))]
@@ -93,31 +97,84 @@ class RayEngine:
         """End the workers, and the local cluster; one that was there is left."""
         import ray
 
-        for worker in self._workers:
-            ray.kill(worker)
-        self._workers = []
+        for copy in [*self._idle, *(copy for copy, _ in self._asked.values())]:
+            ray.kill(copy.actor)
+        self._idle, self._asked = [], {}
         if self._owned:
             ray.shutdown()
 
-    def _answers(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion], str]]:
-        """Yield a piece's number, its completions and what went wrong, in the order in which pieces finish."""
-        import ray
-        from ray.util import ActorPool
+    def _start(self, copy: Copy) -> None:
+        """Start the worker of a copy, and ask whether it is there: pieces go only to those that are."""
+        copy.actor = self._kind.remote(*self._arguments, copy.cores)
+        self._asked[copy.actor.generate.remote([])] = copy, None
 
-        pool = ActorPool(self._workers)
-        for entry in enumerate(pieces):
-            pool.submit(lambda worker, value: worker.generate.remote(*value), entry)
-        while pool.has_next():
-            interrupt.check()
+    def _answers(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield a piece's number and its completions, in the order in which pieces finish.
+
+        Raises:
+            EngineError: An engine failed, or a worker was lost too often.
+        """
+        waiting = deque(range(len(pieces)))
+        try:
+            missing = len(pieces)
+            while missing:
+                interrupt.check()
+                while waiting and self._idle:
+                    copy, number = self._idle.pop(), waiting.popleft()
+                    self._asked[copy.actor.generate.remote(pieces[number])] = copy, number
+                for copy, finished, completions in self._heard():
+                    if completions is not None:
+                        self._idle.append(copy)
+                    if finished is not None and completions is None:
+                        waiting.appendleft(finished)
+                    elif finished is not None:
+                        missing -= 1
+                        yield finished, completions or []
+        finally:
+            self._asked = {call: (copy, None) for call, (copy, _) in self._asked.items()}
+
+    def _heard(self) -> Iterator[tuple[Copy, int | None, list[Completion] | None]]:
+        """Wait a moment; yield each copy that answered, its piece and the completions: None if its worker was lost."""
+        import ray
+        from ray import exceptions
+
+        for call in ray.wait(list(self._asked), timeout=POLL_SECONDS)[0]:
+            copy, number = self._asked.pop(call)
             try:
-                yield pool.get_next_unordered(timeout=POLL_SECONDS)
-            except TimeoutError:
-                continue
-            except ray.exceptions.RayError as error:
-                lost = (
-                    f"a worker was lost {RESTARTS + 1} times" if isinstance(error, ray.exceptions.ActorError) else error
-                )
-                raise EngineError(f"Sampling under Ray failed: {str(lost).strip().splitlines()[-1]}") from error
+                completions, error = ray.get(call)
+            except (exceptions.RayActorError, exceptions.ObjectLostError):
+                self._replace(copy)
+                yield copy, number, None
+            except exceptions.RayError as failure:
+                raise EngineError(f"Sampling under Ray failed: {str(failure).strip().splitlines()[-1]}") from failure
+            else:
+                if error:
+                    raise EngineError(error)
+                yield copy, number, completions
+
+    def _replace(self, copy: Copy) -> None:
+        """Start another worker for a copy whose worker was lost.
+
+        Raises:
+            EngineError: It was lost too often.
+        """
+        import ray
+
+        copy.losses += 1
+        if copy.losses > REPLACEMENTS:
+            raise EngineError(f"Sampling under Ray failed: a worker was lost {copy.losses} times.")
+        ray.kill(copy.actor)  # it may only be out of reach
+        self._start(copy)
+
+
+@dataclass(eq=False)
+class Copy:
+    """One of the `replicas`."""
+
+    cores: Sequence[int]
+    """Those that it keeps to; empty: Ray's choice."""
+    actor: Any = None
+    losses: int = 0
 
 
 class Worker:
@@ -135,14 +192,14 @@ class Worker:
         except GshfError as error:  # tried again, it would fail again
             self.error = str(error)
 
-    def generate(self, number: int, requests: Sequence[Request]) -> tuple[int, list[Completion], str]:
-        """Return the number, the completions of these requests, and why there are none."""
+    def generate(self, requests: Sequence[Request]) -> tuple[list[Completion], str]:
+        """Return the completions of these requests, and why there are none."""
         if self.engine is None:
-            return number, [], self.error
+            return [], self.error
         try:
-            return number, self.engine.generate(requests, silent), ""
+            return (self.engine.generate(requests, silent) if requests else []), ""
         except GshfError as error:
-            return number, [], str(error)
+            return [], str(error)
 
 
 def cpus_each(total: float, replicas: int) -> float:
@@ -166,7 +223,6 @@ def _reach(ray: Any) -> bool:
     """Connect to the cluster, or start one on this machine; say whether it is one of our own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes; what fails comes back as an exception
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # workers started here are as urgent as this process, not the last
