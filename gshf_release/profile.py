@@ -109,8 +109,9 @@ class Profile(Section):
     as well (DeepSpeed). `zero-3` (DeepSpeed) and `fsdp` (torch): the weights too."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A preempted optimisation loses at most this long, or the recipe's `training.checkpoint_every` steps if that is less."""
-    stages: Literal["in-process", "worker"] = "in-process"
-    """`worker` runs each stage in a process of its own, so that its memory is returned."""
+    stages: Literal["auto", "in-process", "worker"] = "auto"
+    """`worker` runs each stage in a process of its own, which returns all its memory. `auto` does so where there is a GPU: a
+    process that has computed on one keeps some of its memory until it ends, and the next engine or training needs it."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many tasks run at once. More than one: each in a worker, a process that stays for the tasks to come."""
     vllm: Vllm = Vllm()

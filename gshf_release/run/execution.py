@@ -33,7 +33,7 @@ from gshf_release.run.processes import Processes
 from gshf_release.run.resident import environment_of, session_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
-from gshf_release.run.workers import Workers
+from gshf_release.run.workers import Workers, returns_memory
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -125,7 +125,7 @@ def execute(
     _announce_redo(walk, allow_redo)
     with run.work_on(recipe, profile, stages), _session(run), interrupt.stop_gently():
         pending = tasks(walk.goal)
-        if profile.stages == "worker" or profile.parallel_workers > 1:
+        if profile.parallel_workers > 1:
             _run_parallel(walk, pending, by_name)
         else:
             _run_in_turn(walk, pending, by_name)
@@ -161,12 +161,13 @@ def seconds_spent(run: RunDirectory) -> dict[str, float]:
 def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Do one task after the other, in this process where nothing speaks against it."""
     places = {task: position for position, task in enumerate(pending, 1)}
+    work = _work_in_worker if returns_memory(walk.profile) else _work_here
     try:
         for together in _launches(walk, engines_together(pending, by_name, walk.profile)):
             session = session_of(together[0].stage, walk.profile)
-            walk.workers.keep({session})  # the engine of the stage before gives its memory back
+            walk.workers.keep({session})  # what the stage before had opened gives its memory back
             walk.opened.begin(session)
-            _bring_to_finish(walk, {task: places[task] for task in together}, by_name, _work_here)
+            _bring_to_finish(walk, {task: places[task] for task in together}, by_name, work)
     finally:
         walk.workers.close()
         walk.opened.close()
@@ -311,8 +312,9 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     together = running.pop(future)
                     future.result()
                     done.update(together)
-                left = (*waiting, *chain.from_iterable(running.values()))
-                walk.workers.keep({session_of(task.stage, walk.profile) for task in left})
+                walk.workers.keep(
+                    _sessions_in_use(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
+                )
         finally:
             wait(running)
             walk.workers.close()  # before the threads that started them end
@@ -324,7 +326,14 @@ def _next(
     """Return the first task that may start beside those that run, with what is launched together with it; or nothing."""
     engine = any(environment_of(task.stage, walk.profile) for task in busy)
     divided = any(launch.distributed(task.stage, walk.profile) for task in busy)
-    ready = (task for task in waiting if all(needed in done for needed in predecessors(task, by_name)))
+    open_engines = walk.workers.idle_engines()
+    # An engine that waits holds its device: what it can do comes first, so that it leaves before training needs the device.
+    ready = iter(
+        sorted(
+            (task for task in waiting if _may_start(task, done, by_name)),
+            key=lambda task: session_of(task.stage, walk.profile) not in open_engines,
+        )
+    )
     for task in ready:
         if engine and environment_of(task.stage, walk.profile):
             continue  # one engine at a time: it fills the device
@@ -333,6 +342,23 @@ def _next(
         if not divided:  # each fills all devices
             return [task, *(other for other in ready if other.stage == task.stage)]
     return []
+
+
+def _may_start(task: Task, done: Collection[Task], by_name: Mapping[str, Stage]) -> bool:
+    return all(needed in done for needed in predecessors(task, by_name))
+
+
+def _sessions_in_use(
+    walk: Execution,
+    waiting: Sequence[Task],
+    busy: Sequence[Task],
+    done: Collection[Task],
+    by_name: Mapping[str, Stage],
+) -> set[str]:
+    """Return the sessions whose workers are still needed: of tasks that run, that may start, or whose stage has begun."""
+    begun = {task.stage.name for task in (*busy, *done)}
+    wanted = (task for task in waiting if task.stage.name in begun or _may_start(task, done, by_name))
+    return {session_of(task.stage, walk.profile) for task in (*busy, *wanted)}
 
 
 def _announce_redo(walk: Execution, allow_redo: bool) -> None:

@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO, Any
 
 from gshf_release import environments
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.run import interrupt, launch
-from gshf_release.run.context import Progress
+from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
@@ -93,7 +94,7 @@ class Resident:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def work(self, task: Task, lock: int, progress: Progress) -> None:
+    def work(self, task: Task, lock: int, progress: Progress, say: Say) -> None:
         """Have one task done.
 
         Raises:
@@ -104,7 +105,7 @@ class Resident:
         try:
             message = json.dumps({"stage": task.stage.name, "shard": task.shard})
             socket.send_fds(self._channel, [message.encode() + b"\n"], [lock])
-            answer = self._answer(progress)
+            answer = self._answer(progress, say)
         except OSError:  # the worker is gone
             answer = None
         if answer is not None and "done" in answer:
@@ -135,7 +136,7 @@ class Resident:
                 self._process.wait()
         self._complaint.close()
 
-    def _answer(self, progress: Progress) -> dict[str, Any] | None:
+    def _answer(self, progress: Progress, say: Say) -> dict[str, Any] | None:
         """Wait for the end of a task; None if the worker went without a word."""
         asked = False
         while True:
@@ -147,9 +148,12 @@ class Resident:
             for message in next(self._lines):
                 if message is None:
                     return None
-                if "progress" not in message:
+                if "progress" in message:
+                    progress(*message["progress"])
+                elif "say" in message:
+                    say(message["say"])
+                else:
                     return message
-                progress(*message["progress"])
 
     def _last_words(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -158,8 +162,8 @@ class Resident:
         return launch.complaint(self._complaint.read().strip().splitlines(), self._process.returncode)
 
 
-def serve(descriptor: int, work: Callable[[str, int, Progress], None]) -> None:
-    """Be the worker: do `work(stage, shard, progress)` for each task that comes, until the other end closes.
+def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> None:
+    """Be the worker: do `work(stage, shard, progress, say)` for each task that comes, until the other end closes.
 
     Raises:
         Interrupted: SIGTERM came, in a task or between two.
@@ -176,7 +180,7 @@ def serve(descriptor: int, work: Callable[[str, int, Progress], None]) -> None:
                 os.set_inheritable(lock, False)
             task = json.loads(content)
             try:
-                work(task["stage"], task["shard"], _teller(channel))
+                work(task["stage"], task["shard"], _teller(channel), partial(_say, channel))
                 _send(channel, {"done": True})
             except GshfError as error:
                 _send(channel, {"error": str(error), "exit_code": error.exit_code})
@@ -197,6 +201,10 @@ def _teller(channel: socket.socket) -> Progress:
             _send(channel, {"progress": [done, total, unit]})
 
     return progress
+
+
+def _say(channel: socket.socket, text: str) -> None:
+    _send(channel, {"say": text})
 
 
 def _send(channel: socket.socket, message: dict[str, Any]) -> None:

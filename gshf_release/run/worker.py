@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gshf_release.errors import GshfError
 from gshf_release.run import interrupt, launch, resident
-from gshf_release.run.context import Progress, StageContext, silent
+from gshf_release.run.context import Progress, Say, StageContext, quiet, silent
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.opened import Opened
@@ -57,11 +57,12 @@ class Tasks:
         """Return a task by its stage's name."""
         return Task(self.stages[stage], shard)
 
-    def work(self, stage: str, shard: int, progress: Progress) -> None:
+    def work(self, stage: str, shard: int, progress: Progress, say: Say = quiet) -> None:
         """Do a task."""
         interrupt.check()
         task = self.task(stage, shard)
-        run_task(StageContext(self.run, self.recipe, self.profile, task, progress=progress, opened=self.opened))
+        known = (self.run, self.recipe, self.profile, task)
+        run_task(StageContext(*known, progress=progress, say=say, opened=self.opened))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 
+from gshf_release import environments
 from gshf_release.profile import Profile
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.resident import Resident, WorkerKilled, session_of
 from gshf_release.run.stage import Stage, Task
+
+
+def returns_memory(profile: Profile) -> bool:
+    """Return whether each stage gets a process of its own, which leaves with it."""
+    on_gpu = profile.device == "cuda" or (profile.device == "auto" and environments.has_cuda())
+    return profile.stages == "worker" or (profile.stages == "auto" and on_gpu)
+
 
 ATTEMPTS = 2
 """How many workers may be killed at a task before the command fails: it may be the task that kills them."""
@@ -24,7 +32,7 @@ class Workers:
 
     def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
         self._run, self._profile, self._notice = run, profile, notice
-        self._stay = profile.parallel_workers > 1
+        self._stay = profile.parallel_workers > 1 and not returns_memory(profile)
         self._idle: list[Resident] = []
         self._taking = threading.Lock()
 
@@ -38,7 +46,7 @@ class Workers:
         for left in reversed(range(ATTEMPTS)):
             worker = self._take(task.stage, environment)
             try:
-                worker.work(task, lock, progress)
+                worker.work(task, lock, progress, self._notice)
             except WorkerKilled:
                 worker.close()
                 if not left:
@@ -55,6 +63,11 @@ class Workers:
     def keep(self, sessions: Collection[str]) -> None:
         """Let those leave that belong to another session than these."""
         self._close(lambda worker: worker.session is not None and worker.session not in sessions)
+
+    def idle_engines(self) -> set[str]:
+        """Return the sessions of those of another environment that wait for a task."""
+        with self._taking:
+            return {worker.session for worker in self._idle if worker.environment and worker.session is not None}
 
     def close(self) -> None:
         """Let all leave."""

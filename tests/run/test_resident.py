@@ -95,6 +95,50 @@ def test_progress_is_heard_from_the_worker(tmp_path: Path, away: None) -> None:
     assert heard[-1] == (3, 3, "steps")
 
 
+def test_what_a_worker_says_is_heard(tmp_path: Path, away: None) -> None:
+    run, heard = begin(tmp_path / "run"), Heard()
+    execute([stage("a", work="say_something", runs_in=AWAY)], run, RECIPE, Profile(), observer=heard)
+    assert heard.notices == ["two prompts are too long"]
+
+
+GPU = {"device": "cuda", "engine": "vllm"}
+
+
+def loop() -> list[Stage]:
+    """Return what a policy is sampled for, scored and trained: an engine, this environment, an engine on the next policy."""
+    engine: dict[str, Any] = {"work": "say_process_alone", "runs_in": "engine"}
+    return [
+        stage("base", work="say_process_alone"),
+        stage("samples", "base", shards=2, parameters={"policy": "base"}, **engine),
+        stage("rewards", "samples", shards=2, scope="shard", work="say_process_alone"),
+        stage("policy", "rewards", work="say_process_alone"),
+        stage("answers", "base", parameters={"policy": "base"}, **engine),
+        stage("measure", "answers", work="say_process_alone"),
+        stage("next", "policy", parameters={"policy": "policy"}, **engine),
+    ]
+
+
+def test_where_there_is_a_gpu_nothing_else_is_open_when_a_stage_begins(tmp_path: Path, away: None) -> None:
+    profile = Profile(**GPU)  # type: ignore[arg-type]
+    run = begin(tmp_path / "run", RECIPE, profile)
+    execute(loop(), run, RECIPE, profile)
+    found = processes(run)
+    assert found["samples"] == found["answers"], "one engine on one policy"
+    assert [len(found[name]) for name in found] == [1] * 7, "one process for the shards of a stage"
+    assert len(set().union(*found.values())) == 6
+
+
+def test_of_several_workers_an_engine_that_waits_goes_on_before_others_begin(tmp_path: Path, away: None) -> None:
+    profile = Profile(parallel_workers=2, **GPU)  # type: ignore[arg-type]
+    stages = [replace(entry, work="tests.run.work:say_process") for entry in loop()]
+    run = begin(tmp_path / "run", RECIPE, profile)
+    execute(stages, run, RECIPE, profile)
+    begun = [entry["stage"] for entry in run.journal() if entry["event"] == "started"]
+    assert begun.index("answers") < begun.index("policy")
+    assert processes(run)["samples"] == processes(run)["answers"]
+    assert processes(run)["rewards"] != processes(run)["policy"], "a stage's memory is returned"
+
+
 def test_a_known_error_comes_back_on_one_line(tmp_path: Path, away: None) -> None:
     run = begin(tmp_path / "run")
     with pytest.raises(RunError, match=r"^The worker of a failed: prompts.jsonl:3: bad row. Mend it."):

@@ -172,6 +172,20 @@ def say_process_together(context: StageContext) -> None:
     wait(lambda: len(processes(context.run)[context.task.stage.name]) == context.task.stage.shards)
 
 
+def say_process_alone(context: StageContext) -> None:
+    """Note which process does it; refuse if one that did other work is still there, and with it its memory on a device."""
+    before = set().union(*processes(context.run).values()) - {os.getpid()}
+    if left := [pid for pid in before if alive(pid)]:
+        raise DataError(f"still there: {left}")
+    say_process(context)
+
+
+def say_something(context: StageContext) -> None:
+    """Tell the user something."""
+    context.say("two prompts are too long")
+    write(context)
+
+
 def kill_the_idle(context: StageContext) -> None:
     """Kill every other process that has worked on the run."""
     for pid in set().union(*processes(context.run).values()) - {os.getpid()}:
