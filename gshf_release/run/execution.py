@@ -278,7 +278,8 @@ def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mappin
     for task in together:
         walk.run.manifest_path(task).unlink(missing_ok=True)  # the next one will say that the task has ended
     command = launch.command(together, walk.run, walk.profile, os.environ)
-    with Processes(command, walk.run.stop_file(together[0]), held.values()) as processes:
+    stop, elsewhere = walk.run.stop_file(together[0]), walk.profile.nodes > 1
+    with Processes(command, stop, held.values(), elsewhere=elsewhere) as processes:
         for task in together[:-1]:
             with _told(walk, task, places[task]):
                 processes.finish(task.label, partial(_is_written, walk.run, task))

@@ -14,20 +14,23 @@ from gshf_release.errors import Interrupted, RunError
 from gshf_release.run import interrupt, launch
 
 POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
+"""How long srun may take to end what it started on all machines."""
 
 
 class Processes:
     """Used in a `with` statement, which ends what is left of them."""
 
-    def __init__(self, command: Sequence[str], stop: Path, locks: Collection[int]) -> None:
+    def __init__(self, command: Sequence[str], stop: Path, locks: Collection[int], *, elsewhere: bool = False) -> None:
         """Start them.
 
         Args:
             command: The launcher's; see `launch.py`.
             stop: The file whose appearance asks them to save and stop.
             locks: Descriptors of the locks of their work, which the launcher holds too.
+            elsewhere: Some of them are on other machines, where nothing ends with the launcher: it has to end them itself.
         """
-        self._stop, self._asked = stop, False
+        self._stop, self._asked, self._elsewhere = stop, False, elsewhere
         stop.unlink(missing_ok=True)
         self._complaint: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -38,6 +41,10 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._elsewhere and self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE_SECONDS)
         self._process.kill()
         self._process.wait()
         self._complaint.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,7 +93,7 @@ def test_a_job_of_two_machines_without_a_network_gives_the_losses_and_pairs_of_o
     assert state() == "RUNNING", log.read_text(encoding="utf-8")
     assert slurm.job(job)["NumNodes"] == "2"
     assert slurm.job(job)["NumCPUs"] == str(2 * len(os.sched_getaffinity(0))), "all cores of both"
-    slurm.call("scancel", "--batch", "--signal=TERM", job)  # what --signal=B:TERM@120 does when the time is nearly up
+    slurm.call("scancel", "--batch", "--signal=TERM", job)  # what --signal=B:TERM@600 does when the time is nearly up
     wait(lambda: slurm.job(job)["Restarts"] == "1" or state() in ended, seconds=120)
     wait(lambda: state() in ended, seconds=300)
     assert (state(), slurm.job(job)["Restarts"]) == ("COMPLETED", "1"), log.read_text(encoding="utf-8")
@@ -117,6 +119,31 @@ def test_a_job_of_another_size_says_so(slurm: Slurm, project: Path) -> None:
     wait(lambda: slurm.job(job)["JobState"] in ("COMPLETED", "FAILED"), seconds=300)
     assert "trains on 2 machines; Slurm job" in (project / "small.log").read_text(encoding="utf-8")
     assert slurm.job(job)["ExitCode"] == "1:0"
+
+
+def test_what_runs_on_other_machines_ends_with_the_command_that_started_it(slurm: Slurm, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "gshf_release.run.lifeline", "srun", "--nodes=2", "sleep", "1000"]
+    lines = (f"subprocess.Popen({launcher})", "open('pid', 'w').write(str(os.getpid()))", "time.sleep(1000)")
+    code = "import os, subprocess, time; " + "; ".join(lines)
+    (tmp_path / "job.sh").write_text(
+        f"#!/bin/bash\n{shlex.join([sys.executable, '-c', code])}\nsleep 1000\n", encoding="utf-8"
+    )
+    job = slurm.call("sbatch", "--parsable", "--nodes=2", "--output=out", str(tmp_path / "job.sh"), cwd=tmp_path)
+
+    def sleeping() -> list[int]:
+        return [len([one for one in slurm.machines.processes(name) if asleep(one)]) for name in slurm.machines.names]
+
+    wait(lambda: sleeping() == [1, 1])
+    os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), signal.SIGKILL)
+    wait(lambda: sleeping() == [1, 0], seconds=30)  # the first machine has the batch script's own now
+    assert slurm.job(job)["JobState"] == "RUNNING"
+    slurm.call("scancel", job)
+
+
+def asleep(process: int) -> bool:
+    """Return whether a process is a `sleep`."""
+    path = Path(f"/proc/{process}/comm")
+    return path.exists() and path.read_text(encoding="utf-8").strip() == "sleep"
 
 
 def alone(project: Path) -> str:

@@ -198,7 +198,7 @@ def alive(pid: int) -> bool:
     """Return whether a process exists and is no zombie; one whose other threads have not ended yet still counts."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+        return state not in "ZX" or sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > 1
     except OSError:
         return False
 
