@@ -100,7 +100,7 @@ class Environment:
         scripts = self.folder / "bin"
         return kept | {
             "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": str(_package_alone()),
+            "PYTHONPATH": str(package_folder()),
             "PYTHONNOUSERSITE": "1",
             "VIRTUAL_ENV": str(self.folder),
         }
@@ -182,8 +182,8 @@ def names() -> Sequence[str]:
     return list(specifications())
 
 
-def _package_alone() -> Path:
-    """Return a folder that holds this package and nothing else, so that no other library of ours gets onto a path."""
+def package_folder() -> Path:
+    """Return a folder in the cache that holds this package and nothing else: no other library of ours gets onto a path."""
     package = Path(__file__).resolve().parent.parent
     folder = environments_folder() / "package" / sha256_json(str(package))[:12]
     link = folder / package.name

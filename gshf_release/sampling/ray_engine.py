@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release import environments
 from gshf_release.checkpoints import context_tokens, load_generation_config, load_tokenizer, prepare
 from gshf_release.errors import EngineError, GshfError
 from gshf_release.profile import Profile
@@ -48,7 +49,7 @@ class RayEngine:
             profile: Its `replicas`, and the engine of each.
 
         Raises:
-            EngineError: Ray is not installed, or the cluster has no CPU to spare.
+            EngineError: Ray is not installed, or the cluster does not answer or has no CPU to spare.
         """
         if importlib.util.find_spec("ray") is None:
             raise EngineError(
@@ -69,6 +70,7 @@ class RayEngine:
             num_cpus=self._cpus,
             num_gpus=profile.vllm.tensor_parallel if resources.get("GPU") else 0,
             scheduling_strategy="SPREAD",  # over machines; Ray would fill one half before it takes another
+            runtime_env={"env_vars": {"PYTHONPATH": _path()}},
         )
         self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
         self._idle: list[Copy] = []
@@ -229,7 +231,21 @@ def _reach(ray: Any) -> bool:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)
-    except ConnectionError:
+    except ConnectionError as error:
+        if address := os.environ.get("RAY_ADDRESS"):  # one of our own would be much smaller than what was asked for
+            raise EngineError(
+                f"The Ray cluster at RAY_ADDRESS={address} does not answer.",
+                hint="Start it, or unset RAY_ADDRESS; if it was started with a token, set RAY_AUTH_MODE=token here too.",
+            ) from error
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
         return True
     return False
+
+
+def _path() -> str:
+    """Return the PYTHONPATH of workers: this package comes first, then what the machines of the cluster have set.
+
+    A cluster that was started from vLLM's environment has no other way to it. The folder is in the cache, which machines share;
+    where it is missing, the package has to be installed.
+    """
+    return f"{environments.package_folder()}{os.pathsep}${{PYTHONPATH}}"
