@@ -63,11 +63,11 @@ def machine() -> list[Finding]:
 def _environment(name: str) -> Finding:
     """Return whether an environment is set up; nothing is wrong if it is not, as long as nothing needs it."""
     what = f"environment {name}"
-    made = environments.find(name)
-    purpose = environments.specifications()[name].purpose
+    made, spec = environments.find(name), environments.specifications()[name]
+    kind, others = spec.purview, environments.others_there(spec)
     if made is None:
-        return Finding(what, f"not set up; it {purpose}: gshf-release setup {name}")
-    return _attempt(what, lambda: f"{purpose}, {facts(made)['bytes'] / 1e6:.0f} MB")
+        return Finding(what, f"not set up{kind}{others}; it {spec.purpose}: {environments.set_up_command(spec)}")
+    return _attempt(what, lambda: f"{spec.purpose}{kind}, {facts(made)['bytes'] / 1e6:.0f} MB{others}")
 
 
 def check(recipe: Recipe, profile: Profile) -> list[Finding]:
@@ -77,7 +77,9 @@ def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
     wanted = environments.OF_ENGINE.get(profile.engine)
     if wanted is not None:
-        found.append(_attempt(f"engine {profile.engine}", lambda: str(environments.require(wanted).folder)))
+        found.append(
+            _attempt(f"engine {profile.engine}", lambda: str(environments.require(wanted, profile.device).folder))
+        )
     found += [_attempt(model.model, partial(_located, model)) for model in models(recipe)]
     for scorer in KEYS:
         found += _try_scorer(scorer, recipe, profile)

@@ -261,7 +261,7 @@ def _missing_environment(profile: Profile) -> list[str]:
     if name is None:
         return []
     try:
-        environments.require(name)
+        environments.require(name, profile.device)
     except EngineError as error:
         return [str(error)]
     return []

@@ -21,12 +21,12 @@ from tests.conftest import Outcome
 SPEC = EnvironmentSpec("toy", "plays", "toy.txt", "toy")
 
 
-def wheel(folder: Path, version: str, code: str = "") -> None:
+def wheel(folder: Path, version: str, code: str = "", module: str = "toy.py") -> None:
     """Write a package `toy` that pip can install."""
     folder.mkdir(exist_ok=True)
     info = f"toy-{version}.dist-info"
     with zipfile.ZipFile(folder / f"toy-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr("toy.py", code or f"version = {version!r}\n")
+        archive.writestr(module, code or f"version = {version!r}\n")
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: toy\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -44,7 +44,7 @@ def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(creation.PIP_ARGUMENTS, f"--no-index --find-links '{tmp_path / 'wheels'}'")
     monkeypatch.setattr(environments, "PINS", tmp_path)
     for module in (environments, creation):
-        monkeypatch.setattr(module, "specifications", lambda: {"toy": SPEC})
+        monkeypatch.setattr(module, "specifications", lambda device="auto": {"toy": SPEC})
     path = tmp_path / "toy.txt"
     path.write_text("# for tests\ntoy==1.0  # small\n", encoding="utf-8")
     return path
@@ -140,11 +140,60 @@ def test_options_and_pins_belong_to_the_identity(pins: Path) -> None:
 
 
 def test_machines_with_and_without_a_gpu_may_share_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = []
-    for cuda in (True, False):
-        monkeypatch.setattr(environments, "has_cuda", lambda cuda=cuda: cuda)
-        kinds.append(environments.specifications()["vllm"].kind)
-    assert kinds == ["vllm-cuda", "vllm-cpu"]
+    for here, other in (("cuda", "cpu"), ("cpu", "cuda")):
+        monkeypatch.setattr(environments, "has_cuda", lambda here=here: here == "cuda")
+        kinds = [environments.specifications(device)["vllm"].kind for device in ("auto", here, other)]
+        assert kinds == [f"vllm-{here}", f"vllm-{here}", f"vllm-{other}"]
+
+
+@pytest.fixture
+def of_two_kinds(pins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the pins of a `toy` for GPUs, whose module needs a driver; there is one for CPUs too, and no GPU here."""
+    (pins.parent / "toy-cpu.txt").write_text("toy==1.0\n", encoding="utf-8")
+    path = pins.parent / "toy-cuda.txt"
+    path.write_text("toy==3.0\n", encoding="utf-8")
+
+    def specifications(device: str = "auto") -> dict[str, EnvironmentSpec]:
+        chosen = "cpu" if device == "auto" else device
+        return {"toy": replace(SPEC, pins=f"toy-{chosen}.txt", device=chosen)}
+
+    monkeypatch.setattr(environments, "has_cuda", lambda: False)
+    for module in (environments, creation):
+        monkeypatch.setattr(module, "specifications", specifications)
+    return path
+
+
+def test_the_kind_for_gpus_is_made_without_one_for_a_machine_without_network(of_two_kinds: Path) -> None:
+    heard: list[str] = []
+    made = creation.create("toy", heard.append, device="cuda")
+    assert "No cuda here: toy is installed, and tried where it first runs." in heard
+    assert environments.require("toy", "cuda") == made
+    assert made.folder.name.startswith("toy-cuda-")
+    with pytest.raises(EngineError) as caught:
+        environments.require("toy")
+    assert str(caught.value) == (
+        "The environment 'toy' for cpu has not been set up; the one for cuda is there. "
+        "Run, here or where there is a network (both must share GSHF_CACHE): gshf-release setup toy --device cpu"
+    )
+    creation.create("toy", silent, device="cpu")
+    assert environments.find("toy", "cuda") == made, "neither takes the other's place"
+    of_two_kinds.write_text("toy==2.0\n", encoding="utf-8")
+    with pytest.raises(EngineError, match="for cuda was set up for other versions; the one for cpu is there"):
+        environments.require("toy", "cuda")
+
+
+def test_the_kind_for_gpus_is_not_finished_without_its_module(of_two_kinds: Path, tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", "4.0", module="other.py")
+    of_two_kinds.write_text("toy==4.0\n", encoding="utf-8")
+    with pytest.raises(EngineError, match="'toy' could not be made: error: no module toy"):
+        creation.create("toy", silent, device="cuda")
+    assert environments.find("toy", "cuda") is None
+
+
+def test_on_a_machine_with_a_gpu_its_kind_has_to_import(of_two_kinds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "has_cuda", lambda: True)
+    with pytest.raises(EngineError, match="no such processor"):
+        creation.create("toy", silent, device="cuda")
 
 
 @pytest.mark.parametrize("cuda", [False, True])
@@ -167,9 +216,10 @@ def test_vllm_is_of_one_version_on_all_machines(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_takes_every_environment() -> None:
-    from gshf_release.cli.setup import NAMES
+    from gshf_release.cli.setup import DEVICES, NAMES
 
     assert list(NAMES) == list(environments.specifications())
+    assert DEVICES == environments.DEVICES
 
 
 def test_setup_prints_facts_as_json(
@@ -181,6 +231,31 @@ def test_setup_prints_facts_as_json(
     facts = json.loads(done.out)
     assert (facts["name"], facts["packages"], Path(facts["path"])) == ("toy", ["toy==1.0"], SPEC.folder)
     assert "toy is set up" in done.err
+
+
+def test_setup_takes_a_device(
+    of_two_kinds: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Outcome]
+) -> None:
+    monkeypatch.setattr("gshf_release.cli.setup.command.params", _any_name())
+    done = command("setup", "toy", "--device", "cuda", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["packages"] == ["toy==3.0"]
+    assert "toy for cuda is set up" in done.err
+
+
+def test_a_device_is_refused_where_one_environment_is_for_all(command: Callable[..., Outcome]) -> None:
+    done = command("setup", "quant", "--device", "cpu")
+    assert done.code == 2
+    assert "quant is one environment for all devices" in done.err
+
+
+def test_doctor_says_for_which_device_an_environment_is_there(of_two_kinds: Path) -> None:
+    from gshf_release.doctor import machine
+
+    creation.create("toy", silent, device="cuda")
+    found = {finding.what: finding.found for finding in machine()}
+    said = "not set up for cpu; the one for cuda is there; it plays: gshf-release setup toy --device cpu"
+    assert found["environment toy"] == said
 
 
 def _any_name() -> list[click.Parameter]:

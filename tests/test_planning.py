@@ -66,7 +66,10 @@ def test_what_is_missing_is_listed(nothing_here: Path, monkeypatch: pytest.Monke
 
 
 def test_an_engine_that_is_not_set_up_is_missing(nothing_here: Path) -> None:
-    said = "The environment 'vllm' has not been set up. Run: gshf-release setup vllm"
+    said = (
+        "The environment 'vllm' for cuda has not been set up. "
+        "Run, here or where there is a network (both must share GSHF_CACHE): gshf-release setup vllm --device cuda"
+    )
     assert said in published(nothing_here, load("one-80gb")).missing
     assert said not in published(nothing_here, load("laptop")).missing
 

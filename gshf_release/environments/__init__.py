@@ -19,6 +19,9 @@ from gshf_release.hashing import sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 PINS = Path(__file__).resolve().parent / "pins"
+AUTO = "auto"
+"""The device that this machine has."""
+DEVICES = ("cuda", "cpu")
 OF_ENGINE = {"vllm": "vllm"}
 """The environment a sampling engine lives in; engines that are not here live beside the rest."""
 
@@ -40,6 +43,8 @@ class EnvironmentSpec:
     """Environment variables while packages are installed."""
     resolve: bool = False
     """The pins name the packages wanted, and pip chooses what those require; else they are the whole list."""
+    device: str = ""
+    """What it computes on, where there is one environment for each device of `DEVICES`."""
 
     @property
     def pins_path(self) -> Path:
@@ -56,6 +61,16 @@ class EnvironmentSpec:
     def folder(self) -> Path:
         """Where it is, or will be."""
         return environments_folder() / f"{self.kind}-{self.sha256[:12]}"
+
+    @property
+    def purview(self) -> str:
+        """Its device, in words that follow its name."""
+        return f" for {self.device}" if self.device else ""
+
+    @property
+    def can_run_here(self) -> bool:
+        """Whether this machine has its device; an environment for GPUs can be made without one."""
+        return self.device != "cuda" or has_cuda()
 
     @property
     def kind(self) -> str:
@@ -85,7 +100,7 @@ class Environment:
         scripts = self.folder / "bin"
         return kept | {
             "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": str(_package_alone()),
+            "PYTHONPATH": str(package_folder()),
             "PYTHONNOUSERSITE": "1",
             "VIRTUAL_ENV": str(self.folder),
         }
@@ -101,13 +116,13 @@ def has_cuda() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
-def specifications() -> dict[str, EnvironmentSpec]:
-    """Return every environment that this machine could have, by name."""
+def specifications(device: str = AUTO) -> dict[str, EnvironmentSpec]:
+    """Return every environment for a device, by name: one of `DEVICES`, or `auto` for the one that this machine has."""
     sampling = "samples with vLLM"
     found = [
-        EnvironmentSpec("vllm", sampling, "vllm-cuda.txt", "vllm", resolve=True)
-        if has_cuda()
-        else EnvironmentSpec("vllm", sampling, "vllm-cpu.txt", "vllm", first=("torch",)),
+        EnvironmentSpec("vllm", sampling, "vllm-cuda.txt", "vllm", resolve=True, device="cuda")
+        if device == "cuda" or (device == AUTO and has_cuda())
+        else EnvironmentSpec("vllm", sampling, "vllm-cpu.txt", "vllm", first=("torch",), device="cpu"),
         EnvironmentSpec("quant", "quantizes with llm-compressor", "quant.txt", "llmcompressor", first=("torch",)),
         EnvironmentSpec(
             "llama-cpp",
@@ -120,29 +135,46 @@ def specifications() -> dict[str, EnvironmentSpec]:
     return {spec.name: spec for spec in found}
 
 
-def find(name: str) -> Environment | None:
+def find(name: str, device: str = AUTO) -> Environment | None:
     """Return an environment if it has been set up as it is specified now.
 
     Raises:
         KeyError: There is no environment of this name.
     """
-    spec = specifications()[name]
+    spec = specifications(device)[name]
     return Environment(spec, spec.folder) if (spec.folder / MANIFEST).is_file() else None
 
 
-def require(name: str) -> Environment:
+def require(name: str, device: str = AUTO) -> Environment:
     """Return an environment.
 
     Raises:
         EngineError: It has not been set up; the hint names the command that does.
     """
-    found = find(name)
+    found = find(name, device)
     if found is None:
-        kind = specifications()[name].kind
-        stale = any(environments_folder().glob(f"{kind}-*/{MANIFEST}"))
+        spec = specifications(device)[name]
+        stale = any(environments_folder().glob(f"{spec.kind}-*/{MANIFEST}"))
         state = "was set up for other versions" if stale else "has not been set up"
-        raise EngineError(f"The environment {name!r} {state}.", hint=f"Run: gshf-release setup {name}")
+        raise EngineError(f"The environment {name!r}{spec.purview} {state}{others_there(spec)}.", hint=_hint(spec))
     return found
+
+
+def others_there(spec: EnvironmentSpec) -> str:
+    """Return, in words, which environments of the same name are there for other devices; machines may share a cache."""
+    others = [device for device in DEVICES if spec.device and device != spec.device]
+    return "".join(f"; the one for {device} is there" for device in others if find(spec.name, device))
+
+
+def set_up_command(spec: EnvironmentSpec) -> str:
+    """Return the command that makes an environment, on whatever machine."""
+    return f"gshf-release setup {spec.name}" + (f" --device {spec.device}" if spec.device else "")
+
+
+def _hint(spec: EnvironmentSpec) -> str:
+    """Return what to do about a missing environment: machines with GPUs often have no network, and share a cache with one."""
+    where = ", here or where there is a network (both must share GSHF_CACHE)" if spec.device else ""
+    return f"Run{where}: {set_up_command(spec)}"
 
 
 def names() -> Sequence[str]:
@@ -150,8 +182,8 @@ def names() -> Sequence[str]:
     return list(specifications())
 
 
-def _package_alone() -> Path:
-    """Return a folder that holds this package and nothing else, so that no other library of ours gets onto a path."""
+def package_folder() -> Path:
+    """Return a folder in the cache that holds this package and nothing else: no other library of ours gets onto a path."""
     package = Path(__file__).resolve().parent.parent
     folder = environments_folder() / "package" / sha256_json(str(package))[:12]
     link = folder / package.name

@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.environments import MANIFEST, Environment, EnvironmentSpec, environments_folder, specifications
+from gshf_release.environments import (
+    AUTO,
+    MANIFEST,
+    Environment,
+    EnvironmentSpec,
+    environments_folder,
+    set_up_command,
+    specifications,
+)
 from gshf_release.errors import EngineError, NetworkError
 
 PIP_ARGUMENTS = "GSHF_PIP_ARGUMENTS"
@@ -31,20 +39,21 @@ UNREACHABLE = ("Could not find a version", "NewConnectionError", "Temporary fail
 Say = Callable[[str], None]
 
 
-def create(name: str, say: Say, pip_arguments: Sequence[str] = ()) -> Environment:
+def create(name: str, say: Say, pip_arguments: Sequence[str] = (), device: str = AUTO) -> Environment:
     """Return an environment, made first unless it is there already.
 
     Args:
         name: One of `environments.names()`.
         say: Hears what is being done, and pip's own lines.
         pip_arguments: Further arguments of every `pip install`, after those of `GSHF_PIP_ARGUMENTS`.
+        device: The one that it computes on, as in `specifications`.
 
     Raises:
         EngineError: A package cannot be installed, or does not import.
         NetworkError: The package index does not answer.
         KeyError: There is no environment of this name.
     """
-    spec = specifications()[name]
+    spec = specifications(device)[name]
     made = Environment(spec, spec.folder)
     with _alone(name, say):
         if not (spec.folder / MANIFEST).is_file():
@@ -65,8 +74,7 @@ def _build(made: Environment, pip_arguments: Sequence[str], say: Say) -> None:
         wanted = [line for line in pinned(spec) if line.split("==")[0] in spec.first]
         _run([*pip, *wanted, "--constraint", pins], made, say)
     _run([*pip, *([] if spec.resolve else ["--no-deps"]), "--requirement", pins], made, say)
-    say(f"Trying {spec.imports} ...")
-    _run([str(made.python), "-c", f"import {spec.imports}"], made, say)
+    _try(made, say)
     document = {
         "name": spec.name,
         "sha256": spec.sha256,
@@ -79,6 +87,18 @@ def _build(made: Environment, pip_arguments: Sequence[str], say: Say) -> None:
     temporary.replace(spec.folder / MANIFEST)
 
 
+def _try(made: Environment, say: Say) -> None:
+    """Import what the environment is for; without its device's driver that may fail, so there it only has to be installed."""
+    spec = made.spec
+    if spec.can_run_here:
+        say(f"Trying {spec.imports} ...")
+        code = f"import {spec.imports}"
+    else:
+        say(f"No {spec.device} here: {spec.imports} is installed, and tried where it first runs.")
+        code = f"import importlib.util as u; u.find_spec({spec.imports!r}) or exit('error: no module {spec.imports}')"
+    _run([str(made.python), "-c", code], made, say)
+
+
 def facts(made: Environment) -> dict[str, Any]:
     """Return what the manifest of an environment says, and where it is.
 
@@ -88,7 +108,7 @@ def facts(made: Environment) -> dict[str, Any]:
     try:
         document = json.loads((made.folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        hint = f"Remove the folder and run: gshf-release setup {made.spec.name}"
+        hint = f"Remove the folder and run: {set_up_command(made.spec)}"
         raise EngineError(f"{made.folder / MANIFEST} is damaged.", hint=hint) from error
     return {"path": str(made.folder), **document}
 

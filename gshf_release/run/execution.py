@@ -260,7 +260,7 @@ def _require_environments(walk: Execution) -> None:
     for task in tasks(walk.goal):
         name = environment_of(task.stage, walk.profile)
         if name and state(task, walk.run, walk.recipe, walk.by_name, hashes=False) is not State.FINISHED:
-            environments.require(name)
+            environments.require(name, walk.profile.device)
 
 
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:

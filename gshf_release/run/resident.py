@@ -62,13 +62,16 @@ class Resident:
     The kernel ends the worker with the thread that started it, which therefore has to live until `close`.
     """
 
-    def __init__(self, run: RunDirectory, environment: str, session: str | None) -> None:
+    def __init__(
+        self, run: RunDirectory, environment: str, session: str | None, device: str = environments.AUTO
+    ) -> None:
         """Start a worker; it says nothing until it gets a task.
 
         Args:
             run: Its run.
             environment: Name of the one it lives in; empty for this one.
             session: The only one whose tasks it gets (`session_of`), or None.
+            device: The profile's; an environment may be there for each.
         """
         self.environment, self.session = environment, session
         self._channel, theirs = socket.socketpair()
@@ -76,7 +79,7 @@ class Resident:
         module = ("gshf_release.run.worker", str(run.path), f"--serve={theirs.fileno()}")
         command, variables = command_here(*module), None
         if environment:
-            found = environments.require(environment)
+            found = environments.require(environment, device)
             command, variables = found.command(*module), found.variables()
         with theirs:
             self._process = subprocess.Popen(

@@ -83,7 +83,7 @@ class Workers:
                 if (worker.environment, worker.session) == (environment, belongs):
                     self._idle.remove(worker)
                     return worker
-        return Resident(self._run, environment, belongs)
+        return Resident(self._run, environment, belongs, self._profile.device)
 
     def _close(self, leaves: Callable[[Resident], bool]) -> None:
         with self._taking:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release import environments
 from gshf_release.checkpoints import context_tokens, load_generation_config, load_tokenizer, prepare
 from gshf_release.errors import EngineError, GshfError
 from gshf_release.profile import Profile
@@ -32,6 +34,8 @@ FRACTION = 1e4
 REPLACEMENTS = 3
 """How often a lost worker is replaced before its loss is an error."""
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 600.0
+"""How long the cluster may have a place for no worker at all before that is an error."""
 PIECE_BATCHES = 8
 """A piece is at most so many batches: within it responses that end make room for others, after it a worker waits for the last
 one; and it is what a lost worker loses."""
@@ -48,7 +52,7 @@ class RayEngine:
             profile: Its `replicas`, and the engine of each.
 
         Raises:
-            EngineError: Ray is not installed, or the cluster has no CPU to spare.
+            EngineError: Ray is not installed, the cluster does not answer, or it is too small.
         """
         if importlib.util.find_spec("ray") is None:
             raise EngineError(
@@ -63,20 +67,23 @@ class RayEngine:
         self.context_tokens: int | None = min((limit for limit in limits if limit is not None), default=None)
         self._owned = not ray.is_initialized()
         started_here = _reach(ray) if self._owned else False
-        resources = ray.cluster_resources()
-        self._cpus = cpus_each(float(resources.get("CPU", 0)), profile.replicas)
+        self._cpus = cpus_each(float(ray.cluster_resources().get("CPU", 0)), profile.replicas)
+        machines = [float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
         self._kind = ray.remote(Worker).options(
             num_cpus=self._cpus,
-            num_gpus=profile.vllm.tensor_parallel if resources.get("GPU") else 0,
+            num_gpus=gpus_each(machines, profile.replicas, profile.vllm.tensor_parallel),
             scheduling_strategy="SPREAD",  # over machines; Ray would fill one half before it takes another
+            runtime_env={"env_vars": {"PYTHONPATH": _path()}},
         )
         self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
+        self._copies: list[Copy] = []
         self._idle: list[Copy] = []
         self._asked: dict[Any, tuple[Copy, int | None]] = {}
         """What each unfinished call is for: a copy, and the number of its piece; None where nobody waits for the answer."""
         own = cores.divided(cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
         for share in own:
-            self._start(Copy(share))
+            self._copies.append(Copy(share))
+            self._start(self._copies[-1])
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -97,28 +104,30 @@ class RayEngine:
         """End the workers, and the local cluster; one that was there is left."""
         import ray
 
-        for copy in [*self._idle, *(copy for copy, _ in self._asked.values())]:
+        for copy in self._copies:
             ray.kill(copy.actor)
-        self._idle, self._asked = [], {}
+        self._copies, self._idle, self._asked = [], [], {}
         if self._owned:
             ray.shutdown()
 
     def _start(self, copy: Copy) -> None:
-        """Start the worker of a copy, and ask whether it is there: pieces go only to those that are."""
+        """Start the worker of a copy, and have its engine opened: pieces go only to those that are."""
         copy.actor = self._kind.remote(*self._arguments, copy.cores)
-        self._asked[copy.actor.generate.remote([])] = copy, None
+        copy.place = copy.actor.__ray_ready__.remote()
+        self._asked[copy.actor.open.remote()] = copy, None
 
     def _answers(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion]]]:
         """Yield a piece's number and its completions, in the order in which pieces finish.
 
         Raises:
-            EngineError: An engine failed, or a worker was lost too often.
+            EngineError: An engine failed, a worker was lost too often, or no worker gets a place.
         """
-        waiting = deque(range(len(pieces)))
+        waiting, placed = deque(range(len(pieces))), time.monotonic()
         try:
             missing = len(pieces)
             while missing:
                 interrupt.check()
+                placed = self._last_placed(placed)
                 while waiting and self._idle:
                     copy, number = self._idle.pop(), waiting.popleft()
                     self._asked[copy.actor.generate.remote(pieces[number])] = copy, number
@@ -152,6 +161,23 @@ class RayEngine:
                     raise EngineError(error)
                 yield copy, number, completions
 
+    def _last_placed(self, before: float) -> float:
+        """Return when a worker last had a place on the cluster: now, if one has; its engine may take long to open all the same.
+
+        Raises:
+            EngineError: That is too long ago.
+        """
+        import ray
+
+        if ray.wait([copy.place for copy in self._copies], timeout=0)[0]:
+            return time.monotonic()
+        if time.monotonic() - before > PATIENCE_SECONDS:
+            raise EngineError(
+                f"The Ray cluster has had no room for a replica for {PATIENCE_SECONDS / 60:g} minutes; others may use it.",
+                hint="Run the same command when it is free; `ray status` on it says what is taken.",
+            )
+        return before
+
     def _replace(self, copy: Copy) -> None:
         """Start another worker for a copy whose worker was lost.
 
@@ -174,30 +200,34 @@ class Copy:
     cores: Sequence[int]
     """Those that it keeps to; empty: Ray's choice."""
     actor: Any = None
+    place: Any = None
+    """A call that is answered as soon as its worker runs somewhere."""
     losses: int = 0
 
 
 class Worker:
-    """An engine in a process of Ray's."""
+    """An engine in a process of Ray's. What it answers is completions, and why there are none."""
+
+    engine: SamplingEngine
 
     def __init__(self, checkpoint: str, profile: str, own: Sequence[int]) -> None:
+        self.checkpoint, self.profile = Path(checkpoint), Profile.model_validate_json(profile)
         if own:
             cores.stay_on(own)
-        known = Profile.model_validate_json(profile)
-        prepare(known)
-        self.error = ""
-        self.engine: SamplingEngine | None = None
+
+    def open(self) -> tuple[list[Completion], str]:
+        """Open the engine."""
+        prepare(self.profile)
         try:
-            self.engine = ENGINES[known.engine](Path(checkpoint), known)
-        except GshfError as error:  # tried again, it would fail again
-            self.error = str(error)
+            self.engine = ENGINES[self.profile.engine](self.checkpoint, self.profile)
+        except GshfError as error:
+            return [], str(error)
+        return [], ""
 
     def generate(self, requests: Sequence[Request]) -> tuple[list[Completion], str]:
-        """Return the completions of these requests, and why there are none."""
-        if self.engine is None:
-            return [], self.error
+        """Sample these requests."""
         try:
-            return (self.engine.generate(requests, silent) if requests else []), ""
+            return self.engine.generate(requests, silent), ""
         except GshfError as error:
             return [], str(error)
 
@@ -211,6 +241,29 @@ def cpus_each(total: float, replicas: int) -> float:
     if total < 2:
         raise EngineError(f"The Ray cluster has {total:g} CPU; one is needed beside the replicas.")
     return min(1.0, math.floor((total - 1) / replicas * FRACTION) / FRACTION)
+
+
+def gpus_each(machines: Sequence[float], replicas: int, wanted: int) -> int:
+    """Return the GPUs that Ray books for each worker: none on a cluster without any.
+
+    Args:
+        machines: The GPUs of each machine.
+        replicas: How many workers there will be.
+        wanted: The GPUs of one worker, all of one machine.
+
+    Raises:
+        EngineError: They do not fit, and some would wait for ever.
+    """
+    if not any(machines):
+        return 0
+    room = sum(int(gpus // wanted) for gpus in machines)
+    if room < replicas:
+        raise EngineError(
+            f"replicas: {replicas} with vllm.tensor_parallel: {wanted} needs {replicas * wanted} GPUs; the Ray cluster has "
+            f"{sum(machines):g}, at most {max(machines):g} on a machine, which is room for {room}.",
+            hint="Set replicas or vllm.tensor_parallel in the profile lower, or add machines to the cluster.",
+        )
+    return wanted
 
 
 def in_pieces(count: int, most: int, replicas: int) -> list[list[int]]:
@@ -229,7 +282,21 @@ def _reach(ray: Any) -> bool:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)
-    except ConnectionError:
+    except ConnectionError as error:
+        if address := os.environ.get("RAY_ADDRESS"):  # one of our own would be much smaller than what was asked for
+            raise EngineError(
+                f"The Ray cluster at RAY_ADDRESS={address} does not answer.",
+                hint="Start it, or unset RAY_ADDRESS; if it was started with a token, set RAY_AUTH_MODE=token here too.",
+            ) from error
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
         return True
     return False
+
+
+def _path() -> str:
+    """Return the PYTHONPATH of workers: this package comes first, then what the machines of the cluster have set.
+
+    A cluster that was started from vLLM's environment has no other way to it. The folder is in the cache, which machines share;
+    where it is missing, the package has to be installed.
+    """
+    return f"{environments.package_folder()}{os.pathsep}${{PYTHONPATH}}"

@@ -39,7 +39,7 @@ class Here:
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every environment be there."""
-    monkeypatch.setattr(environments, "require", lambda name: Here())
+    monkeypatch.setattr(environments, "require", lambda name, device: Here())
 
 
 def plan(work: str = "say_process", shards: int = 3) -> list[Stage]:
@@ -179,8 +179,10 @@ def test_a_missing_environment_is_named_before_any_work(tmp_path: Path, monkeypa
     monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
     run = begin(tmp_path / "run")
     stages = [stage("a"), stage("b", "a", runs_in="engine")]
-    with pytest.raises(EngineError, match=r"The environment 'vllm' has not been set up\. Run: gshf-release setup vllm"):
-        execute(stages, run, RECIPE, Profile(engine="vllm"))
+    with pytest.raises(
+        EngineError, match=r"The environment 'vllm' for cuda has not been set up\. Run.* gshf-release setup vllm"
+    ):
+        execute(stages, run, RECIPE, Profile(engine="vllm", device="cuda"))
     assert made(run) == []
     execute(stages, run, RECIPE, Profile())
     assert made(run) == ["a", "b"]
@@ -204,7 +206,7 @@ def test_the_profile_says_where_an_engine_lives() -> None:
 
 def _wait_elsewhere(path: str) -> None:
     """Execute a stage that waits to be stopped, in a worker; the entry point of a subprocess."""
-    environments.require = lambda name: Here()  # type: ignore[assignment, return-value]
+    environments.require = lambda name, device: Here()  # type: ignore[assignment, return-value]
     execute([stage("a", work="wait_for_signal", runs_in=AWAY)], RunDirectory.open(Path(path)), RECIPE, Profile())
 
 
