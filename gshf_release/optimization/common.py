@@ -15,6 +15,7 @@ from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
+from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Input, Stage
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ def resumable(context: StageContext) -> Resumable:
     from gshf_release.resumption import Resumable
 
     kept = context.recipe.loop.keep.optimiser != "none"
-    return Resumable(context.progress, minutes=context.profile.checkpoint_minutes, at_end=kept)
+    minutes, layout = context.profile.checkpoint_minutes, Layout.of(context.profile)
+    return Resumable(context.progress, minutes=minutes, at_end=kept, layout=layout)
 
 
 def training_arguments(
