@@ -1,4 +1,4 @@
-"""Training that is stopped after a checkpoint, in one process or several."""
+"""Nine steps of training in one process or several: stopped after a checkpoint, or in the arithmetic of GPUs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,14 @@ import pytest
 
 from gshf_release.profile import Profile
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Quiet
 from gshf_release.run.stage import Task
 from tests.conftest import REPOSITORY
 from tests.optimization.plan import EXACT, finish, recipe, stages
+from tests.run.plans import Heard
 from tests.run.work import alive, wait
 
 POLICY = Path("iteration-1") / "policy"
 NINE_STEPS = {"batch_pairs": 4, "epochs": 6}
-
-
-class Listener(Quiet):
-    """Keeps what the user is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def notice(self, text: str) -> None:
-        """Keep it."""
-        self.told.append(text)
 
 
 def profile(processes: int, sharding: str = "none", **more: Any) -> Profile:
@@ -71,9 +60,9 @@ def kill_after_a_checkpoint(run: RunDirectory) -> None:
 
 def gone_on(run: RunDirectory, where: Profile) -> tuple[list[float], list[str]]:
     """Finish a run under a profile; return all its losses and what the user was told."""
-    listener = Listener()
-    finish(run, run.recipe, where, observer=listener)
-    return losses(run), listener.told
+    heard = Heard()
+    finish(run, run.recipe, where, observer=heard)
+    return losses(run), heard.notices
 
 
 def losses(run: RunDirectory, policy: Path = POLICY) -> list[float]:
@@ -101,6 +90,24 @@ def assert_begins_again(run: RunDirectory, where: Profile, expected: list[float]
     assert told == [f"iteration-1/policy: {why}; the stage begins again."]
     assert begun_at(run)[-1] == 0
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+def assert_mixed_precision_agrees(sharding: str, folder: Path, path: Path, *, within: float) -> None:
+    """Train as the profiles for GPUs do, in BF16 arithmetic and with activations computed again: in two processes as in one.
+
+    One process of FP32 tells that the arithmetic was another.
+    """
+    found = {}
+    for name, where, precision in (
+        ("two", profile(2, sharding, activation_checkpointing=True), "bf16"),
+        ("one", profile(1, activation_checkpointing=True), "bf16"),
+        ("exact", profile(1), "fp32"),
+    ):
+        run = RunDirectory.create(path / name, recipe(folder, **NINE_STEPS, precision=precision), where)
+        finish(run, run.recipe, where)
+        found[name] = losses(run)
+    assert found["two"] == pytest.approx(found["one"], abs=within)
+    assert found["two"] != pytest.approx(found["exact"], abs=1e-5)
 
 
 def descendants(parent: int) -> list[int]:

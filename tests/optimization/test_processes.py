@@ -20,7 +20,15 @@ from gshf_release.run.execution import Quiet, execute
 from gshf_release.run.stage import Stage
 from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages
-from tests.optimization.stopped import POLICY, assert_goes_on, losses, profile, stopped, unbroken
+from tests.optimization.stopped import (
+    POLICY,
+    assert_goes_on,
+    assert_mixed_precision_agrees,
+    losses,
+    profile,
+    stopped,
+    unbroken,
+)
 
 TWO = {"processes": 2, "micro_batch_pairs": 1}
 
@@ -80,6 +88,11 @@ def test_fsdp_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path
     assert len(losses(two, POLICY)) == 3
     assert losses(two, POLICY) == pytest.approx(losses(one, POLICY), abs=1e-4)
     assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+
+
+@pytest.mark.slow
+def test_fsdp_as_on_gpus_has_the_losses_of_one_process(tiny_folder: Path, tmp_path: Path) -> None:
+    assert_mixed_precision_agrees("fsdp", tiny_folder, tmp_path, within=1e-4)
 
 
 @pytest.mark.slow
