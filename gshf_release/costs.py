@@ -208,6 +208,18 @@ def training_memory(
     return [*found, _need("training: activations", 1, activations, formula, certain=False)]
 
 
+def host_memory(recipe: Recipe, profile: Profile, parameters: float | None) -> list[Need]:
+    """Return the memory of a machine that its training processes take while they load, in 1e9 bytes; nothing for one process.
+
+    Each reads the whole model into the machine's memory before its part goes to a device.
+    """
+    if profile.world_size == 1:
+        return []
+    width = 2 if recipe.training.adapter is not None and recipe.training.precision == "bf16" else 4
+    formula = f"{profile.processes} processes x parameters x {width} bytes, while they load"
+    return [_need("training: whole models", profile.processes * width, parameters, formula)]
+
+
 def _full_states(profile: Profile, parameters: float | None) -> list[Need]:
     """Return what a device holds of weights, gradients and moments; several processes may divide some of it."""
     states = "training: weights, gradients and AdamW's moments"

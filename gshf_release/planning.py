@@ -53,6 +53,8 @@ class Plan:
     """Per device, step by step; the largest is the peak."""
     memory_gb: float | None
     """Of a device."""
+    host: list[Need]
+    """Memory of a machine, beside what its devices hold; empty where it is little."""
     disk: list[Need]
     disk_gb: float
     """Free where the run would be."""
@@ -107,6 +109,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         schedule=schedule.make(stages, by_stage, recipe, profile, kinds) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
+        host=costs.host_memory(recipe, profile, parameters),
         disk=disk,
         disk_gb=free,
         missing=[*missing, *_missing(recipe, profile, device, costs.total(disk), free), *_tight(memory, available)],
@@ -154,6 +157,7 @@ def lines(plan: Plan) -> list[str]:
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
         f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
+        *(_listed("memory of a machine", plan.host, "GB") if plan.host else []),
         *_listed("disk", plan.disk, "GB"),
         f"  peak: {costs.total(plan.disk):.1f} GB; free: {plan.disk_gb:.1f} GB",
     ]

@@ -18,10 +18,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gshf_release.hashing import seed_from
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress
+from gshf_release.run.layout import COMPLETE, Layout, mark
 from gshf_release.sharding import arguments as sharding_arguments
 from gshf_release.sharding import split_batch
-
-COMPLETE = "complete"
 
 
 class Resumable(TrainerCallback):
@@ -31,10 +30,14 @@ class Resumable(TrainerCallback):
         progress: Hears of every step.
         minutes: Checkpoint when this long has passed since the last one.
         at_end: Also checkpoint the last step, for those who want to keep the optimiser's state.
+        layout: Of the checkpoints; None where every profile can go on from them.
     """
 
-    def __init__(self, progress: Progress, *, minutes: float = math.inf, at_end: bool = False) -> None:
+    def __init__(
+        self, progress: Progress, *, minutes: float = math.inf, at_end: bool = False, layout: Layout | None = None
+    ) -> None:
         self.progress = progress
+        self.layout = layout
         self.minutes = minutes
         self.at_end = at_end
         self.saved = time.monotonic()
@@ -44,7 +47,8 @@ class Resumable(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if args.world_size > 1:
             torch.distributed.barrier()
-        (folder / COMPLETE).touch()
+        if state.is_world_process_zero:
+            mark(folder, self.layout)
         self.saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -113,6 +113,21 @@ def test_three_models_side_by_side_do_not(nothing_here: Path) -> None:
     assert refusal.startswith("Measuring of 7.24 billion parameters needs 43 GB")
 
 
+@pytest.mark.parametrize(("name", "gigabytes"), [("8-gpu-zero3", 231.68), ("fsdp", 231.68), ("slurm", 231.68)])
+def test_every_process_of_a_machine_loads_a_whole_model(name: str, gigabytes: float, nothing_here: Path) -> None:
+    plan = published(nothing_here, load(name))
+    (need,) = plan.host
+    assert need.amount == pytest.approx(gigabytes)
+    assert (
+        "  training: whole models: 231.68 GB = 8 processes x parameters x 4 bytes, while they load"
+        in planning.lines(plan)
+    )
+
+
+def test_one_process_loads_its_model_where_it_trains(nothing_here: Path) -> None:
+    assert published(nothing_here, load("one-80gb")).host == []
+
+
 @pytest.mark.parametrize(("name", "gigabytes"), [("8-gpu-zero3", 14.48), ("fsdp", 14.48), ("slurm", 7.24)])
 def test_processes_that_divide_the_weights_hold_a_part_each(nothing_here: Path, name: str, gigabytes: float) -> None:
     plan = published(nothing_here, load(name))

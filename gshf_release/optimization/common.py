@@ -15,6 +15,7 @@ from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
+from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Input, Stage
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def train_policy(
     device = checkpoints.device_of(context.profile.device)
     alone = context.profile.world_size == 1
     tokenizer = checkpoints.load_tokenizer(_start_folder(context))
-    model, before = start(context, device if alone else "cpu")
-    trainer = build(model, tokenizer, device)
+    trainer = build(start(context, device if alone else "cpu"), tokenizer, device)
     launch.require_world_size(context.profile, trainer.args.world_size)
     with without_padding(trainer.model, lengths) as packed:
         if launch.rank() == 0:
@@ -111,7 +111,7 @@ def train_policy(
                 padding="none" if packed else "longest",
             )
         steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
-    trained = gather(trainer, lambda: start(context, "cpu")[0])
+    trained = gather(trainer, lambda: start(context, "cpu"))
     if trained is None:
         return
     keep_optimiser(context)
@@ -120,25 +120,24 @@ def train_policy(
         trained = adapters.merge(trained)
     document = {
         counted: len(lengths),
-        "changed_after_bf16": share_changed(before, trained),
+        "changed_after_bf16": share_changed(checkpoints.load_model(_start_folder(context), "bf16"), trained),
         "steps": [metrics(entry) for entry in steps],
     }
     checkpoints.save(trained, tokenizer, context.output("model"))
     write_json(context.output("training.json"), document)
 
 
-def start(context: StageContext, device: str) -> tuple[Any, dict[str, Any]]:
-    """Return the policy to train, and the BF16 cast of the weights that it begins with (of the base, under an adapter)."""
+def start(context: StageContext, device: str) -> Any:
+    """Return the policy to train: the last one, or the base with an adapter, new or that of the last one."""
     training = context.recipe.training
     precision = "fp32" if training.adapter is None else adapters.frozen_precision(training)
     model = without_dropout(checkpoints.load_model(_start_folder(context), precision, device))
-    before = {name: weight.detach().bfloat16().cpu() for name, weight in model.named_parameters()}
     if training.adapter is None:
-        return model, before
+        return model
     init = context.parameter("init")
     if init == BASE:
-        return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER)), before
-    return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True), before
+        return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER))
+    return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True)
 
 
 def without_dropout(model: Any) -> Any:
@@ -214,7 +213,8 @@ def resumable(context: StageContext) -> Resumable:
     from gshf_release.resumption import Resumable
 
     kept = context.recipe.loop.keep.optimiser != "none"
-    return Resumable(context.progress, minutes=context.profile.checkpoint_minutes, at_end=kept)
+    minutes, layout = context.profile.checkpoint_minutes, Layout.of(context.profile)
+    return Resumable(context.progress, minutes=minutes, at_end=kept, layout=layout)
 
 
 def training_arguments(
@@ -256,11 +256,17 @@ def training_arguments(
     return order, arguments
 
 
-def share_changed(before: Mapping[str, Any], model: Any) -> float:
-    """Return the share of weights whose BF16 cast differs from before: smaller updates do not reach the release."""
+def share_changed(before: Any, model: Any) -> float:
+    """Return the share of a model's weights whose BF16 cast differs from before: smaller updates do not reach the release.
+
+    Args:
+        before: What training began with, in BF16. It is loaded when training has ended, so that no process holds it meanwhile.
+        model: What training put out.
+    """
+    old = dict(before.named_parameters())
     changed = total = 0
     for name, weight in model.named_parameters():
-        changed += int((weight.detach().bfloat16().cpu() != before[name]).sum())
+        changed += int((weight.detach().bfloat16().cpu() != old[name].bfloat16()).sum())
         total += weight.numel()
     return changed / total
 

@@ -37,7 +37,6 @@ class SequenceClassificationReward:
         self.renderer = ConversationRenderer(self.tokenizer)
         self.batch = batch
         self.workers = workers
-        self.device = device
         self.tokens = CPU_TOKENS if device == "cpu" else None
         self.configured_padding: int | None = self.model.config.get_text_config().pad_token_id
         if self.model.num_labels != 1:
@@ -128,7 +127,8 @@ class SequenceClassificationReward:
             batch[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         with torch.inference_mode():
-            return _numbers(self.model(input_ids=batch.to(self.device), attention_mask=mask.to(self.device)).logits)
+            device = self.model.device  # a thread's own "cuda" is the first one, whatever the process chose
+            return _numbers(self.model(input_ids=batch.to(device), attention_mask=mask.to(device)).logits)
 
 
 def _numbers(logits: Any) -> npt.NDArray[np.float32]:

@@ -27,6 +27,7 @@ from gshf_release.results import read_cells, write_cells
 from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.layout import keep_only_fitting
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
 from gshf_release.run.processes import Processes
@@ -242,6 +243,8 @@ def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: c
         return None
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
+    if why := keep_only_fitting(walk.run.scratch(task), walk.profile):
+        walk.observer.notice(f"{task.label}: {why}; the stage begins again.")
     return lock
 
 

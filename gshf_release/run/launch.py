@@ -20,7 +20,8 @@ ERROR = "gshf-release worker: "
 """Begins the line in which a worker says why it failed; launchers add lines of their own."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
-RENDEZVOUS_PORT = 29400
+PORTS = range(20_000, 32_768)
+"""Where the machines of a job meet: one of these, below those that Linux gives out by itself."""
 SRUN = ("srun", "--ntasks-per-node", "1", "--cpu-bind=none", "--kill-on-bad-exit=1")
 """One torchrun a machine, which shares its cores among its processes: Slurm would bind it, as one task, to one of them."""
 
@@ -117,4 +118,5 @@ def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, s
             hint=f"Submit it with: sbatch --nodes {profile.nodes}",
         )
     head = environment.get("SLURMD_NODENAME") or environment.get("HOSTNAME") or "localhost"
-    return job, f"{head}:{RENDEZVOUS_PORT}"
+    port = PORTS[int(job) % len(PORTS)]  # jobs that share a machine, which run at the same time, have other numbers
+    return job, f"{head}:{port}"

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 
 from gshf_release.checkpoints import load_model
+from gshf_release.profile import Profile
 from gshf_release.run.directory import RunDirectory, read_json
 from tests.optimization.plan import EXACT, finish, recipe
+from tests.optimization.stopped import (
+    POLICY,
+    assert_begins_again,
+    assert_goes_on,
+    assert_mixed_precision_agrees,
+    profile,
+    stopped,
+    unbroken,
+)
 
 pytestmark = [
     pytest.mark.engines,
@@ -18,7 +28,6 @@ pytestmark = [
         reason="DeepSpeed is not installed: pip install 'gshf-release[cluster]'",
     ),
 ]
-POLICY = Path("iteration-1") / "policy"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,46 @@ def test_two_processes_give_the_losses_and_the_policy_of_one(
     weights, same = (load_model(one.path / POLICY / "model", "fp32", "cpu").state_dict() for one in (run, alone))
     for name, weight in weights.items():
         torch.testing.assert_close(weight, same[name], atol=1e-3, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("sharding", ["zero-2", "zero-3"])
+def test_two_processes_as_on_gpus_have_the_losses_of_one(sharding: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """DeepSpeed's autocast rounds in other places than torch's: where the losses are 0.17 to 0.69, by up to 0.0004."""
+    assert_mixed_precision_agrees(sharding, tiny_folder, tmp_path, within=1e-3)
+
+
+@pytest.fixture(scope="module")
+def nine_losses(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Return the losses of one process that nobody stopped."""
+    return unbroken(tmp_path_factory.mktemp("unbroken") / "run", tiny_folder)
+
+
+@pytest.mark.parametrize("sharding", ["zero-2", "zero-3"])
+def test_two_processes_killed_go_on_from_their_checkpoint(
+    sharding: str, nine_losses: list[float], tiny_folder: Path, tmp_path: Path
+) -> None:
+    two = profile(2, sharding)
+    assert_goes_on(stopped(tmp_path / "run", tiny_folder, two), two, nine_losses)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (profile(2, "zero-3"), profile(1), "zero-3 on 2 processes does not fit sharding none on 1 process"),
+        (profile(1), profile(2, "zero-2"), "none on 1 process does not fit sharding zero-2 on 2 processes"),
+        (
+            profile(2, "zero-2"),
+            profile(4, "zero-2"),
+            "zero-2 on 2 processes does not fit sharding zero-2 on 4 processes",
+        ),
+    ],
+    ids=["zero-3-to-one", "one-to-zero-2", "zero-2-two-to-four"],
+)
+def test_a_checkpoint_that_does_not_fit_begins_again(
+    before: Profile, after: Profile, why: str, nine_losses: list[float], tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = stopped(tmp_path / "run", tiny_folder, before)
+    assert_begins_again(run, after, nine_losses, f"the checkpoint of sharding {why}")
 
 
 def trained(path: Path, folder: Path, **profile: object) -> RunDirectory:

@@ -311,3 +311,14 @@ def test_killed_after_the_last_step_is_bit_equal(
     finish(run, chosen)
     assert weights(run) == weights(unbroken)
     assert steps(run) == steps(unbroken)
+
+
+def test_the_share_of_weights_that_moved_is_that_between_the_two_checkpoints(golden: RunDirectory) -> None:
+    """Both cast to BF16."""
+    before, after = (
+        checkpoints.load_model(golden.path / folder, "fp32").state_dict() for folder in ("base/model", POLICY / "model")
+    )
+    moved = sum(int((before[name].bfloat16() != weight.bfloat16()).sum()) for name, weight in after.items())
+    document = json.loads((golden.path / POLICY / "training.json").read_text(encoding="utf-8"))
+    assert document["changed_after_bf16"] == moved / sum(weight.numel() for weight in after.values())
+    assert 0 < document["changed_after_bf16"] < 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,14 +17,20 @@ from gshf_release.records import Pair
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet, execute
-from gshf_release.run.stage import Stage, Task
-from tests.conftest import REPOSITORY
+from gshf_release.run.stage import Stage
 from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages
-from tests.run.work import alive, wait
+from tests.optimization.stopped import (
+    POLICY,
+    assert_goes_on,
+    assert_mixed_precision_agrees,
+    losses,
+    profile,
+    stopped,
+    unbroken,
+)
 
 TWO = {"processes": 2, "micro_batch_pairs": 1}
-POLICY = Path("iteration-1") / "policy"
 
 
 def begin(path: Path, folder: Path, **training: Any) -> RunDirectory:
@@ -60,29 +63,11 @@ def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, 
 
 
 @pytest.mark.slow
-def test_two_processes_killed_go_on_from_their_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", tiny_folder)
-    command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    scratch = run.path / POLICY / ".scratch"
-    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=600)
-    launcher = descendants(process.pid)
-    ranks = [pid for one in launcher for pid in descendants(one)]
-    assert len(ranks) >= 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait(lambda: not any(alive(pid) for pid in (*launcher, *ranks)), seconds=20)
-    assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
-    finish(run, run.recipe, run.profile)
-    found = [step["loss"] for step in read_json(run.path / POLICY / "training.json")["steps"]]
-    alone = RunDirectory.create(tmp_path / "alone", run.recipe, EXACT.model_copy(update={"micro_batch_pairs": 1}))
-    finish(alone, alone.recipe, alone.profile)
-    expected = [step["loss"] for step in read_json(alone.path / POLICY / "training.json")["steps"]]
-    begun = [entry["resumed_at"] for entry in run.journal() if entry["event"] == "training"]
-    assert begun[0] == 0
-    assert begun[1] >= 1, "it went on from a checkpoint"
-    assert len(found) == 9
-    assert found == pytest.approx(expected, abs=1e-4)
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_killed_go_on_from_their_checkpoint(sharding: str, tiny_folder: Path, tmp_path: Path) -> None:
+    two = profile(2, sharding)
+    run = stopped(tmp_path / "run", tiny_folder, two)
+    assert_goes_on(run, two, unbroken(tmp_path / "alone", tiny_folder))
 
 
 @pytest.mark.slow
@@ -103,6 +88,11 @@ def test_fsdp_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path
     assert len(losses(two, POLICY)) == 3
     assert losses(two, POLICY) == pytest.approx(losses(one, POLICY), abs=1e-4)
     assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+
+
+@pytest.mark.slow
+def test_fsdp_as_on_gpus_has_the_losses_of_one_process(tiny_folder: Path, tmp_path: Path) -> None:
+    assert_mixed_precision_agrees("fsdp", tiny_folder, tmp_path, within=1e-4)
 
 
 @pytest.mark.slow
@@ -130,11 +120,6 @@ def in_two_and_in_one(
         assert read_json(run.path / POLICY / "manifest.json")["world_size"] == processes
         found.append(run)
     return found[0], found[1]
-
-
-def losses(run: RunDirectory, policy: Path) -> list[float]:
-    """Return the loss of every optimiser step."""
-    return [step["loss"] for step in read_json(run.path / policy / "training.json")["steps"]]
 
 
 def weights(run: RunDirectory, folder: Path) -> dict[str, Any]:
@@ -168,9 +153,3 @@ def test_a_batch_that_the_processes_do_not_divide_is_refused_before_anything_run
     with pytest.raises(RecipeError, match="batch_pairs 3 is not a multiple of the profile's 2 training processes"):
         pipeline.train(run, chosen, Profile(processes=2), allow_redo=False, observer=Quiet())
     assert not (run.path / "base").exists()
-
-
-def descendants(parent: int) -> list[int]:
-    """Return the processes that a process started, and that still run."""
-    text = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii") if alive(parent) else ""
-    return [int(pid) for pid in text.split()]

@@ -216,6 +216,26 @@ def test_two_training_processes_give_the_losses_of_one(
 
 
 @pytest.mark.slow
+def test_one_process_stopped_goes_on_in_two_processes_of_a_profile_that_shards(
+    trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """They divide the data alone, so that any of their checkpoints fits."""
+
+    def stop(done: int, total: int, unit: str) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "out", options(tiny_folder), EXACT, progress=stop)
+    (begun,) = (tmp_path / "out" / SCRATCH).glob("checkpoint-*")
+    assert begun.name == "checkpoint-3"
+    found = train(data, tmp_path / "out", options(tiny_folder), TWO.model_copy(update={"sharding": "fsdp"}))
+    losses, alone = ([step["loss"] for step in each["steps"]] for each in (found, document(trained)))
+    assert losses == pytest.approx(alone, abs=1e-4)
+    assert losses[:3] == alone[:3], "these were not trained again"
+
+
+@pytest.mark.slow
 def test_an_error_of_the_training_processes_comes_back_on_one_line(
     data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

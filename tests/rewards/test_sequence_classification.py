@@ -72,3 +72,25 @@ def test_a_classifier_of_three_labels_is_no_reward_model(tiny_folder: Path, tmp_
     with pytest.raises((EngineError, CheckpointError)) as caught:
         scorer(tmp_path, 1)
     assert "\n" not in str(caught.value)
+
+
+class LookedError(Exception):
+    """Ends a forward pass that was only to be looked at."""
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_inputs_go_to_the_model_s_own_device(packed: bool, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads that compute batches side by side know no other "cuda" than the first one."""
+    monkeypatch.setattr("gshf_release.packing.can_pack", lambda model: packed)
+    reward = scorer(tiny_folder / "reward", 8)
+    reward.model.to("meta")
+    seen: set[str] = set()
+
+    def look(module: Any, arguments: Any, inputs: dict[str, Any]) -> None:
+        seen.update(value.device.type for value in inputs.values() if isinstance(value, torch.Tensor))
+        raise LookedError
+
+    reward.model.base_model.register_forward_pre_hook(look, with_kwargs=True)
+    with pytest.raises(LookedError):
+        reward.score(CONVERSATIONS)
+    assert seen == {"meta"}

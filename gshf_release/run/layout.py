@@ -1,0 +1,68 @@
+"""How the checkpoints of an unfinished training are laid out, and whether a profile can go on from them.
+
+A checkpoint ends with a mark, so that one cut by a kill is known. The mark holds the layout, or nothing where every profile can
+go on: reward models divide the data alone, whatever the profile says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from gshf_release.profile import Profile
+from gshf_release.run.directory import write_text
+
+COMPLETE = "complete"
+WHOLE = ("none", "fsdp")
+"""What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
+
+
+class Layout(NamedTuple):
+    """Who wrote a checkpoint."""
+
+    sharding: str
+    processes: int
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """Return the layout of the checkpoints that a profile writes."""
+        return cls(profile.sharding, profile.world_size)
+
+    def fits(self, other: Layout) -> bool:
+        """Return whether what `other` wrote can be read by this one."""
+        return self.sharding == other.sharding and (self.sharding in WHOLE or self.processes == other.processes)
+
+    def __str__(self) -> str:
+        """Name it."""
+        return f"sharding {self.sharding} on {self.processes} process{'' if self.processes == 1 else 'es'}"
+
+
+def mark(checkpoint: Path, layout: Layout | None) -> None:
+    """Say that a checkpoint is complete, and who wrote it if that matters."""
+    write_text(checkpoint / COMPLETE, "" if layout is None else json.dumps(layout._asdict()) + "\n")
+
+
+def keep_only_fitting(scratch: Path, profile: Profile) -> str | None:
+    """Remove the checkpoints that a profile cannot go on from; return why its training begins again, or None if it does not.
+
+    Called before the training processes start, which must all find the same checkpoints. Those that a kill cut go too, lest
+    their files mix with the files of another layout.
+    """
+    wanted, misfits = Layout.of(profile), set()
+    for checkpoint in scratch.glob("checkpoint-*"):
+        complete = (checkpoint / COMPLETE).is_file()
+        written = _layout(checkpoint) if complete else None
+        if written is not None and not wanted.fits(written):
+            misfits.add(str(written))
+        elif complete:
+            continue
+        shutil.rmtree(checkpoint)
+    return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}" if misfits else None
+
+
+def _layout(checkpoint: Path) -> Layout | None:
+    """Return who wrote a complete checkpoint; None where it does not matter, or an earlier version left it unsaid."""
+    text = (checkpoint / COMPLETE).read_text(encoding="utf-8")
+    return Layout(**json.loads(text)) if text else None

@@ -1,0 +1,116 @@
+"""Nine steps of training in one process or several: stopped after a checkpoint, or in the arithmetic of GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gshf_release.profile import Profile
+from gshf_release.run.directory import RunDirectory, read_json
+from gshf_release.run.stage import Task
+from tests.conftest import REPOSITORY
+from tests.optimization.plan import EXACT, finish, recipe, stages
+from tests.run.plans import Heard
+from tests.run.work import alive, wait
+
+POLICY = Path("iteration-1") / "policy"
+NINE_STEPS = {"batch_pairs": 4, "epochs": 6}
+
+
+def profile(processes: int, sharding: str = "none", **more: Any) -> Profile:
+    """Return the profile of so many processes, each with one pair at a time."""
+    changed = {"processes": processes, "sharding": sharding, "micro_batch_pairs": 1} | more
+    return EXACT.model_copy(update=changed)
+
+
+def unbroken(path: Path, folder: Path) -> list[float]:
+    """Return the nine losses of one process that nobody stopped."""
+    run = RunDirectory.create(path, recipe(folder, **NINE_STEPS), profile(1))
+    finish(run, run.recipe, run.profile)
+    return losses(run)
+
+
+def stopped(path: Path, folder: Path, where: Profile) -> RunDirectory:
+    """Return a run of nine steps whose command was killed once it had a checkpoint."""
+    run = RunDirectory.create(path, recipe(folder, **NINE_STEPS), where)
+    kill_after_a_checkpoint(run)
+    return run
+
+
+def kill_after_a_checkpoint(run: RunDirectory) -> None:
+    """Begin a run in a command that is killed; wait until its processes are gone too."""
+    command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scratch = run.path / POLICY / ".scratch"
+    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=600)
+    launcher = descendants(process.pid)
+    ranks = [pid for one in launcher for pid in descendants(one)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run.profile.world_size == 1 or len(ranks) >= run.profile.world_size
+    wait(lambda: not any(alive(pid) for pid in (*launcher, *ranks)), seconds=20)
+    assert run.manifest(Task(stages(run.recipe)[-1])) is None, "killed before the end"
+
+
+def gone_on(run: RunDirectory, where: Profile) -> tuple[list[float], list[str]]:
+    """Finish a run under a profile; return all its losses and what the user was told."""
+    heard = Heard()
+    finish(run, run.recipe, where, observer=heard)
+    return losses(run), heard.notices
+
+
+def losses(run: RunDirectory, policy: Path = POLICY) -> list[float]:
+    """Return the loss of every optimiser step."""
+    return [step["loss"] for step in read_json(run.path / policy / "training.json")["steps"]]
+
+
+def begun_at(run: RunDirectory) -> list[int]:
+    """Return the step at which each attempt at the training began."""
+    return [entry["resumed_at"] for entry in run.journal() if entry["event"] == "training"]
+
+
+def assert_goes_on(run: RunDirectory, where: Profile, expected: list[float]) -> None:
+    """Finish a stopped run, from its checkpoint, to the losses of one that was not stopped."""
+    found, told = gone_on(run, where)
+    assert told == []
+    assert begun_at(run)[0] == 0
+    assert begun_at(run)[-1] >= 1, "it went on from a checkpoint"
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def assert_begins_again(run: RunDirectory, where: Profile, expected: list[float], why: str) -> None:
+    """Finish a stopped run whose checkpoint does not fit: it says so, and comes to the same losses."""
+    found, told = gone_on(run, where)
+    assert told == [f"iteration-1/policy: {why}; the stage begins again."]
+    assert begun_at(run)[-1] == 0
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def assert_mixed_precision_agrees(sharding: str, folder: Path, path: Path, *, within: float) -> None:
+    """Train as the profiles for GPUs do, in BF16 arithmetic and with activations computed again: in two processes as in one.
+
+    One process of FP32 tells that the arithmetic was another.
+    """
+    found = {}
+    for name, where, precision in (
+        ("two", profile(2, sharding, activation_checkpointing=True), "bf16"),
+        ("one", profile(1, activation_checkpointing=True), "bf16"),
+        ("exact", profile(1), "fp32"),
+    ):
+        run = RunDirectory.create(path / name, recipe(folder, **NINE_STEPS, precision=precision), where)
+        finish(run, run.recipe, where)
+        found[name] = losses(run)
+    assert found["two"] == pytest.approx(found["one"], abs=within)
+    assert found["two"] != pytest.approx(found["exact"], abs=1e-5)
+
+
+def descendants(parent: int) -> list[int]:
+    """Return the processes that a process started, and that still run."""
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii") if alive(parent) else ""
+    return [int(pid) for pid in text.split()]

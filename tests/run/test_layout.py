@@ -1,0 +1,67 @@
+"""Which checkpoints of an unfinished training another profile can go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gshf_release.profile import Profile
+from gshf_release.run.layout import COMPLETE, Layout, keep_only_fitting, mark
+
+
+def checkpoint(folder: Path, step: int, layout: Layout | None) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    mark(path, layout)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fits"),
+    [
+        (("none", 1), ("none", 2), True),
+        (("fsdp", 8), ("fsdp", 16), True),
+        (("zero-2", 8), ("zero-2", 8), True),
+        (("zero-2", 8), ("zero-2", 4), False),
+        (("zero-3", 8), ("zero-2", 8), False),
+        (("fsdp", 2), ("none", 1), False),
+        (("none", 1), ("zero-3", 8), False),
+    ],
+)
+def test_whole_states_fit_any_number_of_processes(before: tuple[str, int], after: tuple[str, int], fits: bool) -> None:
+    assert Layout(*after).fits(Layout(*before)) is fits
+
+
+def test_what_does_not_fit_is_removed_with_the_reason(tmp_path: Path) -> None:
+    for step in (9, 10):
+        checkpoint(tmp_path, step, Layout("zero-3", 2))
+    assert keep_only_fitting(tmp_path, Profile()) == (
+        "the checkpoint of sharding zero-3 on 2 processes does not fit sharding none on 1 process"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fits_stays_without_a_word(tmp_path: Path) -> None:
+    kept = checkpoint(tmp_path, 9, Layout.of(Profile(processes=2)))
+    assert keep_only_fitting(tmp_path, Profile()) is None
+    assert kept.exists()
+
+
+def test_what_does_not_say_who_wrote_it_fits_every_profile(tmp_path: Path) -> None:
+    """Reward models divide the data alone, whatever the profile says."""
+    kept = checkpoint(tmp_path, 9, None)
+    assert keep_only_fitting(tmp_path, Profile(processes=2, sharding="zero-3")) is None
+    assert kept.exists()
+
+
+def test_what_a_kill_cut_is_removed_without_a_word(tmp_path: Path) -> None:
+    cut = checkpoint(tmp_path, 10, None)
+    (cut / COMPLETE).unlink()
+    (cut / "model.safetensors").touch()
+    assert keep_only_fitting(tmp_path, Profile()) is None
+    assert not cut.exists()
+
+
+def test_without_scratch_there_is_nothing_to_remove(tmp_path: Path) -> None:
+    assert keep_only_fitting(tmp_path / "gone", Profile()) is None
