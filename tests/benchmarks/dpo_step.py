@@ -192,7 +192,7 @@ class Side:
 @click.option("--pairs", default=32, show_default=True)
 @click.option("--batch", default=8, show_default=True, help="Pairs of an optimiser step.")
 @click.option("--micro-batch", default=4, show_default=True, help="Pairs computed at once.")
-@click.option("--scale", default=8, show_default=True)
+@click.option("--scale", default=4, show_default=True)
 @click.option("--cap", default=512, show_default=True, help="Tokens of a prompt, and of an answer, at most.")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--seed", default=0, show_default=True)

@@ -193,7 +193,7 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--prompts", default=16, show_default=True)
-@click.option("--max-new-tokens", default=192, show_default=True)
+@click.option("--max-new-tokens", default=384, show_default=True)
 @click.option("--batch", default=8, show_default=True, help="Pairs of an optimiser step.")
 @click.option("--micro-batch", default=4, show_default=True)
 @click.option("--repeats", default=3, show_default=True)

@@ -120,7 +120,7 @@ def checkpoint_of(name: str, folder: Path) -> Path:
 @click.command()
 @click.option("--model", "models", multiple=True, default=list(MODELS), help="encoder, causal, or a folder.")
 @click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
-@click.option("--prompts", default=8, show_default=True, help="Each with an answer of every model.")
+@click.option("--prompts", type=int, help="Each with an answer of every model. Default: 16 for encoder, else 4.")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
@@ -155,7 +155,8 @@ def measure(name: str, checkpoint: Path, groups: list[Conversations], chosen: di
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    drawn = random.Random(0).sample(groups, min(chosen["prompts"], len(groups)))
+    prompts = chosen["prompts"] or (16 if name == "encoder" else 4)
+    drawn = random.Random(0).sample(groups, min(prompts, len(groups)))
     wanted = [conversation for group in drawn for conversation in group]
     texts: Any = [conversation for conversation in wanted if ours.reads(conversation)]  # type: ignore[arg-type]
     rewards: dict[str, npt.NDArray[np.float32]] = {}
