@@ -165,7 +165,7 @@ def train(
             return _work(job, rows, facts, progress)
         name = f"reward-{sha256_json(str(out.resolve()))[:12]}"
         command = launch.torchrun([__name__, str(job.write())], name, profile, os.environ)
-        with Processes(command, job.stop_file, [lock]) as processes:
+        with Processes(command, job.stop_file, [lock], elsewhere=profile.nodes > 1) as processes:
             processes.finish(f"{out}")
     return read_json(out / DOCUMENT)
 

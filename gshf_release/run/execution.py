@@ -27,14 +27,14 @@ from gshf_release.results import read_cells, write_cells
 from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.layout import keep_only_fitting
+from gshf_release.run.layout import lay_out
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
 from gshf_release.run.processes import Processes
 from gshf_release.run.resident import environment_of, session_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
-from gshf_release.run.workers import Workers, returns_memory
+from gshf_release.run.workers import Workers, process_per_stage
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -162,7 +162,7 @@ def seconds_spent(run: RunDirectory) -> dict[str, float]:
 def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Do one task after the other, in this process where nothing speaks against it."""
     places = {task: position for position, task in enumerate(pending, 1)}
-    work = _work_in_worker if returns_memory(walk.profile) else _work_here
+    work = _work_in_worker if process_per_stage(walk.profile) else _work_here
     try:
         for together in _launches(walk, engines_together(pending, by_name, walk.profile)):
             session = session_of(together[0].stage, walk.profile)
@@ -243,8 +243,10 @@ def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: c
         return None
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
-    if why := keep_only_fitting(walk.run.scratch(task), walk.profile):
-        walk.observer.notice(f"{task.label}: {why}; the stage begins again.")
+    if why := lay_out(walk.run.scratch(task), walk.profile):
+        walk.observer.notice(
+            f"{task.label}: {why}; the stage begins again, and the checkpoint is kept until it is finished."
+        )
     return lock
 
 

@@ -66,7 +66,7 @@ def torchrun(work: Sequence[str], name: str, profile: Profile, environment: Mapp
     job, head = _slurm_job(profile, environment)
     word = re.sub(r"[^a-z0-9]+", "-", name)
     machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{word}"]
-    srun = [sys.executable, "-m", "gshf_release.run.lifeline", *SRUN, "--nodes", str(profile.nodes)]
+    srun = [sys.executable, "-m", "gshf_release.run.lifeline", str(os.getpid()), *SRUN, "--nodes", str(profile.nodes)]
     return [*srun, *started, *machines, "--rdzv-endpoint", head, "-m", *work]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from gshf_release.profile import Profile
 from gshf_release.run.directory import write_text
 
-COMPLETE = "complete"
+COMPLETE, ASIDE = "complete", "aside"
 WHOLE = ("none", "fsdp")
 """What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
 
@@ -44,22 +44,29 @@ def mark(checkpoint: Path, layout: Layout | None) -> None:
     write_text(checkpoint / COMPLETE, "" if layout is None else json.dumps(layout._asdict()) + "\n")
 
 
-def keep_only_fitting(scratch: Path, profile: Profile) -> str | None:
-    """Remove the checkpoints that a profile cannot go on from; return why its training begins again, or None if it does not.
+def lay_out(scratch: Path, profile: Profile) -> str | None:
+    """Put the checkpoints that a profile can go on from in place and the others aside; return why training begins again, if so.
 
-    Called before the training processes start, which must all find the same checkpoints. Those that a kill cut go too, lest
-    their files mix with the files of another layout.
+    Called before the training processes start, which must all find the same checkpoints. What is aside comes back for a
+    profile that it fits, and goes when the stage is finished. Those that a kill cut go at once, lest their files mix.
     """
     wanted, misfits = Layout.of(profile), set()
-    for checkpoint in scratch.glob("checkpoint-*"):
-        complete = (checkpoint / COMPLETE).is_file()
-        written = _layout(checkpoint) if complete else None
-        if written is not None and not wanted.fits(written):
-            misfits.add(str(written))
-        elif complete:
+    for checkpoint in [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]:
+        if not (checkpoint / COMPLETE).is_file():
+            shutil.rmtree(checkpoint)
             continue
-        shutil.rmtree(checkpoint)
-    return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}" if misfits else None
+        written = _layout(checkpoint)
+        fits = written is None or wanted.fits(written)
+        if not fits and checkpoint.parent == scratch:
+            misfits.add(str(written))
+        folder = scratch if fits else scratch / ASIDE / "-".join(map(str, written or ()))
+        if checkpoint.parent != folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder / checkpoint.name, ignore_errors=True)
+            checkpoint.replace(folder / checkpoint.name)
+    if not misfits or any(scratch.glob("checkpoint-*")):
+        return None
+    return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}"
 
 
 def _layout(checkpoint: Path) -> Layout | None:

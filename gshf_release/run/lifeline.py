@@ -1,6 +1,8 @@
 """Processes that must not outlive the one that started them. Imports nothing heavy, so that it works at once.
 
-python -m gshf_release.run.lifeline COMMAND...     another program, asked to end (SIGTERM) when its launcher ends
+    python -m gshf_release.run.lifeline LAUNCHER COMMAND...
+
+runs another program, which is asked to end (SIGTERM) when the process LAUNCHER, which started it, ends.
 """
 
 from __future__ import annotations
@@ -23,4 +25,5 @@ def die_with_launcher(by: signal.Signals = signal.SIGKILL) -> None:
 
 if __name__ == "__main__":
     die_with_launcher(signal.SIGTERM)
-    os.execvp(sys.argv[1], sys.argv[1:])
+    if os.getppid() == int(sys.argv[1]):  # it may have ended before it could be watched
+        os.execvp(sys.argv[2], sys.argv[2:])

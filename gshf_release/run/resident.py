@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-from gshf_release import environments
+from gshf_release import environments, errors
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.run import interrupt, launch
@@ -42,7 +42,7 @@ def environment_of(stage: Stage, profile: Profile) -> str:
 
 
 def session_of(stage: Stage, profile: Profile) -> str:
-    """Return what a worker outside this environment stays for: all stages that sample from one policy, else one stage."""
+    """Return what a worker that does not stay for good stays for: all stages that sample from one policy, else one stage."""
     environment, policy = environment_of(stage, profile), stage.parameters.get("policy")
     return f"{environment} on {policy}" if environment and stage.runs_in == ENGINE and policy else stage.name
 
@@ -101,7 +101,8 @@ class Resident:
         """Have one task done.
 
         Raises:
-            RunError: The work failed, with the worker's own reason.
+            GshfError: The work failed, with the worker's own reason and hint.
+            RunError: It failed in a way that nobody foresaw; with GSHF_DEBUG=1 all that the worker printed is shown.
             WorkerKilled: The worker was killed.
             Interrupted: This process was asked to stop.
         """
@@ -113,13 +114,14 @@ class Resident:
             answer = None
         if answer is not None and "done" in answer:
             return
-        if interrupt.requested() or (answer or {}).get("exit_code") == Interrupted.exit_code:
+        if interrupt.requested() or (answer or {}).get("kind") == Interrupted.__name__:
             raise Interrupted("Stopped on request.")
-        why = answer["error"] if answer else self._last_words()
-        killed = answer is None and (self._process.returncode or 0) < 0
-        raise (WorkerKilled if killed else RunError)(
-            f"The worker of {task.label} failed: {why}", hint="Run the same command to try again."
-        )
+        failed = f"The worker of {task.label} failed: "
+        if answer is not None:  # of the kind that the work raised, which decides the exit code
+            raise getattr(errors, answer["kind"], RunError)(f"{failed}{answer['message']}", hint=answer["hint"])
+        why = self._last_words()
+        killed = (self._process.returncode or 0) < 0
+        raise (WorkerKilled if killed else RunError)(f"{failed}{why}", hint="Run the same command to try again.")
 
     def dismiss(self) -> None:
         """Let the worker leave."""
@@ -162,7 +164,10 @@ class Resident:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE_SECONDS)
         self._complaint.seek(0)
-        return launch.complaint(self._complaint.read().strip().splitlines(), self._process.returncode)
+        printed = self._complaint.read().strip()
+        if os.environ.get("GSHF_DEBUG"):
+            print(printed, file=sys.stderr)
+        return launch.complaint(printed.splitlines(), self._process.returncode)
 
 
 def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> None:
@@ -186,7 +191,7 @@ def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> N
                 work(task["stage"], task["shard"], _teller(channel), partial(_say, channel))
                 _send(channel, {"done": True})
             except GshfError as error:
-                _send(channel, {"error": str(error), "exit_code": error.exit_code})
+                _send(channel, {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
                 raise
             finally:
                 for lock in locks:

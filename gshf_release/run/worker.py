@@ -9,6 +9,7 @@ locks of the tasks, and the kernel ends this process with it.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     try:
         run = RunDirectory.open(Path(path))
         tasks = Tasks(run)
-        with interrupt.stop_gently():
+        with interrupt.stop_gently(), contextlib.closing(tasks.opened):
             resolve("gshf_release.checkpoints:prepare")(tasks.profile)
             if first.startswith(SERVE):
                 resident.serve(int(first.removeprefix(SERVE)), tasks.work)

@@ -12,15 +12,14 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.resident import Resident, WorkerKilled, session_of
 from gshf_release.run.stage import Stage, Task
 
-
-def returns_memory(profile: Profile) -> bool:
-    """Return whether each stage gets a process of its own, which leaves with it."""
-    on_gpu = profile.device == "cuda" or (profile.device == "auto" and environments.has_cuda())
-    return profile.stages == "worker" or (profile.stages == "auto" and on_gpu)
-
-
 ATTEMPTS = 2
 """How many workers may be killed at a task before the command fails: it may be the task that kills them."""
+
+
+def process_per_stage(profile: Profile) -> bool:
+    """Return whether each stage gets a process of its own, which leaves with it and gives its memory back."""
+    on_gpu = profile.device == "cuda" or (profile.device == "auto" and environments.has_cuda())
+    return profile.stages == "worker" or (profile.stages == "auto" and on_gpu)
 
 
 class Workers:
@@ -32,7 +31,7 @@ class Workers:
 
     def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
         self._run, self._profile, self._notice = run, profile, notice
-        self._stay = profile.parallel_workers > 1 and not returns_memory(profile)
+        self._stay = profile.parallel_workers > 1 and not process_per_stage(profile)
         self._idle: list[Resident] = []
         self._taking = threading.Lock()
 

@@ -34,6 +34,8 @@ FRACTION = 1e4
 REPLACEMENTS = 3
 """How often a lost worker is replaced before its loss is an error."""
 POLL_SECONDS = 1.0
+LEAVING_SECONDS = 30.0
+"""How long workers may take to leave by themselves."""
 PATIENCE_SECONDS = 600.0
 """How long the cluster may have a place for no worker at all before that is an error."""
 PIECE_BATCHES = 8
@@ -67,13 +69,20 @@ class RayEngine:
         self.context_tokens: int | None = min((limit for limit in limits if limit is not None), default=None)
         self._owned = not ray.is_initialized()
         started_here = _reach(ray) if self._owned else False
-        self._cpus = cpus_each(float(ray.cluster_resources().get("CPU", 0)), profile.replicas)
         machines = [float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+        try:
+            self._cpus = cpus_each(float(ray.cluster_resources().get("CPU", 0)), profile.replicas)
+            gpus = gpus_each(machines, profile.replicas, profile.vllm.tensor_parallel)
+        except EngineError:
+            if self._owned:
+                ray.shutdown()
+            raise
         self._kind = ray.remote(Worker).options(
             num_cpus=self._cpus,
-            num_gpus=gpus_each(machines, profile.replicas, profile.vllm.tensor_parallel),
+            num_gpus=gpus,
             scheduling_strategy="SPREAD",  # over machines; Ray would fill one half before it takes another
-            runtime_env={"env_vars": {"PYTHONPATH": _path()}},
+            # A cluster that was started from vLLM's environment has no other way to this package.
+            runtime_env={"env_vars": {"PYTHONPATH": str(environments.package_folder())}},
         )
         self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
         self._copies: list[Copy] = []
@@ -104,6 +113,9 @@ class RayEngine:
         """End the workers, and the local cluster; one that was there is left."""
         import ray
 
+        leaving = [copy.actor.__ray_terminate__.remote() for copy in self._idle]
+        if leaving:  # what comes next needs the memory of their devices
+            ray.wait(leaving, num_returns=len(leaving), timeout=LEAVING_SECONDS)
         for copy in self._copies:
             ray.kill(copy.actor)
         self._copies, self._idle, self._asked = [], [], {}
@@ -151,11 +163,11 @@ class RayEngine:
             copy, number = self._asked.pop(call)
             try:
                 completions, error = ray.get(call)
-            except (exceptions.RayActorError, exceptions.ObjectLostError):
-                self._replace(copy)
+            except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.OutOfMemoryError) as lost:
+                self._replace(copy, _last_line(lost))
                 yield copy, number, None
             except exceptions.RayError as failure:
-                raise EngineError(f"Sampling under Ray failed: {str(failure).strip().splitlines()[-1]}") from failure
+                raise EngineError(f"Sampling under Ray failed: {_last_line(failure)}") from failure
             else:
                 if error:
                     raise EngineError(error)
@@ -178,7 +190,7 @@ class RayEngine:
             )
         return before
 
-    def _replace(self, copy: Copy) -> None:
+    def _replace(self, copy: Copy, why: str) -> None:
         """Start another worker for a copy whose worker was lost.
 
         Raises:
@@ -188,7 +200,7 @@ class RayEngine:
 
         copy.losses += 1
         if copy.losses > REPLACEMENTS:
-            raise EngineError(f"Sampling under Ray failed: a worker was lost {copy.losses} times.")
+            raise EngineError(f"Sampling under Ray failed: a worker was lost {copy.losses} times; the last time: {why}")
         ray.kill(copy.actor)  # it may only be out of reach
         self._start(copy)
 
@@ -293,10 +305,5 @@ def _reach(ray: Any) -> bool:
     return False
 
 
-def _path() -> str:
-    """Return the PYTHONPATH of workers: this package comes first, then what the machines of the cluster have set.
-
-    A cluster that was started from vLLM's environment has no other way to it. The folder is in the cache, which machines share;
-    where it is missing, the package has to be installed.
-    """
-    return f"{environments.package_folder()}{os.pathsep}${{PYTHONPATH}}"
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -122,8 +122,12 @@ def test_a_job_of_another_size_says_so(slurm: Slurm, project: Path) -> None:
 
 
 def test_what_runs_on_other_machines_ends_with_the_command_that_started_it(slurm: Slurm, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "gshf_release.run.lifeline", "srun", "--nodes=2", "sleep", "1000"]
-    lines = (f"subprocess.Popen({launcher})", "open('pid', 'w').write(str(os.getpid()))", "time.sleep(1000)")
+    lifeline = f"{[sys.executable, '-m', 'gshf_release.run.lifeline']} + [str(os.getpid())]"
+    lines = (
+        f"subprocess.Popen({lifeline} + {['srun', '--nodes=2', 'sleep', '1000']})",
+        "open('pid', 'w').write(str(os.getpid()))",
+        "time.sleep(1000)",
+    )
     code = "import os, subprocess, time; " + "; ".join(lines)
     (tmp_path / "job.sh").write_text(
         f"#!/bin/bash\n{shlex.join([sys.executable, '-c', code])}\nsleep 1000\n", encoding="utf-8"

@@ -87,7 +87,9 @@ def assert_goes_on(run: RunDirectory, where: Profile, expected: list[float]) -> 
 def assert_begins_again(run: RunDirectory, where: Profile, expected: list[float], why: str) -> None:
     """Finish a stopped run whose checkpoint does not fit: it says so, and comes to the same losses."""
     found, told = gone_on(run, where)
-    assert told == [f"iteration-1/policy: {why}; the stage begins again."]
+    assert told == [
+        f"iteration-1/policy: {why}; the stage begins again, and the checkpoint is kept until it is finished."
+    ]
     assert begun_at(run)[-1] == 0
     assert found == pytest.approx(expected, abs=1e-4)
 

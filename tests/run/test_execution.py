@@ -400,7 +400,7 @@ def test_a_shard_starts_when_its_own_input_shard_is_finished(tmp_path: Path) -> 
 
 def test_a_workers_known_error_comes_back_on_one_line(tmp_path: Path) -> None:
     run = begin(tmp_path / "run", RECIPE, PROFILES["worker"])
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(DataError) as caught:
         execute(chain("refuse"), run, RECIPE, PROFILES["worker"])
     assert "The worker of s1 failed: prompts.jsonl:3: bad row. Mend it." in str(caught.value)
     with pytest.raises(DataError):

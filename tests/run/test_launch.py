@@ -45,7 +45,7 @@ def test_several_machines_are_reached_through_srun() -> None:
     profile = profiles.load("slurm")
     assert profile.world_size == 16
     assert launch.command(TASKS, RUN, profile, SLURM) == [
-        *(sys.executable, "-m", "gshf_release.run.lifeline"),
+        *(sys.executable, "-m", "gshf_release.run.lifeline", str(os.getpid())),
         *("srun", "--ntasks-per-node", "1", "--cpu-bind=none", "--kill-on-bad-exit=1", "--nodes", "2"),
         *(sys.executable, *TORCHRUN, "8", "--nnodes", "2", "--rdzv-backend", "c10d"),
         *("--rdzv-id", "77-iteration-1-policy", "--rdzv-endpoint", "first:20077"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gshf_release.profile import Profile
-from gshf_release.run.layout import COMPLETE, Layout, keep_only_fitting, mark
+from gshf_release.run.layout import COMPLETE, Layout, lay_out, mark
 
 
 def checkpoint(folder: Path, step: int, layout: Layout | None) -> Path:
@@ -15,6 +15,10 @@ def checkpoint(folder: Path, step: int, layout: Layout | None) -> Path:
     path.mkdir()
     mark(path, layout)
     return path
+
+
+def found(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(
@@ -33,25 +37,30 @@ def test_whole_states_fit_any_number_of_processes(before: tuple[str, int], after
     assert Layout(*after).fits(Layout(*before)) is fits
 
 
-def test_what_does_not_fit_is_removed_with_the_reason(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_put_aside_with_the_reason_and_comes_back(tmp_path: Path) -> None:
+    zero = Profile(processes=2, sharding="zero-3")
     for step in (9, 10):
-        checkpoint(tmp_path, step, Layout("zero-3", 2))
-    assert keep_only_fitting(tmp_path, Profile()) == (
+        checkpoint(tmp_path, step, Layout.of(zero))
+    assert lay_out(tmp_path, Profile()) == (
         "the checkpoint of sharding zero-3 on 2 processes does not fit sharding none on 1 process"
     )
-    assert list(tmp_path.iterdir()) == []
+    assert found(tmp_path) == ["aside/zero-3-2/checkpoint-10", "aside/zero-3-2/checkpoint-9"]
+    assert lay_out(tmp_path, Profile()) is None, "said once"
+    checkpoint(tmp_path, 3, Layout.of(Profile()))
+    assert lay_out(tmp_path, zero) is None
+    assert found(tmp_path) == ["aside/none-1/checkpoint-3", "checkpoint-10", "checkpoint-9"]
 
 
 def test_what_fits_stays_without_a_word(tmp_path: Path) -> None:
     kept = checkpoint(tmp_path, 9, Layout.of(Profile(processes=2)))
-    assert keep_only_fitting(tmp_path, Profile()) is None
+    assert lay_out(tmp_path, Profile()) is None
     assert kept.exists()
 
 
 def test_what_does_not_say_who_wrote_it_fits_every_profile(tmp_path: Path) -> None:
     """Reward models divide the data alone, whatever the profile says."""
     kept = checkpoint(tmp_path, 9, None)
-    assert keep_only_fitting(tmp_path, Profile(processes=2, sharding="zero-3")) is None
+    assert lay_out(tmp_path, Profile(processes=2, sharding="zero-3")) is None
     assert kept.exists()
 
 
@@ -59,9 +68,9 @@ def test_what_a_kill_cut_is_removed_without_a_word(tmp_path: Path) -> None:
     cut = checkpoint(tmp_path, 10, None)
     (cut / COMPLETE).unlink()
     (cut / "model.safetensors").touch()
-    assert keep_only_fitting(tmp_path, Profile()) is None
+    assert lay_out(tmp_path, Profile()) is None
     assert not cut.exists()
 
 
 def test_without_scratch_there_is_nothing_to_remove(tmp_path: Path) -> None:
-    assert keep_only_fitting(tmp_path / "gone", Profile()) is None
+    assert lay_out(tmp_path / "gone", Profile()) is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gshf_release import environments
-from gshf_release.errors import EngineError, Interrupted, RunError
+from gshf_release.errors import DataError, EngineError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
@@ -141,7 +141,7 @@ def test_of_several_workers_an_engine_that_waits_goes_on_before_others_begin(tmp
 
 def test_a_known_error_comes_back_on_one_line(tmp_path: Path, away: None) -> None:
     run = begin(tmp_path / "run")
-    with pytest.raises(RunError, match=r"^The worker of a failed: prompts.jsonl:3: bad row. Mend it."):
+    with pytest.raises(DataError, match=r"^The worker of a failed: prompts.jsonl:3: bad row. Mend it.$"):
         execute([stage("a", work="refuse", runs_in=AWAY)], run, RECIPE, Profile())
 
 
@@ -154,6 +154,17 @@ def test_an_unknown_error_comes_back_with_its_last_line(tmp_path: Path, away: No
     (run.path / "broken").unlink()
     execute(stages, run, RECIPE, Profile())
     assert made(run) == ["a"]
+
+
+def test_for_debugging_all_that_the_worker_printed_is_shown(
+    tmp_path: Path, away: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GSHF_DEBUG", "1")
+    run = begin(tmp_path / "run")
+    (run.path / "broken").touch()
+    with pytest.raises(RunError, match="ZeroDivisionError: broken"):
+        execute([stage("a", work="fail_once", runs_in=AWAY)], run, RECIPE, Profile())
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_a_worker_that_dies_without_a_word_is_named(tmp_path: Path, away: None) -> None:

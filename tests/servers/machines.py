@@ -38,37 +38,50 @@ class Machines:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
         self._mark = f"g{os.getpid()}"
-        self._net = f"10.{77 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
+        self._net = (
+            f"198.{18 + os.getpid() // 250 % 2}.{os.getpid() % 250}"  # kept free for tests of networks, RFC 2544
+        )
         self._hosts = folder / "hosts"
         self._started: list[subprocess.Popen[bytes]] = []
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self._undo.close()
+            raise
+        return self
+
+    def _make(self) -> None:
         addresses = "".join(f"{self.address(name)} {name}\n" for name in (HEAD, *self.names))
         self._hosts.write_text(f"127.0.0.1 localhost\n{addresses}", encoding="utf-8")
         _ip("link", "add", self._bridge, "type", "bridge")
+        self._undo.callback(_ip, "link", "delete", self._bridge)
         _ip("address", "add", f"{self.address(HEAD)}/24", "dev", self._bridge)
         _ip("link", "set", self._bridge, "up")
         for name in self.names:
             space, cable = self._space(name), f"{self._mark}v{self.names.index(name)}"
             _ip("netns", "add", space)
+            self._undo.callback(_ip, "netns", "delete", space)
             _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space)
             _ip("link", "set", cable, "master", self._bridge, "up")
             _ip("-n", space, "address", "add", f"{self.address(name)}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _ip("-n", space, "link", "set", device, "up")
-        return self
+        self._undo.callback(self._end_all)  # goes first of all
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._undo.close()
+
+    def _end_all(self) -> None:
         for name in self.names:
             self.kill(name)
         for process in self._started:
             process.kill()
             process.wait()
-        for name in self.names:
-            _ip("netns", "delete", self._space(name))
-        _ip("link", "delete", self._bridge)
 
     def address(self, name: str) -> str:
         """Return the address of a machine."""
@@ -120,4 +133,6 @@ def _ip(*words: str) -> str:
 
 
 def _namespaces_work() -> bool:
-    return subprocess.run(["unshare", "--net", "--mount", "--uts", "true"], capture_output=True).returncode == 0
+    probe = "ip link add probe type bridge && hostname probe && mount --bind /etc/hosts /etc/hosts"
+    words = ["unshare", "--net", "--mount", "--uts", "sh", "-c", probe]
+    return subprocess.run(words, capture_output=True).returncode == 0
