@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from gshf_release import environments
@@ -306,4 +307,4 @@ def _reach(ray: Any) -> bool:
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    return shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], width=200)
