@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -80,22 +82,28 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells + pair_cells(pairs, artefact=f"iteration-{iteration}/pairs/pairs.parquet", **place)
 
 
+COMPARED = 10_000
+"""assumption: distinct-n compares the first so many responses of a decoding. It falls with the amount of text, and its memory
+grows with it."""
+
+
 class _Seen:
     """What the samples of one decoding come to."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []
-        self.rewards: list[float] = []
-        self.tokens: list[float] = []
-        self.cut: list[float] = []
+        self.rewards, self.tokens, self.cut = array("d"), array("d"), array("d")
         self.variety = texts.Variety(*DISTINCT)
+        self.compared = 0
 
     def add(self, sample: Sample, reward: float) -> None:
-        self.prompts.append(sample.prompt_id)
+        self.prompts.append(sys.intern(sample.prompt_id))
         self.rewards.append(reward)
         self.tokens.append(float(len(sample.completion_ids)))
         self.cut.append(float(sample.finish_reason == "length"))
-        self.variety.add(sample.text)
+        if self.compared < COMPARED:
+            self.variety.add(sample.text)
+            self.compared += 1
 
 
 def sample_cells(shards: Iterable[Shard], **place: str) -> list[Cell]:
@@ -114,8 +122,7 @@ def sample_cells(shards: Iterable[Shard], **place: str) -> list[Cell]:
         cells.append(cell(share, metric="samples cut", decoding=decoding, unit="%", **place))
         for n in DISTINCT:
             value, metric = found.variety.distinct(n), f"distinct-{n} of samples"
-            count = len(found.prompts)
-            cells.append(Cell(metric=metric, value=value, n=count, decoding=decoding, unit="share", **place))
+            cells.append(Cell(metric=metric, value=value, n=found.compared, decoding=decoding, unit="share", **place))
     return cells
 
 

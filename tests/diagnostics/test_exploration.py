@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gshf_release.diagnostics import exploration
 from gshf_release.diagnostics.exploration import LENGTH_REWARD, Shard, pair_cells, sample_cells, spread, spread_cells
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.records import Pair, Sample, Score, Spread
@@ -42,6 +43,16 @@ def test_length_cut_and_variety_of_samples() -> None:
     assert one(cells, "samples cut", "T=1").value == 50
     assert one(cells, "distinct-1 of samples", "T=1").value == 0.75
     assert one(cells, "distinct-3 of samples", "T=1").value is None
+
+
+def test_variety_is_that_of_the_first_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More text has less variety, and takes more memory."""
+    monkeypatch.setattr(exploration, "COMPARED", 2)
+    samples = [answer(prompt, text, decoding="T=1") for prompt, text in (("p", "a b"), ("q", "a c"), ("r", "d"))]
+    cells = sample_cells([Shard(samples, {(prompt, 0): 0.0 for prompt in "pqr"})], **PLACE)
+    variety = one(cells, "distinct-1 of samples", "T=1")
+    assert (variety.value, variety.n) == (0.75, 2)
+    assert one(cells, "reward of samples", "T=1").n == 3
 
 
 def test_correlation_is_within_a_prompt() -> None:
