@@ -171,6 +171,8 @@ class RayEngine:
                 raise EngineError(f"Sampling under Ray failed: {_last_line(failure)}") from failure
             else:
                 if error:
+                    if number is not None:  # the worker is there, and may be asked again
+                        self._idle.append(copy)
                     raise EngineError(error)
                 yield copy, number, completions
 
