@@ -110,8 +110,9 @@ class Profile(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A preempted optimisation loses at most this long, or the recipe's `training.checkpoint_every` steps if that is less."""
     stages: Literal["auto", "in-process", "worker"] = "auto"
-    """`worker` runs each stage in a process of its own, which returns all its memory. `auto` does so where there is a GPU: a
-    process that has computed on one keeps some of its memory until it ends, and the next engine or training needs it."""
+    """`worker` runs each stage in a process of its own, which returns all its memory. Where there is a GPU, `auto` runs the
+    stages between two engines or trainings in a process that ends with them: one that has computed on a GPU keeps some of its
+    memory until it ends. Elsewhere `auto` is `in-process`."""
     parallel_workers: Annotated[int, Field(ge=1)] = 1
     """How many tasks run at once. More than one: each in a worker, a process that stays for the tasks to come."""
     vllm: Vllm = Vllm()

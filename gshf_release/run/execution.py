@@ -31,10 +31,10 @@ from gshf_release.run.layout import lay_out
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
 from gshf_release.run.processes import Processes
-from gshf_release.run.resident import environment_of, session_of
+from gshf_release.run.resident import environment_of, session_of, stay_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
-from gshf_release.run.workers import Workers, process_per_stage
+from gshf_release.run.workers import Workers, in_passing_workers
 
 REDO_LIMIT_SECONDS = 600.0
 
@@ -162,12 +162,12 @@ def seconds_spent(run: RunDirectory) -> dict[str, float]:
 def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Do one task after the other, in this process where nothing speaks against it."""
     places = {task: position for position, task in enumerate(pending, 1)}
-    work = _work_in_worker if process_per_stage(walk.profile) else _work_here
+    work = _work_in_worker if in_passing_workers(walk.profile) else _work_here
     try:
         for together in _launches(walk, engines_together(pending, by_name, walk.profile)):
-            session = session_of(together[0].stage, walk.profile)
-            walk.workers.keep({session})  # what the stage before had opened gives its memory back
-            walk.opened.begin(session)
+            stage = together[0].stage
+            walk.workers.keep({stay_of(stage, walk.profile)})  # who is not needed now gives back its memory
+            walk.opened.begin(session_of(stage, walk.profile))
             _bring_to_finish(walk, {task: places[task] for task in together}, by_name, work)
     finally:
         walk.workers.close()
@@ -337,7 +337,7 @@ def _next(
     ready = iter(
         sorted(
             (task for task in waiting if _may_start(task, done, by_name)),
-            key=lambda task: session_of(task.stage, walk.profile) not in open_engines,
+            key=lambda task: stay_of(task.stage, walk.profile) not in open_engines,
         )
     )
     for task in ready:
@@ -364,7 +364,7 @@ def _sessions_in_use(
     """Return the sessions whose workers are still needed: of tasks that run, that may start, or whose stage has begun."""
     begun = {task.stage.name for task in (*busy, *done)}
     wanted = (task for task in waiting if task.stage.name in begun or _may_start(task, done, by_name))
-    return {session_of(task.stage, walk.profile) for task in (*busy, *wanted)}
+    return {stay_of(task.stage, walk.profile) for task in (*busy, *wanted)}
 
 
 def _announce_redo(walk: Execution, allow_redo: bool) -> None:

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
 """How long a worker may take to leave before it is ended."""
 LONGEST_MESSAGE = 65536
-ENGINE = "engine"
+ENGINE, HERE = "engine", "here"
 
 
 def environment_of(stage: Stage, profile: Profile) -> str:
@@ -42,9 +42,20 @@ def environment_of(stage: Stage, profile: Profile) -> str:
 
 
 def session_of(stage: Stage, profile: Profile) -> str:
-    """Return what a worker that does not stay for good stays for: all stages that sample from one policy, else one stage."""
+    """Return for which tasks what one of them opened is kept: all that sample from one policy, else the shards of a stage."""
     environment, policy = environment_of(stage, profile), stage.parameters.get("policy")
     return f"{environment} on {policy}" if environment and stage.runs_in == ENGINE and policy else stage.name
+
+
+def stay_of(stage: Stage, profile: Profile) -> str:
+    """Return what a worker that does not stay for good stays for: a session, or all that comes before the device is needed.
+
+    The latter with `stages: auto`, for stages of this environment: starting takes seconds, and most of them compute little.
+    """
+    elsewhere = environment_of(stage, profile) or launch.distributed(stage, profile)
+    if elsewhere or profile.stages == "worker" or profile.parallel_workers > 1:
+        return session_of(stage, profile)
+    return HERE
 
 
 def command_here(module: str, *arguments: str) -> list[str]:
@@ -70,7 +81,7 @@ class Resident:
         Args:
             run: Its run.
             environment: Name of the one it lives in; empty for this one.
-            session: The only one whose tasks it gets (`session_of`), or None.
+            session: Those whose tasks alone it gets (`stay_of`), or None.
             device: The profile's; an environment may be there for each.
         """
         self.environment, self.session = environment, session

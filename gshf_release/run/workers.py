@@ -9,15 +9,15 @@ from gshf_release import environments
 from gshf_release.profile import Profile
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.resident import Resident, WorkerKilled, session_of
+from gshf_release.run.resident import Resident, WorkerKilled, stay_of
 from gshf_release.run.stage import Stage, Task
 
 ATTEMPTS = 2
 """How many workers may be killed at a task before the command fails: it may be the task that kills them."""
 
 
-def process_per_stage(profile: Profile) -> bool:
-    """Return whether each stage gets a process of its own, which leaves with it and gives its memory back."""
+def in_passing_workers(profile: Profile) -> bool:
+    """Return whether the work of this environment is done in workers that leave, which gives their memory back."""
     on_gpu = profile.device == "cuda" or (profile.device == "auto" and environments.has_cuda())
     return profile.stages == "worker" or (profile.stages == "auto" and on_gpu)
 
@@ -26,12 +26,12 @@ class Workers:
     """The workers of one command: each is at a task or waits for one, and whoever needs one that is not there starts it.
 
     Those of this environment stay to the end, unless the profile wants their memory back. Those of another leave with their
-    session (`session_of`): an engine fills the device.
+    session (`stay_of`): an engine fills the device.
     """
 
     def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
         self._run, self._profile, self._notice = run, profile, notice
-        self._stay = profile.parallel_workers > 1 and not process_per_stage(profile)
+        self._stay = profile.parallel_workers > 1 and not in_passing_workers(profile)
         self._idle: list[Resident] = []
         self._taking = threading.Lock()
 
@@ -74,7 +74,7 @@ class Workers:
 
     def _take(self, stage: Stage, environment: str) -> Resident:
         self._close(lambda worker: not worker.alive)
-        belongs = None if self._stay and not environment else session_of(stage, self._profile)
+        belongs = None if self._stay and not environment else stay_of(stage, self._profile)
         if environment:  # two engines side by side do not fit
             self._close(lambda worker: bool(worker.environment) and worker.session != belongs)
         with self._taking:

@@ -125,7 +125,8 @@ def test_where_there_is_a_gpu_nothing_else_is_open_when_a_stage_begins(tmp_path:
     found = processes(run)
     assert found["samples"] == found["answers"], "one engine on one policy"
     assert [len(found[name]) for name in found] == [1] * 7, "one process for the shards of a stage"
-    assert len(set().union(*found.values())) == 6
+    assert found["rewards"] == found["policy"] == found["measure"], "and for the stages between two engines"
+    assert len(set().union(*found.values())) == 4
 
 
 def test_of_several_workers_an_engine_that_waits_goes_on_before_others_begin(tmp_path: Path, away: None) -> None:
