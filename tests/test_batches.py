@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release import batches
 from gshf_release.batches import by_length, in_batches
+from gshf_release.profile import Profile
 from gshf_release.run import launch
+from tests.conftest import REPOSITORY
 
 
 def test_the_longest_come_first_and_none_is_left_out() -> None:
@@ -66,3 +70,12 @@ def test_processes_compute_each_batch_once_and_all_of_them_yield_all_results(cou
             assert list(in_batches(work, asked, 1)) == [(batch, sum(batch)) for batch in asked]
         assert len(computed) - before <= -(-count // processes)
     assert sorted(computed) == asked
+
+
+@pytest.mark.slow
+def test_processes_end_without_bringing_each_other_down() -> None:
+    """Where they did not wait for each other, one of two was aborted in half of the cases."""
+    command = launch.torchrun(["tests.exchange"], "exchange", Profile(processes=2), {})
+    for _ in range(4):
+        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release import checkpoints
+from gshf_release.batches import leave_processes
 from gshf_release.datafiles import OnBadRow, Rows, data_files, read_rows
 from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
@@ -180,6 +181,7 @@ def main(file: str) -> int:
             checkpoints.prepare(job.profile)
             rows = _rows(job)
             _work(job, rows, _facts(job, rows), silent)
+            leave_processes()
     except GshfError as error:
         print(f"{launch.ERROR}{error}", file=sys.stderr)
         return error.exit_code

@@ -18,6 +18,7 @@ from gshf_release.run.stage import Stage, Task
 
 ERROR = "gshf-release worker: "
 """Begins the line in which a worker says why it failed; launchers add lines of their own."""
+TORCHRUN_ERROR = "torch.distributed.elastic."
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
 PORTS = range(20_000, 32_768)
@@ -100,6 +101,11 @@ def complaint(lines: Sequence[str], code: int) -> str:
         if ERROR in line:
             return line.rpartition(ERROR)[2]
     raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)]
+    if raised and raised[0].startswith(
+        TORCHRUN_ERROR
+    ):  # a process died without a word; the last entry is the first to fail
+        died = [line.partition(":")[2].strip() for line in lines if line.strip().startswith("traceback : Signal")]
+        raised = died[-1:] or raised
     found = raised or list(lines)
     return found[0 if raised else -1] if found else f"exit code {code}"
 

@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
                 interrupt.watch(run.stop_file(tasks.task(first, int(shards[0]))))
                 for shard in shards:
                     tasks.work(first, int(shard), silent)
+                resolve("gshf_release.batches:leave_processes")()
     except GshfError as error:
         print(f"{launch.ERROR}{error}", file=sys.stderr)
         return error.exit_code

@@ -115,6 +115,19 @@ def test_the_worker_s_own_line_is_found_among_the_launcher_s() -> None:
     assert launch.complaint([], 9) == "exit code 9"
 
 
+def test_a_process_that_dies_without_a_word_is_named_by_its_signal() -> None:
+    lines = [
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "[1]:",
+        "  traceback : Signal 15 (SIGTERM) received by PID 7",
+        "Root Cause (first observed failure):",
+        "  traceback : Signal 6 (SIGABRT) received by PID 8",
+        "=====",
+    ]
+    assert launch.complaint(lines, 1) == "Signal 6 (SIGABRT) received by PID 8"
+    assert launch.complaint(lines[:1], 1) == lines[0]
+
+
 def sbatch(folder: Path, train: str) -> tuple[subprocess.Popen[bytes], Path]:
     """Start the batch script as Slurm does, with stand-ins for the two commands that it calls."""
     calls = folder / "calls"
