@@ -334,12 +334,8 @@ def _next(
     divided = any(launch.distributed(task.stage, walk.profile) for task in busy)
     open_engines = walk.workers.idle_engines()
     # An engine that waits holds its device: what it can do comes first, so that it leaves before training needs the device.
-    ready = iter(
-        sorted(
-            (task for task in waiting if _may_start(task, done, by_name)),
-            key=lambda task: stay_of(task.stage, walk.profile) not in open_engines,
-        )
-    )
+    startable = [task for task in waiting if _may_start(task, done, by_name)]
+    ready = iter(sorted(startable, key=lambda task: stay_of(task.stage, walk.profile) not in open_engines))
     for task in ready:
         if engine and environment_of(task.stage, walk.profile):
             continue  # one engine at a time: it fills the device

@@ -101,9 +101,8 @@ def complaint(lines: Sequence[str], code: int) -> str:
         if ERROR in line:
             return line.rpartition(ERROR)[2]
     raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)]
-    if raised and raised[0].startswith(
-        TORCHRUN_ERROR
-    ):  # a process died without a word; the last entry is the first to fail
+    if raised and raised[0].startswith(TORCHRUN_ERROR):
+        # A process died without a word; torchrun lists the first to fail last.
         died = [line.partition(":")[2].strip() for line in lines if line.strip().startswith("traceback : Signal")]
         raised = died[-1:] or raised
     found = raised or list(lines)

@@ -24,7 +24,7 @@ class Opened:
         self._session = session
 
     def get(self, checkpoint: Path, open_it: Callable[[], Thing]) -> Thing:
-        """Return what an earlier task of this session opened on the checkpoint, or open it now."""
+        """Return what an earlier task of the stage or policy opened on the checkpoint, or open it now."""
         if self._checkpoint != checkpoint:
             self.close()
             self._thing = open_it()

@@ -159,15 +159,21 @@ def test_a_folder_with_another_model_is_refused(trained: Path, data: Path, tiny_
         train(data, tmp_path, options(tiny_folder), EXACT)
 
 
-def test_sigterm_saves_a_checkpoint_and_the_rest_is_bit_equal(
-    trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
-) -> None:
+def stop_after_three_steps(data: Path, out: Path, tiny_folder: Path) -> None:
+    """Begin a training in one process, which SIGTERM stops."""
+
     def stop(done: int, total: int, unit: str) -> None:
         if done == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(data, tmp_path / "out", options(tiny_folder), EXACT, progress=stop)
+        train(data, out, options(tiny_folder), EXACT, progress=stop)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_rest_is_bit_equal(
+    trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    stop_after_three_steps(data, tmp_path / "out", tiny_folder)
     with pytest.raises(RunError, match="an unfinished training with other settings"):
         train(data, tmp_path / "out", options(tiny_folder, epochs=3), EXACT)
     heard: list[int] = []
@@ -220,13 +226,7 @@ def test_one_process_stopped_goes_on_in_two_processes_of_a_profile_that_shards(
     trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """They divide the data alone, so that any of their checkpoints fits."""
-
-    def stop(done: int, total: int, unit: str) -> None:
-        if done == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        train(data, tmp_path / "out", options(tiny_folder), EXACT, progress=stop)
+    stop_after_three_steps(data, tmp_path / "out", tiny_folder)
     (begun,) = (tmp_path / "out" / SCRATCH).glob("checkpoint-*")
     assert begun.name == "checkpoint-3"
     found = train(data, tmp_path / "out", options(tiny_folder), TWO.model_copy(update={"sharding": "fsdp"}))

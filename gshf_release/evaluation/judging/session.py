@@ -61,7 +61,7 @@ class JudgeSession:
         Args:
             settings: The judge.
             folder: Where judgments are kept, shared by all runs; see `cache.default_folder`.
-            max_cost: US dollars that this session may spend.
+            max_cost: US dollars that may be spent in it.
             data: A folder of benchmark files, looked through first.
             say: Told the estimate before the first request and the spending after the last, one line each.
             batch: Ask through the server's Batch API.
