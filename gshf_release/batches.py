@@ -41,8 +41,7 @@ def join_processes(profile: Profile) -> None:
 def leave_processes() -> None:
     """Part from the other training processes when all of them have done their work; nothing for one that is alone.
 
-    A process that ends while another one still holds its connection has been seen to bring that one down (SIGABRT) in half of
-    the cases, after all work was done.
+    `launch.end` then ends the process.
     """
     import torch
 

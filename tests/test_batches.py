@@ -74,7 +74,7 @@ def test_processes_compute_each_batch_once_and_all_of_them_yield_all_results(cou
 
 @pytest.mark.slow
 def test_processes_end_without_bringing_each_other_down() -> None:
-    """Where they did not wait for each other, one of two was aborted in half of the cases."""
+    """Where they did not wait for each other, and the interpreter was taken apart, one of two was often aborted."""
     command = launch.torchrun(["tests.exchange"], "exchange", Profile(processes=2), {})
     for _ in range(4):
         result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -372,4 +372,4 @@ def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    launch.end(main(sys.argv[1]))

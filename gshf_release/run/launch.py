@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from gshf_release.errors import RunError
 from gshf_release.profile import Profile
@@ -19,6 +20,8 @@ from gshf_release.run.stage import Stage, Task
 ERROR = "gshf-release worker: "
 """Begins the line in which a worker says why it failed; launchers add lines of their own."""
 TORCHRUN_ERROR = "torch.distributed.elastic."
+LAST_WORDS = ("terminate called", "Fatal Python error")
+"""Begin the line that C++ or Python leaves of a process that it aborts."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """The variable that tells torchrun's processes from those of a cluster that sets RANK for everybody."""
 PORTS = range(20_000, 32_768)
@@ -95,6 +98,19 @@ def require_world_size(profile: Profile, found: int) -> None:
         )
 
 
+def end(code: int) -> NoReturn:
+    """End this process; one of several ends at once, without taking the interpreter apart.
+
+    Taking it apart has been seen to abort the process (SIGABRT), after all work was done, while a thread of torch still held a
+    tensor of the last exchange.
+    """
+    if world_size() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def complaint(lines: Sequence[str], code: int) -> str:
     """Return the one line of a failed worker's stderr that says why."""
     for line in lines:
@@ -104,7 +120,8 @@ def complaint(lines: Sequence[str], code: int) -> str:
     if raised and raised[0].startswith(TORCHRUN_ERROR):
         # A process died without a word; torchrun lists the first to fail last.
         died = [line.partition(":")[2].strip() for line in lines if line.strip().startswith("traceback : Signal")]
-        raised = died[-1:] or raised
+        said = [line for line in lines if line.startswith(LAST_WORDS)]
+        raised = [": ".join([*died[-1:], *said[:1]])] if died else raised
     found = raised or list(lines)
     return found[0 if raised else -1] if found else f"exit code {code}"
 

@@ -68,4 +68,4 @@ class Tasks:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    launch.end(main(sys.argv[1:]))

@@ -319,16 +319,17 @@ def test_a_wrong_token_is_one_line_without_the_token(hub: HubServer, released: R
 def test_killed_in_the_middle_of_a_push_and_resumed(
     hub: HubServer, api: HfApi, released: RunDirectory, tmp_path: Path
 ) -> None:
-    hub.faults.delay("commit", 3.0)
+    rule = hub.faults.hold("commit")
     process = start(hub, released.path, "--to", MODEL)
     until = time.monotonic() + 120
-    while "lfs_put" not in [request.route for request in hub.requests]:
+    while rule.times:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "nothing is sent"
+        assert time.monotonic() < until, "nothing is committed"
         time.sleep(0.02)
-    time.sleep(0.3)
     process.kill()
     process.communicate()
+    rule.held = False
+    assert "lfs_put" in [request.route for request in hub.requests]
     assert tags(api) == {}
     outcome = finish(start(hub, released.path, "--to", MODEL))
     assert outcome.code == 0, outcome.err

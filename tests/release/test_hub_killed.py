@@ -38,8 +38,7 @@ def release(tmp_path: Path) -> Path:
 
 def kill_at(hub: HubServer, route: str, release: Path) -> None:
     """Publish in a process of its own and kill -9 it while it waits for the answer of `route`."""
-    hub.faults.delay(route, 2.0)
-    (rule,) = hub.faults.rules
+    rule = hub.faults.hold(route)
     variables = os.environ | hub.environment | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(release)], env=variables, stdout=subprocess.PIPE)
     until = time.monotonic() + 120
@@ -49,6 +48,7 @@ def kill_at(hub: HubServer, route: str, release: Path) -> None:
         time.sleep(0.02)
     process.kill()
     process.communicate()
+    rule.held = False
 
 
 @pytest.mark.parametrize(

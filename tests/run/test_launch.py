@@ -125,6 +125,8 @@ def test_a_process_that_dies_without_a_word_is_named_by_its_signal() -> None:
         "=====",
     ]
     assert launch.complaint(lines, 1) == "Signal 6 (SIGABRT) received by PID 8"
+    said = "terminate called without an active exception"
+    assert launch.complaint([said, *lines], 1) == f"Signal 6 (SIGABRT) received by PID 8: {said}"
     assert launch.complaint(lines[:1], 1) == lines[0]
 
 

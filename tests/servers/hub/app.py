@@ -77,6 +77,9 @@ async def apply_faults(request: Request, hub: CurrentHub) -> None:
     route = _route_name(request.scope)
     if delay := hub.faults.take("delay", route):
         await asyncio.sleep(delay.seconds)
+    if hold := hub.faults.take("hold", route):
+        while hold.held:
+            await asyncio.sleep(0.01)
     if failure := hub.faults.take("fail", route):
         async for _ in request.stream():
             pass

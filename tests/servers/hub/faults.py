@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-FaultKind = Literal["fail", "lose_answer", "delay", "stale_parent", "corrupt"]
+FaultKind = Literal["fail", "lose_answer", "delay", "hold", "stale_parent", "corrupt"]
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Rule:
     status: int | None = None
     seconds: float = 0.0
     message: str = ""
+    held: bool = True
 
 
 @dataclass
@@ -37,8 +38,13 @@ class Faults:
         self._add(Rule("lose_answer", route, times, status=status))
 
     def delay(self, route: str, seconds: float, times: int = 1) -> None:
-        """Waits before the work, so that a test can end the client in the middle."""
+        """Waits before the work."""
         self._add(Rule("delay", route, times, seconds=seconds))
+
+    def hold(self, route: str) -> Rule:
+        """Waits before the work until the rule's `held` is taken back, so that a test can end the client in the middle."""
+        self._add(Rule("hold", route, times=1))
+        return self.rules[-1]
 
     def stale_parent(self, times: int = 1) -> None:
         """Lets somebody else's commit land just before the next one, which makes its parent stale: 412."""
@@ -49,7 +55,9 @@ class Faults:
         self._add(Rule("corrupt", route, times))
 
     def clear(self) -> None:
-        """Drops all rules."""
+        """Drops all rules, and lets go what they hold."""
+        for rule in self.rules:
+            rule.held = False
         self.rules.clear()
 
     def take(self, kind: FaultKind, route: str) -> Rule | None:
