@@ -13,7 +13,7 @@ from gshf_release.profile import Profile
 from gshf_release.run import interrupt, launch
 
 PATIENCE = timedelta(days=1)
-"""How long a process waits for the others at the end of its batches. If one dies, torchrun ends them all at once."""
+"""How long a process waits for the others, as while one writes a model. If one dies, torchrun ends them all at once."""
 
 Result = TypeVar("Result")
 

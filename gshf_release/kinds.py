@@ -16,6 +16,7 @@ OF_WORK: dict[str, Kind] = {
     "gshf_release.rewards.stages:score": "scoring",
     "gshf_release.preference.ranking:write_log_ratios": "scoring",
     "gshf_release.optimization.reference:compute": "scoring",
+    "gshf_release.optimization.reference:compute_ahead": "scoring",
     "gshf_release.diagnostics.validation:measure": "scoring",
     "gshf_release.rewards.training:train": "training",
     "gshf_release.optimization.dpo:optimise": "training",

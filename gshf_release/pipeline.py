@@ -13,6 +13,7 @@ from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
+from gshf_release.optimization import reference
 from gshf_release.preference import offline
 from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, contamination, split, used
@@ -130,6 +131,13 @@ def streamed(graph: Graph, recipe: Recipe, profile: Profile) -> Graph:
     return replace(graph, train=loop.reference_ahead(graph.train, recipe))
 
 
+def as_trained(run: RunDirectory, recipe: Recipe) -> Graph:
+    """Return the graph that `train` recorded, whatever profile that had: another command may then work beside it."""
+    graph = build(recipe, run)
+    ahead = any(reference.is_ahead(stage) for stage in run.plan)
+    return replace(graph, train=loop.reference_ahead(graph.train, recipe)) if ahead else graph
+
+
 def train(
     run: RunDirectory,
     recipe: Recipe,
@@ -202,7 +210,7 @@ def evaluate(
         RunError: Training has not finished.
     """
     recipe = run.recipe
-    graph = build(recipe, run)
+    graph = as_trained(run, recipe)
     goal = graph.evaluation
     if wanted is not None:
         goal = _with_inputs(goal, wanted)
@@ -289,7 +297,7 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     """
     require_evaluated(run, repository)
     recipe = _named(run.recipe, repository)
-    graph = build(recipe, run)
+    graph = as_trained(run, recipe)
     outside.keep(run, recipe)
     early.check_environments(recipe)
     early.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")

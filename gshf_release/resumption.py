@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gshf_release.batches import PATIENCE
+from gshf_release.errors import Interrupted
 from gshf_release.hashing import seed_from
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress
@@ -158,6 +160,7 @@ def common_arguments(
         "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": device != "cpu",
         "seed": 0,
+        "ddp_timeout": int(PATIENCE.total_seconds()),
     } | sharding_arguments(sharding, processes, bf16=precision == "bf16")
 
 
@@ -182,6 +185,6 @@ def run_trainer(trainer: Any, scratch: Path, threads: int | None) -> list[dict[s
         trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
     finally:
         torch.set_num_threads(before)
-    if trainer.state.global_step < trainer.state.max_steps:
-        interrupt.check()
+    if trainer.state.global_step < trainer.state.max_steps:  # another of the processes may be the one that was asked
+        raise Interrupted("Stopped on request.")
     return [entry for entry in trainer.state.log_history if "loss" in entry]

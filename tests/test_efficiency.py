@@ -232,3 +232,8 @@ def test_every_stage_belongs_to_a_part(stage: str, part: str) -> None:
 
 def test_the_works_that_are_sorted_exist() -> None:
     assert all(callable(resolve(work)) for work in OF_WORK)
+
+
+def test_log_probabilities_are_scoring_whenever_they_are_computed() -> None:
+    kinds = {OF_WORK[f"gshf_release.optimization.reference:{work}"] for work in ("compute", "compute_ahead")}
+    assert kinds == {"scoring"}

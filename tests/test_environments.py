@@ -82,14 +82,17 @@ def test_an_environment_is_made_found_kept_and_isolated(pins: Path, monkeypatch:
     assert str(pins.parent) not in result(made, "import sys; print(sys.path)").split("'")
 
 
-def test_other_pins_make_another_environment_in_place_of_the_former(pins: Path) -> None:
+def test_other_pins_make_another_environment_and_name_the_former(pins: Path) -> None:
+    """Somebody who shares the cache may be sampling from that one."""
     former = creation.create("toy", silent)
     pins.write_text("toy==2.0\n", encoding="utf-8")
     with pytest.raises(EngineError, match="was set up for other versions"):
         environments.require("toy")
-    made = creation.create("toy", silent)
+    heard: list[str] = []
+    made = creation.create("toy", heard.append)
     assert result(made, "import toy; print(toy.version)") == "2.0"
-    assert not former.folder.exists()
+    assert heard[-1].startswith(f"{former.folder} was made by another version")
+    assert result(former, "import toy; print(toy.version)") == "1.0"
 
 
 def test_of_two_set_ups_at_once_the_second_waits_and_finds_it_made(pins: Path, monkeypatch: pytest.MonkeyPatch) -> None:

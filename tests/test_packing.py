@@ -140,3 +140,12 @@ def test_models_in_which_a_token_sees_others_otherwise_are_padded(
     model = scorer(saved(tmp_path / family, classifier(family, **changes)), 8)
     assert not packing.can_pack(model.model)
     assert list(model.score(CONVERSATIONS)) == pytest.approx(single(model), abs=1e-5)
+
+
+def test_a_window_that_holds_every_row_is_none(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = scorer(saved(tmp_path / "mistral", classifier("mistral", sliding_window=4096)), 8)
+    expected = single(model)
+    monkeypatch.setattr(model, "_score_padded", None)
+    assert list(model.score(CONVERSATIONS)) == pytest.approx(expected, abs=1e-5)

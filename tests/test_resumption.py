@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from gshf_release.errors import Interrupted
 from gshf_release.resumption import Resumable, fill_last_step, latest_checkpoint, run_trainer, training_order
 from gshf_release.run.context import silent
 
@@ -51,6 +52,16 @@ def test_a_checkpoint_is_due_when_its_minutes_have_passed(monkeypatch: pytest.Mo
         callback.on_step_end(TrainingArguments(), TrainerState(max_steps=9), control)  # type: ignore[no-untyped-call]
         due.append(control.should_save)
     assert due == [False, False, True, True], "and it stays due until one was saved"
+
+
+def test_a_training_that_another_process_stopped_has_not_finished(tmp_path: Path) -> None:
+    """A signal may reach one process alone; all of them stop, and none may go on as if the training were complete."""
+    state = SimpleNamespace(global_step=3, max_steps=9, log_history=[{"loss": 0.5}])
+    trainer = SimpleNamespace(state=state, remove_callback=lambda kind: None, train=lambda **options: None)
+    with pytest.raises(Interrupted):
+        run_trainer(trainer, tmp_path, 1)
+    state.global_step = 9
+    assert run_trainer(trainer, tmp_path, 1) == [{"loss": 0.5}]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 3), st.integers(1, 8), st.integers(0, 5))

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gshf_release import pipeline
+from gshf_release.errors import RunBusyError
 from gshf_release.optimization import reference
 from gshf_release.preference.pairs import Pair
 from gshf_release.profile import Profile
@@ -161,6 +162,23 @@ def test_nothing_that_was_finished_without_streaming_is_redone(tiny_recipe: Reci
     assert [replace(streamed[each.name], after=()) for each in plain] == plain
     added = set(streamed) - {each.name for each in plain}
     assert added == {"iteration-1/reference-ahead", "iteration-2/reference-ahead"}
+
+
+def test_other_commands_keep_the_plan_of_several_workers(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """`eval` beside a `train` that streams has a profile of its own, and must not take the plan for another recipe's."""
+    run = RunDirectory.create(tmp_path / "run", tiny_recipe, TWO)
+    assert pipeline.as_trained(run, tiny_recipe) == pipeline.build(tiny_recipe, run)
+    streamed = pipeline.streamed(pipeline.build(tiny_recipe, run), tiny_recipe, TWO)
+    with run.work_on(tiny_recipe, TWO, streamed.stages):
+        graph = pipeline.as_trained(run, tiny_recipe)
+        assert graph == streamed
+        with run.work_on(tiny_recipe, Profile(), graph.stages):
+            assert run.plan == streamed.stages
+        with (
+            pytest.raises(RunBusyError, match="another recipe"),
+            run.work_on(tiny_recipe, Profile(), pipeline.build(tiny_recipe).stages),
+        ):
+            pass
 
 
 MEASURED = {

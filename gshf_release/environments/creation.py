@@ -58,7 +58,7 @@ def create(name: str, say: Say, pip_arguments: Sequence[str] = (), device: str =
     with _alone(name, say):
         if not (spec.folder / MANIFEST).is_file():
             _build(made, [*shlex.split(os.environ.get(PIP_ARGUMENTS, "")), *pip_arguments], say)
-            _remove_others(spec)
+            _name_others(spec, say)
     return made
 
 
@@ -163,9 +163,8 @@ def _alone(name: str, say: Say) -> Iterator[None]:
         yield
 
 
-def _remove_others(spec: EnvironmentSpec) -> None:
-    """Remove the environments of earlier pins: each takes gigabytes and nothing finds them again."""
-    for folder in environments_folder().glob(f"{spec.kind}-*"):
+def _name_others(spec: EnvironmentSpec, say: Say) -> None:
+    """Name the environments of other pins or another Python: each takes gigabytes, but who shares the cache may use it."""
+    for folder in sorted(environments_folder().glob(f"{spec.kind}-*")):
         if folder != spec.folder:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            say(f"{folder} was made by another version of gshf-release or Python; delete it if nobody uses it.")

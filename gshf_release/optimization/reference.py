@@ -54,6 +54,11 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
     )
 
 
+def is_ahead(stage: Stage) -> bool:
+    """Return whether a stage is one that `declare_ahead` declares."""
+    return stage.name.endswith(f"/{AHEAD}")
+
+
 def compute(context: StageContext) -> None:
     """Write both completions' summed log-probabilities, in the arithmetic that training uses.
 

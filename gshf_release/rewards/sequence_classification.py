@@ -72,7 +72,7 @@ class SequenceClassificationReward:
         longest = max(map(len, ids), default=0)
         if self.limit is not None and longest > self.limit:
             raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {self.limit}.")
-        if packing.can_pack(self.model):
+        if packing.can_pack(self.model, longest):
             with packing.attention_of(self.model):
                 batches = packing.batches(ids, self.batch, self.workers, self.tokens)
                 return self._in_batches(ids, batches, self._score_packed)

@@ -212,8 +212,8 @@ class RunDirectory:
         """Return the journal's entries; a line cut by a kill is skipped."""
         path = self.path / "journal.jsonl"
         entries = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # not JSON, or not even text
                 entries.append(json.loads(line))
         return entries
 
@@ -235,7 +235,7 @@ class RunDirectory:
         """
         path = self.path / ".locks" / "recipe.lock"
         path.parent.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
+        with path.open("a+", encoding="utf-8") as stream:  # NFS wants to read what it locks for several
             if not self._records(recipe, stages):
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

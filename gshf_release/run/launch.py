@@ -67,11 +67,20 @@ def torchrun(work: Sequence[str], name: str, profile: Profile, environment: Mapp
     started = [sys.executable, "-m", "gshf_release.run.torchrun", "--nproc-per-node", str(profile.processes)]
     if profile.nodes == 1:
         return [*started, "--standalone", "-m", *work]
-    job, head = _slurm_job(profile, environment)
+    job, head, port = _slurm_job(profile, environment)
     word = re.sub(r"[^a-z0-9]+", "-", name)
-    machines = ["--nnodes", str(profile.nodes), "--rdzv-backend", "c10d", "--rdzv-id", f"{job}-{word}"]
+    machines = [
+        "--nnodes",
+        str(profile.nodes),
+        "--rdzv-id",
+        f"{job}-{word}",
+        "--master-addr",
+        head,
+        "--master-port",
+        port,
+    ]
     srun = [sys.executable, "-m", "gshf_release.run.lifeline", str(os.getpid()), *SRUN, "--nodes", str(profile.nodes)]
-    return [*srun, *started, *machines, "--rdzv-endpoint", head, "-m", *work]
+    return [*srun, *started, *machines, "-m", *work]
 
 
 def world_size() -> int:
@@ -126,8 +135,8 @@ def complaint(lines: Sequence[str], code: int) -> str:
     return found[0 if raised else -1] if found else f"exit code {code}"
 
 
-def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return the job's number, and where its first machine listens."""
+def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the job's number, its first machine, and the port where that listens."""
     job, given = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_NUM_NODES")
     if job is None:
         raise RunError(
@@ -141,4 +150,4 @@ def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, s
         )
     head = environment.get("SLURMD_NODENAME") or environment.get("HOSTNAME") or "localhost"
     port = PORTS[int(job) % len(PORTS)]  # jobs that share a machine, which run at the same time, have other numbers
-    return job, f"{head}:{port}"
+    return job, head, str(port)

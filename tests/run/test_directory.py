@@ -52,6 +52,14 @@ def test_the_journal_skips_a_line_cut_by_a_kill(tmp_path: Path) -> None:
     assert [entry["stage"] for entry in run.journal()] == ["a"]
 
 
+def test_the_journal_takes_any_text_and_a_line_cut_within_a_letter(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.log("told", prompt="one\u2028two\x85three")
+    with (tmp_path / "journal.jsonl").open("ab") as stream:
+        stream.write('{"event": "é'.encode()[:-1])
+    assert [entry["prompt"] for entry in run.journal()] == ["one\u2028two\x85three"]
+
+
 def test_what_follows_a_line_cut_by_a_kill_is_kept(tmp_path: Path) -> None:
     run = begin(tmp_path)
     (tmp_path / "journal.jsonl").write_text('{"event": "fini', encoding="utf-8")

@@ -47,22 +47,22 @@ def test_several_machines_are_reached_through_srun() -> None:
     assert launch.command(TASKS, RUN, profile, SLURM) == [
         *(sys.executable, "-m", "gshf_release.run.lifeline", str(os.getpid())),
         *("srun", "--ntasks-per-node", "1", "--cpu-bind=none", "--kill-on-bad-exit=1", "--nodes", "2"),
-        *(sys.executable, *TORCHRUN, "8", "--nnodes", "2", "--rdzv-backend", "c10d"),
-        *("--rdzv-id", "77-iteration-1-policy", "--rdzv-endpoint", "first:20077"),
+        *(sys.executable, *TORCHRUN, "8", "--nnodes", "2", "--rdzv-id", "77-iteration-1-policy"),
+        *("--master-addr", "first", "--master-port", "20077"),
         *WORKER,
     ]
 
 
 def test_jobs_that_share_a_machine_meet_at_ports_of_their_own() -> None:
     """Within 20,000 to 32,767: Linux gives out those above by itself."""
-    ports = {job: endpoint(job).rpartition(":")[2] for job in (1, 2, 12_767, 12_768, 4_294_967_295)}
+    ports = {job: port(job) for job in (1, 2, 12_767, 12_768, 4_294_967_295)}
     assert ports == {1: "20001", 2: "20002", 12_767: "32767", 12_768: "20000", 4_294_967_295: "23615"}
 
 
-def endpoint(job: int) -> str:
+def port(job: int) -> str:
     """Return where the machines of a job meet."""
     command = launch.command(TASKS, RUN, profiles.load("slurm"), SLURM | {"SLURM_JOB_ID": str(job)})
-    return command[command.index("--rdzv-endpoint") + 1]
+    return command[command.index("--master-port") + 1]
 
 
 def test_a_stage_that_does_not_train_runs_in_one_process() -> None:
