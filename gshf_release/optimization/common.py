@@ -112,19 +112,21 @@ def train_policy(
             )
         steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
     trained = gather(trainer, lambda: start(context, "cpu"))
-    if trained is None:
-        return
-    keep_optimiser(context)
+    if trained is not None:
+        keep_optimiser(context)
+        changed = _write_model(context, trained, tokenizer)
+        document = {counted: len(lengths), "changed_after_bf16": changed, "steps": [metrics(entry) for entry in steps]}
+        write_json(context.output("training.json"), document)
+
+
+def _write_model(context: StageContext, trained: Any, tokenizer: Any) -> float:
+    """Write what was trained, an adapter also merged; return the share of weights that rounding to BF16 leaves changed."""
     if context.recipe.training.adapter is not None:
         adapters.save(trained, context.output(adapters.FOLDER))
         trained = adapters.merge(trained)
-    document = {
-        counted: len(lengths),
-        "changed_after_bf16": share_changed(checkpoints.load_model(_start_folder(context), "bf16"), trained),
-        "steps": [metrics(entry) for entry in steps],
-    }
+    changed = share_changed(checkpoints.load_model(_start_folder(context), "bf16"), trained)
     checkpoints.save(trained, tokenizer, context.output("model"))
-    write_json(context.output("training.json"), document)
+    return changed
 
 
 def start(context: StageContext, device: str) -> Any:

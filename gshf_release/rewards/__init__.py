@@ -34,12 +34,8 @@ class Duel(NamedTuple):
 class PairwiseModel(Protocol):
     """Compares two responses to one prompt; it gives no score to one alone."""
 
-    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
-        """Return the probability that `a` is the better response; that of (b, a) is one minus it."""
-        ...
-
     def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
-        """Return the probability that `a` is better in each duel, float32 (n,), in the order given."""
+        """Return the probability that `a` is better in each duel, float32 (n,), in the order given; of (b, a) one minus it."""
         ...
 
 

@@ -44,10 +44,6 @@ class GenerativePreference:
         """Load a checkpoint."""
         return cls(checkpoint, precision=how.precision, device=how.device, batch=how.batch, workers=how.workers)
 
-    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
-        """Return the probability that `a` is the better response to `prompt`."""
-        return float(self.prefer_all([Duel(prompt, a, b)])[0])
-
     def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
         """Return the probability that `a` is better in each duel, float32 (n,).
 

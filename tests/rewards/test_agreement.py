@@ -31,11 +31,8 @@ class Longer:
 
 
 class LongerOfTwo:
-    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
-        return len(a) / (len(a) + len(b))
-
     def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
-        return np.asarray([self.prefer(*duel) for duel in duels], dtype=np.float32)
+        return np.asarray([len(a) / (len(a) + len(b)) for _, a, b in duels], dtype=np.float32)
 
 
 def judged(instruction: str, first: str, second: str, preference: float, source: str = "x") -> Judged:

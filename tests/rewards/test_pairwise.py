@@ -43,6 +43,10 @@ def test_a_system_turn_becomes_part_of_the_first_user_turn() -> None:
     assert "system" not in content
 
 
+def preference(model: GenerativePreference, a: str, b: str) -> float:
+    return float(model.prefer_all([Duel(PROMPT, a, b)])[0])
+
+
 def test_the_preference_by_hand(tiny_folder: Path) -> None:
     model = judge(tiny_folder)
     letter_a, letter_b = (model.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "AB")
@@ -54,18 +58,18 @@ def test_the_preference_by_hand(tiny_folder: Path) -> None:
         return math.exp(logits[letter_a]) / (math.exp(logits[letter_a]) + math.exp(logits[letter_b]))
 
     expected = (says_a("the cat", "gold is good") + 1 - says_a("gold is good", "the cat")) / 2
-    assert model.prefer(PROMPT, "the cat", "gold is good") == pytest.approx(expected, abs=1e-6)
+    assert preference(model, "the cat", "gold is good") == pytest.approx(expected, abs=1e-6)
 
 
 def test_swapping_the_responses_gives_the_complement(tiny_folder: Path) -> None:
     model = judge(tiny_folder)
-    one, other = model.prefer(PROMPT, "the cat", "gold"), model.prefer(PROMPT, "gold", "the cat")
+    one, other = preference(model, "the cat", "gold"), preference(model, "gold", "the cat")
     assert one + other == pytest.approx(1, abs=1e-6)
     assert one != pytest.approx(0.5, abs=1e-6)
 
 
 def test_a_response_against_itself_is_even(tiny_folder: Path) -> None:
-    assert judge(tiny_folder).prefer(PROMPT, "the cat", "the cat") == pytest.approx(0.5, abs=1e-7)
+    assert preference(judge(tiny_folder), "the cat", "the cat") == pytest.approx(0.5, abs=1e-7)
 
 
 def test_batch_1_and_batch_8_agree(tiny_folder: Path) -> None:
@@ -81,7 +85,7 @@ def test_no_duels_have_no_preferences(tiny_folder: Path) -> None:
 
 def test_a_comparison_that_is_too_long_is_one_line(tiny_folder: Path) -> None:
     with pytest.raises(EngineError, match="does not fit the pairwise model's 256"):
-        judge(tiny_folder).prefer(PROMPT, "the cat " * 200, "b")
+        preference(judge(tiny_folder), "the cat " * 200, "b")
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path, one_thread: None) -> None:
@@ -110,11 +114,8 @@ def test_a_tokenizer_without_a_token_for_a_letter_is_refused(
 class Stronger:
     """Prefers the longer response, with the probability that their lengths give."""
 
-    def prefer(self, prompt: Sequence[Message], a: str, b: str) -> float:
-        return len(a) / (len(a) + len(b))
-
     def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
-        return np.asarray([self.prefer(*duel) for duel in duels], dtype=np.float32)
+        return np.asarray([len(a) / (len(a) + len(b)) for _, a, b in duels], dtype=np.float32)
 
 
 def test_round_robin_by_hand() -> None:
