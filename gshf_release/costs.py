@@ -5,7 +5,8 @@ Every number carries its formula. They are meant to be right within a factor of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gshf_release.geometry import Geometry
@@ -30,6 +31,15 @@ LOGIT_TABLES, MEASURE_TABLES = 3, 6
 CACHE = "sampling: key-value cache"
 RESPONSE_BYTES = 8.3
 """Per token on disk: a 4-byte id and 4.3 characters, before compression."""
+KINDS = {
+    "sample": "sampling",
+    "score": "scoring",
+    "write_log_ratios": "log-ratios",
+    "compute": "reference",
+    "optimise": "training",
+    "measure": "measuring",
+}
+"""What a stage is counted as, by the function of its work. Others are not counted, nor is the training of reward models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +51,11 @@ class Work:
     responses: int
     sampled_tokens: float
     sampled_tokens_at_most: float
-    scored_tokens: float
-    measured_tokens: float
     pairs: int
     trained_tokens: float
     """Over all epochs, both sides of every pair."""
-    reference_tokens: float
+    tokens: Mapping[str, float]
+    """What each stage of `KINDS` samples or computes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,99 +78,48 @@ def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, respons
         prompt_tokens: Mean tokens of a prompt.
         response_tokens: Mean tokens of a response; each stage's own limit is respected.
     """
-    prompts = {stage.name: _asked(stage) for stage in stages if {"start", "stop"} <= set(stage.parameters)}
-    sampling = [stage for stage in stages if "decodings" in stage.parameters]
-    limits = {stage.name: [entry["max_new_tokens"] for entry in stage.parameters["decodings"]] for stage in sampling}
-    asked = {stage.name: prompts[stage.parameters["prompts"]] for stage in sampling}
-    responses = {name: asked[name] * len(limits[name]) for name in limits}
-    tokens = {name: asked[name] * sum(min(limit, response_tokens) for limit in limits[name]) for name in limits}
-    scored = [stage.parameters["samples"] for stage in stages if stage.work.endswith(":score")]
-    measured = [stage for stage in stages if stage.work.endswith(":measure")]
-    trained = [source for stage in stages for source in stage.parameters.get("sources", [])]
     by_name = {stage.name: stage for stage in stages}
-    pairs = {source: _pairs(source, by_name) for source in trained}
-    raft = recipe.loop.algorithm == "raft"
-    pair_tokens = (1 if raft else 2) * (prompt_tokens + response_tokens)
+    tokens = _tokens(by_name, recipe, prompt_tokens, response_tokens)
+    sampling = [stage for stage in stages if _kind(stage) == "sampling"]
+    training = [stage for stage in stages if _kind(stage) == "training"]
     return Work(
         iterations=recipe.loop.iterations,
-        prompts=sum(prompts.values()),
-        responses=sum(responses.values()),
-        sampled_tokens=sum(tokens.values()),
-        sampled_tokens_at_most=sum(asked[name] * sum(limits[name]) for name in limits),
-        scored_tokens=sum(tokens[name] + responses[name] * prompt_tokens for name in scored),
-        measured_tokens=len(measured) * recipe.prompts.roles.validation * (prompt_tokens + response_tokens),
-        pairs=sum(pairs.values()),
-        trained_tokens=recipe.training.epochs * sum(pairs[source] for source in trained) * pair_tokens,
-        reference_tokens=0 if raft else sum(pairs.values()) * pair_tokens,
+        prompts=sum(_asked(stage) for stage in stages if {"start", "stop"} <= set(stage.parameters)),
+        responses=sum(_responses(stage, by_name) for stage in sampling),
+        sampled_tokens=sum(tokens[stage.name] for stage in sampling),
+        sampled_tokens_at_most=sum(_sampled(stage, by_name, math.inf) for stage in sampling),
+        pairs=_pairs({source for stage in training for source in stage.parameters["sources"]}, by_name),
+        trained_tokens=sum(tokens[stage.name] for stage in training),
+        tokens=tokens,
     )
 
 
-def stage_hours(
-    stages: Sequence[Stage],
-    recipe: Recipe,
-    profile: Profile,
-    parameters: float | None,
-    reward_parameters: float | None,
-    prompt_tokens: float,
-    response_tokens: float,
-) -> dict[str, float | None]:
-    """Return the hours of each stage on one device, by the formulas of `hours`; None where a size or a rate is unknown.
-
-    Stages that neither sample nor compute with a policy or reward model are not in it, nor is the training of reward models.
-    """
-    by_name = {stage.name: stage for stage in stages}
-    passes = 8 if profile.activation_checkpointing else 6
+def _tokens(
+    by_name: Mapping[str, Stage], recipe: Recipe, prompt_tokens: float, response_tokens: float
+) -> dict[str, float]:
+    """Return the tokens that each stage samples or computes over."""
     sequence = prompt_tokens + response_tokens
     pair = (1 if recipe.loop.algorithm == "raft" else 2) * sequence
-
-    def sampled(stage: Stage) -> tuple[int, float]:
-        asked = _asked(by_name[stage.parameters["prompts"]])
-        limits = [entry["max_new_tokens"] for entry in stage.parameters["decodings"]]
-        return asked * len(limits), asked * sum(min(limit, response_tokens) for limit in limits)
-
-    def read(stage: Stage) -> float:
-        responses, tokens = sampled(by_name[stage.parameters["samples"]])
-        return tokens + responses * prompt_tokens
-
-    def pairs(*sources: str) -> int:
-        return sum(_pairs(source, by_name) for source in sources)
-
-    found: dict[str, float | None] = {}
-    for stage in stages:
-        work, facts = stage.work.rpartition(":")[2], stage.parameters
-        if "decodings" in facts:
-            found[stage.name] = _sampling_hours(sampled(stage)[1], profile, parameters)
-        elif work == "score":
-            found[stage.name] = _computing_hours(2, reward_parameters, read(stage), profile)
-        elif work == "write_log_ratios":
-            found[stage.name] = _computing_hours(4, parameters, read(stage), profile)
-        elif stage.name.endswith("/reference"):
-            found[stage.name] = _computing_hours(2, parameters, pairs(facts["source"]) * pair, profile)
-        elif work == "optimise":
-            tokens = recipe.training.epochs * pairs(*facts["sources"]) * pair
-            found[stage.name] = _computing_hours(passes, parameters, tokens, profile)
-        elif work == "measure":
-            found[stage.name] = _computing_hours(6, parameters, recipe.prompts.roles.validation * sequence, profile)
+    found: dict[str, float] = {}
+    for name, stage in by_name.items():
+        facts = stage.parameters
+        match _kind(stage):
+            case "sampling":
+                found[name] = _sampled(stage, by_name, response_tokens)
+            case "scoring" | "log-ratios":
+                samples = by_name[facts["samples"]]
+                found[name] = found[samples.name] + _responses(samples, by_name) * prompt_tokens
+            case "reference":
+                found[name] = _pairs([facts["source"]], by_name) * pair
+            case "training":
+                found[name] = recipe.training.epochs * _pairs(facts["sources"], by_name) * pair
+            case "measuring":
+                found[name] = recipe.prompts.roles.validation * sequence
     return found
 
 
-def _sampling_hours(tokens: float, profile: Profile, parameters: float | None) -> float | None:
-    hardware = profile.hardware
-    if hardware.tokens_per_second is None or parameters is None:
-        return None
-    return tokens / (hardware.tokens_per_second * hardware.at_parameters / parameters) / 3600
-
-
-def _computing_hours(operations: float, size: float | None, tokens: float, profile: Profile) -> float | None:
-    """Return the hours of so many operations per parameter and token."""
-    flops = profile.hardware.flops
-    return None if size is None or flops is None else operations * size * tokens / flops / 3600
-
-
-def _pairs(source: str, by_name: Mapping[str, Stage]) -> int:
-    """Return how many pairs (or winners) a source puts out at most: one a prompt, or all that came from elsewhere."""
-    drawn = by_name.get(f"{source}/prompts")
-    return int(by_name[f"{source}/pairs"].parameters["count"]) if drawn is None else _asked(drawn)
+def _kind(stage: Stage) -> str | None:
+    return KINDS.get(stage.work.rpartition(":")[2])
 
 
 def _asked(stage: Stage) -> int:
@@ -169,26 +127,72 @@ def _asked(stage: Stage) -> int:
     return int(stage.parameters["stop"] - stage.parameters["start"])
 
 
-def hours(work: Work, profile: Profile, parameters: float | None, reward_parameters: float | None) -> list[Need]:
-    """Return the hours of each kind of work on one device.
+def _responses(stage: Stage, by_name: Mapping[str, Stage]) -> int:
+    return _asked(by_name[stage.parameters["prompts"]]) * len(stage.parameters["decodings"])
+
+
+def _sampled(stage: Stage, by_name: Mapping[str, Stage], mean: float) -> float:
+    """Return the tokens of a stage's responses if each has `mean`, or its limit where that is less."""
+    limits: list[int] = [entry["max_new_tokens"] for entry in stage.parameters["decodings"]]
+    return _asked(by_name[stage.parameters["prompts"]]) * sum(min(limit, mean) for limit in limits)
+
+
+def _pairs(sources: Iterable[str], by_name: Mapping[str, Stage]) -> int:
+    """Return how many pairs (or winners) sources put out at most: one a prompt, or all that came from elsewhere."""
+    drawn = {source: by_name.get(f"{source}/prompts") for source in sources}
+    return sum(
+        _asked(stage) if stage else int(by_name[f"{source}/pairs"].parameters["count"])
+        for source, stage in drawn.items()
+    )
+
+
+def stage_hours(
+    stages: Sequence[Stage],
+    tokens: Mapping[str, float],
+    profile: Profile,
+    parameters: float | None,
+    reward_parameters: float | None,
+) -> dict[str, Need]:
+    """Return the hours of each stage on one device, with its kind of work as the step; stages of no kind are not in it."""
+    seconds = _seconds(profile, parameters, reward_parameters)
+    found = {}
+    for stage in stages:
+        if kind := _kind(stage):
+            each, formula = seconds[kind]
+            found[stage.name] = Need(kind, None if each is None else tokens[stage.name] * each / 3600, formula)
+    return found
+
+
+def hours(of_stages: Mapping[str, Need]) -> list[Need]:
+    """Return the hours of each kind of work on one device: the sum of its stages' hours."""
+    kinds = {kind: [need for need in of_stages.values() if need.step == kind] for kind in KINDS.values()}
+    return [
+        Need(kind, total(needs) if known(needs) else None, needs[0].formula) for kind, needs in kinds.items() if needs
+    ]
+
+
+def _seconds(
+    profile: Profile, parameters: float | None, reward_parameters: float | None
+) -> dict[str, tuple[float | None, str]]:
+    """Return the seconds of a device for one token of each kind of work, None where unknown, and the formula of all tokens.
 
     Operations per token: 2 per parameter forwards, 4 backwards (arXiv 2001.08361).
     """
-    passes = 8 if profile.activation_checkpointing else 6
-    forward = "tokens x 2 x {} / flops"
+    hardware, passes = profile.hardware, 8 if profile.activation_checkpointing else 6
+    again = " (one forward pass again)" if profile.activation_checkpointing else ""
 
-    def computing(operations: float, size: float | None, tokens: float) -> float | None:
-        return _computing_hours(operations, size, tokens, profile)
+    def each(operations: float, size: float | None, rate: float | None = hardware.flops) -> float | None:
+        return None if size is None or rate is None else operations * size / rate
 
-    sampling = _sampling_hours(work.sampled_tokens, profile, parameters)
-    training = f"tokens x {passes} x parameters / flops" + (" (one forward pass again)" if passes == 8 else "")
-    return [
-        Need("sampling", sampling, "tokens / (tokens_per_second x at_parameters / parameters)"),
-        Need("scoring", computing(2, reward_parameters, work.scored_tokens), forward.format("reward parameters")),
-        Need("reference", computing(2, parameters, work.reference_tokens), forward.format("parameters")),
-        Need("training", computing(passes, parameters, work.trained_tokens), training),
-        Need("measuring", computing(6, parameters, work.measured_tokens), "tokens x 3 models x 2 x parameters / flops"),
-    ]
+    sampling = each(1 / hardware.at_parameters, parameters, hardware.tokens_per_second)
+    return {
+        "sampling": (sampling, "tokens / (tokens_per_second x at_parameters / parameters)"),
+        "scoring": (each(2, reward_parameters), "tokens x 2 x reward parameters / flops"),
+        "log-ratios": (each(4, parameters), "tokens x 2 models x 2 x parameters / flops"),
+        "reference": (each(2, parameters), "tokens x 2 x parameters / flops"),
+        "training": (each(passes, parameters), f"tokens x {passes} x parameters / flops{again}"),
+        "measuring": (each(6, parameters), "tokens x 3 models x 2 x parameters / flops"),
+    }
 
 
 def training_memory(
@@ -271,7 +275,8 @@ def inference_memory(
     """
     width = 4 if device == "cpu" or profile.inference_precision == "fp32" else 2
     longest = (prompt_tokens + recipe.sampling.max_new_tokens) * profile.concurrent_batches
-    weights = _need("sampling: weights", width, parameters, f"parameters x {width} bytes")
+    each = f" / {profile.copy_devices} devices" if profile.copy_devices > 1 else ""
+    weights = _need("sampling: weights", width / profile.copy_devices, parameters, f"parameters x {width} bytes{each}")
     if profile.engine == "vllm":
         cache = _vllm_cache(profile, weights.amount, device, available)
     else:

@@ -86,8 +86,8 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     prompt_tokens, limit = recipe.plan.prompt_tokens or PROMPT_TOKENS, recipe.sampling.max_new_tokens
     response_tokens = min(recipe.plan.response_tokens or _measured_length(path) or limit, limit)
     work = costs.count(stages, recipe, prompt_tokens, response_tokens)
-    needed = costs.hours(work, profile, parameters, reward_parameters)
-    by_stage = costs.stage_hours(stages, recipe, profile, parameters, reward_parameters, prompt_tokens, response_tokens)
+    by_stage = costs.stage_hours(stages, work.tokens, profile, parameters, reward_parameters)
+    needed = costs.hours(by_stage)
     kinds = {stage.name: OF_WORK[stage.work] for stage in stages if stage.work in OF_WORK}
     device = _device(profile)
     memory = costs.training_memory(recipe, profile, base, parameters, prompt_tokens)

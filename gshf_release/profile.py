@@ -48,12 +48,13 @@ class Hardware(Section):
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one device in 1e9 bytes; None asks the device, if it is here."""
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None
-    """Response tokens sampled in a second with a model of `at_parameters`; other sizes go in inverse proportion."""
+    """Response tokens sampled in a second with a model of `at_parameters`; other sizes go in inverse proportion.
+    A copy of vLLM on n devices (`vllm.tensor_parallel`) is taken to be n times as fast."""
     at_parameters: Annotated[float, Field(gt=0)] = 7.24e9
     flops: Annotated[float, Field(gt=0)] | None = None
     """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """What a device costs in an hour, in any currency; all devices of all nodes are paid for from begin to end."""
+    """What a device costs in an hour, in any currency; all that train or sample are paid for from begin to end."""
 
 
 class Judging(Section):
@@ -124,6 +125,16 @@ class Profile(Section):
     def world_size(self) -> int:
         """Training processes on all machines."""
         return self.processes * self.nodes
+
+    @property
+    def copy_devices(self) -> int:
+        """Devices that one copy of the engine takes."""
+        return self.vllm.tensor_parallel if self.engine == "vllm" else 1
+
+    @property
+    def devices(self) -> int:
+        """Devices of the run: those that train, or those that the copies of the engine take where these are more."""
+        return max(self.world_size, self.replicas * self.copy_devices)
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> Self:

@@ -1,9 +1,9 @@
 """How long a run takes from its first stage to its last: the critical path, and what more machines would buy.
 
 Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number, one
-that samples over the profile's `replicas`; a stage in shards is divided among the workers; any other takes its hours on one
-device, however many there are. Communication, loading of models and other overheads are not in it (`status` shows what they
-were).
+that samples over the devices of the engine's copies; a stage in shards is divided among the workers; any other takes its hours
+on one device, however many there are. Communication, loading of models and other overheads are not in it (`status` shows what
+they were).
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import heapq
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from gshf_release import sharding
+from gshf_release.costs import Need
 from gshf_release.errors import RecipeError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
-from gshf_release.run.resident import ENGINE, environment_of
+from gshf_release.run import launch
+from gshf_release.run.order import next_launch
+from gshf_release.run.resident import ENGINE, environment_of, stay_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
 
 NODES = (1, 2, 4, 8, 16)
@@ -31,6 +35,7 @@ class Machines:
 
     nodes: int
     devices: int
+    """All that are paid for."""
     hours: float
     """As this version runs it."""
     hours_if_sampling_is_divided: float
@@ -47,6 +52,10 @@ class Schedule:
     workers: int
     processes: int
     replicas: int
+    copy_devices: int
+    """Of one copy of the engine."""
+    devices: int
+    """All that are paid for."""
     hours: float
     """On the profile's machines."""
     path: list[tuple[str, float]]
@@ -64,7 +73,7 @@ class Schedule:
 
 def make(
     stages: Sequence[Stage],
-    hours: Mapping[str, float | None],
+    hours: Mapping[str, Need],
     recipe: Recipe,
     profile: Profile,
     kinds: Mapping[str, str],
@@ -78,25 +87,27 @@ def make(
         profile: Workers, processes and machines.
         kinds: The stages that sample, score or train.
     """
-    known = {name: value or 0.0 for name, value in hours.items()}
+    known = {name: need.amount for name, need in hours.items() if need.amount is not None}
     price = profile.hardware.price_per_gpu_hour
     return Schedule(
         workers=profile.parallel_workers,
         processes=profile.world_size,
         replicas=profile.replicas,
+        copy_devices=profile.copy_devices,
+        devices=profile.devices,
         hours=makespan(stages, known, profile),
         path=critical_path(stages, known, profile),
         machines=[_machines(stages, known, profile, nodes, price) for nodes in _possible(recipe, profile)],
         price=price,
-        unknown=[stage.name for stage in stages if stage.name in kinds and hours.get(stage.name) is None],
+        unknown=[stage.name for stage in stages if stage.name in kinds and stage.name not in known],
     )
 
 
 def task_hours(task: Task, hours: Mapping[str, float], profile: Profile) -> float:
-    """Return the hours of one task: an even part of its stage, divided by the processes or engines that share it."""
+    """Return the hours of one task: an even part of its stage, divided by the devices that share it."""
     alone = hours.get(task.stage.name, 0.0) / task.stage.shards
     if task.stage.runs_in == ENGINE:
-        return alone / profile.replicas
+        return alone / (profile.replicas * profile.copy_devices)
     return alone / profile.world_size if task.stage.distributed else alone
 
 
@@ -127,7 +138,7 @@ def makespan(
     Args:
         stages: The graph, in order.
         hours: Of a whole stage on one device.
-        profile: One distributed task runs at a time, and one in an engine's own environment.
+        profile: Workers, processes and machines.
         workers: If the shards of sampling were divided among so many; None is the profile's own number.
     """
     lengths = chain_lengths(stages)
@@ -136,19 +147,21 @@ def makespan(
     place = {task: number for number, task in enumerate(order)}
     missing, readers = _waiting(stages, place)
     ready = [task for task in order if not missing[task]]
-    running: list[tuple[float, int, Task]] = []
+    running: list[tuple[float, int, list[Task]]] = []
+    idle: set[str] = set()
     now = 0.0
     while ready or running:
-        busy = [task for _, _, task in running]
-        for task in list(ready):
-            if len(busy) == count:
+        while len(running) < count:
+            busy = [task for _, _, launched in running for task in launched]
+            together = _next(ready, busy, idle, profile, divided=workers is not None)
+            if not together:
                 break
-            if not _must_wait(task, busy, profile, divided=workers is not None):
-                ready.remove(task)
-                busy.append(task)
-                heapq.heappush(running, (now + task_hours(task, hours, profile), place[task], task))
+            ready = [task for task in ready if task not in together]
+            ends = now + sum(task_hours(task, hours, profile) for task in together)
+            heapq.heappush(running, (ends, place[together[0]], together))
         now, _, ended = heapq.heappop(running)
-        for reader in readers[ended]:
+        idle = {stay_of(task.stage, profile) for task in ended if environment_of(task.stage, profile)} or idle
+        for reader in chain.from_iterable(readers[task] for task in ended):
             missing[reader] -= 1
             if not missing[reader]:
                 bisect.insort(ready, reader, key=place.__getitem__)
@@ -168,14 +181,15 @@ def _waiting(stages: Sequence[Stage], place: Mapping[Task, int]) -> tuple[dict[T
     return missing, readers
 
 
-def _must_wait(task: Task, busy: Sequence[Task], profile: Profile, *, divided: bool) -> bool:
-    """Return whether a task cannot run beside those that do: a device holds one engine, and processes fill all devices."""
-    if profile.world_size > 1 and task.stage.distributed:
-        return any(other.stage.distributed for other in busy) or (divided and bool(busy))
-    if divided:
-        return any(other.stage.distributed for other in busy) and profile.world_size > 1
-    elsewhere = bool(environment_of(task.stage, profile))
-    return elsewhere and any(environment_of(other.stage, profile) for other in busy)
+def _next(
+    ready: Sequence[Task], busy: Sequence[Task], idle: set[str], profile: Profile, *, divided: bool
+) -> list[Task]:
+    """Return what starts beside the tasks that run; where all devices sample, what the processes divide needs them alone."""
+    if not divided:
+        return next_launch(ready, busy, idle, profile)
+    alone = any(launch.distributed(task.stage, profile) for task in busy)
+    beside = [task for task in ready if not busy or not (alone or launch.distributed(task.stage, profile))]
+    return next_launch(beside, (), (), profile)
 
 
 def _machines(
@@ -184,11 +198,11 @@ def _machines(
     on = profile.model_copy(update={"nodes": nodes})
     now = makespan(stages, hours, on)
     alone = on.model_copy(update={"replicas": 1})
-    divided = makespan(stages, hours, alone, workers=max(on.world_size, on.parallel_workers))
-    paid = None if price is None else price * on.world_size
+    divided = makespan(stages, hours, alone, workers=max(on.devices // on.copy_devices, on.parallel_workers))
+    paid = None if price is None else price * on.devices
     return Machines(
         nodes=nodes,
-        devices=on.world_size,
+        devices=on.devices,
         hours=now,
         hours_if_sampling_is_divided=divided,
         cost=None if paid is None else paid * now,
@@ -211,20 +225,25 @@ def _possible(recipe: Recipe, profile: Profile) -> list[int]:
 def lines(found: Schedule) -> list[str]:
     """Return the schedule as text, with its formulas."""
     alone = ", one after the other" if found.workers == 1 else ""
-    copies = f" / {found.replicas} copies of the engine where it samples;" if found.replicas > 1 else ""
+    each = f" x {found.copy_devices} GPUs" if found.copy_devices > 1 else ""
+    copies = f" / {found.replicas} copies of the engine{each} where it samples;" if found.replicas > 1 or each else ""
     text = [
         f"from begin to end: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
         f"  hours of one device / processes for a stage that the processes divide;{copies} / shards for one of its shards",
         f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",
     ]
+    if each:
+        text.insert(
+            2, f"  a copy on {found.copy_devices} GPUs is taken to sample {found.copy_devices} times as fast as one GPU"
+        )
     if found.unknown:
         text.append(f"  no estimate, counted as no time: {', '.join(found.unknown)}")
     if found.price is None:
         text.append("cost: unknown; set hardware.price_per_gpu_hour in the profile")
     else:
-        paid = found.price * found.processes * found.hours
-        text.append(f"cost: {_money(paid)} = {found.hours:.1f} h x {found.processes} devices x {found.price:g} an hour")
-    return [*text, *_table(found)] if found.processes > 1 else text
+        paid = found.price * found.devices * found.hours
+        text.append(f"cost: {_money(paid)} = {found.hours:.1f} h x {found.devices} devices x {found.price:g} an hour")
+    return [*text, *_table(found)] if found.devices > 1 else text
 
 
 def _table(found: Schedule) -> list[str]:

@@ -8,8 +8,9 @@ from gshf_release import costs, pipeline
 from gshf_release import recipe as recipes
 from gshf_release.costs import Need
 from gshf_release.geometry import Geometry
-from gshf_release.profile import Hardware, Profile
+from gshf_release.profile import Hardware, Profile, Vllm
 from gshf_release.recipe import Recipe
+from gshf_release.run.stage import Stage
 
 GEOMETRY = Geometry(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)
 FAST = Profile(hardware=Hardware(tokens_per_second=100, at_parameters=2e6, flops=1e9))
@@ -33,10 +34,10 @@ def test_the_published_sizes_by_hand() -> None:
     assert work.responses == 3 * 20_000 * 8 + 4 * 256 * 3
     assert work.sampled_tokens == 483_072 * 529
     assert work.sampled_tokens_at_most == 483_072 * 2048
-    assert work.scored_tokens == 483_072 * (52 + 529)
     assert work.trained_tokens == 2 * 60_000 * 2 * (52 + 529)
-    assert work.reference_tokens == 60_000 * 2 * (52 + 529)
-    assert work.measured_tokens == 4 * 256 * (52 + 529)
+    assert work.tokens["iteration-1/rewards"] == 20_000 * 8 * (52 + 529)
+    assert work.tokens["iteration-1/reference"] == 20_000 * 2 * (52 + 529)
+    assert work.tokens["base/validation/measure"] == 256 * (52 + 529)
 
 
 def test_training_on_all_pairs_counts_early_ones_again() -> None:
@@ -52,36 +53,50 @@ def test_pairs_from_elsewhere_are_trained_on_too() -> None:
     work = costs.count(stages, chosen, 52, 529)
     assert work.pairs == 60_500
     assert work.trained_tokens == 2 * (60_000 + 3 * 500) * 2 * (52 + 529)
-    of_stages = costs.stage_hours(stages, chosen, FAST, 1e6, 1e6, 52, 529)
-    assert of_stages["offline/reference"] == pytest.approx(2 * 1e6 * 500 * 2 * (52 + 529) / 1e9 / 3600)
+    of_stages = costs.stage_hours(stages, work.tokens, FAST, 1e6, 1e6)
+    assert of_stages["offline/reference"].amount == pytest.approx(2 * 1e6 * 500 * 2 * (52 + 529) / 1e9 / 3600)
 
 
 def test_raft_trains_on_one_response_a_prompt_and_needs_no_reference() -> None:
     work = counted(recipe("loop.algorithm=raft"))
     assert work.trained_tokens == counted(recipe()).trained_tokens / 2
-    assert work.reference_tokens == 0
+    assert not any(name.endswith("/reference") for name in work.tokens)
 
 
 def test_no_response_is_longer_than_its_limit() -> None:
     assert counted(recipe("sampling.max_new_tokens=100")).sampled_tokens == 483_072 * 100
 
 
+WORKS = {
+    "sample": 720_000, "score": 3.6e6, "write_log_ratios": 0.9e6, "compute": 1.8e6, "optimise": 6e5, "measure": 0.6e6
+}  # fmt: skip
+"""Tokens by the function of a stage's work; `choose` is no kind of work."""
+
+
+def hours(profile: Profile, parameters: float | None, reward_parameters: float | None) -> dict[str, float | None]:
+    stages = [Stage(f"{half}/{work}", f"m:{work}") for half in "ab" for work in (*WORKS, "choose")]
+    tokens = {f"{half}/{work}": count / 2 for half in "ab" for work, count in WORKS.items()}
+    return by_step(costs.hours(costs.stage_hours(stages, tokens, profile, parameters, reward_parameters)))
+
+
 def test_hours_by_hand() -> None:
-    work = costs.Work(1, 10, 10, 720_000, 0, 3.6e6, 0.6e6, 5, 6e5, 1.8e6)
-    found = by_step(costs.hours(work, FAST, 1e6, 2e6))
-    # 200 tokens a second at half the size; then 2, 2, 6 and 3 x 2 operations per parameter and token at 1e9 a second.
-    assert found["sampling"] == pytest.approx(1)
-    assert found["scoring"] == pytest.approx(4)
-    assert found["reference"] == pytest.approx(1)
-    assert found["training"] == pytest.approx(1)
-    assert found["measuring"] == pytest.approx(1)
+    """200 tokens a second at half the size; then 2, 4, 2, 6 and 3 x 2 operations per parameter and token at 1e9 a second."""
+    assert hours(FAST, 1e6, 2e6) == pytest.approx(
+        {"sampling": 1, "scoring": 4, "log-ratios": 1, "reference": 1, "training": 1, "measuring": 1}
+    )
 
 
 def test_activation_checkpointing_costs_a_forward_pass() -> None:
-    work = costs.Work(1, 10, 10, 0, 0, 0, 0, 5, 6e5, 0)
     again = FAST.model_copy(update={"activation_checkpointing": True})
-    assert by_step(costs.hours(work, again, 1e6, None))["training"] == pytest.approx(8 / 6)
-    assert by_step(costs.hours(work, again, 1e6, None))["scoring"] is None
+    assert hours(again, 1e6, None)["training"] == pytest.approx(8 / 6)
+    assert hours(again, 1e6, None)["scoring"] is None
+
+
+def test_log_ratios_read_every_response_under_two_models() -> None:
+    chosen = recipe("pairs.kl_weight=0.1")
+    stages, work = pipeline.training(chosen, None, source_sha256="", count=60_768), counted(chosen)
+    found = by_step(costs.hours(costs.stage_hours(stages, work.tokens, FAST, 1e6, 1e6)))
+    assert found["log-ratios"] == pytest.approx(3 * 20_000 * 8 * (52 + 529) * 2 * 2 * 1e6 / 1e9 / 3600)
 
 
 def test_training_memory_by_hand() -> None:
@@ -133,8 +148,15 @@ def test_vllm_keeps_what_it_is_given() -> None:
     assert on_cpu["sampling: key-value cache"] == pytest.approx(2 * 2**30 / 1e9)
 
 
+def test_a_copy_on_several_devices_divides_the_weights() -> None:
+    profile = Profile(engine="vllm", vllm=Vllm(tensor_parallel=4, memory_share=0.5))
+    found = by_step(costs.inference_memory(recipe(), profile, GEOMETRY, 1e9, 2e6, "cuda", 52, 80))
+    assert found["sampling: weights"] == pytest.approx(0.5)
+    assert found["sampling: key-value cache"] == pytest.approx(0.5 * 80 - 0.5)
+
+
 def test_disk_by_hand() -> None:
-    work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
+    work = costs.Work(3, 10, 1000, 1e6, 0, 5, 0, {})
     found = by_step(costs.disk(recipe(), work, GEOMETRY, 1e9, 2e9, 50))
     assert found == pytest.approx(
         {"base": 2, "reward model": 4, "policies": 12, "checkpoints": 36, "responses": (8.3e6 + 2e5) / 1e9}
@@ -143,7 +165,7 @@ def test_disk_by_hand() -> None:
 
 def test_disk_of_an_adapter_by_hand() -> None:
     """BF16 policies; checkpoints of 64 x 2 layers x 7 matrices x 3.5 x 10 numbers."""
-    work = costs.Work(3, 10, 1000, 1e6, 0, 0, 0, 5, 0, 0)
+    work = costs.Work(3, 10, 1000, 1e6, 0, 5, 0, {})
     found = by_step(costs.disk(recipe("training.adapter.rank=64"), work, GEOMETRY, 1e9, 2e9, 50))
     assert found["policies"] == pytest.approx(6)
     assert found["checkpoints"] == pytest.approx(3 * 12 * 64 * 2 * 7 * 3.5 * 10 / 1e9)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release import costs, pipeline, schedule
 from gshf_release import recipe as recipes
+from gshf_release.costs import Need
 from gshf_release.kinds import OF_WORK
-from gshf_release.profile import Profile, load
+from gshf_release.profile import Profile, Vllm, load
 from gshf_release.run.stage import Input, Stage
 from gshf_release.schedule import critical_path, makespan
+from tests.conftest import REPOSITORY
 
 
 def stage(name: str, *sources: str, shards: int = 1, scope: str = "all", distributed: bool = False) -> Stage:
@@ -52,6 +56,32 @@ def test_copies_of_an_engine_divide_the_sampling() -> None:
     assert makespan([samples, *GRAPH[1:]], HOURS, Profile(replicas=4)) == pytest.approx(11)
 
 
+def test_a_copy_samples_on_as_many_devices_as_it_is_spread_over() -> None:
+    """8 / (2 copies x 4 devices) + 2 + 6 + 1; another engine than vLLM takes one device a copy: 8 / 2 + 2 + 6 + 1."""
+    samples = Stage("samples", "m:work", outputs=("out",), shards=4, runs_in="engine")
+    profile = Profile(replicas=2, engine="vllm", vllm=Vllm(tensor_parallel=4))
+    assert makespan([samples, *GRAPH[1:]], HOURS, profile) == pytest.approx(10)
+    other = profile.model_copy(update={"engine": "transformers"})
+    assert makespan([samples, *GRAPH[1:]], HOURS, other) == pytest.approx(13)
+
+
+def test_what_an_open_engine_can_do_comes_before_a_longer_chain() -> None:
+    """Answers and a scoring from 8 to 9, the other scoring to 10, pairs to 12; both scorings first would end at 11."""
+    samples = Stage("samples", "m:work", outputs=("out",), runs_in="engine", parameters={"policy": "base"})
+    answers = replace(samples, name="answers", inputs=(Input("samples", "out"),))
+    stages = [samples, answers, stage("rewards", "samples", shards=2), stage("pairs", "rewards")]
+    hours = {"samples": 8.0, "answers": 1.0, "rewards": 2.0, "pairs": 2.0}
+    assert makespan(stages, hours, Profile(engine="vllm", parallel_workers=2)) == pytest.approx(12)
+
+
+def test_the_processes_do_all_shards_that_are_ready_by_one_start() -> None:
+    """Three half hours of scoring end together at 1.5; then three hours on two workers. Shard by shard it would be 2.5."""
+    scores = stage("scores", shards=3, distributed=True)
+    stages = [scores, stage("read", "scores", shards=3, scope="shard")]
+    profile = Profile(processes=2, parallel_workers=2)
+    assert makespan(stages, {"scores": 3.0, "read": 3.0}, profile) == pytest.approx(3.5)
+
+
 def test_training_processes_divide_what_they_can() -> None:
     """8 + 2 + 6 / 3 + 1 on one machine of three processes, 8 + 2 + 6 / 6 + 1 on two."""
     assert makespan(GRAPH, HOURS, Profile(processes=3)) == pytest.approx(13)
@@ -81,13 +111,18 @@ def test_no_number_of_workers_beats_the_critical_path(hours: list[float], worker
     assert bound - 1e-9 <= took <= makespan(GRAPH, known, profile.model_copy(update={"parallel_workers": 1})) + 1e-9
 
 
+SHIPPED = {
+    folder: sorted(path.stem for path in (REPOSITORY / "training" / folder).glob("*.yaml"))
+    for folder in ("recipes", "profiles")
+}
 PUBLISHED = recipes.load("fsfairx-zephyr-7b", [])
 STAGES = pipeline.training(PUBLISHED, None, source_sha256="", count=60_768)
 KINDS = {each.name: OF_WORK[each.work] for each in STAGES if each.work in OF_WORK}
 
 
 def published(profile: Profile) -> schedule.Schedule:
-    hours = costs.stage_hours(STAGES, PUBLISHED, profile, 7.24e9, 7.11e9, 52, 529)
+    tokens = costs.count(STAGES, PUBLISHED, 52, 529).tokens
+    hours = costs.stage_hours(STAGES, tokens, profile, 7.24e9, 7.11e9)
     return schedule.make(STAGES, hours, PUBLISHED, profile, KINDS)
 
 
@@ -96,12 +131,21 @@ def priced(name: str, price: float) -> Profile:
     return profile.model_copy(update={"hardware": profile.hardware.model_copy(update={"price_per_gpu_hour": price})})
 
 
-def test_the_stages_add_up_to_the_hours_of_each_kind_of_work() -> None:
-    profile = load("one-80gb")
-    hours = costs.stage_hours(STAGES, PUBLISHED, profile, 7.24e9, 7.11e9, 52, 529)
-    work = costs.count(STAGES, PUBLISHED, 52, 529)
-    together = costs.total(costs.hours(work, profile, 7.24e9, 7.11e9))
-    assert sum(value or 0.0 for value in hours.values()) == pytest.approx(together)
+@pytest.mark.parametrize("overrides", [(), ("pairs.kl_weight=0.1",), ("loop.algorithm=raft", "pairs.kl_weight=0.1")])
+@pytest.mark.parametrize("recipe", SHIPPED["recipes"])
+@pytest.mark.parametrize("profile", SHIPPED["profiles"])
+def test_one_worker_on_one_device_takes_the_hours_of_all_kinds(
+    profile: str, recipe: str, overrides: tuple[str, ...]
+) -> None:
+    chosen, alone = recipes.load(recipe, overrides), {"processes": 1, "nodes": 1, "replicas": 1, "sharding": "none"}
+    one = load(profile).model_copy(update=alone)
+    stages = pipeline.training(chosen, None, source_sha256="", count=60_768)
+    tokens = costs.count(stages, chosen, 52, 48).tokens
+    of_stages = costs.stage_hours(stages, tokens, one, 7.24e9, 7.11e9)
+    found = schedule.make(stages, of_stages, chosen, one, {})
+    kinds = costs.hours(of_stages)
+    assert found.hours == pytest.approx(costs.total(kinds))
+    assert ("log-ratios" in {need.step for need in kinds}) == bool(chosen.pairs.kl_weight)
 
 
 def test_the_published_recipe_on_eight_gpus_by_hand() -> None:
@@ -114,6 +158,33 @@ def test_the_published_recipe_on_eight_gpus_by_hand() -> None:
     found = published(load("8-gpu-zero3"))
     assert found.hours == pytest.approx(measured + (sampled + scored + trained) / 8)  # 0.02 + (5.1 + 9.1) / 8 = 1.8
     assert found.unknown == []
+
+
+@pytest.mark.parametrize(
+    ("copies", "each", "devices"),
+    [(1, 4, {1: 8, 2: 16}), (4, 4, {1: 16, 2: 16, 4: 32}), (16, 1, {1: 16, 2: 16, 4: 32})],
+)
+def test_the_devices_that_sample_are_paid_where_they_are_more(copies: int, each: int, devices: dict[int, int]) -> None:
+    """Of training each machine has eight."""
+    vllm = Vllm(tensor_parallel=each)
+    profile = priced("8-gpu-zero3", 2.5).model_copy(update={"replicas": copies, "vllm": vllm})
+    rows = {row.nodes: row for row in published(profile).machines}
+    assert {nodes: rows[nodes].devices for nodes in devices} == devices
+    assert rows[1].cost == pytest.approx(devices[1] * 2.5 * rows[1].hours)
+    assert rows[1].cost_if_sampling_is_divided == pytest.approx(devices[1] * 2.5 * rows[1].hours_if_sampling_is_divided)
+
+
+def test_one_process_that_trains_beside_an_engine_on_four_devices_by_hand() -> None:
+    """5.14 / 4 hours of sampling and 9.1 of all else, on four devices."""
+    profile = priced("one-80gb", 2.5).model_copy(update={"vllm": Vllm(tensor_parallel=4)})
+    found = published(profile)
+    alone = published(priced("one-80gb", 2.5))
+    assert (alone.devices, found.devices) == (1, 4)
+    assert found.hours == pytest.approx(5.14 / 4 + 9.1, abs=0.01)
+    text = schedule.lines(found)
+    assert "cost: 104 = 10.4 h x 4 devices x 2.5 an hour" in text
+    assert "  a copy on 4 GPUs is taken to sample 4 times as fast as one GPU" in text
+    assert any("/ 1 copies of the engine x 4 GPUs where it samples;" in line for line in text)
 
 
 def test_more_machines_buy_little_while_one_gpu_samples() -> None:
@@ -168,10 +239,11 @@ MEASURED_WALL = 671.8
 """From the begin of its first stage to the end of its last, in seconds."""
 
 
-def quickstart() -> tuple[list[Stage], dict[str, float | None]]:
+def quickstart() -> tuple[list[Stage], dict[str, Need]]:
     recipe, profile = recipes.load("quickstart", []), load("laptop")
     stages = pipeline.build(recipe).train
-    return stages, costs.stage_hours(stages, recipe, profile, 134_515_008, 22_713_728, 52, 48)
+    tokens = costs.count(stages, recipe, 52, 48).tokens
+    return stages, costs.stage_hours(stages, tokens, profile, 134_515_008, 22_713_728)
 
 
 def test_measured_stages_add_up_to_the_measured_run() -> None:
@@ -187,12 +259,12 @@ def test_the_planned_hours_of_the_quickstart_against_a_measured_run(work: str, f
     """Every response is taken to reach its limit, so the plan errs upwards; the small reward model is read fast."""
     stages, hours = quickstart()
     names = [each.name for each in stages if each.work.endswith(work)]
-    planned, measured = sum(hours[name] or 0.0 for name in names) * 3600, sum(MEASURED[name] for name in names)
+    planned, measured = costs.total([hours[name] for name in names]) * 3600, sum(MEASURED[name] for name in names)
     assert measured / 1.25 <= planned <= measured * factor
 
 
 def test_the_whole_quickstart_is_planned_within_a_factor_of_two() -> None:
     _, hours = quickstart()
-    planned = sum(value or 0.0 for value in hours.values()) * 3600
+    planned = costs.total(list(hours.values())) * 3600
     measured = sum(seconds for name, seconds in MEASURED.items() if name in hours)
     assert measured / 2 <= planned <= measured * 2

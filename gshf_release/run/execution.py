@@ -30,6 +30,7 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.layout import lay_out
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
+from gshf_release.run.order import next_launch
 from gshf_release.run.processes import Processes
 from gshf_release.run.resident import environment_of, session_of, stay_of
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
@@ -329,21 +330,9 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
 def _next(
     walk: Execution, waiting: Sequence[Task], busy: Sequence[Task], done: Collection[Task], by_name: Mapping[str, Stage]
 ) -> list[Task]:
-    """Return the first task that may start beside those that run, with what is launched together with it; or nothing."""
-    engine = any(environment_of(task.stage, walk.profile) for task in busy)
-    divided = any(launch.distributed(task.stage, walk.profile) for task in busy)
-    open_engines = walk.workers.idle_engines()
-    # An engine that waits holds its device: what it can do comes first, so that it leaves before training needs the device.
+    """Return the tasks to launch together beside those that run; or nothing."""
     startable = [task for task in waiting if _may_start(task, done, by_name)]
-    ready = iter(sorted(startable, key=lambda task: stay_of(task.stage, walk.profile) not in open_engines))
-    for task in ready:
-        if engine and environment_of(task.stage, walk.profile):
-            continue  # one engine at a time: it fills the device
-        if not launch.distributed(task.stage, walk.profile):
-            return [task]
-        if not divided:  # each fills all devices
-            return [task, *(other for other in ready if other.stage == task.stage)]
-    return []
+    return next_launch(startable, busy, walk.workers.idle_engines(), walk.profile)
 
 
 def _may_start(task: Task, done: Collection[Task], by_name: Mapping[str, Stage]) -> bool:
