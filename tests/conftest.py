@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import settings
 
 from gshf_release import checkpoints
 from gshf_release import recipe as recipes
@@ -23,6 +24,10 @@ from tests.servers.hub import HubServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for _name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+    os.environ.setdefault(_name, "120")  # seconds, rather than 10
+settings.register_profile("patient", deadline=None)  # rather than 200 milliseconds for an example
+settings.load_profile("patient")
 
 
 PUBLISHED_DATA = Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")

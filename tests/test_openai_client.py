@@ -83,7 +83,7 @@ def test_a_server_that_is_not_there_is_a_network_error(server: ChatServer) -> No
 
 
 def test_a_server_that_does_not_answer_in_time_is_tried_again(server: ChatServer) -> None:
-    server.delay = 0.4
+    server.ready = lambda: False
     with pytest.raises(NetworkError, match="timed out"):
         client(server, attempts=2, timeout_seconds=0.1).complete(request())
 
@@ -138,6 +138,7 @@ def test_the_key_is_not_carried_to_another_address(server: ChatServer) -> None:
 
 def test_answers_come_in_the_order_of_the_requests_within_the_limit(server: ChatServer) -> None:
     server.delay = 0.05
+    server.ready = lambda: server.most_at_once >= 3
     finished: list[int] = []
     answers = client(server, concurrent_requests=3).complete_all(
         [request(str(number)) for number in range(10)], lambda index, answer: finished.append(index)
@@ -148,9 +149,13 @@ def test_answers_come_in_the_order_of_the_requests_within_the_limit(server: Chat
 
 
 def test_after_a_failure_what_was_under_way_is_still_heard_of(server: ChatServer) -> None:
+    ordered = threading.Event()
+
     def refuse_some(body: dict[str, Any]) -> str:
         if body["messages"][-1]["content"] == "0":
             server.fail(Fault(status=400))
+            ordered.set()
+        assert ordered.wait(60)
         time.sleep(0.02)
         return echo(body)
 
@@ -159,14 +164,15 @@ def test_after_a_failure_what_was_under_way_is_still_heard_of(server: ChatServer
     finished: list[int] = []
     with pytest.raises(EngineError, match="HTTP 400"):
         client(server, concurrent_requests=2).complete_all(
-            [request(str(number)) for number in range(30)], lambda index, answer: finished.append(index)
+            [request(str(number)) for number in range(200)], lambda index, answer: finished.append(index)
         )
     assert 0 in finished
-    assert len(server.received) < 10
+    assert len(server.received) < 100
 
 
 def test_a_request_to_stop_ends_the_waiting(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 30.0)
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 200.0)
+    monkeypatch.setattr(openai_client, "LONGEST_PAUSE_SECONDS", 200.0)
     server.fail(Fault(status=503), times=9)
     stop = threading.Event()
     monkeypatch.setattr(interrupt, "_requested", stop)
@@ -174,7 +180,7 @@ def test_a_request_to_stop_ends_the_waiting(server: ChatServer, monkeypatch: pyt
     begun = time.monotonic()
     with pytest.raises(Interrupted):
         client(server).complete_all([request()], lambda index, answer: None)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60, "a pause is of 100 seconds at least"
 
 
 def test_an_address_is_needed() -> None:

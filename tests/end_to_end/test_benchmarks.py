@@ -22,6 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.end_to_end.judged import Command, cells_of, one_at_a_time
 from tests.evaluation import own
 from tests.servers.chat import ChatServer, Fault
+from tests.servers.chat.server import always
 
 
 def test_a_model_answers_is_judged_and_measured(evaluate: Command, tmp_path: Path, command: Command) -> None:
@@ -267,7 +268,7 @@ def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation
 def test_killed_while_judging_and_resumed_pays_no_judgment_twice(
     files: Path, server: ChatServer, tiny_folder: Path, tmp_path: Path, evaluate: Command
 ) -> None:
-    server.delay = 0.4
+    server.ready = lambda: len(server.received) < 3
     judge = own.judge(files, "alpaca_eval_2", server.address, endpoint=one_at_a_time(server.address))
     place = ["--run", tmp_path / "run", "--profile", files / "exact.yaml"]
     words = ["eval", tiny_folder / "tiny", "--benchmark", files / "own-alpaca.yaml", "--judge", judge, *place]
@@ -285,9 +286,8 @@ def test_killed_while_judging_and_resumed_pays_no_judgment_twice(
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.6)  # the server finishes what it had begun
     before = [json.dumps(each.body["messages"]) for each in server.received]
-    server.delay = 0.0
+    server.ready = always
     outputs = sha256_file(tmp_path / "run/tiny/own-alpaca/answers/model_outputs.json")
     assert evaluate(endpoint=one_at_a_time(server.address)).code == 0
     after = [json.dumps(each.body["messages"]) for each in server.received[len(before) :]]

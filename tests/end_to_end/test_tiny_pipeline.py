@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -215,17 +215,12 @@ def test_the_evaluation_prompts_are_those_of_the_file(finished: RunDirectory, ti
     assert Prompt.read(finished.path / "prompts" / "eval" / "prompts.parquet") == asked
 
 
-def kill_in_the_middle(tiny_folder: Path, path: Path, manifests: int, delay: float) -> None:
-    """Train in a process of its own and kill it `delay` seconds after that many tasks have finished."""
-    command = [sys.executable, "-m", "tests.end_to_end.train_tiny", str(tiny_folder), str(path)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 180
-    while process.poll() is None and sum("manifest.json" in files for _, _, files in os.walk(path)) < manifests:
-        assert time.monotonic() < until, "the run does not advance"
-        time.sleep(0.02)
-    time.sleep(delay)
-    process.kill()
-    process.wait()
+def kill_in_the_middle(tiny_folder: Path, path: Path, tasks: int, delay: float) -> None:
+    """Train in a process that is killed `delay` seconds after that many tasks have finished."""
+    words = [str(word) for word in (tiny_folder, path, tasks, delay)]
+    command = [sys.executable, "-m", "tests.end_to_end.train_tiny", *words]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, timeout=600, check=False)
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_killed_twice_and_resumed_is_bit_equal(finished: RunDirectory, tiny_folder: Path, tmp_path: Path) -> None:

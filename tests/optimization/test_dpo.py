@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,9 @@ from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import find, read_cells
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
-from gshf_release.run.stage import Task
-from tests.conftest import REPOSITORY
 from tests.optimization.plan import EOS, EXACT, finish, pairs, recipe, stages
+from tests.optimization.stopped import kill_after_a_checkpoint
 from tests.run.plans import Heard
-from tests.run.work import wait
 
 POLICY = Path("iteration-1") / "policy"
 LONG = {"batch_pairs": 1, "epochs": 3}
@@ -258,19 +254,13 @@ class FirstStep(Heard):
 def test_killed_and_resumed_is_bit_equal(unbroken: RunDirectory, tiny_folder: Path, tmp_path: Path) -> None:
     chosen = recipe(tiny_folder, **LONG)
     run = begin(tmp_path / "run", chosen)
-    command = [sys.executable, "-m", "tests.optimization.plan", str(run.path)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    scratch = run.path / POLICY / ".scratch"
-    wait(lambda: any(scratch.glob("checkpoint-*/complete")) or process.poll() is not None, seconds=180)
-    process.kill()
-    process.wait()
-    assert run.manifest(Task(stages(chosen)[-1])) is None, "killed before the end"
+    kill_after_a_checkpoint(run)
     heard = FirstStep()
     finish(run, chosen, observer=heard)
-    assert heard.steps[0] > 1, "it went on from a checkpoint"
+    assert 1 not in heard.steps, "it went on from a checkpoint"
     assert weights(run) == weights(unbroken)
     assert steps(run) == steps(unbroken)
-    assert not scratch.exists()
+    assert not (run.path / POLICY / ".scratch").exists()
 
 
 def test_sigterm_saves_a_checkpoint_and_the_rest_is_bit_equal(

@@ -35,7 +35,7 @@ from tests.conftest import REPOSITORY, Outcome
 from tests.prompts.written import BENCHMARK_PROMPT, answer, files, prompts_recipe, serving
 from tests.run.plans import Heard
 from tests.servers.chat import ChatServer, Fault
-from tests.servers.chat.server import KEY
+from tests.servers.chat.server import KEY, always
 
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 
@@ -280,11 +280,11 @@ def test_a_killed_process_goes_on_to_the_same_prompts(server: ChatServer, tmp_pa
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(chosen.model_dump(mode="json")), encoding="utf-8")
     command = [sys.executable, "-m", "gshf_release", "prompts", str(tmp_path / "recipe.yaml"), "--json"]
     command += ["--server", server.address, "--run", str(tmp_path / "run")]
-    server.delay = 0.1
     server.received.clear()
+    server.ready = lambda: len(server.received) < 6
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(server.received) < 6 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -295,7 +295,7 @@ def test_a_killed_process_goes_on_to_the_same_prompts(server: ChatServer, tmp_pa
     assert not (tmp_path / "run" / "prompts" / "written" / "manifest.json").exists()
     with (tmp_path / "run" / "answers.jsonl").open("ab") as stream:
         stream.write(b'{"key": "cut by the ki')
-    server.delay = 0.0
+    server.ready = always
     done = subprocess.run(command, cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True)
     assert files(RunDirectory.open(tmp_path / "run")) == expected
     told = json.loads(done.stdout)

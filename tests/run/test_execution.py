@@ -221,9 +221,10 @@ def test_the_fingerprint_follows_the_content_of_inputs() -> None:
 
 
 def changed_after(run: RunDirectory, seconds: float) -> None:
-    """Finish the keyed plan and write into the journal that stage b took `seconds`."""
+    """Finish the keyed plan and write into the journal that stage b took `seconds`, and the stage after it none."""
     execute(KEYED, run, RECIPE, HERE)
     run.log("finished", stage="b", seconds=seconds)
+    run.log("finished", stage="d", seconds=0)
 
 
 BETA = recipe(training={"beta": 0.2})

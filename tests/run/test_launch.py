@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -144,17 +143,25 @@ def sbatch(folder: Path, train: str) -> tuple[subprocess.Popen[bytes], Path]:
 
 def test_the_batch_script_runs_the_same_command_offline(tmp_path: Path) -> None:
     process, calls = sbatch(tmp_path, "exit 3")
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=120) == 3
     assert calls.read_text(encoding="utf-8") == "gshf-release train --profile slurm quickstart --run x 1\n"
 
 
 def test_the_batch_script_goes_back_into_the_queue_when_it_is_stopped(tmp_path: Path) -> None:
     saving = (
-        "trap 'sleep 0.3; echo saved >> " + str(tmp_path / "calls") + "; exit 130' TERM; while :; do sleep 0.05; done"
+        f"trap 'sleep 0.3; echo saved >> {tmp_path / 'calls'}; exit 130' TERM\n"
+        f"touch {tmp_path / 'ready'}; while :; do sleep 0.05; done"
     )
     process, calls = sbatch(tmp_path, saving)
-    wait(calls.exists, seconds=30)
-    time.sleep(0.3)
+    wait((tmp_path / "ready").exists)
+    wait(lambda: catches_sigterm(process.pid))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130
     assert calls.read_text(encoding="utf-8").splitlines()[1:] == ["saved", "scontrol requeue 77 1"]
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Return whether a process has set what it does at SIGTERM."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    (caught,) = [line.split()[1] for line in lines if line.startswith("SigCgt:")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

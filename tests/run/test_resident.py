@@ -132,9 +132,9 @@ def test_where_there_is_a_gpu_nothing_else_is_open_when_a_stage_begins(tmp_path:
 def test_of_several_workers_an_engine_that_waits_goes_on_before_others_begin(tmp_path: Path, away: None) -> None:
     profile = Profile(parallel_workers=2, **GPU)  # type: ignore[arg-type]
     stages = [replace(entry, work="tests.run.work:say_process") for entry in loop()]
-    run = begin(tmp_path / "run", RECIPE, profile)
-    execute(stages, run, RECIPE, profile)
-    begun = [entry["stage"] for entry in run.journal() if entry["event"] == "started"]
+    run, heard = begin(tmp_path / "run", RECIPE, profile), Heard()
+    execute(stages, run, RECIPE, profile, observer=heard)
+    begun = [told.partition(" (")[0] for told in heard.begun]
     assert begun.index("answers") < begun.index("policy")
     assert processes(run)["samples"] == processes(run)["answers"]
     assert processes(run)["rewards"] != processes(run)["policy"], "a stage's memory is returned"

@@ -76,16 +76,17 @@ def test_a_task_that_kills_its_workers_fails_and_its_lock_is_free(tmp_path: Path
 
 def test_a_killed_command_leaves_no_worker_behind(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    command = start(path, "parallel", "say_process", "overlap")
-    wait((path / "overlap.log").exists)
-    wait(lambda: "begin" in (path / "overlap.log").read_text(encoding="utf-8"))
-    worker = int((path / "overlap.log").read_text(encoding="utf-8").split()[1])
-    assert processes(begin(path))["s1"] == {worker}
+    command = start(path, "parallel", "say_process", "stay")
+    wait((path / "journal.jsonl").exists)
+    run = RunDirectory.open(path)
+    wait(lambda: "s2" in processes(run))
+    (worker,) = processes(run)["s2"]
+    assert processes(run)["s1"] == {worker}
     os.kill(command.pid, signal.SIGKILL)
     command.communicate()
-    wait(lambda: not alive(worker), seconds=1)
-    assert "end" not in (path / "overlap.log").read_text(encoding="utf-8")
-    wait(lambda: free(begin(path), Task(chain("say_process", "overlap")[1])), seconds=5)
+    wait(lambda: not alive(worker), seconds=60)
+    wait(lambda: free(run, Task(chain("say_process", "stay")[1])), seconds=60)
+    assert made(run) == ["s1"]
 
 
 def free(run: RunDirectory, task: Task) -> bool:

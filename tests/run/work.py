@@ -226,7 +226,7 @@ def wait_for_signal(context: StageContext) -> None:
 def wait_for_shard_of_b(context: StageContext) -> None:
     """Finish shard 1 of `a` only after shard 0 of `b`, which reads shard 0 of `a` alone, has finished."""
     if context.task.shard == 1:
-        wait((context.run.path / "b" / "shard-000" / "manifest.json").exists)
+        wait(lambda: "b 1/2" in made(context.run))
     write(context)
 
 
@@ -241,7 +241,13 @@ def overlap(context: StageContext) -> None:
     write(context)
 
 
-def wait(condition: Any, seconds: float = 60.0) -> None:
+def stay(context: StageContext) -> None:
+    """Note which process does it, and work longer than any test takes."""
+    context.log("process", process=os.getpid())
+    wait(lambda: False, seconds=600)
+
+
+def wait(condition: Any, seconds: float = 120.0) -> None:
     """Return once `condition()` holds.
 
     Raises:

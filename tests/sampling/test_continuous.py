@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,12 +227,23 @@ def test_a_request_to_stop_is_heard_between_two_steps(
 def test_an_error_in_one_batch_ends_the_others(
     engine: TransformersEngine, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
+    failed, long = threading.Event(), set[int]()
+
     def fail(done: int, total: int, unit: str) -> None:
+        failed.set()
         raise OSError("the screen is gone")
 
+    def wait_for_the_short_batch(module: Any, positional: Any, named: dict[str, Any]) -> None:
+        if named["input_ids"].shape[1] == len(PROMPTS[0]):
+            long.add(threading.get_ident())
+        elif threading.get_ident() in long and len(calls) > 100:
+            assert failed.wait(60)
+
+    hook = engine.model.register_forward_pre_hook(wait_for_the_short_batch, with_kwargs=True)
     requests = [*wanted(PROMPTS[0], [200] * 2), *wanted(PROMPTS[1], [2] * 2)]
     with pytest.raises(OSError, match="the screen is gone"):
         changed(engine, monkeypatch, workers=workers).generate(requests, fail)
+    hook.remove()
     assert len(calls) < 150
 
 

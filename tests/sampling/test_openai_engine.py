@@ -15,7 +15,7 @@ from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, Completion, OpenAIEngine
 from tests.sampling.conformance import EngineConformance, requests
 from tests.servers.chat import Fault
-from tests.servers.chat.server import KEY
+from tests.servers.chat.server import KEY, always
 from tests.servers.completions import CompletionsServer
 
 
@@ -46,7 +46,7 @@ def server(running: CompletionsServer, monkeypatch: pytest.MonkeyPatch) -> Itera
     running.most_at_once = 0
     models = list(running.models)
     yield running
-    running.changes, running.models, running.delay = {}, models, 0.0
+    running.changes, running.models, running.delay, running.ready = {}, models, 0.0, always
 
 
 def test_a_profile_opens_it(server: CompletionsServer, ending_folder: Path) -> None:
@@ -76,6 +76,7 @@ def test_a_server_that_keeps_failing_is_given_up(server: CompletionsServer, endi
 
 def test_no_more_requests_are_under_way_than_allowed(server: CompletionsServer, ending_folder: Path) -> None:
     server.delay = 0.05
+    server.ready = lambda: server.most_at_once >= 3
     opened(server, ending_folder, concurrent_requests=3).generate(requests(9, limit=2), silent)
     assert server.most_at_once == 3
 

@@ -30,7 +30,7 @@ def settings(server: JudgeServer) -> Callable[..., JudgeSettings]:
     """Return a function that makes the settings of a stand-in judge at the server."""
 
     def make(kind: str = "mt-bench-single", *overrides: str) -> JudgeSettings:
-        base = (f"endpoint.address={server.address}", "model=some-judge", "endpoint.timeout_seconds=5")
+        base = (f"endpoint.address={server.address}", "model=some-judge", "endpoint.timeout_seconds=120")
         return judges.load(f"openai-compatible-{kind}", (*base, *overrides))
 
     return make

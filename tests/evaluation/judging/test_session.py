@@ -20,6 +20,7 @@ from gshf_release.evaluation.judging.cache import Cache
 from gshf_release.evaluation.judging.session import JudgeSession
 from gshf_release.records import Message
 from gshf_release.run import interrupt
+from tests.servers.chat.server import always
 from tests.servers.judge import KEY, Fault, JudgeServer, by_rule
 
 Make = Callable[..., JudgeSession]
@@ -46,7 +47,7 @@ def client(server: JudgeServer, folder: Path, count: int, way: str = "calls") ->
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"
@@ -67,7 +68,7 @@ def test_judgments_come_in_order_and_once_for_equal_prompts(session: Make, serve
     [
         Fault("429", retry_after="0"),
         Fault("500"),
-        Fault("hang", seconds=1.0),
+        Fault("hang"),
         Fault("truncated"),
         Fault("garbage"),
         Fault("empty"),
@@ -77,9 +78,10 @@ def test_judgments_come_in_order_and_once_for_equal_prompts(session: Make, serve
 )
 def test_a_fault_is_recovered(session: Make, server: JudgeServer, fault: Fault) -> None:
     server.faults = dict.fromkeys((1, 3), fault)
-    found = session("mt-bench-single", "endpoint.timeout_seconds=0.4").judge(prompts(4))
+    hangs = fault.kind == "hang"
+    found = session("mt-bench-single", f"endpoint.timeout_seconds={0.4 if hangs else 120}").judge(prompts(4))
     assert [bool(judgment.text) and not judgment.failed for judgment in found] == [True] * 4
-    assert server.numbers == 6
+    assert server.numbers == 6 or (hangs and server.numbers > 6), "another answer may have been late too"
 
 
 def test_the_pause_that_the_server_asks_for_is_kept(session: Make, server: JudgeServer) -> None:
@@ -218,6 +220,7 @@ def test_more_than_the_limit_is_refused_before_anything_is_paid(session: Make, s
 
 def test_the_limit_holds_whatever_is_under_way(session: Make, server: JudgeServer) -> None:
     server.delay = 0.02
+    server.ready = lambda: server.most_at_once > 2
     options = ("expected_tokens=1", "parameters.max_tokens=40", "endpoint.concurrent_requests=8")
     one = session("mt-bench-single", *PRICES, *options, max_cost=0.016)
     server.faults = {4: Fault("empty"), 7: Fault("garbage"), 9: Fault("truncated")}
@@ -248,22 +251,28 @@ def test_a_request_to_stop_ends_the_judging(
 ) -> None:
     stop = threading.Event()
     monkeypatch.setattr(interrupt, "_requested", stop)
-    server.delay = 0.05
-    threading.Timer(0.2, stop.set).start()
+
+    def ready() -> bool:
+        if server.numbers >= 6:
+            stop.set()
+        return True
+
+    server.ready = ready
     with pytest.raises(Interrupted):
         session("mt-bench-single", "endpoint.concurrent_requests=2").judge(prompts(100))
-    assert server.numbers < 20
+    assert 6 <= server.numbers < 20
 
 
 def test_after_a_kill_nothing_that_was_answered_is_paid_again(
     session: Make, server: JudgeServer, tmp_path: Path
 ) -> None:
     server.delay = 0.05
+    server.ready = lambda: server.numbers < 12
     process = client(server, tmp_path / "cache", 40)
-    wait_until(lambda: server.numbers >= 12)
+    wait_until(lambda: server.numbers >= 12 and server.under_way == 4)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    time.sleep(0.2)
+    server.ready = always
     kept = len(list((tmp_path / "cache").rglob("*.json")))
     sent = server.numbers
     assert 12 - 4 <= kept <= sent < 40
@@ -277,7 +286,7 @@ def test_after_a_kill_nothing_that_was_answered_is_paid_again(
 def test_two_processes_share_a_cache_and_pay_once(server: JudgeServer, tmp_path: Path) -> None:
     server.delay = 0.03
     processes = [client(server, tmp_path / "cache", 30) for _ in range(2)]
-    outcomes = [process.communicate(timeout=60) for process in processes]
+    outcomes = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outcomes
     assert server.numbers == 30
     assert set(server.answered.values()) == {1}

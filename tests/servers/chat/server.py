@@ -41,6 +41,18 @@ class Received:
     headers: dict[str, str]
 
 
+def always() -> bool:
+    """Nothing is waited for."""
+    return True
+
+
+def until(ready: Callable[[], bool]) -> None:
+    """Return when `ready()` is true, or a minute has passed."""
+    end = time.monotonic() + 60
+    while not ready() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 class ChatServer:
     """Serves on a free port of this machine until the context ends.
 
@@ -48,6 +60,7 @@ class ChatServer:
         received: all requests so far, those that failed included.
         most_at_once: how many requests were under way together at the most.
         delay: seconds that every answer takes.
+        ready: every answer waits, for a minute at most, until this is true.
     """
 
     def __init__(self, answer: Callable[[dict[str, Any]], str], *, key: str | None = KEY) -> None:
@@ -56,6 +69,7 @@ class ChatServer:
         self.received: list[Received] = []
         self.most_at_once = 0
         self.delay = 0.0
+        self.ready: Callable[[], bool] = always
         self._faults: list[Fault] = []
         self._under_way = 0
         self._lock = threading.Lock()
@@ -75,6 +89,7 @@ class ChatServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.ready = always
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -91,6 +106,7 @@ class ChatServer:
                     server._under_way += 1
                     server.most_at_once = max(server.most_at_once, server._under_way)
                 time.sleep(server.delay)
+                until(lambda: server.ready())
                 with server._lock:  # before the answer, after which the client may send the next request at once
                     server._under_way -= 1
                 server._reply(self, body, fault)

@@ -1,6 +1,7 @@
 """The FastAPI application of the fake Hub: routes, errors as headers, ordered faults, log of requests."""
 
 import asyncio
+import time
 from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request
@@ -66,7 +67,11 @@ class Wire:
             else:  # when lost, a start without its body makes uvicorn cut the connection
                 await send(message)
 
-        await self._app(scope, receive, send_unless_lost)
+        self._hub.under_way += 1
+        try:
+            await self._app(scope, receive, send_unless_lost)
+        finally:
+            self._hub.under_way -= 1
 
 
 async def apply_faults(request: Request, hub: CurrentHub) -> None:
@@ -76,10 +81,14 @@ async def apply_faults(request: Request, hub: CurrentHub) -> None:
     """
     route = _route_name(request.scope)
     if delay := hub.faults.take("delay", route):
-        await asyncio.sleep(delay.seconds)
+        end = time.monotonic() + delay.seconds
+        while time.monotonic() < end and delay.held:
+            await asyncio.sleep(0.01)
     if hold := hub.faults.take("hold", route):
         while hold.held:
             await asyncio.sleep(0.01)
+    if any(rule is not None and rule not in hub.faults.rules for rule in (delay, hold)):
+        raise HubError(503, "The rules were dropped while this waited")
     if failure := hub.faults.take("fail", route):
         async for _ in request.stream():
             pass

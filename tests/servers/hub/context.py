@@ -35,6 +35,7 @@ class Hub:
         cdn: origin of large files. It differs from the endpoint because the client follows a redirect within
             one origin by itself and then misses the headers it looks for.
         page_size: entries a page in tree and commit listings.
+        under_way: requests that are being served.
         xet: whether large files may come by the Xet protocol too; its tokens are good for one repository each.
         part_size: bytes a part; larger objects are taken in several parts. None takes all whole.
     """
@@ -47,6 +48,7 @@ class Hub:
     tokens: dict[str, Literal["write", "read"]]
     page_size: int
     part_size: int | None = None
+    under_way: int = 0
     xet: bool = False
     xet_tokens: dict[str, Repository] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)

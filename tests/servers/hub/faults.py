@@ -6,7 +6,7 @@ from typing import Literal
 FaultKind = Literal["fail", "lose_answer", "delay", "hold", "stale_parent", "corrupt"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Rule:
     """What happens to the next `times` requests of a route."""
 
@@ -55,7 +55,7 @@ class Faults:
         self._add(Rule("corrupt", route, times))
 
     def clear(self) -> None:
-        """Drops all rules, and lets go what they hold."""
+        """Drops all rules; what they hold or delay is refused at once."""
         for rule in self.rules:
             rule.held = False
         self.rules.clear()

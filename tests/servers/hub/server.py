@@ -16,7 +16,7 @@ from tests.servers.hub.store import HubStore
 
 WRITE_TOKEN = "hf_test_write_token_not_a_secret"
 READ_TOKEN = "hf_test_read_token_not_a_secret"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 class HubServer:
@@ -54,7 +54,14 @@ class HubServer:
             tokens={WRITE_TOKEN: "write", READ_TOKEN: "read"},
             page_size=page_size,
         )
-        config = uvicorn.Config(create_app(self._hub), log_config=None, access_log=False, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            create_app(self._hub),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=600,  # a client that comes back after a pause finds its connection open
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=(self._sockets,), daemon=True)
 
@@ -117,10 +124,16 @@ class HubServer:
             listener.close()
 
     def reset(self) -> None:
-        """Forgets repositories, faults and requests, so that tests can share a server; whole files stay."""
+        """Forgets repositories, faults and requests, so that tests can share a server; whole files stay.
+
+        Requests that a client gave up end before: they must not land in the next test.
+        """
+        self.faults.clear()
+        deadline = time.monotonic() + START_SECONDS
+        while self._hub.under_way and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.store.repositories.clear()
         self.store.collections.clear()
-        self.faults.clear()
         self.requests.clear()
         self.take_in_parts(None)
         self.speak_xet(False)

@@ -1,7 +1,7 @@
 """A judge behind real HTTP that speaks chat completions and batches, counts what it is asked, and fails when told to.
 
 with JudgeServer(by_rule) as server:
-    server.faults[3] = Fault("hang", seconds=2)     # the third chat request
+    server.faults[3] = Fault("hang")     # the third chat request
     settings = judges.load("openai-compatible-mt-bench-single", (f"endpoint.address={server.address}", "model=any"))
 """
 
@@ -11,11 +11,13 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from tests.servers.chat.server import always, until
 from tests.servers.judge.batches import Batches
 from tests.servers.judge.replies import Body, Judge, logprobs, prompt_hash
 
@@ -29,8 +31,6 @@ class Fault:
 
     kind: FaultKind
     retry_after: str | None = None
-    seconds: float = 1.0
-    """How long a `hang` lasts."""
 
 
 class JudgeServer:
@@ -41,8 +41,9 @@ class JudgeServer:
         numbers: chat requests so far, those that failed included.
         answered: how often each prompt was answered and paid for, batches included.
         prompt_tokens, completion_tokens: what the client owes for.
-        most_at_once: how many requests were under way together at the most.
+        under_way, most_at_once: how many requests are under way together, and were at the most.
         delay: seconds that every chat answer takes.
+        ready: every chat answer waits, for a minute at most, until this is true.
         batches: the Batch API's side.
         has_batches: whether there is one.
     """
@@ -57,8 +58,10 @@ class JudgeServer:
         self.answered: Counter[str] = Counter()
         self.bodies: list[Body] = []
         self.prompt_tokens = self.completion_tokens = 0
-        self.most_at_once = self._under_way = 0
+        self.most_at_once = self.under_way = 0
         self.delay = 0.0
+        self.ready: Callable[[], bool] = always
+        self._ended = threading.Event()
         self.batches = Batches(self._complete)
         self.has_batches = True
         self._lock = threading.Lock()
@@ -78,6 +81,8 @@ class JudgeServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.ready = always
+        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -118,11 +123,12 @@ class JudgeServer:
             self.numbers += 1
             self.bodies.append(body)
             fault = self.faults.pop(self.numbers, None)
-            self._under_way += 1
-            self.most_at_once = max(self.most_at_once, self._under_way)
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
         time.sleep(self.delay)
+        until(lambda: self.ready())
         with self._lock:  # before the answer, after which the client may send the next request at once
-            self._under_way -= 1
+            self.under_way -= 1
         self._reply(handler, body, fault)
 
     def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: Fault | None) -> None:
@@ -140,7 +146,7 @@ class JudgeServer:
             _refuse(handler, 400, str(error))
             return
         if fault is not None and kind == "hang":
-            time.sleep(fault.seconds)
+            self._ended.wait()
         elif kind == "drop":
             handler.close_connection = True
             return
