@@ -285,12 +285,12 @@ def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mappin
         walk.run.manifest_path(task).unlink(missing_ok=True)  # the next one will say that the task has ended
     command = launch.command(together, walk.run, walk.profile, os.environ)
     stop, elsewhere = walk.run.stop_file(together[0]), walk.profile.nodes > 1
-    with Processes(command, stop, held.values(), elsewhere=elsewhere) as processes:
+    with Processes(command, stop, held.values(), say=walk.observer.notice, elsewhere=elsewhere) as processes:
         for task in together[:-1]:
-            with _told(walk, task, places[task]):
-                processes.finish(task.label, partial(_is_written, walk.run, task))
-        with _told(walk, together[-1], places[together[-1]]):
-            processes.finish(together[-1].label)
+            with _told(walk, task, places[task]) as progress:
+                processes.finish(task.label, progress, partial(_is_written, walk.run, task))
+        with _told(walk, together[-1], places[together[-1]]) as progress:
+            processes.finish(together[-1].label, progress)
 
 
 def _is_written(run: RunDirectory, task: Task) -> bool:
