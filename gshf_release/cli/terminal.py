@@ -86,8 +86,8 @@ class Terminal:
             self._scorer(task)
 
     def notice(self, text: str) -> None:
-        """Show something the user should know."""
-        click.secho(text, fg="yellow", err=True)
+        """Show something the user should know, in place of the bar, which the next progress draws again."""
+        click.secho(text if not self.live else f"\r\x1b[2K{text}", fg="yellow", err=True)
 
     def _first_prompt(self, task: Task) -> None:
         from gshf_release.run.directory import read_json

@@ -34,7 +34,7 @@ from gshf_release.rewards.contrasts import seed_share
 from gshf_release.rewards.data import PREFERENCE_EXAMPLE, Preference, parse_preference
 from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
-from gshf_release.run import interrupt, launch
+from gshf_release.run import interrupt, launch, messages
 from gshf_release.run.context import Progress, silent
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.lifeline import die_with_launcher
@@ -145,7 +145,7 @@ def train(
         profile: Where.
         on_bad_row: Whether a bad row stops it, or is counted.
         checkpoint_every: Optimiser steps between two checkpoints.
-        progress: Hears of the optimiser steps of a single process.
+        progress: Hears of the optimiser steps.
 
     Raises:
         DataError: A row is bad, or the split leaves nothing to train or to measure on.
@@ -167,7 +167,7 @@ def train(
         name = f"reward-{sha256_json(str(out.resolve()))[:12]}"
         command = launch.torchrun([__name__, str(job.write())], name, profile, os.environ)
         with Processes(command, job.stop_file, [lock], elsewhere=profile.nodes > 1) as processes:
-            processes.finish(f"{out}")
+            processes.finish(f"{out}", progress)
     return read_json(out / DOCUMENT)
 
 
@@ -180,10 +180,10 @@ def main(file: str) -> int:
             interrupt.watch(job.stop_file)
             checkpoints.prepare(job.profile)
             rows = _rows(job)
-            _work(job, rows, _facts(job, rows), silent)
+            _work(job, rows, _facts(job, rows), messages.teller_among_others().progress)
             leave_processes()
     except GshfError as error:
-        print(f"{launch.ERROR}{error}", file=sys.stderr)
+        messages.print_marked(messages.of_error(error))
         return error.exit_code
     return 0
 

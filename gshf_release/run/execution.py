@@ -20,7 +20,7 @@ from itertools import chain, groupby
 from typing import Protocol
 
 from gshf_release import environments
-from gshf_release.errors import RunError
+from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.results import read_cells, write_cells
@@ -285,12 +285,12 @@ def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mappin
         walk.run.manifest_path(task).unlink(missing_ok=True)  # the next one will say that the task has ended
     command = launch.command(together, walk.run, walk.profile, os.environ)
     stop, elsewhere = walk.run.stop_file(together[0]), walk.profile.nodes > 1
-    with Processes(command, stop, held.values(), elsewhere=elsewhere) as processes:
+    with Processes(command, stop, held.values(), say=walk.observer.notice, elsewhere=elsewhere) as processes:
         for task in together[:-1]:
-            with _told(walk, task, places[task]):
-                processes.finish(task.label, partial(_is_written, walk.run, task))
-        with _told(walk, together[-1], places[together[-1]]):
-            processes.finish(together[-1].label)
+            with _told(walk, task, places[task]) as progress:
+                processes.finish(task.label, progress, partial(_is_written, walk.run, task))
+        with _told(walk, together[-1], places[together[-1]]) as progress:
+            processes.finish(together[-1].label, progress)
 
 
 def _is_written(run: RunDirectory, task: Task) -> bool:
@@ -298,16 +298,20 @@ def _is_written(run: RunDirectory, task: Task) -> bool:
 
 
 def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
-    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished, the longest chain of stages first."""
+    """Keep up to `parallel_workers` workers busy with tasks whose inputs are finished, the longest chain of stages first.
+
+    When a task fails, no other begins; those that run are waited for, and the first error is raised.
+    """
     lengths = chain_lengths(walk.goal)
     places = {task: position for position, task in enumerate(pending, 1)}
     waiting = sorted(pending, key=lambda task: (-lengths[task.stage.name], places[task]))
     done = set(tasks(walk.stages)) - set(pending)
     running: dict[Future[None], list[Task]] = {}
+    failures: list[BaseException] = []
     with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
         try:
-            while waiting or running:
-                while len(running) < walk.profile.parallel_workers:
+            while running or (waiting and not failures):
+                while not failures and len(running) < walk.profile.parallel_workers:
                     together = _next(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
                     if not together:
                         break
@@ -315,16 +319,33 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     at = {task: places[task] for task in together}
                     running[pool.submit(_bring_to_finish, walk, at, by_name, _work_in_worker)] = together
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    together = running.pop(future)
-                    future.result()
-                    done.update(together)
-                walk.workers.keep(
-                    _sessions_in_use(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
-                )
+                over = {future: running.pop(future) for future in ended}
+                busy = list(chain.from_iterable(running.values()))
+                for future, together in over.items():
+                    error = future.exception()
+                    if error is None:
+                        done.update(together)
+                        continue
+                    failures.append(error)
+                    if busy or len(failures) > 1:  # else it is raised, and told, at once
+                        _tell_failure(walk, error, busy)
+                walk.workers.keep(_sessions_in_use(walk, waiting, busy, done, by_name))
         finally:
             wait(running)
             walk.workers.close()  # before the threads that started them end
+    if failures:
+        raise min(failures, key=lambda error: isinstance(error, Interrupted))  # the first that is no request to stop
+
+
+def _tell_failure(walk: Execution, error: BaseException, busy: Sequence[Task]) -> None:
+    """Tell of a task's failure while others run, which may take hours."""
+    if isinstance(error, Interrupted):
+        return
+    why = str(error) if isinstance(error, GshfError) else f"{type(error).__name__}: {error}"
+    names = ", ".join(dict.fromkeys(task.stage.name for task in busy))
+    walk.observer.notice(
+        f"{why}\nNothing else begins; still running: {names}. Ctrl-C saves and stops." if busy else why
+    )
 
 
 def _next(

@@ -12,14 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from gshf_release.errors import RunError
+from gshf_release.errors import Interrupted, RunError
 from gshf_release.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
-ERROR = "gshf-release worker: "
-"""Begins the line in which a worker says why it failed; launchers add lines of their own."""
+STOPPED = "Interrupted: Stopped on request."
+"""The line of a process that was asked to stop, in what `complaint` reads."""
 TORCHRUN_ERROR = "torch.distributed.elastic."
+ROOT_CAUSE = "Root Cause (first observed failure):"
+"""Begins what torchrun says of the process that failed first; it ends the others, and lists them too."""
 LAST_WORDS = ("terminate called", "Fatal Python error")
 """Begin the line that C++ or Python leaves of a process that it aborts."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
@@ -121,18 +123,18 @@ def end(code: int) -> NoReturn:
 
 
 def complaint(lines: Sequence[str], code: int) -> str:
-    """Return the one line of a failed worker's stderr that says why."""
-    for line in lines:
-        if ERROR in line:
-            return line.rpartition(ERROR)[2]
-    raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)]
-    if raised and raised[0].startswith(TORCHRUN_ERROR):
-        # A process died without a word; torchrun lists the first to fail last.
-        died = [line.partition(":")[2].strip() for line in lines if line.strip().startswith("traceback : Signal")]
+    """Return the one line of failed workers' stderr that says why: the first, as others may fail or stop because of it."""
+    causes = [text.partition("\n====")[0] for text in "\n".join(lines).split(ROOT_CAUSE)[1:]]  # one for each torchrun
+    if causes and all(re.search(rf"exitcode\s*: {Interrupted.exit_code}\b", cause) for cause in causes):
+        return STOPPED
+    raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)(:|$)|Interrupted:", line)]
+    if raised and raised[0].startswith((TORCHRUN_ERROR, STOPPED)):
+        # A process may have died without a word, and made the others stop.
+        died = [found[1].strip() for cause in causes if (found := re.search(r"traceback : (Signal .*)", cause))]
+        first = [signal for signal in died if "SIGTERM" not in signal] or (died if raised[0] != STOPPED else [])
         said = [line for line in lines if line.startswith(LAST_WORDS)]
-        raised = [": ".join([*died[-1:], *said[:1]])] if died else raised
-    found = raised or list(lines)
-    return found[0 if raised else -1] if found else f"exit code {code}"
+        raised = [": ".join([*first[:1], *said[:1]])] if first else raised
+    return [*raised[:1], *lines[-1:], f"exit code {code}"][0]
 
 
 def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, str, str]:

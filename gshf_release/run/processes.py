@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from gshf_release.errors import Interrupted, RunError
-from gshf_release.run import interrupt, launch
+from gshf_release.run import interrupt, messages
+from gshf_release.run.context import Progress, Say, quiet, silent
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 60.0
@@ -21,20 +22,30 @@ PATIENCE_SECONDS = 60.0
 class Processes:
     """Used in a `with` statement, which ends what is left of them."""
 
-    def __init__(self, command: Sequence[str], stop: Path, locks: Collection[int], *, elsewhere: bool = False) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        stop: Path,
+        locks: Collection[int],
+        *,
+        say: Say = quiet,
+        elsewhere: bool = False,
+    ) -> None:
         """Start them.
 
         Args:
             command: The launcher's; see `launch.py`.
             stop: The file whose appearance asks them to save and stop.
             locks: Descriptors of the locks of their work, which the launcher holds too.
+            say: Hears what that of rank 0 says to the user.
             elsewhere: Some of them are on other machines, where nothing ends with the launcher: it has to end them itself.
         """
-        self._stop, self._asked, self._elsewhere = stop, False, elsewhere
+        self._stop, self._asked, self._say, self._elsewhere = stop, False, say, elsewhere
         stop.unlink(missing_ok=True)
-        self._complaint: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._lines = _lines(self._printed)
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=self._complaint, pass_fds=tuple(locks), start_new_session=True
+            command, stdout=subprocess.DEVNULL, stderr=self._printed, pass_fds=tuple(locks), start_new_session=True
         )
 
     def __enter__(self) -> Self:
@@ -47,13 +58,19 @@ class Processes:
                 self._process.wait(PATIENCE_SECONDS)
         self._process.kill()
         self._process.wait()
-        self._complaint.close()
+        self._printed.close()
 
-    def finish(self, what: str, done: Callable[[], bool] = lambda: False) -> None:
+    def finish(self, what: str, progress: Progress = silent, done: Callable[[], bool] = lambda: False) -> None:
         """Wait until something is done, by default until the processes have ended.
 
+        Args:
+            what: Their work.
+            progress: Hears of it from that of rank 0.
+            done: Whether it is done.
+
         Raises:
-            RunError: They failed at it.
+            GshfError: They failed at it, with their own reason and hint.
+            RunError: They failed in a way that nobody foresaw.
             Interrupted: This process was asked to stop; what trains has saved.
         """
         while not done() and self._process.poll() is None:
@@ -61,13 +78,29 @@ class Processes:
                 with contextlib.suppress(FileNotFoundError):  # they are done and have cleared up
                     self._stop.touch()  # torchrun answers a signal by killing its processes after 30 seconds
                 self._asked = True
+            self._listen(progress)
             time.sleep(POLL_SECONDS)
-        if done():
-            return
-        code = self._process.returncode
-        if code == Interrupted.exit_code or self._asked:
-            raise Interrupted("Stopped on request.")
-        if code != 0:
-            self._complaint.seek(0)
-            why = launch.complaint(self._complaint.read().strip().splitlines(), code)
-            raise RunError(f"The worker of {what} failed: {why}", hint="Run the same command to try again.")
+        self._listen(progress)
+        code = self._process.poll()
+        if code and not done():
+            self._printed.seek(0)
+            printed = self._printed.read().decode("utf-8", "replace")
+            raise messages.failure(what, printed.strip().splitlines(), code)
+
+    def _listen(self, progress: Progress) -> None:
+        """Pass on what has been told since the last time."""
+        for line in next(self._lines):
+            message = messages.marked(line)
+            if message is not None:
+                messages.pass_on(message, progress, self._say)
+
+
+def _lines(file: IO[bytes]) -> Iterator[list[str]]:
+    """Yield, at each turn, the whole lines that a file has grown by, and leave its position to those who write to it."""
+    position, rest = 0, b""
+    while True:
+        content = os.pread(file.fileno(), os.fstat(file.fileno()).st_size - position, position)
+        position += len(content)
+        lines = (rest + content).splitlines(keepends=True)
+        rest = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        yield [line.decode("utf-8", "replace") for line in lines]

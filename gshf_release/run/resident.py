@@ -10,27 +10,30 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import IO, Any
+from typing import IO
 
-from gshf_release import environments, errors
+from gshf_release import environments
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.profile import Profile
-from gshf_release.run import interrupt, launch
+from gshf_release.run import interrupt, launch, messages
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
+from gshf_release.run.messages import Message
 from gshf_release.run.stage import Stage, Task
 
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
 """How long a worker may take to leave before it is ended."""
 LONGEST_MESSAGE = 65536
+GENTLE = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a worker to stop; Ctrl-C reaches it too."""
 ENGINE, HERE = "engine", "here"
 
 
@@ -115,7 +118,7 @@ class Resident:
             GshfError: The work failed, with the worker's own reason and hint.
             RunError: It failed in a way that nobody foresaw; with GSHF_DEBUG=1 all that the worker printed is shown.
             WorkerKilled: The worker was killed.
-            Interrupted: This process was asked to stop.
+            Interrupted: This process was asked to stop, and nothing else went wrong.
         """
         try:
             message = json.dumps({"stage": task.stage.name, "shard": task.shard})
@@ -125,14 +128,7 @@ class Resident:
             answer = None
         if answer is not None and "done" in answer:
             return
-        if interrupt.requested() or (answer or {}).get("kind") == Interrupted.__name__:
-            raise Interrupted("Stopped on request.")
-        failed = f"The worker of {task.label} failed: "
-        if answer is not None:  # of the kind that the work raised, which decides the exit code
-            raise getattr(errors, answer["kind"], RunError)(f"{failed}{answer['message']}", hint=answer["hint"])
-        why = self._last_words()
-        killed = (self._process.returncode or 0) < 0
-        raise (WorkerKilled if killed else RunError)(f"{failed}{why}", hint="Run the same command to try again.")
+        raise self._end(task.label) if answer is None else messages.error_in(answer, task.label)
 
     def dismiss(self) -> None:
         """Let the worker leave."""
@@ -152,7 +148,7 @@ class Resident:
                 self._process.wait()
         self._complaint.close()
 
-    def _answer(self, progress: Progress, say: Say) -> dict[str, Any] | None:
+    def _answer(self, progress: Progress, say: Say) -> Message | None:
         """Wait for the end of a task; None if the worker went without a word."""
         asked = False
         while True:
@@ -164,21 +160,22 @@ class Resident:
             for message in next(self._lines):
                 if message is None:
                     return None
-                if "progress" in message:
-                    progress(*message["progress"])
-                elif "say" in message:
-                    say(message["say"])
-                else:
+                if not messages.pass_on(message, progress, say):
                     return message
 
-    def _last_words(self) -> str:
+    def _end(self, what: str) -> GshfError:
+        """Return the error of a worker that went without an answer."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE_SECONDS)
         self._complaint.seek(0)
         printed = self._complaint.read().strip()
         if os.environ.get("GSHF_DEBUG"):
             print(printed, file=sys.stderr)
-        return launch.complaint(printed.splitlines(), self._process.returncode)
+        code = self._process.returncode or 0
+        if -code in GENTLE and interrupt.requested():  # it had only begun to load
+            return Interrupted("Stopped on request.")
+        error = messages.failure(what, printed.splitlines(), code)
+        return WorkerKilled(error.message, hint=error.hint) if code < 0 else error
 
 
 def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> None:
@@ -199,39 +196,23 @@ def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> N
                 os.set_inheritable(lock, False)
             task = json.loads(content)
             try:
-                work(task["stage"], task["shard"], _teller(channel), partial(_say, channel))
+                teller = messages.Teller(partial(_send, channel))
+                work(task["stage"], task["shard"], teller.progress, teller.say)
                 _send(channel, {"done": True})
             except GshfError as error:
-                _send(channel, {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+                _send(channel, messages.of_error(error))
                 raise
             finally:
                 for lock in locks:
                     os.close(lock)
 
 
-def _teller(channel: socket.socket) -> Progress:
-    """Return a progress that the other end hears, at most ten times a second, and at the end."""
-    last = 0.0
-
-    def progress(done: int, total: int, unit: str) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > POLL_SECONDS:
-            last = time.monotonic()
-            _send(channel, {"progress": [done, total, unit]})
-
-    return progress
-
-
-def _say(channel: socket.socket, text: str) -> None:
-    _send(channel, {"say": text})
-
-
-def _send(channel: socket.socket, message: dict[str, Any]) -> None:
+def _send(channel: socket.socket, message: Message) -> None:
     with contextlib.suppress(OSError):  # the other end may be gone; the work is finished all the same
         channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _lines(channel: socket.socket) -> Iterator[list[dict[str, Any] | None]]:
+def _lines(channel: socket.socket) -> Iterator[list[Message | None]]:
     """Yield, at each turn, the whole messages that have come; None at the end."""
     rest = b""
     while True:

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from gshf_release.errors import GshfError
-from gshf_release.run import interrupt, launch, resident
-from gshf_release.run.context import Progress, Say, StageContext, quiet, silent
+from gshf_release.run import interrupt, launch, messages, resident
+from gshf_release.run.context import Progress, Say, StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.opened import Opened
@@ -26,7 +26,7 @@ SERVE = "--serve="
 
 
 def main(arguments: list[str]) -> int:
-    """Run tasks; return the exit code, and put a known error on one line of stderr."""
+    """Run tasks; return the exit code, and tell a known error on one line of stderr."""
     path, first, *shards = arguments
     die_with_launcher()
     try:
@@ -38,11 +38,12 @@ def main(arguments: list[str]) -> int:
                 resident.serve(int(first.removeprefix(SERVE)), tasks.work)
             else:
                 interrupt.watch(run.stop_file(tasks.task(first, int(shards[0]))))
+                teller = messages.teller_among_others()
                 for shard in shards:
-                    tasks.work(first, int(shard), silent)
+                    tasks.work(first, int(shard), teller.progress, teller.say)
                 resolve("gshf_release.batches:leave_processes")()
     except GshfError as error:
-        print(f"{launch.ERROR}{error}", file=sys.stderr)
+        messages.print_marked(messages.of_error(error))
         return error.exit_code
     return 0
 
@@ -59,7 +60,7 @@ class Tasks:
         """Return a task by its stage's name."""
         return Task(self.stages[stage], shard)
 
-    def work(self, stage: str, shard: int, progress: Progress, say: Say = quiet) -> None:
+    def work(self, stage: str, shard: int, progress: Progress, say: Say) -> None:
         """Do a task."""
         interrupt.check()
         task = self.task(stage, shard)

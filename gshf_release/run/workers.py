@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from gshf_release import environments
 from gshf_release.profile import Profile
+from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.resident import Resident, WorkerKilled, stay_of
@@ -48,7 +49,7 @@ class Workers:
                 worker.work(task, lock, progress, self._notice)
             except WorkerKilled:
                 worker.close()
-                if not left:
+                if not left or interrupt.requested():
                     raise
                 self._notice(f"The worker of {task.label} was killed; another one takes the task.")
             except BaseException:

@@ -109,6 +109,7 @@ class VllmEngine:
                 if len(found) > before:
                     progress(len(found), len(requests), "responses")
         except RuntimeError as error:
+            interrupt.check()  # Ctrl-C reaches the processes that vLLM divides a model among, and they end
             raise error if isinstance(error, EngineError) else _failed(error) from error
         except Interrupted:
             engine.abort_request(list(waiting), internal=True)

@@ -220,7 +220,10 @@ TWO = EXACT.model_copy(update={"processes": 2, "micro_batch_pairs": 1})
 def test_two_training_processes_give_the_losses_of_one(
     trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    found, one = train(data, tmp_path / "out", options(tiny_folder), TWO), document(trained)
+    heard: list[tuple[int, int, str]] = []
+    found = train(data, tmp_path / "out", options(tiny_folder), TWO, progress=lambda *step: heard.append(step))
+    one, steps = document(trained), len(found["steps"])
+    assert heard[-1] == (steps, steps, "optimiser steps"), "the command hears of them"
     assert (found["world_size"], one["world_size"]) == (2, 1)
     assert found["pairs"] == one["pairs"]
     losses, alone = ([step["loss"] for step in each["steps"]] for each in (found, one))
@@ -247,7 +250,7 @@ def test_one_process_stopped_goes_on_in_two_processes_of_a_profile_that_shards(
 def test_an_error_of_the_training_processes_comes_back_on_one_line(
     data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=r"The worker of .*out failed: None of 26 pairs fits max_tokens 3\. Raise it\."):
+    with pytest.raises(DataError, match=r"The worker of .*out failed: None of 26 pairs fits max_tokens 3\. Raise it\."):
         train(data, tmp_path / "out", options(tiny_folder, max_tokens=3), TWO)
 
 

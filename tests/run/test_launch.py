@@ -105,12 +105,10 @@ def test_a_cluster_that_sets_rank_for_everybody_is_not_torchrun(monkeypatch: pyt
     assert (launch.rank(), launch.world_size()) == (1, 2)
 
 
-def test_the_worker_s_own_line_is_found_among_the_launcher_s() -> None:
+def test_what_a_process_raised_is_found_among_the_launcher_s_lines() -> None:
     noise = ["W1122 torch/distributed: Sending process 5 closing signal", "torch.distributed.elastic: ChildFailedError"]
-    assert launch.complaint([noise[0], f"{launch.ERROR}prompts.jsonl:3: bad row.", noise[1]], 1) == (
-        "prompts.jsonl:3: bad row."
-    )
     assert launch.complaint([noise[0], "[rank1]: ValueError: no", noise[1]], 1) == "[rank1]: ValueError: no"
+    assert launch.complaint(["Exception ignored in: <function>", "MemoryError"], 1) == "MemoryError"
     assert launch.complaint([], 9) == "exit code 9"
 
 
@@ -127,6 +125,42 @@ def test_a_process_that_dies_without_a_word_is_named_by_its_signal() -> None:
     said = "terminate called without an active exception"
     assert launch.complaint([said, *lines], 1) == f"Signal 6 (SIGABRT) received by PID 8: {said}"
     assert launch.complaint(lines[:1], 1) == lines[0]
+
+
+def root_cause(exit_code: int, text: str) -> list[str]:
+    """Return what torchrun prints when a process has failed."""
+    return [
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "Failures:",
+        "  traceback : Signal 9 (SIGKILL) received by PID 7",
+        launch.ROOT_CAUSE,
+        f"  exitcode  : {exit_code} (pid: 8)",
+        f"  traceback : {text}",
+        "=====",
+    ]
+
+
+LOST = "[rank1]: RuntimeError: Connection closed by peer"
+NO_WORD = "To enable traceback see: https://pytorch.org"
+
+
+def test_others_that_failed_or_were_killed_because_one_was_interrupted_are_no_error() -> None:
+    stopped = root_cause(130, NO_WORD)
+    assert launch.complaint([launch.STOPPED, LOST, *stopped], 1) == launch.STOPPED
+    assert launch.complaint(["RuntimeError: handled by somebody", launch.STOPPED, *stopped], 1) == launch.STOPPED
+    assert launch.complaint([launch.STOPPED, LOST], 1) == launch.STOPPED
+    assert launch.complaint([launch.STOPPED, *root_cause(-15, "Signal 15 (SIGTERM) received by PID 8")], 1) == (
+        launch.STOPPED
+    )
+
+
+def test_one_that_stopped_because_another_failed_does_not_hide_it() -> None:
+    assert launch.complaint(["MemoryError", launch.STOPPED, *root_cause(1, NO_WORD)], 1) == "MemoryError"
+    assert launch.complaint([launch.STOPPED, *root_cause(-9, "Signal 9 (SIGKILL) received by PID 8")], 1) == (
+        "Signal 9 (SIGKILL) received by PID 8"
+    )
+    both = root_cause(1, NO_WORD) + root_cause(130, NO_WORD)
+    assert launch.complaint(["MemoryError", launch.STOPPED, *both], 1) == "MemoryError", "of two machines"
 
 
 def sbatch(folder: Path, train: str) -> tuple[subprocess.Popen[bytes], Path]:

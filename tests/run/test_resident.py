@@ -14,6 +14,7 @@ import pytest
 from gshf_release import environments
 from gshf_release.errors import DataError, EngineError, Interrupted, RunError
 from gshf_release.profile import Profile
+from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.resident import environment_of
@@ -185,6 +186,24 @@ def test_a_stop_reaches_the_worker_and_the_same_command_goes_on(tmp_path: Path, 
     assert made(run) == []
     execute([stage("a", work="wait_for_signal", runs_in=AWAY)], run, RECIPE, Profile())
     assert made(run) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("work", "why"),
+    [
+        ("fail_to_save", "The disk that holds .* is full"),
+        ("run_out_of_memory", "MemoryError: no memory for the checkpoint"),
+        ("be_killed_at_the_checkpoint", "exit code -9"),
+    ],
+)
+def test_a_checkpoint_that_could_not_be_saved_at_a_stop_is_told(
+    tmp_path: Path, away: None, monkeypatch: pytest.MonkeyPatch, work: str, why: str
+) -> None:
+    run = begin(tmp_path / "run")
+    monkeypatch.setattr(interrupt, "requested", (run.path / "a" / ".scratch" / "begun").exists)
+    with pytest.raises(RunError, match=f"The worker of a failed: {why}"):
+        execute([stage("a", work=work, runs_in=AWAY)], run, RECIPE, Profile())
+    assert len(processes(run).get("a", {0})) == 1, "no other one takes the task"
 
 
 def test_a_missing_environment_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

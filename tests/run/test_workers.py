@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.errors import RunBusyError, RunError
+from gshf_release.errors import DataError, RunBusyError, RunError
+from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Task
@@ -72,6 +73,35 @@ def test_a_task_that_kills_its_workers_fails_and_its_lock_is_free(tmp_path: Path
     assert [entry["event"] for entry in run.journal()].count("started") == 2
     with run.lock(Task(stages[0])):
         """It is free."""
+
+
+def test_a_failure_is_told_while_another_worker_is_busy_and_a_second_one_too(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", RECIPE, TWO)
+
+    class Ear(Heard):
+        def notice(self, text: str) -> None:
+            super().notice(text)
+            (run.path / "heard").touch()
+
+    heard = Ear()
+    stages = [stage("a", work="refuse_beside_others"), stage("b", work="fail_after_the_other"), stage("c")]
+    with pytest.raises(DataError, match=r"^The worker of a failed: prompts.jsonl:3: bad row\. Mend it\.$"):
+        execute(stages, run, RECIPE, TWO, observer=heard)
+    assert heard.notices == [
+        "The worker of a failed: prompts.jsonl:3: bad row. Mend it.\n"
+        "Nothing else begins; still running: b. Ctrl-C saves and stops.",
+        "The worker of b failed: no memory left. Use a larger machine.",
+    ]
+    assert made(run) == [], "nothing else began"
+
+
+def test_a_failure_beside_a_stop_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin(tmp_path / "run", RECIPE, TWO)
+    begun = [run.path / name / ".scratch" / "begun" for name in "ab"]
+    monkeypatch.setattr(interrupt, "requested", lambda: all(path.exists() for path in begun))
+    stages = [stage("a", work="work_until_stopped"), stage("b", work="fail_to_save")]
+    with pytest.raises(RunError, match=r"The disk that holds .* is full"):
+        execute(stages, run, RECIPE, TWO)
 
 
 def test_a_killed_command_leaves_no_worker_behind(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from gshf_release.errors import DataError
 from gshf_release.records import Score
 from gshf_release.results import Cell
-from gshf_release.run import interrupt, stopwatch
+from gshf_release.run import interrupt, launch, stopwatch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Input, Stage
@@ -184,6 +184,74 @@ def say_something(context: StageContext) -> None:
     """Tell the user something."""
     context.say("two prompts are too long")
     write(context)
+
+
+def tell_among_others(context: StageContext) -> None:
+    """Say something and report progress, in each of several training processes."""
+    context.say(f"{context.task.label}: two responses are too long (rank {launch.rank()})")
+    for done in range(1, 4):
+        context.progress(done, 3, "steps")
+    if launch.rank() == 0:
+        write(context)
+
+
+def fail_to_save(context: StageContext) -> None:
+    """As `work_until_stopped`, but find no room for the checkpoint of rank 0."""
+    try:
+        work_until_stopped(context)
+    finally:
+        if launch.rank() == 0:
+            no_space(context)
+
+
+def work_until_stopped(context: StageContext) -> None:
+    """Say that work has begun, and work until asked to stop."""
+    if launch.rank() == 0:
+        (context.scratch / "begun").touch()
+    wait(interrupt.requested)
+    interrupt.check()
+
+
+def fail_beside(context: StageContext) -> None:
+    """As `work_until_stopped`, but rank 1 fails in a way that nobody foresaw."""
+    if launch.rank() == 1:
+        raise ZeroDivisionError("broken")
+    work_until_stopped(context)
+
+
+def die_beside(context: StageContext) -> None:
+    """As `work_until_stopped`, but rank 1 ends without a word."""
+    if launch.rank() == 1:
+        die(context)
+    work_until_stopped(context)
+
+
+def run_out_of_memory(context: StageContext) -> None:
+    """As `work_until_stopped`, but nobody foresees that the checkpoint cannot be saved."""
+    (context.scratch / "begun").touch()
+    wait(interrupt.requested)
+    raise MemoryError("no memory for the checkpoint")
+
+
+def be_killed_at_the_checkpoint(context: StageContext) -> None:
+    """As `run_out_of_memory`, as the kernel does it."""
+    context.log("process", process=os.getpid())
+    (context.scratch / "begun").touch()
+    wait(interrupt.requested)
+    die(context)
+
+
+def refuse_beside_others(context: StageContext) -> None:
+    """Raise a known error once the file `begun` is in the run."""
+    wait((context.run.path / "begun").exists)
+    refuse(context)
+
+
+def fail_after_the_other(context: StageContext) -> None:
+    """Say that work has begun, and fail once the file `heard` is in the run."""
+    (context.run.path / "begun").touch()
+    wait((context.run.path / "heard").exists)
+    raise DataError("no memory left.", hint="Use a larger machine.")
 
 
 def kill_the_idle(context: StageContext) -> None:
