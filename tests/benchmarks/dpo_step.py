@@ -22,19 +22,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
-import os
 import random
 import tempfile
-from multiprocessing.connection import Connection
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tests.benchmarks.sampling import REPOSITORY, _forget_peak, _peak, hardware, prepared
-from tests.benchmarks.scoring import answered
-from tests.benchmarks.sides import in_turns, processed, report, spread, timed
+from tests.benchmarks.inputs import answered, data_option, prepared
+from tests.benchmarks.machine import forget_peak_memory, hardware, peak_memory
+from tests.benchmarks.sides import Side, in_turns, processed, report, spread, timed
 
 OURS, BEST, DEFAULTS = "this package", "TRL, best flags", "TRL, defaults"
 GOALS = {BEST: 1.2, DEFAULTS: 1.5}
@@ -69,47 +67,54 @@ def _tokens(row: dict[str, Any]) -> int:
     return 2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
 
 
-def trainer_of(side: str, checkpoint: Path, rows: Rows, chosen: dict[str, Any], scratch: str) -> Any:
-    """Return a side's trainer, ready to train over all rows once."""
-    from datasets import Dataset
+def arguments_of(chosen: dict[str, Any], scratch: Path) -> Any:
+    """Return a side's arguments of training: this package's, but for what the sides differ in."""
     from trl import DPOConfig
 
-    from gshf_release.checkpoints import load_model, load_tokenizer
-    from gshf_release.optimization.common import without_dropout
-    from gshf_release.optimization.dpo import token_trainer
-    from gshf_release.resumption import common_arguments, training_order
+    from gshf_release.resumption import common_arguments
 
-    model = without_dropout(load_model(checkpoint, "fp32", chosen["device"]))
+    side = chosen["side"]
     settings: dict[str, Any] = common_arguments(
-        scratch=Path(scratch),
+        scratch=scratch,
         device=chosen["device"],
         batch=chosen["batch"],
         micro_batch=chosen["micro_batch"],
-        examples=len(rows),
+        examples=len(chosen["rows"]),
         learning_rate=1e-6,
         schedule="constant",
         warmup_share=0.0,
         precision=chosen["precision"],
         checkpoint_every=10**6,
     )
-    settings |= {"save_strategy": "no", "max_length": None, "gradient_checkpointing": chosen["checkpointing"]}
-    settings |= {"precompute_ref_log_probs": side != DEFAULTS, "remove_unused_columns": False, "log_level": "error"}
+    settings |= {"save_strategy": "no", "max_length": None, "remove_unused_columns": False, "log_level": "error"}
+    settings["precompute_ref_log_probs"] = side != DEFAULTS
+    settings["gradient_checkpointing"] = chosen["checkpointing"] or side == DEFAULTS
+    if side != OURS:
+        settings["train_sampling_strategy"] = "group_by_length" if side == BEST else "random"
+    return DPOConfig(**settings)
+
+
+def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
+    """Return a side's trainer, ready to train over all rows once."""
+    from datasets import Dataset
+
+    from gshf_release.checkpoints import load_model, load_tokenizer
+    from gshf_release.optimization.common import without_dropout
+    from gshf_release.optimization.dpo import token_trainer
+    from gshf_release.resumption import training_order
+
+    side, rows, checkpoint = chosen["side"], chosen["rows"], Path(chosen["checkpoint"])
     if side == OURS:
         lengths = [row["length"] for row in rows]
         keys = [row["prompt_id"] for row in rows]
         rows = [rows[index] for index in training_order(keys, lengths, epochs=1, batch=chosen["batch"], seed=0)]
-        trainer_class = token_trainer()
-    else:
-        trainer_class = _given_ids()
-        settings["train_sampling_strategy"] = "group_by_length" if side == BEST else "random"
-    if side == DEFAULTS:
-        settings["gradient_checkpointing"] = True
     kept = ("prompt_ids", "chosen_ids", "rejected_ids", "length")
     kept += ("ref_chosen_logps", "ref_rejected_logps") if side != DEFAULTS else ()
+    trainer_class = token_trainer() if side == OURS else _given_ids()
     return trainer_class(
-        model=model,
+        model=without_dropout(load_model(checkpoint, "fp32", chosen["device"])),
         ref_model=load_model(checkpoint, "fp32", chosen["device"]) if side == DEFAULTS else None,
-        args=DPOConfig(**settings),
+        args=arguments_of(chosen, scratch),
         train_dataset=Dataset.from_list([{key: row[key] for key in kept} for row in rows]),
         processing_class=load_tokenizer(checkpoint),
     )
@@ -129,62 +134,48 @@ def _given_ids() -> Any:
     return GivenIds
 
 
-def be_a_side(side: str, checkpoint: Path, rows: Rows, chosen: dict[str, Any], channel: Connection) -> None:
-    """Answer each message with the seconds of one epoch, the peak memory in 1e9 bytes and the parameters."""
+def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Be there; then train on all rows once, and tell of it."""
+    import torch
+
+    from gshf_release.checkpoints import quiet_libraries
+
+    quiet_libraries()
+    torch.set_num_threads(settings["threads"])
+    yield {}
+    while True:
+        found = epoch(settings)
+        gc.collect()
+        yield found
+
+
+def epoch(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds of one epoch, the peak memory in 1e9 bytes and the parameters."""
     import torch
     from transformers import PrinterCallback
 
-    from gshf_release.checkpoints import quiet_libraries
     from gshf_release.optimization.unpadded import without_padding
 
-    quiet_libraries()
-    torch.set_num_threads(chosen["threads"])
-    device, lengths = chosen["device"], [row["length"] for row in rows]
-    while channel.recv():
-        with tempfile.TemporaryDirectory() as scratch:
-            trainer = trainer_of(side, checkpoint, rows, chosen, scratch)
-            trainer.remove_callback(PrinterCallback)
-            _forget_peak(device)
+    device, lengths = chosen["device"], [row["length"] for row in chosen["rows"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trainer_of(chosen, Path(scratch))
+        trainer.remove_callback(PrinterCallback)
+        forget_peak_memory(device)
 
-            def train(trainer: Any = trainer) -> None:
-                trainer.train()
-                if device == "cuda":
-                    torch.cuda.synchronize()
+        def train() -> None:
+            trainer.train()
+            if device == "cuda":
+                torch.cuda.synchronize()
 
-            with without_padding(trainer.model, lengths) if side == OURS else contextlib.nullcontext():
-                seconds = processed(train) / chosen["threads"] if device == "cpu" else timed(train)
-        parameters = trainer.model.num_parameters(exclude_embeddings=True)
-        del trainer, train
-        gc.collect()
-        channel.send((seconds, _peak(device), parameters))
-
-
-class Side:
-    """A process that trains on demand."""
-
-    def __init__(self, *given: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.channel, theirs = context.Pipe()
-        self.process = context.Process(target=be_a_side, args=(*given, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.gigabytes, self.parameters = 0.0, 0
-
-    def __call__(self) -> float:
-        self.channel.send(True)
-        seconds, gigabytes, self.parameters = self.channel.recv()
-        self.gigabytes = max(self.gigabytes, gigabytes)
-        return float(seconds)
-
-    def close(self) -> None:
-        """Let the process end."""
-        self.channel.send(False)
-        self.process.join()
+        with without_padding(trainer.model, lengths) if chosen["side"] == OURS else contextlib.nullcontext():
+            seconds = processed(train) / chosen["threads"] if device == "cpu" else timed(train)
+    parameters = trainer.model.num_parameters(exclude_embeddings=True)
+    return {"seconds": seconds, "gigabytes": peak_memory(device), "parameters": parameters}
 
 
 @click.command()
 @click.option("--model", help="A checkpoint folder; default: the quickstart's model.")
-@click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
+@data_option
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--checkpointing", is_flag=True, help="Activation checkpointing for the first two sides too.")
@@ -204,30 +195,27 @@ def main(**chosen: Any) -> None:
 
     quiet_libraries()
     chosen["device"] = device_of(chosen["device"])
-    data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     torch.set_num_threads(chosen["threads"])
     with tempfile.TemporaryDirectory() as name:
         checkpoint = prepared(chosen["model"], Path(name) / "model")
-        rows = pairs_of(checkpoint, data, chosen)
-        sides = {side: Side(side, checkpoint, rows, chosen) for side in (OURS, BEST, DEFAULTS)}
+        rows = pairs_of(checkpoint, chosen["data"], chosen)
+        settings = chosen | {"checkpoint": checkpoint, "rows": rows}
+        sides = {side: Side("dpo_step", settings | {"side": side}) for side in (OURS, BEST, DEFAULTS)}
         seconds = in_turns(sides, chosen["repeats"])
-        for side in sides.values():
-            side.close()
-    peak = hardware(chosen["device"], torch.bfloat16 if chosen["precision"] == "bf16" else torch.float32)["flops"]
+        for process in sides.values():
+            process.close()
+    rates = hardware(chosen["device"], torch.bfloat16 if chosen["precision"] == "bf16" else torch.float32)
     tokens = sum(_tokens(row) for row in rows)
     click.echo(
         f"{len(rows)} pairs, prompt {sum(len(row['prompt_ids']) for row in rows) / len(rows):.0f} tokens, answer"
         f" {sum(len(row[key]) for row in rows for key in ('chosen_ids', 'rejected_ids')) / 2 / len(rows):.0f} (mean),"
         f" steps of {chosen['batch']}, {chosen['micro_batch']} at once, {chosen['precision']}"
     )
+    memory = {label: round(max(process.measured("gigabytes")), 2) for label, process in sides.items()}
     for label, values in seconds.items():
-        done, speed = sides[label], tokens / spread(values)["median"]
-        mfu = 6 * done.parameters * speed / peak
-        click.echo(
-            f"{label}: {speed:,.0f} tokens/s; MFU, and of the limit, {mfu:.0%} of {peak / 1e9:.0f} GFLOP/s; peak"
-            f" {done.gigabytes:.2f} GB"
-        )
-    memory = {label: round(side.gigabytes, 2) for label, side in sides.items()}
+        median = spread(values)["median"]
+        use = rates.used(6 * sides[label].runs[0]["parameters"] * tokens, median)
+        click.echo(f"{label}: {tokens / median:,.0f} tokens/s; {use}; peak {memory[label]:.2f} GB")
     report("dpo_step", GOALS, seconds, tokens=tokens, pairs=len(rows), gigabytes=memory, device=chosen["device"])
 
 

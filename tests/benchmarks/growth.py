@@ -29,8 +29,8 @@ from typing import Any
 import click
 
 from gshf_release.sampling.protocol import Completion, Progress, Request
+from tests.benchmarks.inputs import REPOSITORY
 from tests.benchmarks.sides import spread
-from tests.conftest import REPOSITORY
 
 GOAL_EXPONENT, GOAL_GIGABYTES = 1.05, 2.0
 STAGES = ("samples", "rewards", "pairs", "exploration")

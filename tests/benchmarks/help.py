@@ -12,8 +12,8 @@ import sys
 
 import click
 
+from tests.benchmarks.inputs import REPOSITORY
 from tests.benchmarks.sides import in_turns, spread, timed
-from tests.conftest import REPOSITORY
 
 GOAL_SECONDS = 0.15
 SIDES = {

@@ -30,14 +30,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import yaml
 
-from tests.benchmarks.sampling import REPOSITORY, hardware, prepared
-from tests.benchmarks.scoring import checkpoint_of
+from tests.benchmarks.inputs import REPOSITORY, classifier, prepared
+from tests.benchmarks.machine import hardware
 from tests.benchmarks.sides import in_turns, report, timed
 
 OURS, SCRIPTS = "this package", "three scripts"
@@ -133,21 +134,67 @@ def iterate(folder: Path, settings: dict[str, Any]) -> None:
     execute(stages, run, chosen, where, goal=[stage for stage in stages if stage.name in wanted])
 
 
-PARTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
-    "sample": sample,
-    "score": score,
-    "optimise": optimise,
-    "iterate": iterate,
-}
+PARTS = {part.__name__: part for part in (sample, score, optimise, iterate)}
 
 
-def call(part: str, folder: Path, settings: Path, threads: int) -> None:
+def call(part: str, folder: Path, settings: dict[str, Any]) -> None:
     """Do a part in a process of its own."""
-    variables = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "tests.benchmarks.iteration", "--part", part, str(folder), str(settings)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
+    variables = {"OMP_NUM_THREADS": str(settings["threads"]), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "tests.benchmarks.iteration", "--part", part, str(folder)]
+    given: dict[str, Any] = {"input": json.dumps(settings), "env": os.environ | variables, "cwd": REPOSITORY}
+    done = subprocess.run(command, **given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"{part}: {done.stderr[-2000:]}")
+
+
+class Tokens(NamedTuple):
+    """Of the prompts, of the responses, and of the pairs, in which a prompt counts for both responses."""
+
+    prompts: int
+    responses: int
+    pairs: int
+
+    def operations(self, parameters: int) -> int:
+        return parameters * (2 * (self.prompts + self.responses) + (2 + 6) * self.pairs)
+
+
+def by_package(folder: Path, settings: dict[str, Any]) -> Tokens:
+    """Do the iteration in a copy of the run that has come to it."""
+    from gshf_release.records import Pair, Sample
+
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(folder / "fresh", run)
+    call("iterate", run, settings)
+    samples = Sample.read(*sorted((run / "iteration-1" / "samples").glob("**/samples.parquet")))
+    pairs = Pair.read(run / "iteration-1" / "pairs" / "pairs.parquet")
+    return Tokens(
+        prompts=sum(len(sample.prompt_ids) for sample in samples[::4]),
+        responses=sum(len(sample.completion_ids) for sample in samples),
+        pairs=sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs),
+    )
+
+
+def by_scripts(folder: Path, settings: dict[str, Any]) -> Tokens:
+    """Do the iteration with the three scripts."""
+    from gshf_release.checkpoints import load_tokenizer
+
+    work = folder / "scripts"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for part in ("sample", "score", "optimise"):
+        call(part, work, settings)
+    rows, pairs = (json.loads((work / f"{name}.json").read_text(encoding="utf-8")) for name in ("samples", "pairs"))
+    tokenizer = load_tokenizer(Path(settings["base"]))
+    options = {"add_generation_prompt": True, "return_dict": True}
+    prompts = sum(len(tokenizer.apply_chat_template(row["chat"], **options)["input_ids"]) for row in rows)
+    drawn = [answer for row in rows for answer in row["answers"]]
+    paired = [pair[side][0]["content"] for pair in pairs for side in ("chosen", "rejected")]
+    responses, answers = (sum(len(tokenizer(text)["input_ids"]) for text in texts) for texts in (drawn, paired))
+    return Tokens(prompts, responses, 2 * prompts + answers)
+
+
+SIDES = {OURS: by_package, SCRIPTS: by_scripts}
 
 
 def processed_by_children(work: Callable[[], Any]) -> float:
@@ -197,7 +244,7 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
 @click.option("--batch", default=8, show_default=True, help="Pairs of an optimiser step.")
 @click.option("--micro-batch", default=4, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-@click.option("--part", nargs=3, hidden=True)
+@click.option("--part", nargs=2, hidden=True)
 def main(**chosen: Any) -> None:
     """Measure and print."""
     from gshf_release.checkpoints import device_of, quiet_libraries
@@ -205,80 +252,53 @@ def main(**chosen: Any) -> None:
     quiet_libraries()
     chosen["device"] = device_of(chosen["device"])
     if chosen["part"]:
-        part, folder, file = chosen["part"]
-        PARTS[part](Path(folder), json.loads(Path(file).read_text(encoding="utf-8")))
+        part, folder = chosen["part"]
+        PARTS[part](Path(folder), json.load(sys.stdin))
         return
     with tempfile.TemporaryDirectory() as name:
         measure(Path(name), chosen)
+
+
+def begin(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Bring the run `fresh` up to iteration 1, and return what the sides are given."""
+    from gshf_release.records import Prompt
+
+    base, reward = prepared(chosen["model"], folder / "model"), classifier(chosen["reward"], folder)
+    settings = chosen | {"base": str(base), "reward": str(reward), "profile": str(write_profile(folder, chosen))}
+    settings["recipe"] = str(write_recipe(folder, base, reward, chosen))
+    call("iterate", folder / "fresh", settings)
+    prompts = Prompt.read(folder / "fresh" / "iteration-1" / "prompts" / "prompts.parquet")
+    return settings | {"texts": [prompt.messages[-1]["content"] for prompt in prompts]}
 
 
 def measure(folder: Path, chosen: dict[str, Any]) -> None:
     """Measure both sides, and print."""
     import torch
 
-    from gshf_release.checkpoints import load_model, load_tokenizer
-    from gshf_release.records import Pair, Prompt, Sample
+    from gshf_release.checkpoints import load_model
 
-    base, reward = prepared(chosen["model"], folder / "model"), checkpoint_of(chosen["reward"], folder)
-    settings = {key: chosen[key] for key in ("device", "max_new_tokens", "batch", "micro_batch")}
-    settings |= {"base": str(base), "reward": str(reward), "profile": str(write_profile(folder, chosen))}
-    settings |= {"recipe": str(write_recipe(folder, base, reward, chosen))}
-    path, fresh, threads = folder / "settings.json", folder / "fresh", chosen["threads"]
-    path.write_text(json.dumps(settings), encoding="utf-8")
-    call("iterate", fresh, path, threads)
-    prompts = Prompt.read(fresh / "iteration-1" / "prompts" / "prompts.parquet")
-    texts = [prompt.messages[-1]["content"] for prompt in prompts]
-    path.write_text(json.dumps(settings | {"texts": texts}), encoding="utf-8")
-    tokenizer = load_tokenizer(base)
-    tokens: dict[str, list[float]] = {OURS: [], SCRIPTS: []}
-    operations: dict[str, list[float]] = {OURS: [], SCRIPTS: []}
-    asked: list[int] = []
-    parameters = load_model(base, "fp32").num_parameters()
+    settings, threads = begin(folder, chosen), chosen["threads"]
+    parameters = load_model(Path(settings["base"]), "fp32").num_parameters()
+    found: dict[str, list[Tokens]] = {side: [] for side in SIDES}
 
-    def ours() -> None:
-        run = folder / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(fresh, run)
-        call("iterate", run, path, threads)
-        found = Sample.read(*sorted((run / "iteration-1" / "samples").glob("**/samples.parquet")))
-        tokens[OURS].append(statistics.mean(len(sample.completion_ids) for sample in found))
-        asked[:] = [len(sample.prompt_ids) for sample in found[::4]]
-        drawn = sum(asked) + sum(len(sample.completion_ids) for sample in found)
-        pairs = Pair.read(run / "iteration-1" / "pairs" / "pairs.parquet")
-        read = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-        operations[OURS].append(float(parameters * (2 * drawn + (2 + 6) * read)))
+    def iteration(side: str) -> float:
+        seconds_of, shared = (processed_by_children, threads) if chosen["device"] == "cpu" else (timed, 1)
+        return seconds_of(lambda: found[side].append(SIDES[side](folder, settings))) / shared
 
-    def scripts() -> None:
-        work = folder / "scripts"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        for part in ("sample", "score", "optimise"):
-            call(part, work, path, threads)
-        rows = json.loads((work / "samples.json").read_text(encoding="utf-8"))
-        lengths = [len(tokenizer(answer)["input_ids"]) for row in rows for answer in row["answers"]]
-        tokens[SCRIPTS].append(statistics.mean(lengths))
-        pairs = json.loads((work / "pairs.json").read_text(encoding="utf-8"))
-        answers = [pair[side][0]["content"] for pair in pairs for side in ("chosen", "rejected")]
-        read = 2 * sum(asked) + sum(len(tokenizer(answer)["input_ids"]) for answer in answers)
-        operations[SCRIPTS].append(float(parameters * (2 * (sum(asked) + sum(lengths)) + (2 + 6) * read)))
-
-    seconds_of = (lambda work: processed_by_children(work) / threads) if chosen["device"] == "cpu" else timed
-    seconds = in_turns({OURS: lambda: seconds_of(ours), SCRIPTS: lambda: seconds_of(scripts)}, chosen["repeats"])
-    means = {side: round(statistics.mean(found), 1) for side, found in tokens.items()}
-    click.echo(f"{len(prompts)} prompts, 4 responses each; tokens of a response: " + json.dumps(means))
+    seconds = in_turns({side: partial(iteration, side) for side in SIDES}, chosen["repeats"])
+    prompts = len(settings["texts"])
+    responses = {side: statistics.mean(tokens.responses for tokens in each) for side, each in found.items()}
+    means = {side: round(tokens / (4 * prompts), 1) for side, tokens in responses.items()}
+    click.echo(f"{prompts} prompts, 4 responses each; tokens of a response: " + json.dumps(means))
     torch.set_num_threads(threads)
-    peak = hardware(chosen["device"], torch.float32)["flops"]
-    for side, found in tokens.items():
+    rates = hardware(chosen["device"], torch.float32)
+    for side, each in found.items():
         median = statistics.median(seconds[side])
-        speed, mfu = (
-            4 * len(prompts) * statistics.mean(found) / median,
-            statistics.mean(operations[side]) / median / peak,
-        )
+        use = rates.used(statistics.mean(tokens.operations(parameters) for tokens in each), median)
         click.echo(
-            f"{side}: {speed:,.1f} tokens of responses a second of the whole iteration; MFU, and of the limit, {mfu:.0%} of"
-            f" {peak / 1e9:.0f} GFLOP/s"
+            f"{side}: {responses[side] / median:,.1f} tokens of responses a second of the whole iteration; {use}"
         )
-    report("iteration", GOALS, seconds, prompts=len(prompts), max_new_tokens=chosen["max_new_tokens"], tokens=means)
+    report("iteration", GOALS, seconds, prompts=prompts, max_new_tokens=chosen["max_new_tokens"], tokens=means)
 
 
 if __name__ == "__main__":

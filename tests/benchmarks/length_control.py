@@ -25,8 +25,8 @@ from pathlib import Path
 
 import click
 
+from tests.benchmarks.inputs import REPOSITORY, data_folder
 from tests.benchmarks.sides import report
-from tests.conftest import REPOSITORY
 
 GOALS = {"alpaca_eval command": 3.0}
 TOLERANCE = 0.01
@@ -114,12 +114,8 @@ def answers(side: str, printed: list[str], folders: list[Path]) -> list[float]:
     return found
 
 
-def default_data() -> Path:
-    return Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "alpaca_eval"
-
-
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path), default=default_data)
+@click.argument("data", type=click.Path(path_type=Path), default=lambda: data_folder() / "alpaca_eval")
 @click.option("--models", default="OpenHermes-2.5-Mistral-7B", show_default=True, help="Separated by commas.")
 @click.option("--repeats", default=3, show_default=True)
 def main(data: Path, models: str, repeats: int) -> None:

@@ -23,17 +23,19 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.benchmarks.inputs import data_option, prepared
+from tests.benchmarks.machine import Rates, forget_peak_memory, hardware, peak_memory
+from tests.benchmarks.sides import Side, ratios, spread
+
 ANSWERS = "alpaca_eval/reference_outputs_gpt4_1106_preview.json"
 SIDES = {"engine": "this engine", "former": "former engine", "static": "generate, static", "paged": "generate_batch"}
 
@@ -136,165 +138,69 @@ def paged_run(checkpoint: Path, job: Job, device: str, precision: Any, batch: in
 RUNS = {"engine": engine_run, "former": engine_run, "static": static_run, "paged": paged_run}
 
 
-def be_a_side(side: str, checkpoint: Path, job: Job, device: str, precision: str, batch: int) -> None:
-    """Load, then run once for each line that comes in, and answer with seconds and memory."""
+def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Load, and tell of the model; then run, and tell seconds and memory."""
+    if settings["side"] == "former":
+        sys.path.insert(0, settings["former"])
+        sys.dont_write_bytecode = True
     import torch
 
-    model, run = RUNS[side](checkpoint, job, device, precision, batch)
+    from gshf_release.checkpoints import quiet_libraries
+
+    quiet_libraries()
+    torch.set_num_threads(settings["threads"])
+    device = settings["device"]
+    start, checkpoint = RUNS[settings["side"]], Path(settings["checkpoint"])
+    model, run = start(checkpoint, settings["job"], device, settings["precision"], settings["batch"])
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     count = sum(parameter.numel() for parameter in model.parameters())
-    _answer({"parameters": count, "bytes": weights, "dtype": str(model.dtype), "threads": torch.get_num_threads()})
-    for _ in sys.stdin:
-        _forget_peak(device)
+    yield {"parameters": count, "bytes": weights, "dtype": str(model.dtype), "threads": torch.get_num_threads()}
+    while True:
+        forget_peak_memory(device)
         begun, used = time.perf_counter(), time.process_time()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
         clock, processor = time.perf_counter() - begun, time.process_time() - used
-        _answer({"clock": clock, "processor": processor, "gigabytes": _peak(device)})
-
-
-def _answer(content: dict[str, Any]) -> None:
-    sys.__stdout__.write(json.dumps(content) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
-
-
-def _forget_peak(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak(device: str) -> float:
-    """Return the peak memory since `_forget_peak`, in 1e9 bytes."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e9
-
-
-def hardware(device: str, dtype: Any) -> dict[str, float]:
-    """Return what this device does at best: multiplications of large matrices and reads of memory, per second."""
-    import torch
-
-    size = 8192 if device == "cuda" else 512
-    square = torch.ones(size, size, dtype=dtype, device=device)
-    large = torch.ones(2**30 if device == "cuda" else 2**25, dtype=torch.int32, device=device)
-
-    now = time.perf_counter if device == "cuda" else time.process_time
-    share = 1 if device == "cuda" else torch.get_num_threads()
-
-    def best(work: Callable[[], Any]) -> float:
-        seconds = []
-        for _ in range(20):
-            begun = now()
-            work()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append((now() - begun) / share)
-        return min(seconds)
-
-    return {"flops": 2.0 * size**3 / best(lambda: square @ square), "bandwidth": 4 * large.numel() / best(large.max)}
-
-
-class Side:
-    """A process that runs one side on demand."""
-
-    def __init__(self, name: str, batch: int, arguments: Sequence[str], former: Path | None) -> None:
-        self.name, self.batch = name, batch
-        root = former if name == "former" and former else REPOSITORY
-        command = [sys.executable, str(Path(__file__).resolve()), "--side", name, "--batch", str(batch), *arguments]
-        environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
-        )
-        self.about = self._answer()
-        self.clock: list[float] = []
-        self.processor: list[float] = []
-        self.gigabytes = 0.0
-
-    @property
-    def label(self) -> str:
-        return f"{SIDES[self.name]}, batch {self.batch}"
-
-    def run(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("run\n")
-        self.process.stdin.flush()
-        found = self._answer()
-        self.clock.append(found["clock"])
-        self.processor.append(found["processor"])
-        self.gigabytes = max(self.gigabytes, found["gigabytes"])
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended with {self.process.wait()}; its error is above.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        yield {"seconds": clock, "processor": processor, "gigabytes": peak_memory(device)}
 
 
 def compared(ours: Sequence[float], theirs: Sequence[float], tokens: int) -> str:
     """Return a side's tokens/s and how many times as fast the first side is, run by run: median (range)."""
-    speed = [tokens / seconds for seconds in theirs]
-    ratios = [other / own for own, other in zip(ours, theirs, strict=True)]
+    speed, ratio = spread([tokens / seconds for seconds in theirs]), ratios(ours, theirs)
     return (
-        f"{statistics.median(speed):.1f} tokens/s ({min(speed):.1f} to {max(speed):.1f}),"
-        f" this engine {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+        f"{speed['median']:.1f} tokens/s ({speed['least']:.1f} to {speed['most']:.1f}),"
+        f" this engine {ratio['median']:.2f}x ({ratio['least']:.2f} to {ratio['most']:.2f})"
     )
 
 
-def report(sides: Sequence[Side], job: Job, rates: dict[str, float], device: str) -> None:
+def report(sides: Sequence[Side], job: Job, rates: Rates, device: str) -> None:
     """Print one line for each side; ratios are of the first side to it, run by run."""
     lengths = [length for lengths in job["lengths"] for length in lengths]
     tokens, prompt_tokens = sum(lengths), sum(map(len, job["prompts"]))
     ours, about = sides[0], sides[0].about
+    parameters, size, threads = about["parameters"], about["bytes"], about["threads"]
     print(
         f"{len(job['prompts'])} prompts of {prompt_tokens / len(job['prompts']):.0f} tokens (mean), {len(lengths)} answers of"
         f" {min(lengths)} to {max(lengths)}, mean {statistics.mean(lengths):.1f}, {tokens} in all; {about['dtype']},"
-        f" {about['parameters'] / 1e6:.0f}M parameters, {about['threads']} thread(s), load {os.getloadavg()[0]:.1f}"
+        f" {parameters / 1e6:.0f}M parameters, {threads} thread(s), load {os.getloadavg()[0]:.1f}"
     )
-    print(f"hardware: {rates['flops'] / 1e9:.0f} GFLOP/s in matrices, reads {rates['bandwidth'] / 1e9:.1f} GB/s")
+    print(rates)
     for side in sides:
-        busy = side.clock if device == "cuda" else [seconds / about["threads"] for seconds in side.processor]
-        speed = tokens / statistics.median(busy)
-        mfu = speed / tokens * (tokens + prompt_tokens) * 2 * about["parameters"] / rates["flops"]
-        step = max(about["bytes"] / rates["bandwidth"], 2 * about["parameters"] * side.batch / rates["flops"])
-        print(
-            f"{side.label}: peak {side.gigabytes:.2f} GB; MFU {mfu:.0%}; {speed * step / side.batch:.0%} of the limit"
-        )
-        print(f"    clock     {compared(ours.clock, side.clock, tokens)}")
-        print(f"    processor {compared(ours.processor, side.processor, tokens)}")
-
-
-def prepared(model: str | None, folder: Path) -> Path:
-    """Return a checkpoint folder: that of `--model`, or the quickstart's model written to one in BF16."""
-    if model is not None:
-        return Path(model).resolve()
-    from gshf_release import checkpoints, recipe
-
-    base = recipe.load("quickstart").base
-    source = checkpoints.fetch(base.model, sha256=base.sha256)
-    checkpoints.load_model(source, "bf16").save_pretrained(folder)
-    checkpoints.load_tokenizer(source).save_pretrained(folder)
-    return folder
+        clock, processor, batch = side.measured("seconds"), side.measured("processor"), side.settings["batch"]
+        seconds = statistics.median(clock) if device == "cuda" else statistics.median(processor) / threads
+        mfu = 2 * parameters * (tokens + prompt_tokens) / seconds / rates.flops
+        share = tokens / seconds / rates.sampled_at_most(parameters=parameters, weight_bytes=size, batch=batch)
+        label = f"{SIDES[side.settings['side']]}, batch {batch}"
+        print(f"{label}: peak {max(side.measured('gigabytes')):.2f} GB; MFU {mfu:.0%}; {share:.0%} of the limit")
+        print(f"    clock     {compared(ours.measured('seconds'), clock, tokens)}")
+        print(f"    processor {compared(ours.measured('processor'), processor, tokens)}")
 
 
 @click.command()
 @click.option("--model", help="A checkpoint folder; default: the quickstart's model.")
-@click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
-@click.option("--former", type=click.Path(exists=True, path_type=Path), help="A checkout whose engine runs as well.")
+@data_option
+@click.option("--former", type=click.Path(exists=True, resolve_path=True), help="A checkout whose engine runs as well.")
 @click.option("--device", default="auto")
 @click.option("--precision", default="auto", show_default=True, help="As `inference_precision` in a profile.")
 @click.option("--threads", default=1, show_default=True)
@@ -307,8 +213,6 @@ def prepared(model: str | None, folder: Path) -> Path:
 @click.option("--paged", is_flag=True, help="transformers' continuous batching too; needs minutes on a CPU.")
 @click.option("--runs", default=3, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--side", hidden=True)
-@click.option("--job", hidden=True)
 def main(**options: Any) -> None:
     """Measure and print."""
     import torch
@@ -318,29 +222,20 @@ def main(**options: Any) -> None:
     quiet_libraries()
     torch.set_num_threads(options["threads"])
     device = device_of(options["device"])
-    if options["side"]:
-        job = json.loads(Path(options["job"]).read_text(encoding="utf-8"))
-        be_a_side(options["side"], Path(options["model"]), job, device, options["precision"], options["batch"])
-        return
-    data = options["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    chosen = [("engine", options["batch"])]
+    chosen += [("former", options["batch"])] if options["former"] else []
+    chosen += [("static", int(batch)) for batch in options["static"].split(",")]
+    chosen += [("paged", options["batch"])] if options["paged"] else []
     with tempfile.TemporaryDirectory() as name:
         checkpoint = prepared(options["model"], Path(name) / "model")
-        job = draw_job(checkpoint, data.resolve(), options)
-        path = Path(name) / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        arguments = ["--model", str(checkpoint), "--job", str(path), "--device", device]
-        precision = inference_precision(options["precision"], device)
-        arguments += ["--precision", precision, "--threads", str(options["threads"])]
-        chosen = [("engine", options["batch"])]
-        chosen += [("former", options["batch"])] if options["former"] else []
-        chosen += [("static", int(batch)) for batch in options["static"].split(",")]
-        chosen += [("paged", options["batch"])] if options["paged"] else []
-        former = options["former"].resolve() if options["former"] else None
-        sides = [Side(side, batch, arguments, former) for side, batch in chosen]
+        job = draw_job(checkpoint, options["data"], options)
+        settings = {"checkpoint": checkpoint, "job": job, "device": device, "threads": options["threads"]}
+        settings |= {"precision": inference_precision(options["precision"], device), "former": options["former"]}
+        sides = [Side("sampling", settings | {"side": side, "batch": batch}) for side, batch in chosen]
         rates = hardware(device, getattr(torch, sides[0].about["dtype"].removeprefix("torch.")))
         for _ in range(options["runs"]):
             for side in sides:
-                side.run()
+                side()
         for side in sides:
             side.close()
         report(sides, job, rates, device)

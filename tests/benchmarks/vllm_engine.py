@@ -12,21 +12,20 @@ They run in turns, and the clock counts: vLLM computes in threads and processes 
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tests.benchmarks.sampling import REPOSITORY, draw_job, hardware, prepared, requests_of
-from tests.benchmarks.sides import in_turns, report
+from tests.benchmarks.inputs import data_option, prepared
+from tests.benchmarks.machine import hardware
+from tests.benchmarks.sampling import draw_job, requests_of
+from tests.benchmarks.sides import Side, in_turns, report
 
 OURS, BARE = "this engine", "LLM.generate"
 GOALS = {BARE: 0.9}
@@ -104,59 +103,22 @@ def bare_run(checkpoint: Path, wanted: list[Any], settings: dict[str, Any]) -> C
 RUNS = {OURS: engine_run, BARE: bare_run}
 
 
-def be_a_side(side: str, checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Start, say so, then run once for each line that comes in, and answer with the seconds."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Start and say so; then run, and tell the seconds."""
     wanted = [tuple(entry) for entry in settings["requests"]]
-    run = RUNS[side](checkpoint, wanted, settings)
-    print("started", file=out, flush=True)
-    for _ in sys.stdin:
+    run = RUNS[settings["side"]](Path(settings["checkpoint"]), wanted, settings)
+    yield {}
+    while True:
         begun = time.perf_counter()
         lengths = run()
-        print(time.perf_counter() - begun, file=out, flush=True)
+        seconds = time.perf_counter() - begun
         assert lengths == [length for _, length in wanted]
-
-
-class Side:
-    """A process in vLLM's environment."""
-
-    def __init__(self, side: str, checkpoint: Path, settings: Path) -> None:
-        from gshf_release import environments
-
-        found = environments.require("vllm")
-        self.process = subprocess.Popen(
-            [str(found.python), "-m", "tests.benchmarks.vllm_engine", "--side", side, str(checkpoint), str(settings)],
-            env=found.variables() | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"},
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._answer()
-
-    def __call__(self) -> float:
-        assert self.process.stdin is not None
-        print("run", file=self.process.stdin, flush=True)
-        return float(self._answer())
-
-    def close(self) -> None:
-        """Let the process end."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise click.ClickException(f"A side ended with {self.process.wait()}; its error is above.")
-        return line.strip()
+        yield {"seconds": seconds}
 
 
 @click.command()
 @click.option("--model", help="A checkpoint folder; default: the quickstart's model.")
-@click.option("--data", type=click.Path(path_type=Path), help="Default: $GSHF_TEST_DATA or ../shared/data.")
+@data_option
 @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True)
 @click.option("--threads", default=1, show_default=True, help="Cores, where there is no GPU.")
 @click.option("--compile", is_flag=True, help="Let vLLM compile; without, both sides are eager.")
@@ -169,47 +131,42 @@ class Side:
 @click.option("--batch", default=32, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--side", nargs=3, hidden=True)
 def main(**chosen: Any) -> None:
     """Measure and print."""
-    if chosen["side"]:
-        side, folder, file = chosen["side"]
-        be_a_side(side, Path(folder), json.loads(Path(file).read_text(encoding="utf-8")))
-        return
     import torch
 
+    from gshf_release import environments
     from gshf_release.checkpoints import load_model
     from gshf_release.errors import EngineError
 
-    data = chosen["data"] or Path(os.environ.get("GSHF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     torch.set_num_threads(chosen["threads"])
     with tempfile.TemporaryDirectory() as name:
         checkpoint = prepared(chosen["model"], Path(name) / "model")
         parameters = load_model(checkpoint, "bf16").num_parameters()
-        requests = requests_of(draw_job(checkpoint, data.resolve(), chosen))
+        requests = requests_of(draw_job(checkpoint, chosen["data"], chosen))
         cores = sorted(os.sched_getaffinity(0))[-chosen["threads"] :]
-        path = Path(name) / "settings.json"
-        path.write_text(json.dumps(chosen | {"data": None, "cores": cores, "requests": requests}), encoding="utf-8")
         try:
-            sides = {side: Side(side, checkpoint, path) for side in RUNS}
+            found = environments.require("vllm")
         except EngineError as error:
             click.echo(f"vllm_engine: not measured. {error}")
             return
-        for side in sides.values():
-            side()  # to warm up
+        settings = chosen | {"checkpoint": checkpoint, "cores": cores, "requests": requests}
+        variables = found.variables() | {"HF_HUB_OFFLINE": "1"}
+        sides = {side: Side("vllm_engine", settings | {"side": side}, found.python, variables) for side in RUNS}
+        for process in sides.values():
+            process()  # to warm up
         seconds = in_turns(sides, chosen["repeats"])
-        for side in sides.values():
-            side.close()
+        for process in sides.values():
+            process.close()
     tokens, prompts = sum(length for _, length in requests), sum(len(prompt) for prompt, _ in requests)
     rates = hardware("cuda" if torch.cuda.is_available() else "cpu", getattr(torch, chosen["dtype"]))
     size = parameters * (2 if chosen["dtype"] == "bfloat16" else 4)
-    step = max(size / rates["bandwidth"], 2 * parameters * chosen["batch"] / rates["flops"])
-    click.echo(f"hardware: {rates['flops'] / 1e9:.0f} GFLOP/s in matrices, reads {rates['bandwidth'] / 1e9:.1f} GB/s")
+    limit = rates.sampled_at_most(parameters=parameters, weight_bytes=size, batch=chosen["batch"])
+    click.echo(rates)
     for label, values in seconds.items():
         speed = tokens / statistics.median(values)
-        mfu = 2 * parameters * speed * (tokens + prompts) / tokens / rates["flops"]
-        share = speed * step / chosen["batch"]
-        click.echo(f"{label}: {speed:,.1f} tokens/s; MFU {mfu:.0%}; {share:.0%} of the limit")
+        mfu = 2 * parameters * speed * (tokens + prompts) / tokens / rates.flops
+        click.echo(f"{label}: {speed:,.1f} tokens/s; MFU {mfu:.0%}; {speed / limit:.0%} of the limit")
     report("vllm_engine", GOALS, seconds, tokens=tokens, requests=len(requests), batch=chosen["batch"])
 
 
