@@ -12,7 +12,7 @@ from typing import TypeVar
 from gshf_release.profile import Profile
 from gshf_release.run import interrupt, launch
 
-PATIENCE = timedelta(days=1)
+PATIENCE = timedelta(hours=6)
 """How long a process waits for the others, as while one writes a model. If one dies, torchrun ends them all at once."""
 
 Result = TypeVar("Result")

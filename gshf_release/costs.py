@@ -32,14 +32,15 @@ CACHE = "sampling: key-value cache"
 RESPONSE_BYTES = 8.3
 """Per token on disk: a 4-byte id and 4.3 characters, before compression."""
 KINDS = {
-    "sample": "sampling",
-    "score": "scoring",
-    "write_log_ratios": "log-ratios",
-    "compute": "reference",
-    "optimise": "training",
-    "measure": "measuring",
+    "gshf_release.sampling.stage:sample": "sampling",
+    "gshf_release.rewards.stages:score": "scoring",
+    "gshf_release.preference.ranking:write_log_ratios": "log-ratios",
+    "gshf_release.optimization.reference:compute": "reference",
+    "gshf_release.optimization.dpo:optimise": "training",
+    "gshf_release.optimization.raft:optimise": "training",
+    "gshf_release.diagnostics.validation:measure": "measuring",
 }
-"""What a stage is counted as, by the function of its work. Others are not counted, nor is the training of reward models."""
+"""What a stage is counted as, by its work. Others are not counted, nor is the training of reward models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _tokens(
 
 
 def _kind(stage: Stage) -> str | None:
-    return KINDS.get(stage.work.rpartition(":")[2])
+    return KINDS.get(stage.work)
 
 
 def _asked(stage: Stage) -> int:

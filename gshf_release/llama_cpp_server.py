@@ -101,6 +101,7 @@ class LlamaCppServer:
         while True:
             interrupt.check()
             if self._process.poll() is not None:
+                interrupt.check()  # Ctrl-C reaches it too
                 raise EngineError(f"llama.cpp cannot serve {self.model.name}: {self._last_words()}.")
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/models", timeout=5):
                 return

@@ -128,14 +128,18 @@ def streamed(graph: Graph, recipe: Recipe, profile: Profile) -> Graph:
     """Return the graph as several workers run it: the reference log-probabilities of pairs are computed as pairs appear."""
     if profile.parallel_workers == 1 or profile.world_size > 1:
         return graph
-    return replace(graph, train=loop.reference_ahead(graph.train, recipe))
+    return _with_reference_ahead(graph, recipe)
 
 
 def as_trained(run: RunDirectory, recipe: Recipe) -> Graph:
     """Return the graph that `train` recorded, whatever profile that had: another command may then work beside it."""
     graph = build(recipe, run)
     ahead = any(reference.is_ahead(stage) for stage in run.plan)
-    return replace(graph, train=loop.reference_ahead(graph.train, recipe)) if ahead else graph
+    return _with_reference_ahead(graph, recipe) if ahead else graph
+
+
+def _with_reference_ahead(graph: Graph, recipe: Recipe) -> Graph:
+    return replace(graph, train=loop.reference_ahead(graph.train, recipe))
 
 
 def train(

@@ -186,5 +186,5 @@ def run_trainer(trainer: Any, scratch: Path, threads: int | None) -> list[dict[s
     finally:
         torch.set_num_threads(before)
     if trainer.state.global_step < trainer.state.max_steps:  # another of the processes may be the one that was asked
-        raise Interrupted("Stopped on request.")
+        raise Interrupted(interrupt.MESSAGE)
     return [entry for entry in trainer.state.log_history if "loss" in entry]

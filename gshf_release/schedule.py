@@ -227,15 +227,13 @@ def lines(found: Schedule) -> list[str]:
     alone = ", one after the other" if found.workers == 1 else ""
     each = f" x {found.copy_devices} GPUs" if found.copy_devices > 1 else ""
     copies = f" / {found.replicas} copies of the engine{each} where it samples;" if found.replicas > 1 or each else ""
+    taken = f"  a copy on {found.copy_devices} GPUs is taken to sample {found.copy_devices} times as fast as one GPU"
     text = [
         f"from begin to end: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
         f"  hours of one device / processes for a stage that the processes divide;{copies} / shards for one of its shards",
+        *([taken] if each else []),
         f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",
     ]
-    if each:
-        text.insert(
-            2, f"  a copy on {found.copy_devices} GPUs is taken to sample {found.copy_devices} times as fast as one GPU"
-        )
     if found.unknown:
         text.append(f"  no estimate, counted as no time: {', '.join(found.unknown)}")
     if found.price is None:

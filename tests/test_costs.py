@@ -67,15 +67,16 @@ def test_no_response_is_longer_than_its_limit() -> None:
     assert counted(recipe("sampling.max_new_tokens=100")).sampled_tokens == 483_072 * 100
 
 
-WORKS = {
-    "sample": 720_000, "score": 3.6e6, "write_log_ratios": 0.9e6, "compute": 1.8e6, "optimise": 6e5, "measure": 0.6e6
+TOKENS = {
+    "sampling": 720_000, "scoring": 3.6e6, "log-ratios": 0.9e6, "reference": 1.8e6, "training": 6e5, "measuring": 0.6e6
 }  # fmt: skip
-"""Tokens by the function of a stage's work; `choose` is no kind of work."""
+WORKS = {kind: work for work, kind in costs.KINDS.items()}
 
 
 def hours(profile: Profile, parameters: float | None, reward_parameters: float | None) -> dict[str, float | None]:
-    stages = [Stage(f"{half}/{work}", f"m:{work}") for half in "ab" for work in (*WORKS, "choose")]
-    tokens = {f"{half}/{work}": count / 2 for half in "ab" for work, count in WORKS.items()}
+    """Return the hours of two stages of each kind, which share its tokens, beside others of no kind."""
+    stages = [Stage(f"{half}/{kind}", work) for half in "ab" for kind, work in {**WORKS, "none": "m:sample"}.items()]
+    tokens = {f"{half}/{kind}": count / 2 for half in "ab" for kind, count in TOKENS.items()}
     return by_step(costs.hours(costs.stage_hours(stages, tokens, profile, parameters, reward_parameters)))
 
 

@@ -48,6 +48,8 @@ class Terminal:
         self.run = run
         self.live = sys.stderr.isatty()
         self.position = ""
+        self.start = "\r\x1b[2K" if self.live else ""
+        """Of a line, which takes the place of the bar."""
 
     def started(self, task: Task, position: int, total: int) -> Callable[[int, int, str], None]:
         """Show the task that begins; return where it reports progress."""
@@ -61,19 +63,18 @@ class Terminal:
             if self.live:
                 filled = int(24 * done / max(whole, 1))
                 bar = "█" * filled + "░" * (24 - filled)
-                click.echo(f"\r\x1b[2K{self.position} {label} {bar} {done}/{whole} {unit}", err=True, nl=False)
+                click.echo(f"{self.start}{self.position} {label} {bar} {done}/{whole} {unit}", err=True, nl=False)
             elif now - last > SUMMARY_SECONDS:
                 last = now
                 say(f"{self.position} {label}: {done}/{whole} {unit} after {now - begun:.0f} s")
 
         if self.live:
-            click.echo(f"\r\x1b[2K{self.position} {label} ...", err=True, nl=False)
+            click.echo(f"{self.start}{self.position} {label} ...", err=True, nl=False)
         return progress
 
     def finished(self, task: Task, seconds: float) -> None:
         """Show the task that ended, and an iteration's summary after its last stage."""
-        start = "\r\x1b[2K" if self.live else ""
-        click.echo(f"{start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
+        click.echo(f"{self.start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
         if task.stage.name.endswith("/validation/measure"):
             self._summary(task)
         if task.stage.name == "prompts/pool":
@@ -87,7 +88,7 @@ class Terminal:
 
     def notice(self, text: str) -> None:
         """Show something the user should know, in place of the bar, which the next progress draws again."""
-        click.secho(text if not self.live else f"\r\x1b[2K{text}", fg="yellow", err=True)
+        click.secho(f"{self.start}{text}", fg="yellow", err=True)
 
     def _first_prompt(self, task: Task) -> None:
         from gshf_release.run.directory import read_json

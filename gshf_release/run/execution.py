@@ -329,7 +329,7 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                     failures.append(error)
                     if busy or len(failures) > 1:  # else it is raised, and told, at once
                         _tell_failure(walk, error, busy)
-                walk.workers.keep(_sessions_in_use(walk, waiting, busy, done, by_name))
+                walk.workers.keep(_sessions_in_use(walk, [] if failures else waiting, busy, done, by_name))
         finally:
             wait(running)
             walk.workers.close()  # before the threads that started them end

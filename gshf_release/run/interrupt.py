@@ -11,6 +11,8 @@ from types import FrameType
 
 from gshf_release.errors import Interrupted
 
+MESSAGE = "Stopped on request."
+
 _requested = threading.Event()
 _watched: list[Path] = []
 
@@ -32,7 +34,7 @@ def check() -> None:
         Interrupted: The process was asked to stop.
     """
     if requested():
-        raise Interrupted("Stopped on request.")
+        raise Interrupted(MESSAGE)
 
 
 @contextlib.contextmanager

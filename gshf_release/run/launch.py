@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from gshf_release.errors import Interrupted, RunError
 from gshf_release.profile import Profile
+from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
-STOPPED = "Interrupted: Stopped on request."
+STOPPED = f"Interrupted: {interrupt.MESSAGE}"
 """The line of a process that was asked to stop, in what `complaint` reads."""
 TORCHRUN_ERROR = "torch.distributed.elastic."
 ROOT_CAUSE = "Root Cause (first observed failure):"
@@ -125,16 +127,30 @@ def end(code: int) -> NoReturn:
 def complaint(lines: Sequence[str], code: int) -> str:
     """Return the one line of failed workers' stderr that says why: the first, as others may fail or stop because of it."""
     causes = [text.partition("\n====")[0] for text in "\n".join(lines).split(ROOT_CAUSE)[1:]]  # one for each torchrun
-    if causes and all(re.search(rf"exitcode\s*: {Interrupted.exit_code}\b", cause) for cause in causes):
+    codes = [int(found[1]) for cause in causes if (found := re.search(r"exitcode\s*:\s*(-?\d+)", cause))]
+    signals = [found[1].strip() for cause in causes if (found := re.search(r"traceback : (Signal .*)", cause))]
+    raised = [line for line in _raised(lines) if not line.startswith(TORCHRUN_ERROR)]
+    if codes and set(codes) == {Interrupted.exit_code}:
         return STOPPED
-    raised = [line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)(:|$)|Interrupted:", line)]
-    if raised and raised[0].startswith((TORCHRUN_ERROR, STOPPED)):
-        # A process may have died without a word, and made the others stop.
-        died = [found[1].strip() for cause in causes if (found := re.search(r"traceback : (Signal .*)", cause))]
-        first = [signal for signal in died if "SIGTERM" not in signal] or (died if raised[0] != STOPPED else [])
-        said = [line for line in lines if line.startswith(LAST_WORDS)]
-        raised = [": ".join([*first[:1], *said[:1]])] if first else raised
-    return [*raised[:1], *lines[-1:], f"exit code {code}"][0]
+    if raised and raised[0] != STOPPED:
+        return raised[0]
+    if killed := [text for text in signals if "SIGTERM" not in text]:
+        return ": ".join([killed[0], *[line for line in lines if line.startswith(LAST_WORDS)][:1]])
+    ended = [one for one in codes if one not in (Interrupted.exit_code, -signal.SIGTERM)]
+    if ended and set(raised) <= {STOPPED}:  # without a word; one that lost it while all stopped would have said so
+        return f"exit code {ended[0]}"
+    return [*raised[:1], *signals[:1], *lines[-1:], f"exit code {code}"][0]
+
+
+def _raised(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines that name what was raised: the ends of tracebacks, and what looks like one."""
+    within = False
+    for line in lines:
+        text = re.sub(r"^\[rank\d+\]:\s?", "", line)
+        ends = within and text[:1].strip() != "" and text != STOPPED
+        if ends or text == STOPPED or re.match(r"[\w.]*(Error|Exception)(:|$)", text):
+            yield line
+        within = text.startswith("Traceback (") or (within and not ends)
 
 
 def _slurm_job(profile: Profile, environment: Mapping[str, str]) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gshf_release import errors
 from gshf_release.errors import GshfError, Interrupted, RunError
-from gshf_release.run import launch
+from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, Say
 
 Message = dict[str, Any]
@@ -52,7 +52,10 @@ def teller_among_others() -> Teller:
 def print_marked(message: Message) -> None:
     """Print a message on stderr, in one write."""
     with contextlib.suppress(OSError):  # where nobody hears it any more, the work is worth finishing all the same
-        print(f"{MARK}{json.dumps(message)}", file=sys.stderr, flush=True)
+        sys.stderr.write(
+            f"{MARK}{json.dumps(message)}\n"
+        )  # torchrun's processes are unbuffered: print would write twice
+        sys.stderr.flush()
 
 
 def marked(line: str) -> Message | None:
@@ -114,5 +117,5 @@ def failure(what: str, lines: Sequence[str], code: int) -> GshfError:
             return error_in(message, what)
     why = launch.complaint(printed, code)
     if why == launch.STOPPED:
-        return Interrupted("Stopped on request.")
+        return Interrupted(interrupt.MESSAGE)
     return RunError(f"The worker of {what} failed: {why.rstrip('.')}.", hint=RETRY)

@@ -173,7 +173,7 @@ class Resident:
             print(printed, file=sys.stderr)
         code = self._process.returncode or 0
         if -code in GENTLE and interrupt.requested():  # it had only begun to load
-            return Interrupted("Stopped on request.")
+            return Interrupted(interrupt.MESSAGE)
         error = messages.failure(what, printed.splitlines(), code)
         return WorkerKilled(error.message, hint=error.hint) if code < 0 else error
 

@@ -62,6 +62,7 @@ class VllmEngine:
                 tensor_parallel_size=settings.tensor_parallel,
             )
         except (ValueError, RuntimeError, NotImplementedError, OSError) as error:
+            interrupt.check()  # Ctrl-C reaches the processes that vLLM divides a model among
             raise EngineError(f"vLLM cannot start on {checkpoint.name}: {_first_line(error)}.") from error
         self.context_tokens: int | None = self._llm.llm_engine.model_config.max_model_len
         self._asked = 0

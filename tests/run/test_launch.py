@@ -149,6 +149,7 @@ def test_others_that_failed_or_were_killed_because_one_was_interrupted_are_no_er
     assert launch.complaint([launch.STOPPED, LOST, *stopped], 1) == launch.STOPPED
     assert launch.complaint(["RuntimeError: handled by somebody", launch.STOPPED, *stopped], 1) == launch.STOPPED
     assert launch.complaint([launch.STOPPED, LOST], 1) == launch.STOPPED
+    assert launch.complaint([launch.STOPPED, LOST, *root_cause(1, NO_WORD)], 1) == launch.STOPPED
     assert launch.complaint([launch.STOPPED, *root_cause(-15, "Signal 15 (SIGTERM) received by PID 8")], 1) == (
         launch.STOPPED
     )
@@ -159,6 +160,16 @@ def test_one_that_stopped_because_another_failed_does_not_hide_it() -> None:
     assert launch.complaint([launch.STOPPED, *root_cause(-9, "Signal 9 (SIGKILL) received by PID 8")], 1) == (
         "Signal 9 (SIGKILL) received by PID 8"
     )
+    for name in (
+        "pyarrow.lib.ArrowInvalid: broken",
+        "KeyboardInterrupt",
+        "triton.runtime.errors.OutOfResources: memory",
+    ):
+        traceback = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', name]
+        told = [f"[rank1]: {line}" for line in traceback]
+        for lines in (traceback, told):
+            assert launch.complaint([*lines, launch.STOPPED, *root_cause(1, NO_WORD)], 1) == lines[-1]
+    assert launch.complaint([launch.STOPPED, *root_cause(7, NO_WORD)], 1) == "exit code 7"
     both = root_cause(1, NO_WORD) + root_cause(130, NO_WORD)
     assert launch.complaint(["MemoryError", launch.STOPPED, *both], 1) == "MemoryError", "of two machines"
 

@@ -62,8 +62,9 @@ def call(environment: str, function: str, threads: int, /, **arguments: Any) -> 
             if "error" not in answer:
                 return answer["value"]
             if answer["exit_code"] == Interrupted.exit_code:
-                raise Interrupted("Stopped on request.")
+                raise Interrupted(interrupt.MESSAGE)
             raise EngineError(answer["error"])
+        interrupt.check()  # Ctrl-C reaches it too
         raise EngineError(f"{function} in the environment {environment!r} failed: {_last_words(folder / 'log')}")
 
 
