@@ -79,7 +79,7 @@ def padded(ids: Sequence[Sequence[int]]) -> float:
 
 def computed_by(ours: SequenceClassificationReward, ids: Sequence[list[int]]) -> float:
     """Return how many tokens the package computes for one of the conversations."""
-    if packing.can_pack(ours.model):
+    if packing.can_pack(ours.model, max(map(len, ids))):
         batches = packing.batches(ids, ours.batch, ours.workers, ours.tokens)
         computed = sum(len(packing.pack([ids[index] for index in rows]).ids) for rows in batches)
     else:
