@@ -73,18 +73,10 @@ def torchrun(work: Sequence[str], name: str, profile: Profile, environment: Mapp
         return [*started, "--standalone", "-m", *work]
     job, head, port = _slurm_job(profile, environment)
     word = re.sub(r"[^a-z0-9]+", "-", name)
-    machines = [
-        "--nnodes",
-        str(profile.nodes),
-        "--rdzv-id",
-        f"{job}-{word}",
-        "--master-addr",
-        head,
-        "--master-port",
-        port,
-    ]
+    machines = ["--nnodes", str(profile.nodes), "--rdzv-id", f"{job}-{word}"]
+    meeting = ["--master-addr", head, "--master-port", port]
     srun = [sys.executable, "-m", "gshf_release.run.lifeline", str(os.getpid()), *SRUN, "--nodes", str(profile.nodes)]
-    return [*srun, *started, *machines, "-m", *work]
+    return [*srun, *started, *machines, *meeting, "-m", *work]
 
 
 def world_size() -> int:

@@ -93,6 +93,7 @@ def test_an_error_during_a_stop_is_told(tmp_path: Path, wait_for_stop: str) -> N
 def test_work_that_ended_well_during_a_stop_is_done(tmp_path: Path, wait_for_stop: str) -> None:
     with processes(tmp_path, wait_for_stop) as started:
         started.finish("a")
+    assert (tmp_path / "stop").exists(), "it was asked to stop"
 
 
 def test_every_line_is_heard_among_what_libraries_print(tmp_path: Path) -> None:
