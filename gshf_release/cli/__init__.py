@@ -10,6 +10,7 @@ import sys
 import click
 
 from gshf_release import __version__
+from gshf_release.printable import printable
 
 COMMANDS = {
     "init": "Write a small recipe and editable copies of the assets.",
@@ -79,6 +80,7 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(_interrupted(arguments))
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (Interrupted, KeyboardInterrupt):
@@ -89,11 +91,11 @@ def main() -> None:
     except GshfError as error:
         _show_traceback()
         click.secho("Error: ", fg="red", err=True, nl=False)
-        click.echo(str(error), err=True)
+        click.echo(printable(error), err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         _show_traceback()
-        click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        click.echo(printable(f"Error: {error.filename or 'the system'}: {error.strerror or error}"), err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         _show_traceback()
@@ -108,7 +110,7 @@ def _show_traceback() -> None:
 
         from gshf_release.release.secrets import redact
 
-        click.echo(redact(traceback.format_exc()), err=True)
+        click.echo(printable(redact(traceback.format_exc())), err=True)
 
 
 def _interrupted(arguments: str) -> int:

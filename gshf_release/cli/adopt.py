@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, shown_path
+from gshf_release.cli.terminal import json_option, print_json, show, shown_path
 
 
 @click.command(name="adopt")
@@ -32,4 +32,4 @@ def command(sources: tuple[Path, ...], run: Path, name: str | None, as_json: boo
         return
     for one in found:
         text = one.kind if one.kind == "checkpoint" else f"{one.rows} rows ({one.kind}), {one.rest} of no known kind"
-        click.echo(f"{shown_path(run / one.stage)}  {text}")
+        show(f"{shown_path(run / one.stage)}  {text}")

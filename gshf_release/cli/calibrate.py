@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.calibration import Calibration
@@ -120,7 +120,7 @@ def _new_model(found: Calibration, name: str, preferences: Any, *, as_json: bool
     rate = estimate_of(preferences)
     interval = found.estimate(rate.value, rate.standard_error)
     if not as_json:
-        click.echo(
+        show(
             f"{name}: {_shown(rate)} % by {found.judge}, calibrated {interval.value:.2f} % "
             f"({interval.low:.2f} to {interval.high:.2f}, {interval.level:.0%} interval)"
         )
@@ -152,7 +152,7 @@ def _show(found: Calibration) -> None:
     title = f"Win rates % on {found.prompts} prompts against {found.baseline}"
     print_table(Table(title, header, rows, [f"{e.model}: {e.refused}" for e in found.leave_one_out if e.refused]))
     for line in _lines(found):
-        click.echo(line)
+        show(line)
 
 
 def _lines(found: Calibration) -> list[str]:

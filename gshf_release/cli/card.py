@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import say, shown_path
+from gshf_release.cli.terminal import say, show, shown_path
 
 
 @click.command(name="card")
@@ -36,14 +36,14 @@ def command(run: Path | None, iteration: int | None, reported: str | None, out: 
         return
     if out is not None:
         raise click.UsageError("--out belongs to --reported.")
-    click.echo(_of_run(run, iteration), nl=False)
+    show(_of_run(run, iteration), nl=False)
 
 
 def _reported(name: str, out: Path | None) -> None:
     from gshf_release.release.card import render_reported
 
     if out is None:
-        click.echo(render_reported(name), nl=False)
+        show(render_reported(name), nl=False)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render_reported(name, out.parent / "assets" / f"{out.stem}.png"), encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, profile_option
+from gshf_release.cli.terminal import json_option, print_json, profile_option, show
 
 
 @click.command(name="doctor")
@@ -39,6 +39,6 @@ def command(recipe: str | None, profile: str, as_json: bool) -> None:
         width = max(len(item.what) for item in findings)
         for item in findings:
             mark = "NO " if not item.ok else "!  " if item.warning else "ok "
-            click.echo(f"{mark} {item.what:{width}}  {'Warning: ' if item.warning else ''}{item.found}")
+            show(f"{mark} {item.what:{width}}  {'Warning: ' if item.warning else ''}{item.found}")
     if not all(item.ok for item in findings):
         sys.exit(1)

@@ -14,6 +14,7 @@ from gshf_release.cli.terminal import (
     print_table,
     profile_option,
     say,
+    show,
     shown_path,
 )
 
@@ -251,7 +252,7 @@ def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
     for table in comparison_tables(cells, compare) if compare is not None else []:
         print_table(table)
     if select(cells, table="test"):
-        click.echo(verdict(cells))
+        show(verdict(cells))
     say(f"Results: {shown_path(directory.path / 'results.json')}, results.csv, results.md")
     if not directory.recipe.evaluation.only:
         say(f"Next: gshf-release publish {shown_path(directory.path)} --out release-out")

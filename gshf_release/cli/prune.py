@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, size
+from gshf_release.cli.terminal import json_option, print_json, show, size
 
 
 @click.command(name="prune")
@@ -34,5 +34,5 @@ def command(run: Path, dry_run: bool, as_json: bool) -> None:
         print_json({"removed": [directory.relative(path) for path in paths], "bytes": freed, "dry_run": dry_run})
         return
     for path in paths:
-        click.echo(directory.relative(path))
-    click.echo(f"{size(freed)} {'would be freed' if dry_run else 'freed'}.")
+        show(directory.relative(path))
+    show(f"{size(freed)} {'would be freed' if dry_run else 'freed'}.")

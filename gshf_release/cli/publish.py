@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import Terminal, json_option, print_json, profile_option, say, shown_path, size
+from gshf_release.cli.terminal import Terminal, json_option, print_json, profile_option, say, show, shown_path, size
 
 
 @click.command(name="publish")
@@ -129,9 +129,7 @@ def _write(release: Path, name: str, out: Path, key: Path | None, as_json: bool)
         print_json({"folders": [str(folder) for folder in folders]})
         return
     for folder in folders:
-        click.echo(
-            f"{shown_path(folder)}  {size(sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()))}"
-        )
+        show(f"{shown_path(folder)}  {size(sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()))}")
     say(
         f"Release: {shown_path(out)}\nNext: gshf-release publish {shown_path(release.parent)} --to OWNER/NAME --dry-run"
     )
@@ -160,7 +158,7 @@ def _publish_checkpoint(
         if options["sign"] is not None:
             signing.sign(target, options["sign"])
         if out is not None:
-            print_json({"folders": [str(target)]}) if as_json else click.echo(shown_path(target))
+            print_json({"folders": [str(target)]}) if as_json else show(shown_path(target))
             return
         hub.check(target)
         _send([hub.Part(target, str(repository), options["tag"], main=True)], as_json, options)
@@ -201,10 +199,10 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
     elif options["pr"]:
         found = propose(api, wanted, report=report)
         after = "After the merge, the same command without --pr sets the tags."
-        print_json({"pull_requests": found}) if as_json else click.echo("\n".join([*found, after]))
+        print_json({"pull_requests": found}) if as_json else show("\n".join([*found, after]))
     elif options["only"] == "card":
         commits = publish_card(api, wanted, report=report)
-        print_json({"commits": commits}) if as_json else click.echo("The cards on main are up to date; tags stay.")
+        print_json({"commits": commits}) if as_json else show("The cards on main are up to date; tags stay.")
     else:
         commits = hub.publish(api, wanted, public=options["public"], report=report, collection=collection)
         links = [part.label for part in wanted]
@@ -212,7 +210,7 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
         if as_json:
             print_json({"commits": dict(zip(links, commits, strict=True))})
             return
-        click.echo(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
+        show(f"Published {', '.join(links)} ({'public' if options['public'] else 'private unless it existed'}).")
 
 
 def _show_plan(plans: list[Any], as_json: bool, collection: str | None) -> None:
@@ -244,16 +242,14 @@ def _show_plan(plans: list[Any], as_json: bool, collection: str | None) -> None:
         return
     for found in plans:
         part = found.part
-        click.echo(
-            f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {size(found.sent)} to send"
-        )
+        show(f"[dry run] {part.repository}, {f'tag {part.tag}' if part.tag else 'main'}: {size(found.sent)} to send")
         for entry in found.entries:
-            click.echo(f"  {entry.status:14} {size(entry.size):>10}  {entry.path}")
+            show(f"  {entry.status:14} {size(entry.size):>10}  {entry.path}")
         if part.tag:
-            click.echo(f"  tag {part.tag}: {found.tag} ({found.tag_message})")
+            show(f"  tag {part.tag}: {found.tag} ({found.tag_message})")
         if found.card:
-            click.echo("  the card changes:")
-            click.echo("\n".join(f"    {line}" for line in found.card.split("\n")))
+            show("  the card changes:")
+            show("\n".join(f"    {line}" for line in found.card.split("\n")))
     if title is not None:
-        click.echo(f"[dry run] collection {title}: {', '.join(members)}")
-    click.echo(f"[dry run] {size(sum(found.sent for found in plans))} in all; nothing was sent.")
+        show(f"[dry run] collection {title}: {', '.join(members)}")
+    show(f"[dry run] {size(sum(found.sent for found in plans))} in all; nothing was sent.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.report.tables import Table
@@ -78,7 +78,7 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     compared = comparison_tables(cells, compare) if compare is not None else []
     _print([*all_tables(cells), *compared], as_markdown)
     if select(cells, table="test"):
-        click.echo(verdict(cells))
+        show(verdict(cells))
 
 
 def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_iteration: bool = False) -> None:
@@ -104,7 +104,7 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
     missing = [seed for seed, cells in seeds.items() if not select(cells, table="test")]
     for seed, cells in seeds.items():
         if seed not in missing:
-            click.echo(f"Seed {seed}: {verdict(cells)}")
+            show(f"Seed {seed}: {verdict(cells)}")
     if missing:
         named = ", ".join(str(seed) for seed in missing)
         say(f"Not evaluated on the test prompts: seed {named}. Next: gshf-release eval {shown_path(parent)}")
@@ -143,6 +143,6 @@ def _print(tables: list[Table], as_markdown: bool) -> None:
 
     for table in tables:
         if as_markdown:
-            click.echo("\n\n".join([f"### {table.title}", markdown(table), *table.notes]) + "\n")
+            show("\n\n".join([f"### {table.title}", markdown(table), *table.notes]) + "\n")
         else:
             print_table(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table
+from gshf_release.cli.terminal import json_option, print_json, print_table, show
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.reproduction import Reproduction
@@ -174,10 +174,10 @@ def _show(found: Reproduction) -> None:
     sources = dict.fromkeys(outcome.claim.source for outcome in found.outcomes)
     print_table(Table(f"Claims on {found.reported.name}", header, rows, [f"Sources: {'; '.join(sources)}."]))
     for (row, benchmark, why), metrics in _uncheckable(found).items():
-        click.echo(f"Uncheckable: {row}, {benchmark} ({', '.join(metrics)}): {why}.")
+        show(f"Uncheckable: {row}, {benchmark} ({', '.join(metrics)}): {why}.")
     for rung in RUNGS[1:]:
-        click.echo(f"Rung {rung}{'' if rung in found.rungs else ' (not asked for)'} needs {NEEDS[rung]}.")
-    click.echo(f"{found.verdict}.")
+        show(f"Rung {rung}{'' if rung in found.rungs else ' (not asked for)'} needs {NEEDS[rung]}.")
+    show(f"{found.verdict}.")
 
 
 def _uncheckable(found: Reproduction) -> dict[tuple[str, str, str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import SUMMARY_SECONDS, json_option, print_json, profile_option, say, shown_path
+from gshf_release.cli.terminal import SUMMARY_SECONDS, json_option, print_json, profile_option, say, show, shown_path
 
 
 @click.group(name="reward", context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
@@ -122,7 +122,7 @@ def _show_training(document: dict[str, Any]) -> None:
     from gshf_release.results import Cell
 
     pairs = document["pairs"]
-    click.echo(
+    show(
         f"Pairs: {pairs['trained']} trained, {pairs['held_out']} held out, {pairs['too_long']} too long, "
         f"{document['skipped_rows']} bad rows skipped"
     )
@@ -130,13 +130,13 @@ def _show_training(document: dict[str, Any]) -> None:
         say(f"  skipped {line}")
     if document["folded_system_turns"]:
         turns = document["folded_system_turns"]
-        click.echo(f"The template takes no system turn: {turns} were folded into the first user turn.")
+        show(f"The template takes no system turn: {turns} were folded into the first user turn.")
     _show_cells([Cell.model_validate(entry) for entry in document["results"]])
-    click.echo("Calibration: sigmoid(|margin|) against the share that is right")
+    show("Calibration: sigmoid(|margin|) against the share that is right")
     for entry in document["calibration"]:
         if entry["n"]:
             error = "" if entry["standard_error"] is None else f" ± {100 * entry['standard_error']:.1f}"
-            click.echo(
+            show(
                 f"  {100 * entry['low']:3.0f}–{100 * entry['high']:3.0f}%: confident {100 * entry['confidence']:5.1f}%, "
                 f"right {100 * entry['accuracy']:5.1f}%{error}, n {entry['n']}"
             )
@@ -148,7 +148,7 @@ def _show_cells(cells: list[Any]) -> None:
     width = max(len(entry.metric) for entry in cells)
     for entry in cells:
         note = f" ({entry.note})" if entry.note else ""
-        click.echo(f"{entry.metric:{width}}  {shown(entry)}{entry.unit}, n {entry.n}{note}")
+        show(f"{entry.metric:{width}}  {shown(entry)}{entry.unit}, n {entry.n}{note}")
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,16 +208,16 @@ def score(
         print_json(document | {"folded_system_turns": folded} | found)
         return
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
-    click.echo(
+    show(
         f"{found['n']} answers: mean {found['mean']:.3f}{error}, median {found['p50']:.3f}, "
         f"from {found['minimum']:.3f} to {found['maximum']:.3f}; {len(rows.bad)} bad rows skipped"
     )
     if found["correlation_with_characters"] is not None:
-        click.echo(f"Correlation of reward and length in characters: {found['correlation_with_characters']:.2f}")
+        show(f"Correlation of reward and length in characters: {found['correlation_with_characters']:.2f}")
     if "mean_deviation" in found:
-        click.echo(f"Standard deviation across {len(models)} models, on average: {found['mean_deviation']:.3f}")
+        show(f"Standard deviation across {len(models)} models, on average: {found['mean_deviation']:.3f}")
     if folded:
-        click.echo(f"The template takes no system turn: {folded} were folded into the first user turn.")
+        show(f"The template takes no system turn: {folded} were folded into the first user turn.")
     say(f"Scores: {shown_path(target)}")
 
 
@@ -268,5 +268,5 @@ def agreement(
         print_json(counts | {"skipped_rows": len(rows.bad), "bad_rows": rows.bad, "results": results})
         return
     left_out = ", ".join(f"{count} {reason}" for reason, count in kept.left_out.items() if count) or "none"
-    click.echo(f"{len(kept.judged)} of {len(drawn)} judgments compared; left out: {left_out}; {len(rows.bad)} bad rows")
+    show(f"{len(kept.judged)} of {len(drawn)} judgments compared; left out: {left_out}; {len(rows.bad)} bad rows")
     _show_cells(cells)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json
+from gshf_release.cli.terminal import json_option, print_json, show
 
 
 @click.command(name="status")
@@ -34,7 +34,7 @@ def command(run: Path, as_json: bool) -> None:
         return
     for folder, one in found.items():
         if seeds:
-            click.echo(f"{folder}:")
+            show(f"{folder}:")
         _show(one, folder)
 
 
@@ -70,9 +70,9 @@ def _show(found: dict[str, Any], run: Path) -> None:
     rows = found["tasks"]
     for row in rows:
         took = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10
-        click.echo(f"{row['state']:9} {took}  {row['task']}")
+        show(f"{row['state']:9} {took}  {row['task']}")
     finished = sum(row["state"] == "finished" for row in rows)
-    click.echo(f"{finished} of {len(rows)} tasks finished, {found['seconds'] / 60:.1f} minutes of work.")
+    show(f"{finished} of {len(rows)} tasks finished, {found['seconds'] / 60:.1f} minutes of work.")
     directory = RunDirectory.open(run)
     for line in efficiency.lines(efficiency.measure(directory.journal(), directory.plan)):
-        click.echo(line)
+        show(line)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gshf_release.printable import one_line, printable, printable_json
+
 if TYPE_CHECKING:
     from gshf_release.report.tables import Table
     from gshf_release.results import Cell
@@ -22,12 +24,17 @@ SUMMARY_SECONDS = 30.0
 
 def say(text: str) -> None:
     """Print a line for the user on stderr, leaving stdout to results."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def show(text: str, *, nl: bool = True) -> None:
+    """Print a result on stdout; what stands in it from outside moves no cursor and sets no colour."""
+    click.echo(printable(text), nl=nl)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +62,7 @@ class Terminal:
         """Show the task that begins; return where it reports progress."""
         self.position = f"[{position}/{total}]"
         begun = last = time.monotonic()
-        label = task.label
+        label = one_line(task.label)
 
         def progress(done: int, whole: int, unit: str) -> None:
             nonlocal last
@@ -74,7 +81,8 @@ class Terminal:
 
     def finished(self, task: Task, seconds: float) -> None:
         """Show the task that ended, and an iteration's summary after its last stage."""
-        click.echo(f"{self.start}{self.position} {task.label} {click.style(f'{seconds:.1f} s', dim=True)}", err=True)
+        took = click.style(f"{seconds:.1f} s", dim=True)
+        click.echo(f"{self.start}{self.position} {one_line(task.label)} {took}", err=True)
         if task.stage.name.endswith("/validation/measure"):
             self._summary(task)
         if task.stage.name == "prompts/pool":
@@ -88,7 +96,7 @@ class Terminal:
 
     def notice(self, text: str) -> None:
         """Show something the user should know, in place of the bar, which the next progress draws again."""
-        click.secho(f"{self.start}{text}", fg="yellow", err=True)
+        click.secho(f"{self.start}{printable(text)}", fg="yellow", err=True)
 
     def _first_prompt(self, task: Task) -> None:
         from gshf_release.run.directory import read_json
@@ -109,7 +117,7 @@ class Terminal:
         bos = "no BOS" if found["bos"] == 0 else f"{found['bos']} BOS"
         tokens = "stay text" if found["control_tokens"] == "text" else "act as control tokens"
         text = f"prompts: {found['text']!r} ({bos}; control tokens inside messages {tokens})"
-        click.secho(f"  {text}", bold=True, err=True)
+        click.secho(f"  {printable(text)}", bold=True, err=True)
 
     def _scorer(self, task: Task) -> None:
         from gshf_release.results import read_cells, shown
@@ -117,7 +125,7 @@ class Terminal:
         cells = read_cells(self.run.results(task.stage))
         parts = [f"{cell.metric.removeprefix('held-out accuracy: ')} {shown(cell, 0)}%" for cell in cells]
         note = next((f" ({cell.note})" for cell in cells if cell.note), "")
-        click.secho(f"  {task.stage.name}, held-out accuracy: {', '.join(parts)}{note}", bold=True, err=True)
+        click.secho(printable(f"  {task.stage.name}, held-out accuracy: {', '.join(parts)}{note}"), bold=True, err=True)
 
     def _summary(self, task: Task) -> None:
         """Print one line on an iteration."""
@@ -128,7 +136,7 @@ class Terminal:
         for name in (f"{row}.pairs", f"{row}.winners", f"{row}.policy"):
             path = self.run.path / "results" / f"{name}.json"
             cells += read_cells(path) if path.exists() else []
-        click.secho(f"  {summary(cells, row)}", bold=True, err=True)
+        click.secho(f"  {printable(summary(cells, row))}", bold=True, err=True)
 
 
 def first_prompt(document: Mapping[str, Any]) -> str:
@@ -170,17 +178,20 @@ def print_table(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    columns = zip(table.header, *table.rows, strict=True)
+    header, *rows = ([one_line(text) for text in texts] for texts in (table.header, *table.rows))
+    columns = zip(header, *rows, strict=True)
     needed = sum(max(len(text) for text in column) + 3 for column in columns)
     console = Console(width=None if sys.stdout.isatty() else max(200, needed), highlight=False, markup=False)
-    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
-    for number, name in enumerate(table.header):
+    drawn = RichTable(
+        title=one_line(table.title), title_justify="left", title_style="bold", header_style="", pad_edge=False
+    )
+    for number, name in enumerate(header):
         drawn.add_column(name, justify="left" if number == 0 else "right")
-    for row in table.rows:
+    for row in rows:
         drawn.add_row(*row)
     console.print(drawn)
     for note in table.notes:
-        console.print(note, style="dim")
+        console.print(printable(note), style="dim")
     console.print()
 
 

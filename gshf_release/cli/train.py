@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gshf_release.cli.terminal import Terminal, default_run, json_option, print_json, profile_option, say, shown_path
+from gshf_release.cli.terminal import (
+    Terminal,
+    default_run,
+    json_option,
+    print_json,
+    profile_option,
+    say,
+    show,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     from gshf_release.planning import Plan
@@ -170,6 +179,6 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
         for path, plan in plans.items():
             where = f"{path}: " if len(plans) > 1 else ""
             for line in [*planning.stage_lines(plan, where), "", *planning.lines(plan)]:
-                click.echo(line)
+                show(line)
     for path, plan in plans.items():
         _require_fit(plan, runs[path])

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json
+from gshf_release.cli.terminal import json_option, print_json, show
 
 
 @click.command(name="verify")
@@ -83,17 +83,17 @@ def _parent(path: Path, seeds: dict[int, Path], as_json: bool, **options: Any) -
         print_json({"seeds": {str(seed): entry for seed, entry in found.items()}})
         return
     for seed, entry in found.items():
-        click.echo(f"Seed {seed}: ", nl=False)
+        show(f"Seed {seed}: ", nl=False)
         _show(entry)
 
 
 def _show(found: dict[str, Any]) -> None:
-    click.echo(_sentence(found))
+    show(_sentence(found))
     if "digest" in found:
-        click.echo(f"manifest sha256 {found['digest']}")  # word for word what the tag's message says
+        show(f"manifest sha256 {found['digest']}")  # word for word what the tag's message says
     if "trained" in found:
         outside = "no external responses" if not found["external"] else f"{found['external']} external pairs"
-        click.echo(
+        show(
             f"{found['trained']} trained rows come from {found['responses']} responses of the run's own policies; {outside}."
         )
 

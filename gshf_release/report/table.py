@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gshf_release.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -32,5 +34,5 @@ def escape(text: str) -> str:
 
     An underscore inside a word means nothing in Markdown, so it stays as it is.
     """
-    marked = re.sub(r"[\\|`*\[\]~$]|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", text)
+    marked = re.sub(r"[\\|`*\[\]~$]|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", printable(text))
     return " ".join(marked.replace("<", "&lt;").split())
