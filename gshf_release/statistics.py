@@ -127,3 +127,34 @@ def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
     mean = math.fsum(value for cluster in clusters for value in cluster) / count
     squares = math.fsum(math.fsum(value - mean for value in cluster) ** 2 for cluster in clusters)
     return math.sqrt(squares * groups / (groups - 1)) / count
+
+
+def student_p(value: float, standard_error: float, n: int) -> float:
+    """Return the probability that a mean of n values is so far above zero by chance (one-sided Student's t, n - 1 degrees).
+
+    Without any spread it is 0 above zero and 1 elsewhere.
+
+    Raises:
+        ValueError: There are fewer than two values.
+    """
+    from scipy.special import stdtr
+
+    if n < 2:
+        raise ValueError("Student's t needs two values")
+    if standard_error == 0.0:
+        return 0.0 if value > 0 else 1.0
+    return float(stdtr(n - 1, -value / standard_error))
+
+
+def holm(p_values: Sequence[float], level: float) -> list[bool]:
+    """Return which hypotheses are rejected so that at most `level` of runs reject a true one (Holm, Scand. J. Statist. 1979).
+
+    The smallest p is held against level / m, the next against level / (m - 1), and so on until one fails.
+    """
+    rejected = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    for rank, place in enumerate(order):
+        if p_values[place] > level / (len(order) - rank):
+            break
+        rejected[place] = True
+    return rejected

@@ -15,6 +15,10 @@ from gshf_release.results import Cell, cell
 Scores = Mapping[tuple[str, int], float]
 """`{(prompt id, sample index): score}`."""
 DISTINCT = (1, 2, 3)
+REPETITION = "repetition"
+"""Metric: percent of an answer's 4-grams of tokens that have stood in it before, mean over answers."""
+REPETITION_RISE = "rise of repetition"
+"""Metric: its paired difference from the base's, in percentage points."""
 
 
 def score_table(paths: Sequence[Path]) -> dict[tuple[str, int], float]:
@@ -58,9 +62,10 @@ def length_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: s
 
 
 def text_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str) -> list[Cell]:
-    """Return distinct-1 to distinct-3 and the share of answers that stand there twice, per decoding.
+    """Return distinct-1 to distinct-3, the share of answers that stand there twice, and repetition, per decoding.
 
-    One answer a prompt is compared with the answers to the other prompts. distinct-n: arXiv 1510.03055.
+    For the first two one answer a prompt is compared with the answers to the other prompts (distinct-n: arXiv 1510.03055);
+    repetition is inside an answer (see `texts.repetition`).
     """
     cells = []
     for decoding, chosen in by_decoding(answers):
@@ -71,4 +76,10 @@ def text_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str
             for n in DISTINCT
         ]
         cells.append(cell(statistics.win_rate(texts.repeated(found)), metric="duplicates", unit="%", **place))
+        cells.append(cell(statistics.mean(repetition(chosen)), metric=REPETITION, unit="%", **place))
     return cells
+
+
+def repetition(answers: Sequence[Sample]) -> list[float]:
+    """Return how much each answer repeats itself, in percent."""
+    return [100 * texts.repetition(answer.completion_ids) for answer in answers]

@@ -1,4 +1,4 @@
-"""What else might explain a gain over the base: longer answers, or a pattern that the policy has taken up.
+"""Computes what else might explain a gain over the base: longer answers, or a pattern that the policy has taken up.
 
 The paired difference in score is regressed on the paired difference in length (or in the use of the pattern), prompt by prompt.
 The line's value at no difference is the gain that is left at equal length (at equal use): near zero if the gain came with the
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from gshf_release import statistics
 from gshf_release.diagnostics import texts
-from gshf_release.diagnostics.cells import Scores, by_decoding
+from gshf_release.diagnostics.cells import REPETITION_RISE, Scores, by_decoding, repetition
 from gshf_release.records import Sample
 from gshf_release.results import Cell, cell
 
@@ -40,7 +40,7 @@ def explanation_cells(
     row: str,
     artefact: str,
 ) -> list[Cell]:
-    """Return, per decoding, the gains left at equal length and at equal use of the pattern, and the use of that pattern.
+    """Return, per decoding, the gains left at equal length and at equal use of the pattern, that pattern, and repetition.
 
     Args:
         answers: The policy's.
@@ -64,6 +64,9 @@ def explanation_cells(
         place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact, "baseline": "base"}
         longer = [float(len(own.completion_ids) - len(base.completion_ids)) for own, base in pairs]
         cells += [_left(gain, longer, "gain at equal length", judge=judge, **place) for judge, gain in gains.items()]
+        own, other = (repetition(side) for side in zip(*pairs, strict=True))
+        rise = statistics.paired_difference(own, other)
+        cells.append(cell(rise, metric=REPETITION_RISE, unit="percentage points", **place))
         ended = [base.finish_reason == "stop" for _, base in pairs]
         cells += [_where_ended(gain, ended, judge=judge, **place) for judge, gain in gains.items() if any(ended)]
         pattern = strongest(

@@ -105,6 +105,16 @@ def repeated(texts: Sequence[str]) -> list[bool]:
     return [counts[text.strip()] > 1 for text in texts]
 
 
+def repetition(tokens: Sequence[int], n: int = 4) -> float:
+    """Return the share of n-grams of tokens that have stood in the same sequence before, 0 to 1; 0 where there are none.
+
+    It is seq-rep-n of Welleck et al. (arXiv 1908.04319): 1 - different n-grams / n-grams. Tokens, not words, so that it means
+    something in every script.
+    """
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
 def line_starts(text: str) -> list[str]:
     """Return how the lines begin that do not begin like prose: `list`, or the sign a line starts with, such as `#`."""
     found = []

@@ -1,8 +1,9 @@
-"""What a run did, in words: learned, sharpened, got longer, gamed a template, or nothing that can be told from noise.
+"""Says what a run did: learned, sharpened, got longer, gamed a template, or nothing that can be told from noise.
 
-Decided from result cells alone. A gain under the training reward has first to survive three plainer explanations: longer
-answers, a pattern in their form, and mere sharpening. An explanation holds if it leaves little of the gain and the second
-scorer, which training never saw, does not confirm the rest; if several hold, the one that leaves least is named.
+Decided from result cells alone. Which gains count is decided for all of them together (`significance`). A gain under the
+training reward has then to survive three plainer explanations: longer answers, a pattern in their form, and mere sharpening. An
+explanation holds if it leaves little of the gain and the second scorer, which training never saw, does not confirm the rest; if
+several hold, the one that leaves least is named. A policy that repeats itself much more than the base has not "learned".
 """
 
 from __future__ import annotations
@@ -11,14 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from gshf_release.diagnostics.cells import REPETITION_RISE
 from gshf_release.diagnostics.explanations import LITTLE, RISE, TRACKED, TRACKS, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.significance import (
+    DECODINGS,
+    JUDGES,
+    LEVEL,
+    Family,
+    family,
+    iteration_number,
+    p_value,
+    significant,
+)
 from gshf_release.results import Cell, find, select, shown
 
-Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "gained in part", "nothing"]
+Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "repeats itself", "gained in part", "nothing"]
 
-SIGNIFICANT = 2.0
-"""Paired standard errors that a gain must exceed: about 1 in 40 by chance alone, on one side."""
 NOTHING = 0.1
 """Share of the gain below which an explanation leaves nothing that the second scorer could confirm."""
 LONGER = 1.15
@@ -31,8 +41,9 @@ FINISHES = 20.0
 """assumption: percentage points fewer answers cut at the limit from which finishing is mentioned as what was learned."""
 POORER = 0.7
 """assumption: distinct-2, relative to the base, below which the loss of variety is mentioned."""
-JUDGES = {"reward": "training reward", "second-scorer": "second scorer"}
-DECODINGS = {"greedy": "greedily", "T=0.7": "at T=0.7"}
+REPEATS = 10.0
+"""assumption: percentage points more repeated 4-grams than the base's from which a policy is said to repeat itself: the next
+phrase in ten has then been in the same answer before."""
 
 
 class Diagnosis(NamedTuple):
@@ -58,6 +69,7 @@ class Evidence:
     cells: Sequence[Cell]
     table: str
     row: str
+    family: Family
 
     def one(self, metric: str, **place: str) -> Cell | None:
         """Return a cell of the row on the set of prompts."""
@@ -68,8 +80,8 @@ class Evidence:
         return self.one("gain over base", judge=judge, decoding=decoding)
 
     def gained(self, judge: str) -> list[str]:
-        """Return the decodings at which the gain counts."""
-        return [decoding for decoding in DECODINGS if significant(self.gain(judge, decoding))]
+        """Return the decodings at which the gain stands."""
+        return [decoding for decoding in DECODINGS if self.family.stands(self.gain(judge, decoding))]
 
     def ratio(self, metric: str, table: str, **place: str) -> float | None:
         """Return a value of the row relative to the base's, or None where either is missing."""
@@ -99,13 +111,6 @@ class Evidence:
         return left > NOTHING and set(places) <= set(self.gained("second-scorer")) and all(map(significant, beyond))
 
 
-def significant(entry: Cell | None) -> bool:
-    """Return whether a gain exceeds its standard errors."""
-    if entry is None or entry.value is None or entry.standard_error is None:
-        return False
-    return entry.value > SIGNIFICANT * entry.standard_error
-
-
 def verdict(cells: Sequence[Cell], table: str = "test", row: str | None = None) -> str:
     """Return in words what an iteration (the last by default) gained over the base at equal decoding, and how."""
     return diagnose(cells, table, row).text
@@ -119,21 +124,56 @@ def diagnose(cells: Sequence[Cell], table: str = "test", row: str | None = None)
         table: The set of prompts that decides.
         row: The iteration; None takes the last.
     """
-    rows = [entry.row for entry in select(cells, table=table) if entry.row.startswith("iteration-")]
+    rows = {entry.row for entry in select(cells, table=table) if entry.row.startswith("iteration-")}
     if not rows:
         return Diagnosis("nothing", "No iteration was evaluated.")
-    evidence = Evidence(cells, table, row or rows[-1])
+    evidence = Evidence(cells, table, row or max(rows, key=iteration_number), family(cells))
     counted = [(judge, decoding) for judge in JUDGES for decoding in evidence.gained(judge)]
     aside = _finishing(evidence) + _length(evidence) + _variety(evidence)
     if not counted:
-        return Diagnosis("nothing", f"{evidence.row} shows no gain beyond two standard errors.{aside}")
-    where = ", ".join(f"{JUDGES[judge]} {DECODINGS[decoding]}" for judge, decoding in counted)
+        return Diagnosis("nothing", f"{evidence.row} shows no gain that stands. {_tested(evidence, counted)}{aside}")
     explained = [found for rule in (_pattern, _longer, _sharper) if (found := rule(evidence)) is not None]
     if explained:
         kind, _, text = min(explained, key=lambda found: found.left)
     else:
         kind, text = _gained(evidence, counted)
-    return Diagnosis(kind, f"{evidence.row} {text}. Gains beyond two standard errors: {where}.{aside}")
+    if repeats := _repeats(evidence):
+        if kind == "learned":
+            kind, text = "repeats itself", f"gained, but repeats itself: {repeats}"
+        else:
+            aside = f" It repeats itself: {repeats}.{aside}"
+    return Diagnosis(kind, f"{evidence.row} {text}. {_tested(evidence, counted)}{aside}")
+
+
+def _tested(evidence: Evidence, counted: Sequence[tuple[str, str]]) -> str:
+    """Return in words how many gains were tested together, the primary one, and which of the row's stand."""
+    primary = evidence.family.primary
+    count = len(evidence.family.tested)
+    where = ", ".join(f"{JUDGES[judge]} {DECODINGS[decoding]}" for judge, decoding in counted)
+    text = f"Of {count} gains tested together (one-sided t, Holm, {100 * LEVEL:g}% for all of them) "
+    text += f"these of {evidence.row} stand: {where}." if counted else f"none of {evidence.row} stands."
+    if primary is None:
+        return text
+    p = p_value(primary)
+    fixed = f"{primary.row}, {JUDGES[primary.judge]}, {primary.decoding}, {primary.table} prompts"
+    stands = "stands" if evidence.family.stands(primary) else "does not stand"
+    return f"{text} The primary endpoint, fixed beforehand ({fixed}): {shown(primary)}, p {_p(p)}; it {stands}."
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _repeats(evidence: Evidence) -> str:
+    """Return in words where the policy's answers repeat themselves more than the base's, or nothing."""
+    for decoding in DECODINGS:
+        rise = evidence.one(REPETITION_RISE, decoding=decoding)
+        if rise is not None and rise.value is not None and rise.value >= REPEATS and significant(rise):
+            return (
+                f"{DECODINGS[decoding]} {rise.value:.0f} percentage points more of its 4-grams than of the base's "
+                "have stood in the same answer before"
+            )
+    return ""
 
 
 def _pattern(evidence: Evidence) -> Explanation | None:

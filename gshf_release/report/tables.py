@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gshf_release import assets
+from gshf_release.diagnostics.cells import REPETITION
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.logprobs import KL_TO_BASE
@@ -43,11 +44,13 @@ def evaluation_table(cells: Sequence[Cell], name: str) -> Table:
             "win rate %, greedy",
             "win rate %, T=0.7",
             "tokens, T=0.7",
+            "repetition %, greedy, T=0.7",
         ],
         rows,
         [
             "Gains are paired differences ± standard error. The reward is what training optimised; the second scorer, which "
-            "training never saw, stands in for a judge in the win rate against the base. Neither is human preference.",
+            "training never saw, stands in for a judge in the win rate against the base. Neither is human preference. "
+            "Repetition: 4-grams of tokens that have stood in the same answer before.",
         ],
     )
 
@@ -61,7 +64,14 @@ def _evaluation_row(cells: Sequence[Cell], row: str) -> list[str]:
     wins = [
         shown(find(cells, row=row, metric="win rate", decoding=decoding), digits=1) for decoding in ("greedy", "T=0.7")
     ]
-    return [row, *gains, *wins, shown(find(cells, row=row, metric="length", decoding="T=0.7"), digits=0)]
+    length = shown(find(cells, row=row, metric="length", decoding="T=0.7"), digits=0)
+    return [row, *gains, *wins, length, _repetition(cells, row)]
+
+
+def _repetition(cells: Sequence[Cell], row: str) -> str:
+    """Return the repetition inside answers, greedily and at T=0.7."""
+    found = [find(cells, row=row, metric=REPETITION, decoding=decoding) for decoding in ("greedy", "T=0.7")]
+    return ", ".join(shown(entry, digits=0) for entry in found)
 
 
 def _control_row(cells: Sequence[Cell], row: str) -> list[str]:
@@ -70,7 +80,7 @@ def _control_row(cells: Sequence[Cell], row: str) -> list[str]:
         for judge in ("reward", "second-scorer")
     ]
     length = find(cells, row="base", metric="length", decoding=row.removeprefix("base at "))
-    return [f"{row} (control)", "–", gains[0], "–", gains[1], "–", "–", shown(length, digits=0)]
+    return [f"{row} (control)", "–", gains[0], "–", gains[1], "–", "–", shown(length, digits=0), "–"]
 
 
 def validation_table(cells: Sequence[Cell]) -> Table:

@@ -28,7 +28,7 @@ def gains(values: Gains, *, length: float = 10.0, over_control: float | None = N
     """Return the cells of one iteration: `{(judge, decoding): (gain, standard error)}`."""
     place = {"table": "test", "metric": "gain over base"}
     cells = [
-        Cell(row="iteration-1", judge=judge, decoding=decoding, value=value, standard_error=error, n=4, **place)
+        Cell(row="iteration-1", judge=judge, decoding=decoding, value=value, standard_error=error, n=96, **place)
         for (judge, decoding), (value, error) in values.items()
     ]
     for row, value in (("base", 10.0), ("iteration-1", length)):
@@ -36,7 +36,7 @@ def gains(values: Gains, *, length: float = 10.0, over_control: float | None = N
     for judge in (REWARD, SECOND) if over_control is not None else ():
         place["metric"] = "gain over control"
         cells.append(
-            Cell(row="iteration-1", judge=judge, decoding=WARM, value=over_control, standard_error=0.1, **place)
+            Cell(row="iteration-1", judge=judge, decoding=WARM, value=over_control, standard_error=0.1, n=96, **place)
         )
     return cells
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gshf_release.diagnostics.cells import text_cells
+from gshf_release.diagnostics.cells import REPETITION_RISE, text_cells
 from gshf_release.diagnostics.explanations import RISE, TRACKED, WHERE_ENDED, explanation_cells, strongest
 from gshf_release.records import Sample
 from gshf_release.results import Cell, select
@@ -120,8 +120,8 @@ def test_texts_without_words_have_no_pattern() -> None:
 def test_text_cells_per_decoding() -> None:
     answers = [*texts("a b", "a b", "c d", "e f"), answer("p", "x y", index=1, decoding="T=0.7")]
     cells = text_cells(answers, **PLACE)
-    assert [cell.value for cell in select(cells, decoding="greedy")] == [0.75, 0.75, None, 50]
-    assert [cell.value for cell in select(cells, decoding="T=0.7")] == [1, 1, None, 0]
+    assert [cell.value for cell in select(cells, decoding="greedy")] == [0.75, 0.75, None, 50, 0]
+    assert [cell.value for cell in select(cells, decoding="T=0.7")] == [1, 1, None, 0, 0]
 
 
 def test_the_gain_where_the_base_ended_leaves_out_what_was_cut() -> None:
@@ -129,3 +129,11 @@ def test_the_gain_where_the_base_ended_leaves_out_what_was_cut() -> None:
     own = [answer(f"p{i}", "word") for i in range(5)]
     found = left(cells_of(own, base, [1.0, 3.0, 9.0, 9.0, 9.0]), WHERE_ENDED)
     assert (found.value, found.n) == (2.0, 2)
+
+
+def test_the_rise_of_repetition_is_paired() -> None:
+    """Answers of five tokens: 1 1 1 1 1 has two 4-grams, one of which stands again (50 %); 0 1 2 3 4 repeats none."""
+    loops = Sample("p0", 0, "greedy", 0.0, [1], [1] * 5, "word", "stop", "f" * 64)
+    own, base = [loops, answer("p1", "word", tokens=5)], [answer(f"p{i}", "word", tokens=5) for i in range(2)]
+    (found,) = select(cells_of(own, base, [1.0, 1.0]), metric=REPETITION_RISE)
+    assert (found.value, found.standard_error, found.n) == (25.0, 25.0, 2)

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.diagnostics import texts as module
-from gshf_release.diagnostics.texts import Pattern, Variety, distinct, line_starts, ngrams, repeated, risen, words
+from gshf_release.diagnostics.texts import (
+    Pattern,
+    Variety,
+    distinct,
+    line_starts,
+    ngrams,
+    repeated,
+    repetition,
+    risen,
+    words,
+)
 
 TEXT = st.text("ab .!-\n🎉", max_size=30)
 TEXTS = st.lists(TEXT, min_size=1, max_size=5)
@@ -99,3 +109,10 @@ def test_the_order_of_prompts_does_not_matter(pairs: list[tuple[str, str]]) -> N
     forwards = risen(*(list(side) for side in zip(*pairs, strict=True)))
     backwards = risen(*(list(side) for side in zip(*pairs[::-1], strict=True)))
     assert [(p.kind, pytest.approx(p.rise)) for p in forwards] == [(p.kind, p.rise) for p in backwards]
+
+
+def test_repetition_is_the_share_of_grams_that_have_stood_before() -> None:
+    """1 2 3 4, 2 3 4 1, 3 4 1 2, 4 1 2 3, then again 1 2 3 4: one of five."""
+    assert repetition([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(0.2)
+    assert repetition([7] * 10) == pytest.approx(6 / 7)
+    assert repetition([1, 2, 3, 4, 5]) == repetition([1, 1, 1]) == repetition([]) == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gshf_release.diagnostics.cells import REPETITION_RISE
 from gshf_release.diagnostics.explanations import TRACKED, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
@@ -13,13 +14,19 @@ from tests.diagnostics.rows import GREEDY, REWARD, SECOND, WARM, all_at, gains
 
 def test_a_gain_everywhere_is_learning() -> None:
     assert verdict(gains(all_at(0.3))) == (
-        "iteration-1 learned: it is better than the base under both scorers, greedily and at T=0.7. Gains beyond two standard "
-        "errors: training reward greedily, training reward at T=0.7, second scorer greedily, second scorer at T=0.7."
+        "iteration-1 learned: it is better than the base under both scorers, greedily and at T=0.7. Of 4 gains tested together "
+        "(one-sided t, Holm, 2.5% for all of them) these of iteration-1 stand: training reward greedily, training reward at "
+        "T=0.7, second scorer greedily, second scorer at T=0.7. The primary endpoint, fixed beforehand (iteration-1, training reward, "
+        "greedy, test prompts): 0.30 ± 0.10, p = 0.002; it stands."
     )
 
 
-def test_two_standard_errors_are_not_beyond_two_standard_errors() -> None:
-    assert "shows no gain beyond two standard errors" in verdict(gains(all_at(0.2)))
+def test_two_standard_errors_are_no_gain_where_four_are_looked_at() -> None:
+    assert verdict(gains(all_at(0.2))) == (
+        "iteration-1 shows no gain that stands. Of 4 gains tested together (one-sided t, Holm, 2.5% for all of them) none of "
+        "iteration-1 stands. The primary endpoint, fixed beforehand (iteration-1, training reward, greedy, test prompts): "
+        "0.20 ± 0.10, p = 0.024; it does not stand."
+    )
 
 
 def test_a_gain_that_a_lower_temperature_reaches_is_sharpening() -> None:
@@ -42,7 +49,7 @@ def test_a_mixed_gain_lists_where() -> None:
     values = all_at(0.0) | {(SECOND, GREEDY): (0.3, 0.1), (REWARD, WARM): (0.3, 0.1)}
     found = verdict(gains(values))
     assert "gained in part" in found
-    assert "training reward at T=0.7, second scorer greedily." in found
+    assert "training reward at T=0.7, second scorer greedily. The primary" in found
 
 
 def test_shorter_answers_are_mentioned() -> None:
@@ -98,7 +105,14 @@ def left(metric: str, share: float | None, judge: str = REWARD) -> list[Cell]:
     """Return what an explanation leaves of the gain, at both decodings."""
     return [
         Cell(
-            table="test", row="iteration-1", metric=metric, judge=judge, decoding=place, value=share, standard_error=0.1
+            table="test",
+            row="iteration-1",
+            metric=metric,
+            judge=judge,
+            decoding=place,
+            value=share,
+            standard_error=0.1,
+            n=96,
         )
         for place in (GREEDY, WARM)
     ]
@@ -108,8 +122,10 @@ def pattern(rise: float, kind: str = "opening", share: float | None = 0.1) -> li
     place = {"table": "test", "row": "iteration-1", "unit": "% of answers", "note": f'{kind} "sure here is"'}
     cells = left("gain at equal pattern", share)
     for decoding in (GREEDY, WARM):
-        cells.append(Cell(metric=f"rise of {kind}", value=rise, standard_error=2.0, decoding=decoding, **place))
-        cells.append(Cell(metric=f"use of {kind}", value=rise + 1, standard_error=2.0, decoding=decoding, **place))
+        cells.append(Cell(metric=f"rise of {kind}", value=rise, standard_error=2.0, n=96, decoding=decoding, **place))
+        cells.append(
+            Cell(metric=f"use of {kind}", value=rise + 1, standard_error=2.0, n=96, decoding=decoding, **place)
+        )
     return cells
 
 
@@ -212,6 +228,31 @@ def test_a_loss_of_variety_is_mentioned() -> None:
     place = {"table": "test", "metric": "distinct-2", "decoding": WARM}
     cells = [Cell(row="base", value=0.8, **place), Cell(row="iteration-1", value=0.4, **place)]
     assert verdict([*gains(all_at(0.3)), *cells]).endswith("They vary less: distinct-2 is 0.50 of the base's.")
+
+
+def repetition(rise: float, error: float, decoding: str = GREEDY) -> list[Cell]:
+    place = {"table": "test", "row": "iteration-1", "metric": REPETITION_RISE, "decoding": decoding}
+    return [Cell(value=rise, standard_error=error, n=96, **place)]
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, WARM])
+def test_a_policy_that_repeats_itself_has_not_learned(decoding: str) -> None:
+    found = diagnose([*gains(all_at(0.3)), *repetition(25.0, 4.0, decoding)])
+    assert found.kind == "repeats itself"
+    assert "gained, but repeats itself" in found.text
+    assert "25 percentage points more of its 4-grams than of the base's" in found.text
+
+
+def test_repetition_that_is_small_or_within_its_error_ends_nothing() -> None:
+    assert kind(gains(all_at(0.3)), repetition(9.0, 1.0)) == "learned"
+    assert kind(gains(all_at(0.3)), repetition(25.0, 20.0)) == "learned"
+    assert kind(gains(all_at(0.3)), repetition(-25.0, 1.0)) == "learned"
+
+
+def test_a_gain_that_did_not_count_as_learning_anyway_keeps_its_name() -> None:
+    found = diagnose([*gains(REWARD_ONLY), *repetition(25.0, 4.0)])
+    assert found.kind == "gained in part"
+    assert "It repeats itself" in found.text
 
 
 def test_an_earlier_iteration_can_be_asked_for() -> None:
