@@ -16,8 +16,8 @@ def test_a_gain_everywhere_is_learning() -> None:
     assert verdict(gains(all_at(0.3))) == (
         "iteration-1 learned: it is better than the base under both scorers, greedily and at T=0.7. Of 4 gains tested together "
         "(one-sided t, Holm, 2.5% for all of them) these of iteration-1 stand: training reward greedily, training reward at "
-        "T=0.7, second scorer greedily, second scorer at T=0.7. The primary endpoint, fixed beforehand (iteration-1, training reward, "
-        "greedy, test prompts): 0.30 ± 0.10, p = 0.002; it stands."
+        "T=0.7, second scorer greedily, second scorer at T=0.7. The primary endpoint, fixed beforehand (iteration-1, training "
+        "reward, greedy, test prompts): 0.30 ± 0.10, p = 0.002; it stands."
     )
 
 
