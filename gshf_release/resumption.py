@@ -103,20 +103,6 @@ def training_order(keys: Sequence[str], lengths: Sequence[int], *, epochs: int, 
     return order
 
 
-def fill_last_step(order: Sequence[int], *, batch: int, micro_batch: int, processes: int) -> list[int]:
-    """Return the order, its last step filled up so that every process has as many whole micro-batches as the others.
-
-    A step that the examples do not fill repeats some of its own, the shortest. Left alone, the processes' samplers would fill
-    it with examples of the first step.
-    """
-    if processes == 1:
-        return list(order)
-    micro_batch, _ = split_batch(batch, micro_batch, processes)
-    last = list(order[len(order) - len(order) % batch :])
-    missing = -len(last) % (micro_batch * processes)
-    return [*order, *(last[-1 - number % len(last)] for number in range(missing))]
-
-
 def common_arguments(
     *,
     scratch: Path,

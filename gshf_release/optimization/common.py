@@ -221,8 +221,10 @@ def resumable(context: StageContext) -> Resumable:
 
 def training_arguments(
     context: StageContext, keys: Sequence[str], lengths: Sequence[int], device: str
-) -> tuple[list[int], dict[str, Any]]:
+) -> tuple[list[int | None], dict[str, Any]]:
     """Return the order in which the examples are trained on, all epochs in one, and the trainer's arguments.
+
+    None in the order stands for an empty example (see `fill_last_step`).
 
     Args:
         context: The stage.
@@ -230,12 +232,13 @@ def training_arguments(
         lengths: Their lengths in tokens.
         device: Where.
     """
-    from gshf_release.resumption import common_arguments, fill_last_step, training_order
+    from gshf_release.resumption import common_arguments, training_order
+    from gshf_release.step_mean import fill_last_step
 
     training = context.recipe.training
     processes, micro_batch = context.profile.world_size, context.profile.micro_batch_pairs
-    order = training_order(keys, lengths, epochs=training.epochs, batch=training.batch_pairs, seed=context.seed)
-    order = fill_last_step(order, batch=training.batch_pairs, micro_batch=micro_batch, processes=processes)
+    stream = training_order(keys, lengths, epochs=training.epochs, batch=training.batch_pairs, seed=context.seed)
+    order = fill_last_step(stream, batch=training.batch_pairs, micro_batch=micro_batch, processes=processes)
     arguments = common_arguments(
         scratch=context.scratch,
         device=device,

@@ -18,6 +18,7 @@ from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage
+from gshf_release.step_mean import LOG_TWO, mean_over_pairs
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
@@ -120,16 +121,22 @@ def _trainer(
         max_length=None,
         precompute_ref_log_probs=True,
     )
-    trainer = token_trainer()(
+    trainer = token_trainer(context.recipe.training)(
         model=model,
         args=configuration,
-        train_dataset=Dataset.from_list([rows[index] for index in order]),
+        train_dataset=Dataset.from_list([_empty(rows[0]) if index is None else rows[index] for index in order]),
         processing_class=tokenizer,
         callbacks=[resumable(context)],
     )
     if context.recipe.training.adapter is not None:
         trainer.model.delete_adapter("ref")  # TRL's copy, for a reference that is computed already
     return trainer
+
+
+def _empty(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pair without responses: its log-ratios are 0 whatever the weights are."""
+    empty = {"chosen_ids": [], "rejected_ids": [], "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0}
+    return {**row, "prompt_ids": row["prompt_ids"][:1], **empty}
 
 
 def loss_arguments(training: Training) -> dict[str, Any]:
@@ -152,8 +159,8 @@ def loss_arguments(training: Training) -> dict[str, Any]:
     return shared | {"loss_type": [training.loss]}
 
 
-def token_trainer() -> Any:
-    """Return a DPOTrainer that takes ids and reference log-probabilities as they are."""
+def token_trainer(training: Training) -> Any:
+    """Return a DPOTrainer that takes ids and reference log-probabilities as they are, and weighs the pairs of a step alike."""
     from trl import DPOTrainer
 
     class TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]
@@ -165,7 +172,12 @@ def token_trainer() -> Any:
         def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
             return dataset
 
-    return unpadded(TokenDPOTrainer)
+    def real(inputs: Mapping[str, Any]) -> Any:
+        return inputs["completion_mask"].any(dim=1).chunk(2)[0]
+
+    # Of a pair without log-ratios: 1 / (2 beta) squared for IPO, log 2 for every loss of a sigmoid.
+    empty = (2 * training.beta) ** -2 if training.loss == "ipo" else LOG_TWO
+    return unpadded(mean_over_pairs(TokenDPOTrainer, real=real, empty_loss=empty, metrics=("rewards/", "logps/")))
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:

@@ -83,7 +83,10 @@ def _trainer(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    examples = [{key: rows[index][key] for key in ("input_ids", "labels")} for index in order]
+    empty = {"input_ids": rows[0]["input_ids"][:1], "labels": [IGNORED]}
+    examples = [
+        empty if index is None else {key: rows[index][key] for key in ("input_ids", "labels")} for index in order
+    ]
     return unpadded(SFTTrainer)(
         model=model,
         args=configuration,

@@ -71,10 +71,11 @@ class _Policy:
         # The value at a token is that of the next; the last one of a row has none.
         width = input_ids.shape[1] - 1
         there = torch.tensor(
-            [index * width + at for index, begin in begins for at in range(begin, len(rows[index]) - 1)]
+            [index * width + at for index, begin in begins for at in range(begin, len(rows[index]) - 1)],
+            dtype=torch.long,
         )
         ends = {end - 1 for end in torch.tensor(packed.own).cumsum(0).tolist()}
-        here = torch.tensor([at for at in range(len(packed.ids)) if at not in ends])
+        here = torch.tensor([at for at in range(len(packed.ids)) if at not in ends], dtype=torch.long)
         here, there = here.to(device), there.to(device)
 
         def padded(values: Any) -> Any:

@@ -6,7 +6,7 @@ and a killed training goes on to the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
 from gshf_release.run.context import Progress
+from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
 
 
 class Comparison(NamedTuple):
@@ -139,13 +140,13 @@ def _trainer(
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from gshf_release.resumption import Resumable, common_arguments, fill_last_step, training_order
+    from gshf_release.resumption import Resumable, common_arguments, training_order
 
     keys = [key for key, _, _ in encoded]
     lengths = [len(better) + len(worse) for _, better, worse in encoded]
     processes, micro_batch = profile.world_size, how.micro_batch_pairs
-    order = training_order(keys, lengths, epochs=how.epochs, batch=how.batch_pairs, seed=how.seed)
-    order = fill_last_step(order, batch=how.batch_pairs, micro_batch=micro_batch, processes=processes)
+    stream = training_order(keys, lengths, epochs=how.epochs, batch=how.batch_pairs, seed=how.seed)
+    order = fill_last_step(stream, batch=how.batch_pairs, micro_batch=micro_batch, processes=processes)
     arguments = common_arguments(
         scratch=scratch,
         device=checkpoints.device_of(profile.device),
@@ -159,12 +160,17 @@ def _trainer(
         precision=how.precision,
         checkpoint_every=how.checkpoint_every,
     )
-    return RewardTrainer(
+    end = encoded[0][1][-1:]  # both sides of a pair that only fills up: its rewards are equal
+    sides = [(end, end) if index is None else encoded[index][1:] for index in order]
+    return mean_over_pairs(RewardTrainer, real=_real, empty_loss=LOG_TWO, metrics=("accuracy", "margin"))(
         model=model,
         args=RewardConfig(**arguments, max_length=None, gradient_checkpointing=how.activation_checkpointing),
-        train_dataset=Dataset.from_list(
-            [{"chosen_ids": encoded[index][1], "rejected_ids": encoded[index][2]} for index in order]
-        ),
+        train_dataset=Dataset.from_list([{"chosen_ids": better, "rejected_ids": worse} for better, worse in sides]),
         processing_class=tokenizer,
         callbacks=[Resumable(progress, minutes=profile.checkpoint_minutes)],
     )
+
+
+def _real(inputs: Mapping[str, Any]) -> Any:
+    """Return which pairs of a micro-batch are more than one token on each side, as every conversation is."""
+    return (inputs["attention_mask"].sum(dim=1) > 1).chunk(2)[0]

@@ -101,6 +101,7 @@ def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
     from gshf_release.checkpoints import load_model, load_tokenizer
     from gshf_release.optimization.common import without_dropout
     from gshf_release.optimization.dpo import token_trainer
+    from gshf_release.recipe import Training
     from gshf_release.resumption import training_order
 
     side, rows, checkpoint = chosen["side"], chosen["rows"], Path(chosen["checkpoint"])
@@ -110,7 +111,7 @@ def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
         rows = [rows[index] for index in training_order(keys, lengths, epochs=1, batch=chosen["batch"], seed=0)]
     kept = ("prompt_ids", "chosen_ids", "rejected_ids", "length")
     kept += ("ref_chosen_logps", "ref_rejected_logps") if side != DEFAULTS else ()
-    trainer_class = token_trainer() if side == OURS else _given_ids()
+    trainer_class = token_trainer(Training()) if side == OURS else _given_ids()
     return trainer_class(
         model=without_dropout(load_model(checkpoint, "fp32", chosen["device"])),
         ref_model=load_model(checkpoint, "fp32", chosen["device"]) if side == DEFAULTS else None,
