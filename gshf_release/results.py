@@ -33,6 +33,8 @@ class Cell(BaseModel):
     value: float | None
     standard_error: float | None = None
     n: int | None = None
+    of: int | None = None
+    """What `n` would be if every question of the benchmark were asked and judged; None where there is no such number."""
     unit: str = ""
     decoding: str = ""
     judge: str = ""
@@ -45,6 +47,18 @@ class Cell(BaseModel):
     """In a merge over training seeds: how many. `value` is the mean over them then, and `standard_error` is left out."""
     standard_error_across_seeds: float | None = None
     """Of the mean over training seeds."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether something that belongs to the number is missing."""
+        return self.of is not None and (self.n or 0) < self.of
+
+    @property
+    def count(self) -> str:
+        """`805`, or `500 of 805` where something is missing, or a dash."""
+        if self.of is not None and self.partial:
+            return f"{self.n or 0} of {self.of}"
+        return "–" if self.n is None else str(self.n)
 
     @property
     def key(self) -> tuple[str, ...]:

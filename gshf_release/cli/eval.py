@@ -62,7 +62,10 @@ if TYPE_CHECKING:
 )
 @click.option("--template", metavar="T", help="Chat template: fastchat:NAME, or tokenizer [the tokenizer's own].")
 @click.option(
-    "--limit", type=click.IntRange(min=0), metavar="N", help="Ask only the first N questions; 0 asks all again."
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Ask only the first N questions [all, whatever was asked before].",
 )
 @click.option(
     "--repeats",
@@ -227,7 +230,7 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         allow_unverified=options["allow_unverified_data"],
         **{name: options[name] for name in names},
     )
-    wanted = ask(directory, wish, policies)
+    wanted = ask(directory, wish, policies, say)
     return wanted if named else None
 
 
@@ -239,13 +242,17 @@ def _rows(iterations: tuple[int, ...], policies: list[str]) -> tuple[str, ...]:
 
 def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
     from gshf_release.diagnostics.verdict import verdict
+    from gshf_release.report import partial
     from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
 
     cells = read_cells(directory.path / "results.json")
+    notices = partial.notices(cells)
+    for line in notices:
+        say(line)
     if as_json:
-        print_json({"cells": [cell.model_dump() for cell in cells]})
+        print_json({"cells": [cell.model_dump() for cell in cells], "notices": notices})
         return
     for table in all_tables(cells):
         print_table(table)

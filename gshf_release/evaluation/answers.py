@@ -327,6 +327,10 @@ def adopt_answers(context: StageContext) -> None:
     chosen = [found[key] for key in keys if key in found]
     if not chosen:
         raise DataError(f"The answers given with --outputs answer none of the {len(keys)} questions that are asked.")
+    if len(chosen) < len(keys):
+        context.say(
+            f"The answers given with --outputs answer {len(chosen)} of the {len(keys)} questions that are asked."
+        )
     if protocol == "alpaca_eval":
         answer_files.write_alpaca_eval(chosen, context.output(answer_files.FILES[protocol]))
     else:

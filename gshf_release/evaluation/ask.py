@@ -44,7 +44,7 @@ TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user asked for. None means: as asked before, else the benchmark's own."""
+    """What the user asked for. None means the benchmark's own; of the template: as asked before, which is said."""
 
     benchmarks: tuple[str, ...]
     rows: tuple[str, ...]
@@ -55,7 +55,7 @@ class Wish:
     baseline: str | None = None
     template: str | None = None
     limit: int | None = None
-    """0 asks all questions."""
+    """Only the first questions; None and 0 ask all, whatever was asked before."""
     repeats: int = 1
     outputs: Path | None = None
     """Existing answers, which are judged instead of the rows'."""
@@ -65,8 +65,18 @@ class Wish:
     """Of the judge; None takes the one in the cache, if there is one."""
 
 
-def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def ask(run: RunDirectory, wish: Wish, policies: Sequence[str], say: Callable[[str], None] = _silent) -> list[str]:
     """Remember a wish in the run and return the names of the stages that fulfil it.
+
+    Args:
+        run: The run.
+        wish: What is asked for.
+        policies: Its rows in order of training.
+        say: Hears what differs from the last request, and what is taken over from it.
 
     Raises:
         GshfError: A benchmark, judge, template or baseline does not exist or does not fit, or benchmark data cannot be had.
@@ -78,6 +88,8 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str]) -> list[str]:
         benchmark = benchmarks.load(reference, run)
         known = requests.benchmarks.get(benchmark.name)
         asked = _request(run, benchmark, wish, known)
+        for line in _differences(benchmark.name, asked, known, wish):
+            say(line)
         rows = tuple(asked.existing) if wish.outputs is not None else wish.rows
         if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
             raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
@@ -169,9 +181,9 @@ def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dic
 
 def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
     path = benchmarks.questions_file(benchmark, wish.data)
-    limit = wish.limit if wish.limit is not None or known is None else known.limit
     template = wish.template if wish.template is not None or known is None else known.template
-    found = benchmarks.read_questions(benchmark.protocol, path, limit or None)
+    whole = len(benchmarks.read_questions(benchmark.protocol, path))
+    limit = wish.limit if wish.limit and wish.limit < whole else None
     existing = {}
     if wish.outputs is not None:
         model = answer_files.model_of(benchmark.protocol, wish.outputs)
@@ -180,12 +192,30 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
         asking=benchmark.asking,
         questions=kept.keep(run, path),
         published=benchmark.published,
-        count=len(found),
-        limit=limit or None,
+        count=limit or whole,
+        whole=whole,
+        limit=limit,
         template=None if template == TOKENIZER else template,
         existing=existing,
         borrowed=_borrowed(run, benchmark, wish),
     )
+
+
+def _differences(name: str, asked: BenchmarkRequest, known: BenchmarkRequest | None, wish: Wish) -> list[str]:
+    """Return what the user should hear before any work: how many questions are asked, and a template of an earlier request."""
+    lines = []
+    earlier = None if known is None else (f"the first {known.count}" if known.limit is not None else "all")
+    if asked.limit is not None:
+        more = "" if earlier in (None, f"the first {asked.count}") else f" The last request was for {earlier}."
+        lines.append(f"{name}: only the first {asked.count} of {asked.whole} questions are asked.{more}")
+    elif known is not None and known.limit is not None:
+        lines.append(f"{name}: all {asked.whole} questions are asked. The last request was for {earlier}.")
+    if wish.template is None and asked.template is not None:
+        lines.append(
+            f"{name}: answers with the template {asked.template}, as in the last request; --template {TOKENIZER} takes the "
+            "tokenizer's own."
+        )
+    return lines
 
 
 def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFiles:

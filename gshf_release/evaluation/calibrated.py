@@ -65,7 +65,7 @@ def cells(
         note: Further remark.
     """
     source = f"calibration {sha256[:8]} on {calibration.prompts} prompts of {len(calibration.models)} models"
-    common = {"n": rate.n, "unit": "%", **place}
+    common = {"n": rate.n, "of": rate.of, "unit": "%", **place}
     try:
         found = _estimate(calibration, rate, baseline)
     except CalibrationError as error:

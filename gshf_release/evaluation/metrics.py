@@ -4,6 +4,8 @@ from __future__ import annotations
 
 MEASURES = ("win rate", "average", "adjusted win rate")
 """What a judge's rows are compared by: AlpacaEval, MT-Bench's ratings, MT-Bench's games."""
+FAILED = "failed judgments"
+"""How many judgments have no verdict; its `n` is how many were asked for."""
 CALIBRATED = "calibrated win rate"
 """The official judge's win rate that another judge's speaks for; see `gshf-release calibrate`."""
 NOISE = "judge noise"

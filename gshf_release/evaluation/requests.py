@@ -57,6 +57,8 @@ class BenchmarkRequest(Section):
     """Whether those are the published questions."""
     count: PositiveInt
     """How many are asked."""
+    whole: PositiveInt | None = None
+    """How many the file has; None in requests of before this was recorded."""
     limit: PositiveInt | None
     template: str | None
     borrowed: BorrowedFiles = BorrowedFiles()

@@ -15,6 +15,7 @@ from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.alpaca_eval import scoring
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, read_gamed, read_instructions
+from gshf_release.evaluation.benchmarks import read_questions
 from gshf_release.evaluation.calibration.document import load
 from gshf_release.evaluation.judgments import FILES, SCORE, judgments_stage, own_file, repeat_files
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
@@ -92,13 +93,14 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
     (score,) = _scores(context)
     repeats = annotation_repeats(context)
     limit = context.parameter("note")
-    judged = score.n_total - score.n_null
+    whole = context.task.stage.parameters.get("whole")
     length = statistics.mean([float(len(row.output_2)) for row in repeats[0]])
     rate = Cell(
         metric="win rate",
         value=score.win_rate,
         standard_error=score.standard_error,
-        n=judged,
+        n=score.n_total,
+        of=whole,
         unit="%",
         note=_joined(f"mean of {len(repeats)} judgments of each answer" if len(repeats) > 1 else "", limit),
         **place,
@@ -109,7 +111,8 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
             metric="LC win rate",
             value=score.length_controlled_winrate,
             standard_error=score.lc_standard_error,
-            n=judged,
+            n=score.n_total,
+            of=whole,
             unit="%",
             note=_joined(_length_control_note(score), limit),
             **place,
@@ -118,12 +121,20 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
             metric="length",
             value=float(score.avg_length),
             standard_error=length.standard_error,
-            n=score.n_total,
+            n=len(repeats[0]),
+            of=whole,
             unit="characters",
             note=limit,
             **place,
         ),
-        Cell(metric="failed judgments", value=float(score.n_null), n=score.n_total, note=limit, **place),
+        Cell(
+            metric=metrics.FAILED,
+            value=float(score.n_null),
+            n=score.n_total + score.n_null,
+            of=whole,
+            note=limit,
+            **place,
+        ),
         *_noise_cells(comparisons.alpaca_eval_noise(repeats), rate, place),
         *_calibrated_cells(context, rate, place),
     ]
@@ -205,7 +216,7 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     (score,) = _scores(context)
     singles, _ = mt_bench_judgments.read(_judgments_file(context))
     categories = {question.key: question.category for question in answers.stored_questions(context, place["table"])}
-    limit = context.parameter("note")
+    limit, whole = context.parameter("note"), _judgments_in_all(context)
     groups: dict[str, list[mt_bench_judgments.Judgment]] = {
         "average": singles,
         "first turn": [one for one in singles if one.turn == 1],
@@ -213,23 +224,42 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     }
     for name in dict.fromkeys(categories.values()):
         groups[f"average: {name}"] = [one for one in singles if categories[str(one.question_id)] == name]
-    found = [_rating_cell(metric, group, limit, place) for metric, group in groups.items()]
+    found = [_rating_cell(metric, group, whole.get(metric), limit, place) for metric, group in groups.items()]
     rated = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
     found += _interval_cells("average", rated, context.seed, "1-10", place)
     found += _noise_cells(comparisons.mt_bench_noise(singles), found[0], place)
     bound = f"lower bound of the average: {score.lower_bound:.2f}" if score.n_unparsed and score.lower_bound else ""
     failed = Cell(
-        metric="failed judgments",
+        metric=metrics.FAILED,
         value=float(score.n_unparsed),
         n=score.n + score.n_unparsed,
+        of=whole.get("average"),
         note=_joined(bound, limit),
         **place,
     )
     return [*found, failed]
 
 
+def _judgments_in_all(context: StageContext) -> dict[str, int]:
+    """Return `{metric: judgments}` if every question were answered and judged; nothing for a request without a count."""
+    if "whole" not in context.task.stage.parameters:
+        return {}
+    questions = read_questions("mt_bench", kept.path(context.run, context.parameter("questions")))
+    groups = {"average": questions, "first turn": questions}
+    for name in dict.fromkeys(question.category for question in questions):
+        groups[f"average: {name}"] = [question for question in questions if question.category == name]
+    found = {metric: sum(len(question.turns) for question in group) for metric, group in groups.items()}
+    found["first turn"] = len(questions)
+    found["second turn"] = found["average"] - len(questions)
+    return {metric: count * context.parameter("repeats") for metric, count in found.items()}
+
+
 def _rating_cell(
-    metric: str, judged: Sequence[mt_bench_judgments.Judgment], note: str, place: Mapping[str, Any]
+    metric: str,
+    judged: Sequence[mt_bench_judgments.Judgment],
+    whole: int | None,
+    note: str,
+    place: Mapping[str, Any],
 ) -> Cell:
     by_question: dict[int, list[float]] = {}
     for one in judged:
@@ -241,6 +271,7 @@ def _rating_cell(
         value=math.fsum(values) / len(values) if values else None,
         standard_error=statistics.clustered_error(list(by_question.values())),
         n=len(values),
+        of=whole,
         unit="1-10",
         note=note,
         **place,
@@ -256,13 +287,14 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     for (question, _, _), value in points.items():
         clusters.setdefault(question, []).append(value)
     error = statistics.clustered_error(list(clusters.values()))
-    limit = context.parameter("note")
+    limit, whole = context.parameter("note"), _judgments_in_all(context).get("average")
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(
         metric="adjusted win rate",
         value=_percent(score.adjusted_win_rate),
         standard_error=error,
         n=score.n,
+        of=whole,
         unit="%",
         note=_joined("a tie counts half", limit),
         **place,
@@ -272,10 +304,17 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         *_interval_cells("adjusted win rate", points, context.seed, "%", place),
         *_noise_cells(comparisons.pair_noise(points), adjusted, place),
         *(
-            Cell(metric=metric, value=_percent(value), n=score.n, unit="%", note=limit, **place)
+            Cell(metric=metric, value=_percent(value), n=score.n, of=whole, unit="%", note=limit, **place)
             for metric, value in rates.items()
         ),
-        Cell(metric="failed judgments", value=float(score.n_errors), n=score.n + score.n_errors, note=limit, **place),
+        Cell(
+            metric=metrics.FAILED,
+            value=float(score.n_errors),
+            n=score.n + score.n_errors,
+            of=whole,
+            note=limit,
+            **place,
+        ),
     ]
 
 

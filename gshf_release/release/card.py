@@ -22,7 +22,7 @@ from gshf_release.release import assumptions, card_templates, metadata
 from gshf_release.release.assumptions import Assumption
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.lineage import Lineage
-from gshf_release.report import tables
+from gshf_release.report import partial, tables
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.results import Cell, select
 
@@ -54,6 +54,8 @@ class Card:
     """Why they could not be traced."""
     datasets: tuple[str, ...] = ()
     """Data sets of the release itself."""
+    notices: tuple[str, ...] = ()
+    """What weakens every number, such as a recipe that changed since they were made; it stands before them."""
     templates: Path | None = None
     """The run's copy of the templates, if they come from a project that is not here."""
 
@@ -76,6 +78,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
         "benchmarks": benchmark_tables(shown),
+        "notices": [*card.notices, *partial.notices(shown)],
         "substitutes": metadata.substitutes(shown),
         "validation": tables.validation_table(card.cells),
         "scorers": tables.scorer_table(card.cells),

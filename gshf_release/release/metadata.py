@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gshf_release.benchmark_data import ALPACA_EVAL, HubFile
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE
-from gshf_release.evaluation.metrics import CALIBRATED
+from gshf_release.evaluation.metrics import CALIBRATED, FAILED
 from gshf_release.release.facts import HUB_ID
-from gshf_release.report import benchmarks, tables
+from gshf_release.report import benchmarks, partial, tables
 from gshf_release.results import Cell, select
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def _benchmarks(card: Card) -> list[Any]:
     row = f"iteration-{card.iteration}"
     for table, judge, baseline, mark in benchmarks.groups(card.cells):
         chosen = select(card.cells, table=table, judge=judge, baseline=baseline, row=row)
+        if partial.is_partial(chosen, row):
+            continue  # part of a benchmark is no result of it; the card says how much there is
         for entry in chosen:
             known = BENCHMARK_METRICS.get(entry.metric)
             if known is None or entry.value is None:
@@ -176,7 +178,7 @@ def _dataset(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark:
 
 def is_official(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> bool:
     """Return whether a group of cells was measured as the benchmark's published numbers are."""
-    asked = {entry.n for entry in cells if entry.metric == benchmarks.FAILED}
+    asked = {entry.n for entry in cells if entry.metric == FAILED}
     if mark == "LC win rate":
         known = ALPACA_EVAL_2
         own = table == "alpaca_eval_2" and judge == known.judge and baseline in (known.baseline, BASELINE)

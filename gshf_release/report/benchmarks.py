@@ -8,14 +8,13 @@ from typing import Any
 from gshf_release import assets
 from gshf_release.errors import DataError
 from gshf_release.evaluation import metrics
-from gshf_release.evaluation.metrics import CALIBRATED, MEASURES, NOISE, NOISE_SHARE
+from gshf_release.evaluation.metrics import CALIBRATED, FAILED, MEASURES, NOISE, NOISE_SHARE
 from gshf_release.recipe import read_mapping
+from gshf_release.report import partial
+from gshf_release.report.partial import MARKS, groups
 from gshf_release.report.table import Table
 from gshf_release.results import Cell, find, rows_of, select, shown
 
-MARKS = ("LC win rate", "average", "adjusted win rate")
-"""Each benchmark measures one of these."""
-FAILED = "failed judgments"
 IMPORTED = "lm-evaluation-harness"
 COLUMNS = {
     "LC win rate": {"win rate": 2, "LC win rate": 2, "length": 0, FAILED: 0},
@@ -67,16 +66,6 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     return tables
 
 
-def groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
-    """Return `(table, judge, baseline, mark)` of everything that benchmarks measured, in order."""
-    found = [
-        (entry.table, entry.judge, entry.baseline, entry.metric)
-        for entry in cells
-        if entry.metric in MARKS and entry.origin == "measured"
-    ]
-    return list(dict.fromkeys(found))
-
-
 def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> Table:
     columns = COLUMNS[mark]
     measured = {entry.metric for entry in cells}
@@ -97,11 +86,14 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
     ]
     against = f" against {baseline}" if baseline else ""
     decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
-    notes = [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
+    told = [f"{row} has {count} judgments." for row, count in partial.shortfalls(cells).items()]
+    notes = [" ".join(["Incomplete:", *told, partial.ADVICE])] if told else []
+    notes += [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
     noted = (*MARKS, CALIBRATED)
     notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in noted and entry.note]
     notes += [_noise(cells, entry) for entry in cells if entry.metric == NOISE]
-    return Table(f"{table}, judged by {judge}{against}", [*header, *intervals.values(), "n"], rows, notes)
+    title = f"{table}, judged by {judge}{against}{partial.mark(cells)}"
+    return Table(title, [*header, *intervals.values(), "n"], rows, notes)
 
 
 def _ranged(cells: Sequence[Cell], row: str, metric: str, *, estimate: bool) -> str:
@@ -151,7 +143,8 @@ def _differences(cells: Sequence[Cell], table: str, judge: str, baseline: str) -
         "test. Detectable: the true difference that a test at 5 % finds with a probability of 80 % on as many prompts.",
         *notes,
     ]
-    return Table(f"{table}, judged by {judge}{against}: paired differences", header, rows, notes)
+    title = f"{table}, judged by {judge}{against}: paired differences{partial.mark(cells)}"
+    return Table(title, header, rows, notes)
 
 
 def _is_end(metric: str) -> bool:
@@ -159,8 +152,10 @@ def _is_end(metric: str) -> bool:
 
 
 def _count(cells: Sequence[Cell], row: str) -> str:
-    entry = next((entry for entry in select(cells, row=row) if entry.metric in MARKS), None)
-    return "–" if entry is None or entry.n is None else str(entry.n)
+    entry = partial.number_of(cells, row)
+    if entry is None:
+        return "–"
+    return f"{entry.count} (incomplete)" if partial.is_partial(cells, row) else entry.count
 
 
 def _categories(cells: Sequence[Cell], table: str, judge: str) -> Table | None:
@@ -169,7 +164,7 @@ def _categories(cells: Sequence[Cell], table: str, judge: str) -> Table | None:
         return None
     rows = [[row, *(shown(find(cells, row=row, metric=name)) for name in names)] for row in rows_of(cells)]
     header = ["model", *(name.removeprefix("average: ") for name in names)]
-    return Table(f"{table} by category, judged by {judge}", header, rows)
+    return Table(f"{table} by category, judged by {judge}{partial.mark(cells)}", header, rows)
 
 
 def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseline: str) -> Table:
@@ -192,7 +187,9 @@ def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseli
         f"{content['source']}. "
         f"Measured: judge {judge}, baseline {baseline}. Another judge's numbers differ for that reason alone."
     ]
-    return Table(f"{content['benchmark']}: measured beside reported", header, rows, notes)
+    mark = partial.mark(cells)
+    notes = [*([f"Incomplete{mark.removeprefix(' (incomplete')[:-1]}. {partial.ADVICE}"] if mark else []), *notes]
+    return Table(f"{content['benchmark']}: measured beside reported{mark}", header, rows, notes)
 
 
 def _imported(cells: Sequence[Cell]) -> list[Table]:

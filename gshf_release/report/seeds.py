@@ -8,9 +8,9 @@ from pathlib import Path
 from gshf_release import statistics
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.errors import VerificationError
-from gshf_release.evaluation.metrics import CALIBRATED
+from gshf_release.evaluation.metrics import CALIBRATED, FAILED
 from gshf_release.logprobs import KL_TO_BASE
-from gshf_release.report import benchmarks
+from gshf_release.report import benchmarks, partial
 from gshf_release.report.tables import Table, markdown
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
 from gshf_release.run.directory import seed_runs, write_text
@@ -48,12 +48,13 @@ def merge(seeds: Mapping[int, Sequence[Cell]]) -> list[Cell]:
 def _merged(found: Sequence[Cell]) -> Cell:
     values = [entry.value for entry in found if entry.value is not None]
     estimate = statistics.mean(values) if values else None
-    counts, notes = {entry.n for entry in found}, {entry.note for entry in found}
+    counts, notes = {(entry.n, entry.of) for entry in found}, {entry.note for entry in found}
     return found[0].model_copy(
         update={
             "value": None if estimate is None else estimate.value,
             "standard_error": None,
             "n": found[0].n if len(counts) == 1 else None,
+            "of": found[0].of if len(counts) == 1 else None,
             "artefact": "",
             "note": found[0].note if len(notes) == 1 else "",
             "seeds": len(values),
@@ -158,7 +159,7 @@ def _benchmark_table(
     for row in shown_rows:
         for metric, digits in {**benchmarks.COLUMNS[mark], CALIBRATED: 2}.items():
             found = [find(cells, row=row, metric=metric) for cells in chosen.values()]
-            if metric != benchmarks.FAILED and any(entry is not None for entry in found):
+            if metric != FAILED and any(entry is not None for entry in found):
                 rows.append([row, metric, *(shown(entry, digits) for entry in found), *_over_seeds(found)])
     against = f" against {baseline}" if baseline else ""
     header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
@@ -166,7 +167,10 @@ def _benchmark_table(
         "A seed's cell: its number ± the standard error over prompts. The last column is the standard error of the mean over "
         "training seeds, which the errors over prompts do not contain."
     ]
-    return Table(f"{table}, judged by {judge}{against}, over {len(seeds)} seeds", header, rows, notes)
+    marks = list(dict.fromkeys(found for cells in chosen.values() if (found := partial.mark(cells))))
+    notes = [*([f"Incomplete in at least one seed. {partial.ADVICE}"] if marks else []), *notes]
+    title = f"{table}, judged by {judge}{against}, over {len(seeds)} seeds{''.join(marks)}"
+    return Table(title, header, rows, notes)
 
 
 def measures(cells: Sequence[Cell], table: str) -> dict[str, dict[str, str]]:

@@ -85,11 +85,26 @@ def test_another_run_of_the_same_answers_pays_nothing(evaluate: Command, server:
 
 
 def test_a_limit_is_asked_alone_and_noted(evaluate: Command, server: ChatServer, tmp_path: Path) -> None:
-    assert evaluate("--limit", 2).code == 0
+    outcome = evaluate("--limit", 2)
+    assert outcome.code == 0
     cell = find(cells_of(tmp_path / "run"), metric="win rate")
     assert cell is not None
-    assert (cell.n, cell.note) == (2, "the first 2 questions")
+    assert (cell.n, cell.of, cell.note) == (2, 5, "the first 2 questions")
     assert len(server.received) == 2
+    told = "Incomplete: own-alpaca, judged by own-alpaca-eval-2/stub: tiny 2 of 5 judgments."
+    assert told in outcome.err
+    assert "(incomplete: 2 of 5)" in (tmp_path / "run/results.md").read_text(encoding="utf-8")
+
+
+def test_a_limit_is_not_remembered_by_the_next_command(evaluate: Command, server: ChatServer, tmp_path: Path) -> None:
+    server.fail(Fault(status=400, message="no such model"))
+    assert evaluate("--limit", 2).code == 1
+    outcome = evaluate()
+    assert "own-alpaca: all 5 questions are asked. The last request was for the first 2." in outcome.err
+    cell = find(cells_of(tmp_path / "run"), metric="win rate")
+    assert cell is not None
+    assert (cell.n, cell.of, cell.note) == (5, 5, "")
+    assert "ncomplete" not in outcome.err + (tmp_path / "run/results.md").read_text(encoding="utf-8")
 
 
 def test_a_cost_above_the_limit_is_refused_before_anything_is_sent(evaluate: Command, server: ChatServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,10 +46,39 @@ def test_a_wish_becomes_stages_of_the_run(run: RunDirectory, tmp_path: Path) -> 
     ]
 
 
-def test_another_judge_keeps_the_template_and_the_limit_of_the_answers(run: RunDirectory, tmp_path: Path) -> None:
+def test_a_limit_is_not_taken_over_from_an_earlier_request_and_what_differs_is_said(
+    run: RunDirectory, tmp_path: Path
+) -> None:
     judge = own.judge(tmp_path, "alpaca_eval_2", ADDRESS)
+    said: list[str] = []
+    whole = len(own.INSTRUCTIONS)
+
+    def asked(**changes: Any) -> tuple[int, int | None, int | None]:
+        said.clear()
+        ask(run, wish(tmp_path, judge, **changes), ["mine"], said.append)
+        found = read(run).benchmarks["own-alpaca"]
+        return found.count, found.whole, found.limit
+
+    assert asked() == (whole, whole, None)
+    assert not said, "all of them is what everybody expects"
+    assert asked(limit=2) == (2, whole, 2)
+    assert said == ["own-alpaca: only the first 2 of 5 questions are asked. The last request was for all."]
+    assert asked(limit=2) == (2, whole, 2)
+    assert said == ["own-alpaca: only the first 2 of 5 questions are asked."]
+    assert asked(limit=3) == (3, whole, 3)
+    assert said == ["own-alpaca: only the first 3 of 5 questions are asked. The last request was for the first 2."]
+    assert asked() == (whole, whole, None)
+    assert said == ["own-alpaca: all 5 questions are asked. The last request was for the first 3."]
+    assert asked(limit=9) == (whole, whole, None)
+
+
+def test_another_judge_keeps_the_template_of_the_answers_and_says_so(run: RunDirectory, tmp_path: Path) -> None:
+    judge = own.judge(tmp_path, "alpaca_eval_2", ADDRESS)
+    said: list[str] = []
     ask(run, wish(tmp_path, judge, template="fastchat:zephyr", limit=2), ["mine"])
-    ask(run, wish(tmp_path, own.judge(tmp_path, "alpaca_eval_2", ADDRESS, name="second")), ["mine"])
+    second = own.judge(tmp_path, "alpaca_eval_2", ADDRESS, name="second")
+    ask(run, wish(tmp_path, second, limit=2), ["mine"], said.append)
+    assert any("template fastchat:zephyr, as in the last request" in line for line in said)
     asked = read(run).benchmarks["own-alpaca"]
     assert (asked.template, asked.limit, asked.count, list(asked.judges)) == (
         "fastchat:zephyr",

@@ -440,9 +440,41 @@ def test_numbers_of_the_official_judge_bear_the_benchmarks_name(tiny_recipe: Rec
     assert "not as its published numbers were" not in content
 
 
-@pytest.mark.parametrize(("judge", "n"), [(SUBSTITUTE, 805), (OFFICIAL, 20)])
-def test_another_judge_or_fewer_questions_do_not(tiny_recipe: Recipe, judge: str, n: int) -> None:
-    content = card(tiny_recipe, judged(judge, n))
-    assert {result.dataset_name for result in index_of(content)} == {f"alpaca_eval_2, judged by {judge}"}
+def test_numbers_of_another_judge_do_not(tiny_recipe: Recipe) -> None:
+    content = card(tiny_recipe, judged(SUBSTITUTE))
+    assert {result.dataset_name for result in index_of(content)} == {f"alpaca_eval_2, judged by {SUBSTITUTE}"}
     assert {result.dataset_type for result in index_of(content)} == {"alpaca_eval_2"}
     assert "not as its published numbers were" in section(content, "Limits")
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ([], "20 of 805"),  # the first 20 alone, or answers to 20
+        ([{"of": 805}], "20 of 805"),
+        ([{"n": 804, "of": 805}], "804 of 805"),  # one question was never asked
+    ],
+)
+def test_part_of_a_benchmark_is_said_first_and_is_no_result_of_it(
+    tiny_recipe: Recipe, cells: list[dict[str, int]], told: str
+) -> None:
+    changes = cells[0] if cells else {}
+    content = card(tiny_recipe, [entry.model_copy(update=changes) for entry in judged(OFFICIAL, 20)])
+    assert index_of(content) == []
+    body = content.split("---\n", 2)[2].strip().split("\n")
+    assert body[2].startswith("> **Incomplete: ")
+    assert f"iteration-2 {told} judgments" in body[2]
+    assert f"(incomplete: {told})" in content
+    assert f"| {told} (incomplete) |" in content
+
+
+def test_a_few_failed_judgments_of_all_that_were_asked_for_leave_a_benchmark_whole(tiny_recipe: Recipe) -> None:
+    cells = [entry.model_copy(update={"of": 805}) for entry in judged(OFFICIAL)]
+    failed = [entry.model_copy(update={"n": 800}) if entry.metric != "failed judgments" else entry for entry in cells]
+    content = card(tiny_recipe, failed)
+    assert {result.dataset_name for result in index_of(content)} == {"AlpacaEval 2"}
+    assert index_of(content)[0].metric_args["n"] == 800
+    assert "Incomplete" not in content
+    assert "| 800 of 805 |" in content
+    many = [entry.model_copy(update={"n": 780}) if entry.metric != "failed judgments" else entry for entry in cells]
+    assert index_of(card(tiny_recipe, many)) == []

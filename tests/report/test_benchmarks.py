@@ -68,7 +68,9 @@ def test_mt_bench_shows_turns_average_and_categories() -> None:
     cells = [Cell(metric=metric, value=value, standard_error=0.25, n=4, **place) for metric, value in values.items()]
     turns, categories = benchmark_tables(cells)
     assert turns.header == ["model", "first turn", "second turn", "average", "failed judgments", "n"]
-    assert turns.rows == [["base", "7.00 ± 0.25", "6.00 ± 0.25", "6.50 ± 0.25", "–", "4"]]
+    assert turns.rows == [["base", "7.00 ± 0.25", "6.00 ± 0.25", "6.50 ± 0.25", "–", "4 of 160 (incomplete)"]]
+    assert turns.title == "mt_bench, judged by mt_bench_gpt4_single (incomplete: 4 of 160)"
+    assert turns.notes[0].startswith("Incomplete: base has 4 of 160 judgments.")
     assert (categories.header, categories.rows) == (["model", "math"], [["base", "3.25 ± 0.25"]])
 
 

@@ -151,7 +151,11 @@ def _of_cell(cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Met
         calibrated=calibrated,
         place=place,
     )
-    return entry if cell.value is not None else _without(entry, cell.note or "it has no value")
+    if cell.value is None:
+        return _without(entry, cell.note or "it has no value")
+    if cell.of is not None and (cell.n or 0) < scoring.COMPLETE * cell.of:
+        return _without(entry, f"only {cell.count} judgments were made in {place}")
+    return entry
 
 
 def _without(entry: Measured, why: str) -> Measured:
