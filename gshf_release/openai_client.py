@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from gshf_release.errors import AnswerError, EngineError, NetworkError
 from gshf_release.hashing import seed_from
 from gshf_release.profile import Server
-from gshf_release.records import FinishReason, Message
+from gshf_release.records import Message
 from gshf_release.run import interrupt
 
 RETRIED = frozenset({408, 409, 425, 429})
@@ -74,8 +74,9 @@ class ChatAnswer:
     """What the server answered."""
 
     text: str
-    finish_reason: FinishReason
-    """`length` if the limit cut it, else `stop`."""
+    """What it says, without what it thought."""
+    finish_reason: str
+    """The server's own: `stop`, `length` if the limit cut it, `content_filter` and others; `stop` if it gives none."""
     prompt_tokens: int
     completion_tokens: int
     """Both 0 if the server does not count."""
@@ -83,6 +84,8 @@ class ChatAnswer:
     """What the server says answered, which may be more exact than what was asked for."""
     logprobs: list[dict[str, Any]] | None = field(default=None, compare=False)
     """Per token `{"token", "logprob", "top_logprobs": [{"token", "logprob"}]}`; None if the server gave none."""
+    reasoning: str = ""
+    """What a reasoning model thought before it answered, where the server gives that apart; never part of `text`."""
 
 
 class Meter(Protocol):
@@ -315,7 +318,8 @@ def parsed(body: bytes) -> ChatAnswer | None:
         usage = document.get("usage") or {}
         return ChatAnswer(
             text=str(choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8"),
-            finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
+            reasoning=_reasoning(choice["message"]),
+            finish_reason=str(choice.get("finish_reason") or "stop"),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
             model=str(document.get("model") or ""),
@@ -323,6 +327,12 @@ def parsed(body: bytes) -> ChatAnswer | None:
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Return the thinking that a server gives apart; servers differ in what they call it."""
+    texts = [message.get(name) for name in ("reasoning_content", "reasoning")]
+    return next((text for text in texts if isinstance(text, str) and text), "").encode("utf-8", "replace").decode()
 
 
 def _logprobs(choice: Mapping[str, Any]) -> list[dict[str, Any]] | None:

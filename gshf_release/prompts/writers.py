@@ -140,7 +140,7 @@ class ServerWriter:
 
 
 def _answer(answer: ChatAnswer) -> Answer:
-    return Answer(answer.text, answer.finish_reason, answer.completion_tokens)
+    return Answer(answer.text, "length" if answer.finish_reason == "length" else "stop", answer.completion_tokens)
 
 
 def make_writer(recipe: Recipe, profile: Profile) -> Writer:

@@ -20,7 +20,7 @@ from typing import Any
 
 from gshf_release.errors import DataError, EngineError
 from gshf_release.evaluation.judging.cache import Judgment
-from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.judging.session import JudgeSession, any_judgment
 from gshf_release.recipe import read_mapping
 from gshf_release.records import Message
 
@@ -107,7 +107,7 @@ def annotate(
     pairs = match(outputs, baseline)
     style = annotator(session.settings.annotator)
     asked = [pair for pair in pairs if pair.first["output"] != pair.second["output"]]
-    judgments = session.judge([messages(pair, style) for pair in asked], repeat=repeat)
+    judgments = session.judge([messages(pair, style) for pair in asked], repeat=repeat, understood=any_judgment)
     judged = {pair.instruction: judgment for pair, judgment in zip(asked, judgments, strict=True)}
     rows = [_row(pair, judged.get(pair.instruction), style, session.settings.identity) for pair in pairs]
     failures = [judged[row["instruction"]].failed or NO_LETTER for row in rows if row["preference"] is None]

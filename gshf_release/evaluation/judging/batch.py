@@ -75,13 +75,14 @@ def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[s
             session.budget.settle(worst, 0.0)
             raise
     keys = [each.key for each in missing]
+    received: dict[str, Judgment] = {}
     try:
         for batch in batches.all():
             if not set(keys).isdisjoint(batch.keys):
-                batches.finish(batch)
+                received |= batches.finish(batch)
     finally:
         session.budget.settle(worst, 0.0)
-    return {key: judgment for key in keys if (judgment := session.cache.get(key)) is not None}
+    return {key: received[key] for key in keys if key in received}
 
 
 class BatchFolder:
@@ -121,12 +122,13 @@ class BatchFolder:
                 else:
                     self._keep(replace(batch, id=str(found["id"])))
 
-    def finish(self, batch: Batch) -> None:
-        """Wait for a batch, keep its answers, and forget it."""
+    def finish(self, batch: Batch) -> dict[str, Judgment]:
+        """Wait for a batch, return and keep its answers, and forget it."""
         document = self._wait(batch)
+        received: dict[str, Judgment] = {}
         for name in ("output_file_id", "error_file_id"):
             if document.get(name):
-                self._receive(self.session.client.send("GET", f"/files/{document[name]}/content"), batch)
+                received |= self._receive(self.session.client.send("GET", f"/files/{document[name]}/content"), batch)
         self._path(batch).unlink(missing_ok=True)
         if document["status"] != "completed":
             errors = (document.get("errors") or {}).get("data") or []
@@ -136,6 +138,7 @@ class BatchFolder:
                 f"The batch {batch.id} at {batch.address} {document['status']}{reason}.",
                 hint="What it answered is kept; run the same command again for the rest, or without --batch.",
             )
+        return received
 
     def _make(self, batch: Batch, wanted: Sequence[Wanted]) -> None:
         """Upload the requests and start the batch; a start of unknown outcome is looked for before it is tried again."""
@@ -184,16 +187,17 @@ class BatchFolder:
             _sleep(pause)
             pause = min(LONGEST_POLL_SECONDS, 1.5 * pause)
 
-    def _receive(self, content: bytes, batch: Batch) -> None:
-        """Keep the good answers of an output file, those that nobody waits for any more too: they are paid for."""
-        session = self.session
+    def _receive(self, content: bytes, batch: Batch) -> dict[str, Judgment]:
+        """Return and keep the answers of an output file, those that nobody waits for any more too: they are paid for."""
+        session, received = self.session, {}
         for line in content.split(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 key = str(entry["custom_id"])
                 answer = parsed(json.dumps(entry["response"]["body"]).encode())
                 if answer is not None and key in batch.keys:
-                    session.keep(key, answer, session.settings.price.batch)
+                    received[key] = session.receive(key, answer, session.settings.price.batch)
+        return received
 
     def _keep(self, batch: Batch) -> None:
         content = {"digest": batch.digest, "keys": list(batch.keys), "address": batch.address, "id": batch.id}

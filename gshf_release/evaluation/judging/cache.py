@@ -44,7 +44,9 @@ class Judgment:
     cost: float | None
     """US dollars, or None if the price is not known."""
     failed: str = ""
-    """Why there is no judgment, or empty."""
+    """Why there is no judgment, or empty. A judgment that could not be understood has its text all the same."""
+    reasoning: str = ""
+    """What the judge thought before it answered, where the server gives that apart; never part of `text`."""
 
 
 def default_folder() -> Path:

@@ -15,7 +15,7 @@ from gshf_release.benchmark_data import MT_BENCH_JUDGE_PROMPTS, fetch
 from gshf_release.errors import DataError
 from gshf_release.evaluation.judging.cache import Judgment
 from gshf_release.evaluation.judging.judges import reference_file
-from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.judging.session import JudgeSession, any_judgment
 from gshf_release.evaluation.mt_bench.ratings import UNPARSED, rating, winner
 from gshf_release.records import Message
 
@@ -104,7 +104,9 @@ def judge_single(
     rows, failures = [], []
     for repeat in range(repeats):
         conversations = [match.messages(prompt) for match, prompt in zip(matches, prompts, strict=True)]
-        for match, prompt, judgment in zip(matches, prompts, session.judge(conversations, repeat=repeat), strict=True):
+        for match, prompt, judgment in zip(
+            matches, prompts, session.judge(conversations, repeat=repeat, understood=any_judgment), strict=True
+        ):
             score = rating(judgment.text)
             if score == UNPARSED:
                 failures.append(judgment.failed or NO_RATING)
@@ -155,7 +157,7 @@ def judge_pair(
     conversations = [matches[number // 2].messages(prompt) for number, prompt in enumerate(prompts)]
     rows, failures = [], []
     for repeat in range(repeats):
-        judgments = session.judge(conversations, repeat=repeat)
+        judgments = session.judge(conversations, repeat=repeat, understood=any_judgment)
         for number, match in enumerate(matches):
             both = slice(2 * number, 2 * number + 2)
             games = judgments[both]

@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gshf_release.errors import AnswerError, EngineError
@@ -32,6 +32,11 @@ TOO_LONG = "prompt longer than the judge's context"
 
 def silent(line: str) -> None:
     """Say nothing."""
+
+
+def any_judgment(judgment: Judgment) -> str:
+    """Understand every judgment."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class JudgeSession:
         self.batch = batch
         self.cache = Cache(folder)
         self.budget = Budget(settings, max_cost)
+        self.understood: Callable[[Judgment], str] = any_judgment
         self.client = ChatClient(endpoint, f"`endpoint` and `parameters` of the judge {settings.name}")
 
     @property
@@ -83,14 +89,21 @@ class JudgeSession:
         """Return what was asked for and spent so far."""
         return self.budget.spending
 
-    def judge(self, prompts: Sequence[Sequence[Message]], *, repeat: int = 0) -> list[Judgment]:
+    def judge(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        repeat: int = 0,
+        understood: Callable[[Judgment], str] = any_judgment,
+    ) -> list[Judgment]:
         """Return one judgment per prompt, in their order. Equal prompts are asked once.
 
-        A judgment that could not be had is `failed` and not cached.
+        A judgment that could not be had or understood is `failed` and not cached: the same command asks for it again.
 
         Args:
             prompts: The messages of each.
             repeat: Judgments of another repeat are asked for anew, to measure how much the judge differs from itself.
+            understood: Returns "" if the benchmark's protocol can read a verdict out of a judgment, else why it cannot.
 
         Raises:
             EngineError: The server refuses for good, or the limit is reached.
@@ -98,7 +111,8 @@ class JudgeSession:
             Interrupted: The process was asked to stop; the same command goes on.
         """
         wanted = [self.wanted(prompt, repeat) for prompt in prompts]
-        found = {each.key: judgment for each in wanted if (judgment := self.cache.get(each.key)) is not None}
+        self.understood = understood
+        found = {each.key: judgment for each in wanted if (judgment := self.cached(each.key)) is not None}
         missing = list({each.key: each for each in wanted if each.key not in found}.values())
         self.budget.cached += len(found)
         if missing:
@@ -155,16 +169,31 @@ class JudgeSession:
         }
         return Wanted(sha256_json(identity), request)
 
-    def keep(self, key: str, answer: ChatAnswer, share: float) -> None:
-        """Count and cache an answer that came in a batch at `share` of the price, unless it is known or says nothing."""
+    def cached(self, key: str) -> Judgment | None:
+        """Return the judgment in the cache, unless it cannot be understood: an earlier version may have stored that."""
+        judgment = self.cache.get(key)
+        return judgment if judgment is not None and not self.understood(judgment) else None
+
+    def receive(self, key: str, answer: ChatAnswer, share: float) -> Judgment:
+        """Count an answer that came in a batch at `share` of the price, and cache it if it is understood."""
         with self.cache.lock(key):
-            if self.cache.get(key) is not None:
-                return
+            known = self.cached(key)
+            if known is not None:
+                return known
             cost = share * self.settings.price.of(answer.prompt_tokens, answer.completion_tokens)
             self.budget.count(answer)
             self.budget.spend(cost)
-            if usable(answer):
-                self.cache.put(key, judgment_of(answer, cost if self.settings.price.known else None, 0.0))
+            if not usable(answer):
+                return failed(EMPTY)
+            return self._checked(key, judgment_of(answer, cost if self.settings.price.known else None, 0.0))
+
+    def _checked(self, key: str, judgment: Judgment) -> Judgment:
+        """Cache a judgment that is understood; return any other as failed, with its text."""
+        if not judgment.failed and (reason := self.understood(judgment)):
+            judgment = replace(judgment, failed=reason)
+        if not judgment.failed:
+            self.cache.put(key, judgment)
+        return judgment
 
     def _announce(self, missing: Sequence[Wanted], cached: int) -> None:
         """Tell what is to come and about what it costs; more than the limit allows is refused."""
@@ -183,15 +212,12 @@ class JudgeSession:
     def _ask(self, wanted: Wanted) -> Judgment:
         """Return the judgment, from another process if that has asked meanwhile."""
         with self.cache.lock(wanted.key):
-            judgment = self.cache.get(wanted.key)
+            judgment = self.cached(wanted.key)
             if judgment is not None:
                 return judgment
             if self.too_long(wanted):
                 return failed(TOO_LONG)
-            judgment = self._ask_server(wanted)
-            if not judgment.failed:
-                self.cache.put(wanted.key, judgment)
-            return judgment
+            return self._checked(wanted.key, self._ask_server(wanted))
 
     def _ask_server(self, wanted: Wanted) -> Judgment:
         """Ask, and ask again when nothing is said."""
@@ -224,6 +250,7 @@ def judgment_of(answer: ChatAnswer, cost: float | None, seconds: float) -> Judgm
         text=answer.text,
         model=answer.model,
         finish_reason=answer.finish_reason,
+        reasoning=answer.reasoning,
         logprobs=json.loads(canonical_json(answer.logprobs)),  # in the order in which the cache gives it back
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
