@@ -33,24 +33,30 @@ def draw_tokens(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[fl
 def _drawn(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[float]) -> Any:
     import torch
 
-    temperature = torch.tensor([decoding.temperature for decoding in decodings], device=logits.device)
-    probabilities = torch.softmax(logits.float() / temperature.unsqueeze(1), dim=-1)
-    cumulative = _truncated(probabilities, decodings).cumsum(dim=-1, dtype=torch.float64)
+    cumulative = probabilities(logits, decodings).cumsum(dim=-1, dtype=torch.float64)
     numbers = torch.tensor(uniform, dtype=torch.float64, device=logits.device).unsqueeze(1)
     tokens = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
     return tokens[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-def _truncated(probabilities: Any, decodings: Sequence[Decoding]) -> Any:
-    """Return the distributions with everything outside top-k and top-p set to zero (not renormalised)."""
+def probabilities(logits: Any, decodings: Sequence[Decoding]) -> Any:
+    """Return what rows are drawn from, (rows, vocabulary), zero outside top-k and top-p and not renormalised to sum to 1.
+
+    The order is that of transformers' warpers and of vLLM: temperature, then top-k, then top-p of what top-k has left,
+    renormalised. All tokens that tie with the k-th likeliest stay.
+    """
     import torch
 
+    temperature = torch.tensor([decoding.temperature for decoding in decodings], device=logits.device)
+    scaled = logits.float() / temperature.unsqueeze(1)
     if all(decoding.top_k == 0 and decoding.top_p == 1 for decoding in decodings):
-        return probabilities
-    device, vocabulary = probabilities.device, probabilities.shape[1]
-    top_p = torch.tensor([decoding.top_p for decoding in decodings], device=device).unsqueeze(1)
-    top_k = torch.tensor([decoding.top_k or vocabulary for decoding in decodings], device=device).unsqueeze(1)
-    ordered, indices = probabilities.sort(dim=-1, descending=True)
-    keep = (ordered.cumsum(dim=-1, dtype=torch.float64) - ordered) < top_p
-    keep &= torch.arange(vocabulary, device=device) < top_k
-    return torch.zeros_like(probabilities).scatter_(1, indices, torch.where(keep, ordered, 0.0))
+        return torch.softmax(scaled, dim=-1)
+    device, vocabulary = logits.device, logits.shape[1]
+    top_p = torch.tensor([decoding.top_p for decoding in decodings], dtype=torch.float64, device=device).unsqueeze(1)
+    top_k = torch.tensor([min(decoding.top_k or vocabulary, vocabulary) for decoding in decodings], device=device)
+    ordered, indices = scaled.sort(dim=-1)  # ascending, as in both, so that ties at the edge of top-p fall as theirs
+    smallest = ordered.gather(1, (vocabulary - top_k).unsqueeze(1))
+    found = torch.softmax(ordered.masked_fill(ordered < smallest, -torch.inf), dim=-1)
+    keep = found.cumsum(dim=-1, dtype=torch.float64) > 1 - top_p
+    keep[:, -1] = True
+    return torch.zeros_like(found).scatter_(1, indices, torch.where(keep, found, 0.0))

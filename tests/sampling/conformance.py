@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from gshf_release.checkpoints import Precision
 from gshf_release.errors import EngineError
 from gshf_release.run.context import silent
 from gshf_release.sampling.protocol import Completion, Decoding, Request
@@ -41,23 +43,21 @@ class EngineConformance:
     draws: ClassVar[int] = DRAWS
     """How many draws are compared with the distribution."""
 
+    precision: ClassVar[Precision] = "fp32"
+    """In which the engine computes the logits it draws from: coarse ones tie where FP32 ones do not."""
+
     tolerance: ClassVar[float] = 1e-3
     """How far below the likeliest token's logit, in FP32, that of a greedily drawn one may lie."""
 
     @pytest.fixture(scope="class")
     def logits(self, ending_folder: Path) -> Any:
         """Return a function from ids to transformers' logits of the next token."""
-        import torch
+        return logits_of(ending_folder, "fp32")
 
-        from gshf_release.checkpoints import load_model
-
-        model = load_model(ending_folder, "fp32")
-
-        def compute(ids: list[int]) -> Any:
-            with torch.inference_mode():
-                return model(torch.tensor([ids])).logits[0]
-
-        return compute
+    @pytest.fixture(scope="class")
+    def drawn_logits(self, ending_folder: Path) -> Any:
+        """Return the same in the engine's own precision."""
+        return logits_of(ending_folder, self.precision)
 
     def test_ids_of_one_response_a_request_within_limit_and_vocabulary(self, engine: Any) -> None:
         completions = engine.generate(requests(12), silent)
@@ -153,6 +153,26 @@ class EngineConformance:
         share = drawn.count(EOS) / self.draws
         assert abs(share - ending) < 5 * math.sqrt(ending * (1 - ending) / self.draws)
 
+    @pytest.mark.parametrize(
+        ("temperature", "options"),
+        [
+            (1.5, {"top_k": 30, "top_p": 0.7}),
+            (2.0, {"top_k": 12, "top_p": 0.8}),
+            (1.3, {"top_p": 0.3}),
+            (1.0, {"top_k": 7}),
+        ],
+        ids=["k30-p0.7", "k12-p0.8", "p0.3", "k7"],
+    )
+    def test_draws_have_the_distribution_of_temperature_top_k_and_top_p(
+        self, engine: Any, drawn_logits: Any, temperature: float, options: dict[str, Any]
+    ) -> None:
+        """Pearson's chi-square; the nucleus is that of what top-k leaves, as transformers and vLLM have it."""
+        expected = truncated(drawn_logits(PROMPTS[0])[-1].double().numpy() / temperature, **options)
+        wanted = [Request(PROMPTS[0], Decoding(temperature, 1, **options), seed) for seed in range(self.draws)]
+        drawn = np.bincount([one.ids[0] for one in engine.generate(wanted, silent)], minlength=len(expected))
+        assert drawn[expected == 0].sum() == 0
+        assert chi_square(drawn[expected > 0], expected[expected > 0]) > 1e-4
+
     def test_top_k_draws_among_the_likeliest(self, engine: Any, logits: Any) -> None:
         likeliest = set(logits(PROMPTS[1])[-1].topk(4).indices.tolist())
         wanted = [Request(PROMPTS[1], Decoding(1.0, 1, top_k=3), seed) for seed in range(60)]
@@ -177,6 +197,48 @@ class EngineConformance:
         assert len(completions) == 50
         assert heard[-1] == (50, 50)
         assert heard == sorted(heard)
+
+
+def logits_of(folder: Path, precision: Precision) -> Any:
+    """Return a function from ids to transformers' logits of the next tokens."""
+    import torch
+
+    from gshf_release.checkpoints import load_model
+
+    model = load_model(folder, precision)
+
+    def compute(ids: list[int]) -> Any:
+        with torch.inference_mode():
+            return model(torch.tensor([ids])).logits[0].float()
+
+    return compute
+
+
+def truncated(logits: Any, top_k: int = 0, top_p: float = 1.0) -> Any:
+    """Return the distribution after top-k, then top-p, token by token.
+
+    Top-k leaves what is no less likely than the k-th, top-p the smallest set that holds `top_p` of that.
+    """
+    order = sorted(range(len(logits)), key=lambda token: -logits[token])
+    order = [token for token in order if not top_k or logits[token] >= logits[order[top_k - 1]]]
+    weights = [math.exp(logits[token] - logits[order[0]]) for token in order]
+    kept = 1
+    while kept < len(weights) and sum(weights[:kept]) < top_p * sum(weights):
+        kept += 1
+    probabilities = np.zeros(len(logits))
+    probabilities[order[:kept]] = np.asarray(weights[:kept]) / sum(weights[:kept])
+    return probabilities
+
+
+def chi_square(counts: Any, probabilities: Any) -> float:
+    """Return the chance of a chi-square as large; rare tokens are taken together, so that five draws are expected of each."""
+    order = np.argsort(-probabilities)
+    rare = probabilities[order] * counts.sum() < 5
+    counts, probabilities = counts[order], probabilities[order]
+    if rare.any():
+        counts = np.append(counts[~rare], counts[rare].sum())
+        probabilities = np.append(probabilities[~rare], probabilities[rare].sum())
+    return float(stats.chisquare(counts, probabilities * counts.sum()).pvalue)
 
 
 def _column(ids: list[int]) -> Any:

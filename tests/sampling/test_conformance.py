@@ -21,6 +21,7 @@ class TestTransformersBF16(EngineConformance):
 
     equal_alone_of_eight = 6
     tolerance = 0.1
+    precision = "bf16"
 
     @pytest.fixture(scope="class")
     def engine(self, ending_folder: Path) -> TransformersEngine:
