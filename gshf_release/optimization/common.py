@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release import adapters, checkpoints
+from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.hashing import seed_from
 from gshf_release.optimization.unpadded import without_padding
@@ -140,23 +141,6 @@ def start(context: StageContext, device: str) -> Any:
     if init == BASE:
         return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER))
     return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True)
-
-
-def without_dropout(model: Any) -> Any:
-    """Return the model with every dropout rate 0; its configuration keeps the rates, and with it the checkpoint that is saved.
-
-    TRL's `disable_dropout` sets those of `torch.nn.Dropout` alone. The attention of Llama and Mistral keeps its rate in a
-    number of its own, with which the first loss would not be that of policy = reference.
-    """
-    import torch
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
-    return model
 
 
 def _start_folder(context: StageContext) -> Path:

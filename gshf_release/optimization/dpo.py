@@ -120,6 +120,7 @@ def _trainer(
         **loss_arguments(context.recipe.training),
         max_length=None,
         precompute_ref_log_probs=True,
+        router_aux_loss_coef=0.0,  # the load-balancing loss of a mixture of experts is no part of DPO
     )
     trainer = token_trainer(context.recipe.training)(
         model=model,

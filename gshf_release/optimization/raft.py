@@ -82,15 +82,27 @@ def _trainer(
         **arguments,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
+        router_aux_loss_coef=0.0,  # the load-balancing loss of a mixture of experts is no part of the cross-entropy
     )
+    routing = _routing(model)
     empty = {"input_ids": rows[0]["input_ids"][:1], "labels": [IGNORED]}
     examples = [
         empty if index is None else {key: rows[index][key] for key in ("input_ids", "labels")} for index in order
     ]
-    return unpadded(SFTTrainer)(
+    trainer = unpadded(SFTTrainer)(
         model=model,
         args=configuration,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         callbacks=[resumable(context)],
     )
+    for name, value in routing.items():  # TRL writes its own into the configuration, which is saved with the policy
+        setattr(model.config.get_text_config(), name, value)
+    return trainer
+
+
+def _routing(model: Any) -> dict[str, Any]:
+    """Return what a configuration says about the loss of its routers."""
+    config = model.config.get_text_config()
+    names = ("output_router_logits", "router_aux_loss_coef")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}

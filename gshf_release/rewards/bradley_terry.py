@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
+from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.profile import Profile
 from gshf_release.records import Message
@@ -93,6 +94,7 @@ def fit(
     device = checkpoints.device_of(profile.device)
     place = device if profile.world_size == 1 else "cpu"
     model = checkpoints.load_model(source, "fp32", place, head="reward", layers=how.layers, new_head=True)
+    model = without_dropout(model)
     tokenizer = checkpoints.load_tokenizer(source)
     choose_padding(tokenizer)
     renderer = ConversationRenderer(tokenizer)

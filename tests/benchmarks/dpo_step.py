@@ -99,7 +99,7 @@ def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
     from datasets import Dataset
 
     from gshf_release.checkpoints import load_model, load_tokenizer
-    from gshf_release.optimization.common import without_dropout
+    from gshf_release.dropout import without_dropout
     from gshf_release.optimization.dpo import token_trainer
     from gshf_release.recipe import Training
     from gshf_release.resumption import training_order
