@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gshf_release import documents
 from gshf_release.errors import DataError
 from gshf_release.statistics import Estimate
 
@@ -111,9 +112,20 @@ def read_cells(path: Path) -> list[Cell]:
         DataError: It is damaged.
     """
     try:
-        return [Cell.model_validate(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged.", hint="Run the command that made it again.") from error
+        cells = [Cell.model_validate(entry) for entry in documents.read_json(path)["cells"]]
+    except ValidationError as error:
+        raise _damaged(path, f"a cell is none ({error.errors(include_url=False)[0]['msg']})") from error
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, "it has no list of cells") from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not all(math.isfinite(number) for entry in cells for number in (entry.value, entry.standard_error) if number):
+        raise _damaged(path, "a number is not finite")
+    return cells
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is damaged: {reason}.", hint="Run the command that made it again.")
 
 
 def select(cells: Iterable[Cell], **wanted: str) -> list[Cell]:

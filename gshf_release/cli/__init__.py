@@ -12,6 +12,8 @@ import click
 from gshf_release import __version__
 from gshf_release.printable import printable
 
+LONGEST_REASON = 300
+"""Characters of an unforeseen error's own text that are shown."""
 COMMANDS = {
     "init": "Write a small recipe and editable copies of the assets.",
     "prefetch": "Bring everything a recipe needs from networks into the cache.",
@@ -75,6 +77,7 @@ def main() -> None:
     from gshf_release.errors import GshfError, Interrupted
 
     arguments = shlex.join(sys.argv[1:])
+    _protect()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -101,6 +104,37 @@ def main() -> None:
         _show_traceback()
         click.echo(f"Error: {error.name} is not installed. Install: pip install 'gshf-release[all]'", err=True)
         sys.exit(1)
+    except Exception as error:
+        _show_traceback()
+        click.echo(printable(f"Error: {_unforeseen(error)}"), err=True)
+        sys.exit(1)
+
+
+def _protect() -> None:
+    """Keep others on this machine from writing what a command writes, and files of the current folder from being imported.
+
+    Python puts the current folder first on the path of every `python -m`: the worker of a command that is given inside a folder
+    from elsewhere would import a `torch.py` that lies there.
+    """
+    os.umask(os.umask(0o077) | 0o022)
+    os.environ["PYTHONSAFEPATH"] = "1"  # of the processes that are started from here
+
+
+def _unforeseen(error: Exception) -> str:
+    """Return one line about an error that no code foresaw: what, where, and what to report."""
+    import traceback
+    from pathlib import Path
+
+    from gshf_release.release.secrets import redact
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "gshf_release" in Path(frame.filename).parts]
+    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    text = redact(" ".join(str(error).split()))[:LONGEST_REASON] or "no reason given"
+    return (
+        f"{type(error).__name__}{place}: {text}. "
+        "This is a fault of gshf-release or of an input it does not foresee; GSHF_DEBUG=1 shows where, for a report."
+    )
 
 
 def _show_traceback() -> None:

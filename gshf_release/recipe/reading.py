@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from gshf_release import documents
 from gshf_release.errors import RecipeError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,11 +22,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         RecipeError: The file is not YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = documents.read_yaml(path)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path} {_predicate(error)}.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold keys and values, not {type(content).__name__}.")
     return content
@@ -56,9 +56,9 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, not a section.")
     try:
-        section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        section[last] = documents.parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"--set {override!r}: the value {_predicate(error)}.") from error
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
@@ -71,6 +71,11 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"key {key!r} is missing"
         else:
             yield f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {_shown(problem['input'])})"
+
+
+def _predicate(error: ValueError) -> str:
+    """Return what `documents` says of a file as what follows its name: `it is not ...` without the `it`."""
+    return str(error).removeprefix("it ")
 
 
 def _shown(value: Any) -> str:

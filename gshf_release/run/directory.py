@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -27,9 +28,11 @@ from typing import Any
 
 import yaml
 
+from gshf_release import documents
 from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse, read_mapping
+from gshf_release.run import schema
 from gshf_release.run.stage import RESULTS, Stage, Task
 
 FORMAT = 1
@@ -60,12 +63,16 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: It is not JSON, or no object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = documents.read_json(path)
     except ValueError as error:
-        raise DataError(f"{path} is damaged: it is not JSON.", hint="Run the command that made it again.") from error
+        raise _damaged(path, str(error)) from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} is damaged: it holds no object.", hint="Run the command that made it again.")
+        raise _damaged(path, "it holds no object")
     return value
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is damaged: {reason}.", hint="Run the command that made it again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,8 @@ class RunDirectory:
             raise RunError(f"{path} is damaged.", hint="Restore it, or begin another run.") from error
         if document.get("format") != FORMAT:
             raise RunError(f"{path} has the format {document.get('format')!r}; this version reads {FORMAT}.")
+        if not isinstance(document.get("name"), str):
+            raise RunError(f"{path} is damaged: it names no run.", hint="Restore it, or begin another run.")
         return document
 
     @property
@@ -141,9 +150,19 @@ class RunDirectory:
 
     @property
     def plan(self) -> list[Stage]:
-        """The stages as last declared."""
+        """The stages as last declared.
+
+        Raises:
+            DataError: `plan.json` is damaged, or names what no run holds.
+        """
         path = self.path / "plan.json"
-        return [Stage.from_json(entry) for entry in read_json(path)["stages"]] if path.exists() else []
+        if not path.exists():
+            return []
+        document = read_json(path)
+        try:
+            return schema.stages(document)
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
 
     def record(self, recipe: Recipe, profile: Profile) -> None:
         """Store what the run is executed with, for workers, `eval` and `verify`."""
@@ -191,9 +210,10 @@ class RunDirectory:
     def manifest(self, task: Task) -> dict[str, Any] | None:
         """Return a task's manifest, or None if it has not finished (or its manifest is damaged)."""
         try:
-            return read_json(self.manifest_path(task))
+            document = read_json(self.manifest_path(task))
         except (FileNotFoundError, ValueError):  # not JSON, or not even text
             return None
+        return document if schema.is_manifest(document) else None
 
     def relative(self, path: Path) -> str:
         """Return a path of this run as it is stored: relative, with forward slashes."""
@@ -209,13 +229,13 @@ class RunDirectory:
             stream.write(f"{line}\n".encode())
 
     def journal(self) -> list[dict[str, Any]]:
-        """Return the journal's entries; a line cut by a kill is skipped."""
+        """Return the journal's entries; a line cut by a kill, or that is no entry, is skipped: no number depends on it."""
         path = self.path / "journal.jsonl"
         entries = []
-        for line in path.read_bytes().splitlines() if path.exists() else []:
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
             with contextlib.suppress(ValueError):  # not JSON, or not even text
-                entries.append(json.loads(line))
-        return entries
+                entries.append(documents.parse_json(line.decode("utf-8")))
+        return [entry for entry in entries if schema.is_journal_entry(entry)]
 
     @contextlib.contextmanager
     def short_lock(self, name: str) -> Iterator[None]:
@@ -293,7 +313,7 @@ def seed_runs(path: Path) -> dict[int, Path]:
     found = {
         int(folder.name.removeprefix("seed-")): folder
         for folder in path.glob("seed-*")
-        if folder.name.removeprefix("seed-").isdigit() and (folder / DOCUMENT).is_file()
+        if re.fullmatch(r"seed-[0-9]{1,18}", folder.name) and (folder / DOCUMENT).is_file()
     }
     return dict(sorted(found.items()))
 

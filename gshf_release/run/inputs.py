@@ -7,12 +7,14 @@ as the file that the recipe names is there, it counts, and an edit of it takes e
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from gshf_release.errors import GshfError
+from gshf_release.errors import GshfError, RunError
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.run.directory import RunDirectory, read_json, write_json
+from gshf_release.run.schema import is_inner_path
 
 FOLDER = "inputs"
 
@@ -56,8 +58,21 @@ def kept(run: RunDirectory, key: str, reference: str) -> Path | None:
     if not record.is_file():
         return None
     document = read_json(record)
-    path = record.parent / str(document.get("file"))
+    path = _copy(record, document)
     return path if document.get("reference") == reference and path.exists() else None
+
+
+def _copy(record: Path, document: Mapping[str, Any]) -> Path:
+    """Return the copy that a record is of; in a run from elsewhere it might name, or be a link to, any file of this machine.
+
+    Raises:
+        RunError: It is not a plain file or folder beside its record.
+    """
+    path = record.parent / str(document.get("file"))
+    below = path.rglob("*") if path.is_dir() else []
+    if is_inner_path(document.get("file")) and not any(entry.is_symlink() for entry in (path.parent, path, *below)):
+        return path
+    raise RunError(f"{record} names something that is no copy inside the run.", hint="Do not use this run.")
 
 
 def found(run: RunDirectory | None, key: str, reference: str, look: Callable[[], Path]) -> Path:
@@ -80,7 +95,7 @@ def damaged(run: RunDirectory) -> list[str]:
     wrong = []
     for record in sorted((run.path / FOLDER).glob("*/source.json")):
         document = read_json(record)
-        path = record.parent / str(document.get("file"))
+        path = _copy(record, document)
         if not path.exists() or sha256_tree(tree(path)) != document.get("sha256"):
             wrong.append(run.relative(path))
     return wrong
