@@ -26,8 +26,8 @@ from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards import training as scorer_training
-from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of
-from gshf_release.run import inputs
+from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
+from gshf_release.run import inputs, trust
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -174,6 +174,7 @@ def train(
     outside.keep(run, recipe)
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
     goal = [*graph.train, *(graph.evaluation if evaluation else given)]
+    trust.remember(run.path, user_code_of(recipe))
     if evaluation:
         judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
@@ -200,6 +201,7 @@ def evaluate(
     allow_redo: bool,
     observer: Observer,
     wanted: Sequence[str] | None = None,
+    trust_code: bool = False,
 ) -> None:
     """Bring the evaluation stages to their finished state.
 
@@ -209,9 +211,11 @@ def evaluate(
         allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
         observer: Hears of the progress.
         wanted: Only these evaluation stages and what they read; None is the whole evaluation.
+        trust_code: Import the Python functions that the run's recipe names as scorers, whoever made the run.
 
     Raises:
         RunError: Training has not finished.
+        EngineError: A scorer that is still needed is a Python function that only the run names.
     """
     recipe = run.recipe
     graph = as_trained(run, recipe)
@@ -227,10 +231,24 @@ def evaluate(
         read = {item.stage for stage in goal for item in stage.inputs}
         models = [stage for stage in graph.train if stage.name in read]
         require_finished(run, recipe, models, graph.stages, _train_command(run))
+    _trust(run, recipe, graph, goal, trust_code)
     outside.keep(run, recipe)
     judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
+
+
+def _trust(run: RunDirectory, recipe: Recipe, graph: Graph, goal: Sequence[Stage], trust_code: bool) -> None:
+    """Refuse, before any work, to import what only the run names; its recipe may be anybody's."""
+    trust.recall(run.path)
+    if trust_code:
+        trust.remember(run.path, user_code_of(recipe))
+    by_name = check_graph(graph.stages)
+    for task in tasks(list(goal)):
+        scorer = task.stage.parameters.get("scorer")
+        if scorer in KEYS and state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
+            for reference in user_code(settings(recipe, scorer)):
+                trust.require(reference)
 
 
 def render(run: RunDirectory) -> None:

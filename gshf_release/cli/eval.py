@@ -108,6 +108,9 @@ if TYPE_CHECKING:
 )
 @click.option("--row", metavar="ROW", help="Whose results --import holds: base, iteration-1, ...")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the evaluation of a MODEL.")
+@click.option(
+    "--trust-code", is_flag=True, help="Import the python: scorers that RUN names, though you did not train it here."
+)
 @profile_option
 @click.option("--allow-redo", is_flag=True, help="Redo finished work that a change affects, even if it is much.")
 @json_option
@@ -153,7 +156,8 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
         if seeds:
             say(f"{shown_path(directory.path)}:")
         observer = Terminal(directory)
-        pipeline.evaluate(directory, where, allow_redo=options["allow_redo"], observer=observer, wanted=wanted)
+        how = {"allow_redo": options["allow_redo"], "trust_code": options["trust_code"]}
+        pipeline.evaluate(directory, where, observer=observer, wanted=wanted, **how)
         refresh(directory.path)
     if seeds:
         write_merged(Path(target))

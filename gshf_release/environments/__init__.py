@@ -19,6 +19,8 @@ from gshf_release.hashing import sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 PINS = Path(__file__).resolve().parent / "pins"
+SAFE_PATH, SAFE_PATH_VARIABLE = "-P", "PYTHONSAFEPATH"
+"""Of Python: import nothing from the current folder, which may be somebody else's run with a `torch.py` in it."""
 AUTO = "auto"
 """The device that this machine has."""
 DEVICES = ("cuda", "cpu")
@@ -92,7 +94,7 @@ class Environment:
 
     def command(self, module: str, *arguments: str) -> list[str]:
         """Return the command that runs a module in it."""
-        return [str(self.python), "-m", module, *arguments]
+        return [str(self.python), SAFE_PATH, "-m", module, *arguments]
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables of a process in it: this package is on its path, and nothing else of ours."""
@@ -102,6 +104,7 @@ class Environment:
             "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": str(package_folder()),
             "PYTHONNOUSERSITE": "1",
+            SAFE_PATH_VARIABLE: "1",
             "VIRTUAL_ENV": str(self.folder),
         }
 

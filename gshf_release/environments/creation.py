@@ -22,6 +22,7 @@ from typing import Any
 from gshf_release.environments import (
     AUTO,
     MANIFEST,
+    SAFE_PATH_VARIABLE,
     Environment,
     EnvironmentSpec,
     environments_folder,
@@ -127,7 +128,7 @@ def size(folder: Path) -> int:
 def _run(command: Sequence[str], made: Environment, say: Say) -> None:
     """Run one step and pass on what it tells of its progress."""
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    variables |= dict(made.spec.variables)
+    variables |= {**made.spec.variables, SAFE_PATH_VARIABLE: "1"}
     last: deque[str] = deque(maxlen=30)
     with subprocess.Popen(
         command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-from gshf_release.errors import DataError, VerificationError
+from gshf_release.errors import GshfError, VerificationError
 from gshf_release.release import evidence, manifest, templates
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import Cell, read_cells
-from gshf_release.run import inputs
+from gshf_release.run import declarations, inputs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import State, damage, input_hashes, state
-from gshf_release.run.stage import Stage, Task, check_graph, resolve, tasks
+from gshf_release.run.stage import Stage, Task, check_graph, tasks
 
 
 class Verified(NamedTuple):
@@ -62,9 +63,15 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
     files = unfinished = 0
     wrong: list[str] = []
     finished: list[Stage] = []
-    recipe, by_name = run.recipe, check_graph(run.plan)
-    for task in tasks(run.plan):
+    plan, recipe = run.plan, run.recipe
+    by_name = check_graph(plan)
+    wrong += [line for line in map(declarations.difference, plan) if line]
+    for task in tasks(plan):
         recorded = run.manifest(task)
+        if recorded is None and os.path.lexists(run.manifest_path(task)):
+            wrong.append(
+                f"{run.relative(run.manifest_path(task))}: damaged; it does not say what {task.label} put out."
+            )
         if recorded is None or state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             unfinished += 1
             continue
@@ -96,13 +103,13 @@ def _numbers(run: RunDirectory, finished: list[Stage], *, complete: bool, wrong:
     for stage in dict.fromkeys(stage for stage in finished if stage.numbers):
         try:
             count += _verify_numbers(run, stage)
-        except (VerificationError, DataError) as error:
-            wrong.append(str(error))
+        except GshfError as error:
+            wrong.append(error.message)
     if complete:
         try:
             _verify_merge(run)
-        except VerificationError as error:
-            wrong.append(str(error))
+        except GshfError as error:
+            wrong.append(error.message)
     return count
 
 
@@ -128,8 +135,15 @@ def _release_differences(run: RunDirectory) -> list[str]:
 
 def _verify_numbers(run: RunDirectory, stage: Stage) -> int:
     context = StageContext(run, run.recipe, run.profile, Task(stage), finished=True)
-    recomputed: list[Cell] = resolve(stage.numbers)(context)
+    compute = declarations.numbers(stage)
     recorded = read_cells(run.results(stage))
+    try:
+        recomputed: list[Cell] = compute(context)
+    except GshfError:
+        raise
+    except Exception as error:  # the files have the bytes that the manifest names, which anybody can write
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise VerificationError(f"{stage.name}: its numbers cannot be computed ({reason}).") from error
     if len(recomputed) != len(recorded):
         raise VerificationError(f"{stage.name}: {len(recorded)} numbers are recorded, {len(recomputed)} come out.")
     for found, expected in zip(recomputed, recorded, strict=True):

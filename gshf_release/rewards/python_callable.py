@@ -21,6 +21,8 @@ from gshf_release.hashing import sha256_file
 from gshf_release.recipe import PYTHON
 from gshf_release.records import Message
 from gshf_release.rewards import Inference
+from gshf_release.run import trust
+from gshf_release.run.directory import read_json
 
 FILE = "callable.json"
 
@@ -37,24 +39,28 @@ class PythonReward:
         """Load the function that a run has adopted.
 
         Raises:
-            EngineError: Its file is no longer what the run adopted, so the scores would not be of one reward.
+            EngineError: The user has not said that it may be imported; or its file is no longer what the run adopted, so the
+                scores would not be of one reward.
         """
-        adopted = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        reward = cls(adopted["callable"])
-        if source_sha256(reward.function) != adopted["source_sha256"]:
+        adopted = read_json(folder / FILE)
+        reference = str(adopted.get("callable"))
+        trust.require(reference)
+        reward = cls(reference)
+        if source_sha256(reward.function) != adopted.get("source_sha256"):
             raise EngineError(
-                f"The file of {adopted['callable']} has changed since this run began.",
+                f"The file of {reference} has changed since this run began.",
                 hint=f"Restore it; or remove {folder} to begin again with the new one.",
             )
         return reward
 
     @classmethod
     def adopt(cls, reference: str, folder: Path) -> None:
-        """Record in a run which function it uses, by the hash of the file that defines it.
+        """Record in a run which function it uses, by the hash of the file that defines it; who names it trusts it.
 
         Raises:
             EngineError: It cannot be imported.
         """
+        trust.allow([reference])
         folder.mkdir(parents=True)
         document = {"callable": reference, "source_sha256": source_sha256(load_function(reference))}
         (folder / FILE).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -31,7 +31,18 @@ def checkpoints_of(chosen: ScoreSource) -> list[tuple[str, str | None]]:
 
 def calls_user_code(chosen: ScoreSource) -> bool:
     """Return whether a scorer, or a member of it, is a Python function of the user's."""
-    return any(kind_of(model) == "python" for model in (chosen.model, *(member.model for member in chosen.models)))
+    return bool(user_code(chosen))
+
+
+def user_code(*scorers: ScoreSource) -> list[str]:
+    """Return the Python functions that descriptions of scorers name."""
+    named = [model for chosen in scorers for model in (chosen.model, *(member.model for member in chosen.models))]
+    return [model for model in named if model is not None and kind_of(model) == "python"]
+
+
+def user_code_of(recipe: Recipe) -> list[str]:
+    """Return the Python functions that a recipe names."""
+    return user_code(*(settings(recipe, scorer) for scorer in KEYS))
 
 
 def opponents(recipe: Recipe, scorer: str, answers: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Self
 
+from gshf_release.environments import SAFE_PATH_VARIABLE
 from gshf_release.run import interrupt, messages
 from gshf_release.run.context import Progress, Say, quiet, silent
 
@@ -45,7 +46,12 @@ class Processes:
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._lines = _lines(self._printed)
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=self._printed, pass_fds=tuple(locks), start_new_session=True
+            command,
+            env={**os.environ, SAFE_PATH_VARIABLE: "1"},  # launchers pass it on
+            stdout=subprocess.DEVNULL,
+            stderr=self._printed,
+            pass_fds=tuple(locks),
+            start_new_session=True,
         )
 
     def __enter__(self) -> Self:

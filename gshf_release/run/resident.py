@@ -63,7 +63,7 @@ def stay_of(stage: Stage, profile: Profile) -> str:
 
 def command_here(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module in this environment."""
-    return [sys.executable, "-m", module, *arguments]
+    return [sys.executable, environments.SAFE_PATH, "-m", module, *arguments]
 
 
 class WorkerKilled(RunError):
