@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, show
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, show
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.reproduction import Reproduction
@@ -71,6 +71,7 @@ def command(
     from gshf_release.errors import VerificationError
     from gshf_release.evaluation.reproduction import CONTRADICTED, load, reproduce
     from gshf_release.evaluation.reproduction.claims import published
+    from gshf_release.evaluation.reproduction.whose import check
 
     reported = load(name)
     deepest = rung or _deepest(annotations, outputs, rejudged, runs)
@@ -79,9 +80,12 @@ def command(
     measured = _judged(reported, "judgments", annotations, data, allow_unverified_data)
     measured += _answers(reported, outputs, rejudged, data, allow_unverified_data)
     measured += _measured_runs(reported, deepest, runs)
+    notices = check(reported, measured)
+    for line in notices:
+        say(f"Warning: {line}")
     found = reproduce(reported, published(reported), measured, deepest)
     if as_json:
-        print_json(found.document())
+        print_json(found.document() | {"notices": notices})
     else:
         _show(found)
     if found.count(CONTRADICTED):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
 
 if TYPE_CHECKING:
+    from gshf_release.errors import GshfError
     from gshf_release.evaluation.alpaca_eval.scoring import AlpacaEvalScore
     from gshf_release.evaluation.mt_bench.scoring import MTBenchPairScore, MTBenchScore
 
+Given, Made = TypeVar("Given"), TypeVar("Made")
 ALPACA_EVAL = "alpaca_eval_2"
 MT_BENCH = "mt_bench"
 ERROR_NOTE = "± standard error; the judgments of a question go together."
@@ -67,33 +70,63 @@ def _alpaca_eval(
     from gshf_release.evaluation.alpaca_eval import annotations, scoring
     from gshf_release.evaluation.alpaca_eval import data as borrowed
 
-    models = [(path, rows) for path in files for rows in annotations.groups(annotations.read(path))]
+    read, failures = _each(files, lambda path: annotations.groups(annotations.read(path)))
+    models = [(path, rows) for path, groups in read for rows in groups]
     data = borrowed.AlpacaEvalData()
     if any(scoring.needs_data(rows) for _, rows in models):
         data = borrowed.load(folder, allow_unverified=allow_unverified)
-    scores = [(path, scoring.score(rows, data, as_published)) for path, rows in models]
+    scores, unscored = _each(models, lambda model: scoring.score(model[1], data, as_published))
     if data.unverified:
         _warn(f"Not the pinned files, used because --allow-unverified-data says so: {', '.join(data.unverified)}.")
-    _show_warnings([(path, one.model, one.warnings) for path, one in scores])
-    if as_json:
-        print_json([one.as_json() | {"file": str(path)} for path, one in scores])
-    else:
+    _show_warnings([(path, one.model, one.warnings) for (path, _), one in scores])
+    if as_json and scores:
+        print_json([one.as_json() | {"file": str(path)} for (path, _), one in scores])
+    elif scores:
         _print_alpaca_eval([one for _, one in scores])
+    _raise(failures + unscored)
 
 
 def _mt_bench(files: tuple[Path, ...], as_json: bool) -> None:
     from gshf_release.evaluation.mt_bench import judgments, scoring
 
-    scores: list[tuple[Path, MTBenchScore | MTBenchPairScore]] = []
-    for path in files:
+    def score(path: Path) -> list[MTBenchScore | MTBenchPairScore]:
         singles, pairs = judgments.read(path)
-        scores += [(path, single) for single in scoring.score(singles)]
-        scores += [(path, pair) for pair in scoring.score_pairs(pairs)]
+        return [*scoring.score(singles), *scoring.score_pairs(pairs)]
+
+    read, failures = _each(files, score)
+    scores = [(path, one) for path, found in read for one in found]
     _show_warnings([(path, one.model, one.warnings) for path, one in scores])
-    if as_json:
+    if as_json and scores:
         print_json([one.as_json() | {"file": str(path)} for path, one in scores])
-    else:
+    elif scores:
         _print_mt_bench([one for _, one in scores])
+    _raise(failures)
+
+
+def _each(values: Iterable[Given], work: Callable[[Given], Made]) -> tuple[list[tuple[Given, Made]], list[GshfError]]:
+    """Return what work makes of each value, and the errors of those that it refuses: one bad file keeps no good one back."""
+    from gshf_release.errors import DataError
+
+    made: list[tuple[Given, Made]] = []
+    failures: list[GshfError] = []
+    for value in values:
+        try:
+            made.append((value, work(value)))
+        except DataError as error:
+            failures.append(error)
+    return made, failures
+
+
+def _raise(failures: Sequence[GshfError]) -> None:
+    """Say what could not be scored, after the numbers of what could; the last of several is the command's error.
+
+    Raises:
+        DataError: At least one.
+    """
+    for error in failures[:-1]:
+        say(f"Error: {error}")
+    if failures:
+        raise failures[-1]
 
 
 def _warn(text: str) -> None:
@@ -136,7 +169,7 @@ def _print_alpaca_eval(scores: list[AlpacaEvalScore]) -> None:
 def _count(one: AlpacaEvalScore) -> str:
     """Return the judgments, and of how many if instructions are missing."""
     whole = one.n_total + one.n_null + (one.n_missing or 0)
-    return f"{one.n_total} of {whole}" if one.n_missing else str(one.n_total)
+    return f"{one.n_total} of {whole} (incomplete)" if one.n_missing else str(one.n_total)
 
 
 def _notes(scores: list[AlpacaEvalScore]) -> list[str]:
@@ -179,7 +212,8 @@ def _single_row(one: MTBenchScore) -> list[str]:
     means = [(one.average, one.standard_error), (one.first_turn, one.first_turn_error)]
     means += [(one.second_turn, one.second_turn_error)]
     shown = [_with_error(value, error, 3) for value, error in means]
-    return [one.model, *shown, _number(one.lower_bound, 3), str(one.n), str(one.n_unparsed), one.judge]
+    count = f"{one.n} of {one.n + one.n_unparsed + one.n_missing} (incomplete)" if one.n_missing else str(one.n)
+    return [one.model, *shown, _number(one.lower_bound, 3), count, str(one.n_unparsed), one.judge]
 
 
 def _pair_row(one: MTBenchPairScore) -> list[str]:

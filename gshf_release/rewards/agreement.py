@@ -22,6 +22,7 @@ from gshf_release import statistics
 from gshf_release.datafiles import OnBadRow, Rows, read_rows
 from gshf_release.errors import DataError
 from gshf_release.hashing import seed_from
+from gshf_release.preference_scale import EXPECTED, HINT, other_scale
 from gshf_release.records import Message
 from gshf_release.results import Cell, cell
 from gshf_release.rewards import Duel, PairwiseModel, RewardModel
@@ -67,11 +68,26 @@ def read_judgments(paths: Sequence[Path], *, on_bad_row: OnBadRow = "fail") -> R
     """
     found: Rows[Judged] = Rows()
     for path in paths:
-        rows = read_rows(path, parse_judgment, example=EXAMPLE, on_bad_row=on_bad_row)
+        rows = _read_file(path, on_bad_row)
         found.values.extend(rows.values)
         found.places.extend(rows.places)
         found.bad.extend(rows.bad)
     return found
+
+
+def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Judged]:
+    """Return the judgments of one file, whose preferences must be on AlpacaEval's scale."""
+    stored: list[Any] = []
+
+    def parse(row: dict[str, Any]) -> Judged:
+        stored.append(row.get("preference"))
+        return parse_judgment(row)
+
+    rows = read_rows(path, parse, example=EXAMPLE, on_bad_row=on_bad_row)
+    scale = other_scale(stored)
+    if scale:
+        raise DataError(f"{path}: its preferences are {scale}; they must go {EXPECTED}.", hint=HINT)
+    return rows
 
 
 def parse_judgment(row: dict[str, Any]) -> Judged:
@@ -86,6 +102,8 @@ def parse_judgment(row: dict[str, Any]) -> Judged:
     ):
         raise ValueError('expected texts under "instruction", "output_1" and "output_2"')
     try:
+        if isinstance(row["preference"], bool):
+            raise TypeError("a truth value is no preference")
         preference = float(row["preference"])
     except (KeyError, TypeError, ValueError):
         raise ValueError('expected a number under "preference"') from None

@@ -150,3 +150,61 @@ def test_options_of_the_other_benchmark_and_unknown_ones_are_usage_errors(comman
     assert command("score", "mt_bench", "x", "--as-published").code == 2
     assert command("score", "arena", "x").code == 2
     assert command("score", "mt_bench").code == 2
+
+
+def test_one_bad_file_keeps_no_good_one_back(command: Command, tmp_path: Path) -> None:
+    first = write(tmp_path / "a.json", stored(judged(), annotator="x"))
+    coded = [row | {"preference": round(row["preference"] - 1)} for row in stored(judged(), annotator="x")]
+    files = [first, write(tmp_path / "coded.json", coded), tmp_path / "no.json"]
+    files.append(write(tmp_path / "b.json", stored(judged(), annotator="x", generator_2="other")))
+    outcome = command("score", "alpaca_eval_2", *files, "--json")
+    assert outcome.code == 1
+    assert [row["model"] for row in json.loads(outcome.out)] == ["mine", "other"]
+    errors = [text for text in outcome.err.splitlines() if text.startswith("Error: ")]
+    assert len(errors) == 2
+    assert "coded.json: its preferences are 0 and 1" in errors[0]
+    assert "no.json does not exist" in errors[1]
+    ratings = tmp_path / "j.jsonl"
+    ratings.write_text(json.dumps(line()), encoding="utf-8")
+    outcome = command("score", "mt_bench", tmp_path / "no.jsonl", ratings, "--json")
+    assert outcome.code == 1
+    assert [row["model"] for row in json.loads(outcome.out)] == ["mine"]
+    assert outcome.err.splitlines()[-1].endswith("no.jsonl does not exist.")
+
+
+def test_doubtful_preferences_are_said_before_the_number(command: Command, tmp_path: Path) -> None:
+    rows = stored(judged(), annotator="x")
+    draws = [row | {"preference": 0} for row in rows[:5]] + rows[5:]
+    outcome = command("score", "alpaca_eval_2", write(tmp_path / "a.json", draws))
+    assert "5 of 60 preferences are 0 and count as draws" in outcome.err
+    lost = command("score", "alpaca_eval_2", write(tmp_path / "b.json", [row | {"preference": 1} for row in rows]))
+    assert "All 60 preferences are 1, a win of the baseline" in lost.err
+    itself = command("score", "alpaca_eval_2", write(tmp_path / "c.json", stored(judged(), generator_1="mine")))
+    assert "mine is compared with itself" in itself.err
+
+
+def test_a_model_compared_with_itself_has_no_score(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    itself = [pair(model_1="a", model_2="a", question_id=number) for number in (81, 82)]
+    path.write_text("\n".join(json.dumps(row) for row in itself), encoding="utf-8")
+    outcome = command("score", "mt_bench", path)
+    assert outcome.code == 1
+    assert "in every comparison model_1 and model_2 are the same, a." in outcome.line
+    won = pair(g1_winner="model_1", g2_winner="model_1")
+    path.write_text("\n".join(json.dumps(row) for row in [*itself, won]), encoding="utf-8")
+    outcome = command("score", "mt_bench", path, "--json")
+    assert outcome.code == 0
+    assert [(row["model"], row["n"], row["adjusted_win_rate"]) for row in json.loads(outcome.out)] == [
+        ("a", 1, 1.0),
+        ("b", 1, 0.0),
+    ]
+    assert "2 comparisons of a with itself are left out." in outcome.err
+    assert "159 of MT-Bench's 160 games between a and b are missing." in outcome.err
+
+
+def test_part_of_mt_bench_is_marked_in_the_table(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in (line(), line(turn=2))), encoding="utf-8")
+    outcome = command("score", "mt_bench", path)
+    assert "158 of MT-Bench's 160 judgments are missing" in outcome.err
+    assert "2 of 160 (incomplete)" in outcome.out

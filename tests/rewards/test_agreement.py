@@ -203,3 +203,13 @@ def test_real_judgments_of_gpt_4(test_data: Path, tmp_path: Path, one_thread: No
     assert entry.value is not None
     assert entry.standard_error is not None
     assert abs(entry.value - 50) < 4 * entry.standard_error, "a random model agrees by chance"
+
+
+def test_judgments_on_another_scale_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": value} for value in (0, 1, 1)]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="its preferences are 0 and 1; they must go from 1"):
+        read_judgments([path])
+    path.write_text(json.dumps([*rows, rows[0] | {"preference": 2}]), encoding="utf-8")
+    assert [row.preference for row in read_judgments([path]).values] == [1.5, 1.0, 1.0, 2.0]

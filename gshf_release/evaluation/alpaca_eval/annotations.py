@@ -11,6 +11,8 @@ from typing import Any
 
 from gshf_release.errors import DataError
 from gshf_release.evaluation.stored import read_text
+from gshf_release.preference_scale import EXPECTED, other_scale
+from gshf_release.preference_scale import HINT as SCALE_HINT
 
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 """The official annotator of AlpacaEval 2."""
@@ -38,6 +40,8 @@ class Annotation:
     """From 1 (the baseline's answer is surely better) to 2 (the model's is); None if the judge gave no judgment."""
     price: float | None = None
     """US dollars that the judgment cost, if recorded."""
+    coded_zero: bool = False
+    """Whether the file has 0, which old versions wrote for a draw."""
     place: str = ""
     """File and row (from 1), for messages."""
 
@@ -53,7 +57,7 @@ def read(path: Path) -> list[Annotation]:
     Both namings of columns are read: `price_per_example` of older versions and `preference_price_per_example` of newer ones.
 
     Raises:
-        DataError: The file cannot be read, or a row is not a judgment; names the row.
+        DataError: The file cannot be read, a row is not a judgment (names the row), or the preferences are on another scale.
     """
     text = read_text(path)
     try:
@@ -64,6 +68,9 @@ def read(path: Path) -> list[Annotation]:
         raise DataError(f"{path} must hold a list of rows, not {type(document).__name__}.", hint=HINT)
     if not document:
         raise DataError(f"{path} holds no row.", hint=HINT)
+    scale = other_scale([row.get("preference") for row in document if isinstance(row, dict)])
+    if scale:
+        raise DataError(f"{path}: its preferences are {scale}; AlpacaEval's go {EXPECTED}.", hint=SCALE_HINT)
     return [parse(row, f"{path} row {number}") for number, row in enumerate(document, 1)]
 
 
@@ -83,6 +90,7 @@ def parse(row: Any, place: str) -> Annotation:
         annotator=str(row.get("annotator") or ""),
         preference=_preference(row, place),
         price=_price(row),
+        coded_zero=row.get("preference") == 0,
         place=place,
     )
 

@@ -165,7 +165,7 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
         lc_reason=found.reason,
         data=found.data,
         price=sum(prices) if prices else None,
-        warnings=(*warnings, *_null_rows(counts.n_null), *found.warnings),
+        warnings=(*warnings, *_doubts(distinct), *_null_rows(counts.n_null), *found.warnings),
     )
 
 
@@ -350,6 +350,24 @@ def _last_of_each(rows: Sequence[Annotation]) -> tuple[list[Annotation], list[st
             "last counts. AlpacaEval's library, which averages all of them, would print another number."
         )
     return list(kept.values()), warnings
+
+
+def _doubts(rows: Sequence[Annotation]) -> list[str]:
+    """Return what speaks for a file that does not mean what AlpacaEval means by its preferences."""
+    found = []
+    zeros = sum(row.coded_zero for row in rows)
+    if zeros:
+        found.append(
+            f"{zeros} of {len(rows)} preferences are 0 and count as draws, as old versions of AlpacaEval wrote them."
+        )
+    judged = [row.preference for row in rows if row.preference is not None]
+    if len(judged) > 1 and set(judged) == {1.0}:
+        found.append(
+            f"All {len(judged)} preferences are 1, a win of the baseline; if 1 is to mean the model, the scale is another one."
+        )
+    if rows[0].generator_2 == rows[0].generator_1:
+        found.append(f"{rows[0].generator_2} is compared with itself: the win rate shows the judge's errors alone.")
+    return found
 
 
 def _null_rows(count: int) -> list[str]:

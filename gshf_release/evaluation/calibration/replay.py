@@ -197,7 +197,8 @@ def judge_outputs(path: Path, official: Official, prompts: Sequence[str], judge:
     Raises:
         DataError: The file is broken, has no answer to a prompt of the sample, or fewer than two judgments came out.
     """
-    answers, name = read_outputs(path)
+    answers, named = read_outputs(path)
+    name = named or path.stem
     missing = [text for text in prompts if text not in answers]
     if missing:
         raise DataError(
@@ -215,10 +216,10 @@ def judge_outputs(path: Path, official: Official, prompts: Sequence[str], judge:
 
 
 def read_outputs(path: Path) -> tuple[dict[str, str], str]:
-    """Return `{instruction: answer}` of a `model_outputs.json`, and the model's name.
+    """Return `{instruction: answer}` of a `model_outputs.json`, and the model's name, empty if the file does not say it.
 
     Raises:
-        DataError: It is not such a file; names the row.
+        DataError: It is not such a file (names the row), or holds the answers of several models.
     """
     hint = "Expected is AlpacaEval's model_outputs.json: a list of rows with instruction, output, generator."
     try:
@@ -235,7 +236,10 @@ def read_outputs(path: Path) -> tuple[dict[str, str], str]:
         if not isinstance(instruction, str) or not isinstance(output, str):
             raise DataError(f"{path} row {number} has no texts `instruction` and `output`.", hint=hint)
         answers[instruction] = output
-    return answers, str(document[0].get("generator") or path.stem)
+    names = {str(row["generator"]) for row in document if row.get("generator")}
+    if len(names) > 1:
+        raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.", hint=hint)
+    return answers, names.pop() if names else ""
 
 
 class StoredJudge:

@@ -8,10 +8,12 @@ that may hide.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench.judgments import Judgment, PairJudgment
 from gshf_release.statistics import clustered_error
 
@@ -52,6 +54,8 @@ class MTBenchScore:
     """Judgments without a rating, left out of the average."""
     n_duplicates: int
     """Older judgments of an answer that was judged again, left out altogether."""
+    n_missing: int
+    """Judgments of MT-Bench's questions that were never made; 0 for questions of another set."""
     by_category: dict[str, float]
     """Mean over the ratings of both turns, in the benchmark's order; `other` for questions that are not MT-Bench's."""
     fastchat_average: float | None
@@ -110,12 +114,26 @@ def score(judgments: Sequence[Judgment]) -> list[MTBenchScore]:
 
 
 def score_pairs(judgments: Sequence[PairJudgment]) -> list[MTBenchPairScore]:
-    """Return a row for each judge and model, in the order of their first comparison; the newest of several counts."""
+    """Return a row for each judge and model, in the order of their first comparison; the newest of several counts.
+
+    Comparisons of a model with itself say nothing of it and are left out.
+
+    Raises:
+        DataError: There are no others.
+    """
     found: dict[tuple[str, str], list[PairJudgment]] = {}
+    alone: Counter[str] = Counter(one.model_1 for one in judgments if one.model_1 == one.model_2)
     for one in judgments:
-        for model in dict.fromkeys((one.model_1, one.model_2)):
-            found.setdefault((model, one.judge), []).append(one)
-    return [_score_pairs(model, rows) for (model, _), rows in found.items()]
+        if one.model_1 != one.model_2:
+            for model in (one.model_1, one.model_2):
+                found.setdefault((model, one.judge), []).append(one)
+    if alone and not found:
+        raise DataError(
+            f"{judgments[0].place}: in every comparison model_1 and model_2 are the same, {' or '.join(alone)}.",
+            hint="Give comparisons of two models: one that is compared with itself has no score.",
+        )
+    left_out = [f"{count} comparisons of {model} with itself are left out." for model, count in alone.items()]
+    return [_score_pairs(model, rows, left_out) for (model, _), rows in found.items()]
 
 
 def _score(rows: list[Judgment]) -> MTBenchScore:
@@ -140,6 +158,7 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
         n=len(rated),
         n_unparsed=unparsed,
         n_duplicates=len(rows) - len(newest),
+        n_missing=_missing(newest),
         by_category={name: math.fsum(scores) / len(scores) for name, scores in groups.items() if scores},
         fastchat_average=fastchat,
         warnings=tuple(_warnings(newest, len(rows) - len(newest), unparsed, fastchat)),
@@ -160,9 +179,9 @@ def _warnings(newest: list[Judgment], duplicates: int, unparsed: int, fastchat: 
     outside = {one.question_id for one in newest if category(one.question_id) == OTHER}
     if outside:
         found.append(f"{len(outside)} questions are not MT-Bench's ({first}-{last}); they count in the average.")
-    answers = {(one.question_id, one.turn) for one in newest if one.question_id not in outside}
-    if answers and len(answers) < EXPECTED:
-        found.append(f"{EXPECTED - len(answers)} of MT-Bench's {EXPECTED} judgments are missing.")
+    missing = _missing(newest)
+    if missing:
+        found.append(f"{missing} of MT-Bench's {EXPECTED} judgments are missing.")
     strange = [one for one in newest if one.parsed and not WORST <= one.score <= BEST]
     if strange:
         found.append(
@@ -171,14 +190,20 @@ def _warnings(newest: list[Judgment], duplicates: int, unparsed: int, fastchat: 
     return found
 
 
-def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
+def _missing(newest: Sequence[Judgment]) -> int:
+    """Return how many judgments of MT-Bench's questions are not there, if any of them is."""
+    answers = {(one.question_id, one.turn) for one in newest if category(one.question_id) != OTHER}
+    return max(0, EXPECTED - len(answers)) if answers else 0
+
+
+def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] = ()) -> MTBenchPairScore:
     newest = _newest(rows, lambda one: (frozenset((one.model_1, one.model_2)), one.question_id, one.turn, one.repeat))
     played = [one for one in newest if "error" not in (one.winner_1, one.winner_2)]
     outcomes = [_outcome(one, model) for one in played]
     win, tie, loss = (outcomes.count(name) for name in ("win", "tie", "loss"))
     count = len(played)
     duplicates, errors = len(rows) - len(newest), len(newest) - len(played)
-    warnings = []
+    warnings = [*left_out, *_missing_games(newest)]
     if duplicates:
         warnings.append(f"{duplicates} of {len(rows)} comparisons were made again later; the newest counts.")
     if errors:
@@ -199,6 +224,18 @@ def _score_pairs(model: str, rows: list[PairJudgment]) -> MTBenchPairScore:
         opponents=tuple(dict.fromkeys(one.model_2 if one.model_1 == model else one.model_1 for one in newest)),
         warnings=tuple(warnings),
     )
+
+
+def _missing_games(newest: Sequence[PairJudgment]) -> list[str]:
+    """Return how many of MT-Bench's games were not played against each opponent."""
+    found = []
+    for pair in dict.fromkeys(frozenset((one.model_1, one.model_2)) for one in newest):
+        own = [one for one in newest if {one.model_1, one.model_2} == pair]
+        played = {(one.question_id, one.turn) for one in own if category(one.question_id) != OTHER}
+        if played and len(played) < EXPECTED:
+            names = f"{own[0].model_1} and {own[0].model_2}"
+            found.append(f"{EXPECTED - len(played)} of MT-Bench's {EXPECTED} games between {names} are missing.")
+    return found
 
 
 def _outcome(one: PairJudgment, model: str) -> str:

@@ -88,6 +88,8 @@ class Reported(Section):
     """`{row, win rate, LC win rate, length}`, as cards show them."""
     length_unit: str
     claims: list[Claim] = Field(default_factory=list)
+    models: dict[str, list[str]] = Field(default_factory=dict)
+    """`{row: what files call its model}`, beside `name` for the last row and the leaderboard's name."""
     leaderboard: Leaderboard | None = None
     official_judges: dict[Benchmark, list[str]] = Field(default_factory=dict)
     unavailable: list[Unavailable] = Field(default_factory=list)
@@ -106,6 +108,13 @@ class Reported(Section):
                         Claim(row=row["row"], metric=metric, value=row[metric], rounding=rounding, source=self.source)
                     )
         return [*found, *self.claims]
+
+    def names_of(self, row: str) -> list[str]:
+        """Return what the model of a row may be called in files; nothing if the claims do not say."""
+        found = [self.name] if row == self.rows[-1]["row"] else []
+        if self.leaderboard is not None and self.leaderboard.row == row:
+            found.append(self.leaderboard.model)
+        return list(dict.fromkeys([*found, *self.models.get(row, ())]))
 
     def unavailable_because(self, claim: Claim, rung: Rung) -> str:
         """Return why nobody can bring what a rung of a claim needs, or nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gshf_release.errors import DataError
@@ -38,6 +38,8 @@ class Measured:
     why: str = ""
     """Why there is no value."""
     place: str = ""
+    model: str | None = None
+    """What the file or run calls its model: empty if it names none, None if it was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
         if len(found) != 1:
             raise DataError(f"{place} holds ratings of {len(found)} models and judges.", hint="Give those of one.")
         (one,) = found
-        measured = Measured(rung, source.row, "mt_bench", "average", one.average, one.judge, place=place)
+        measured = Measured(
+            rung, source.row, "mt_bench", "average", one.average, one.judge, place=place, model=one.model
+        )
         return [measured if one.average is not None else _without(measured, "no rating could be read")]
     rows = read_annotations(source.path)
     if len(groups(rows)) != 1:
@@ -78,7 +82,7 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
     found_values = []
     for metric, value in values.items():
         judge = "" if metric == "length" else score.judge
-        entry = Measured(rung, source.row, "alpaca_eval_2", metric, value, judge, place=place)
+        entry = Measured(rung, source.row, "alpaca_eval_2", metric, value, judge, place=place, model=score.model)
         if part:
             entry = _without(entry, f"only {score.n_total} of {size} instructions are judged in {source.path.name}")
         elif value is None:
@@ -93,9 +97,10 @@ def from_outputs(source: Source) -> list[Measured]:
     Raises:
         DataError: The file is broken.
     """
-    answers, _ = read_outputs(source.path)
+    answers, model = read_outputs(source.path)
     length = sum(len(text) for text in answers.values()) // len(answers)
-    return [Measured("answers", source.row, "alpaca_eval_2", "length", length, place=str(source.path))]
+    place = str(source.path)
+    return [Measured("answers", source.row, "alpaca_eval_2", "length", length, place=place, model=model)]
 
 
 def changed_answers(outputs: Path, judged: Path) -> int:
@@ -131,14 +136,17 @@ def from_run(source: Source, rung: Rung) -> list[Measured]:
             if metric is None:
                 continue
             row = source.row if source.row and len(rows) == 1 else cell.row
-            found.append(_of_cell(cell, rung, row, benchmark, metric, str(path)))
+            model = None if row == cell.row else cell.row
+            found.append(_of_cell(cell, rung, row, benchmark, metric, str(path), model))
             if metric == "win rate" and cell.metric == metric and cell.standard_error is not None:
                 error = cell.model_copy(update={"value": cell.standard_error})
-                found.append(_of_cell(error, rung, row, benchmark, "standard error", str(path)))
+                found.append(_of_cell(error, rung, row, benchmark, "standard error", str(path), model))
     return found
 
 
-def _of_cell(cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Metric, place: str) -> Measured:
+def _of_cell(
+    cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Metric, place: str, model: str | None
+) -> Measured:
     calibrated = cell.metric.startswith(CALIBRATED)
     entry = Measured(
         rung,
@@ -150,6 +158,7 @@ def _of_cell(cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Met
         error=(cell.standard_error or 0.0) if calibrated else 0.0,
         calibrated=calibrated,
         place=place,
+        model=model,
     )
     if cell.value is None:
         return _without(entry, cell.note or "it has no value")
@@ -159,4 +168,4 @@ def _of_cell(cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Met
 
 
 def _without(entry: Measured, why: str) -> Measured:
-    return Measured(entry.rung, entry.row, entry.benchmark, entry.metric, None, entry.judge, why=why, place=entry.place)
+    return replace(entry, value=None, why=why)

@@ -43,7 +43,27 @@ def test_a_packed_file_is_known_by_its_content(tmp_path: Path) -> None:
     ("stored", "meant"), [(None, None), (float("nan"), None), (0, 1.5), (0.0, 1.5), (1.5, 1.5), (1, 1.0), (2, 2.0)]
 )
 def test_a_preference_is_read_as_the_library_means_it(tmp_path: Path, stored: Any, meant: float | None) -> None:
-    assert read(write(tmp_path / "a.json", [row(preference=stored)]))[0].preference == meant
+    assert read(write(tmp_path / "a.json", [row(preference=stored), row(preference=2)]))[0].preference == meant
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ([0, 1, 1], "0 and 1"),
+        ([0.0, 1.0, None], "0 and 1"),
+        ([0.3, 0.6, 1.0], "from 0.3 to 1"),
+        ([-1, 1], "from -1 to 1"),
+        ([35, 80], "from 35 to 80"),
+        ([True, False], "true and false"),
+        (["baseline", "model"], "texts, such as 'baseline'"),
+    ],
+)
+def test_preferences_on_another_scale_are_refused_in_one_line(tmp_path: Path, stored: list[Any], told: str) -> None:
+    path = write(tmp_path / "a.json", [row(preference=value) for value in stored])
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert f"{path}: its preferences are {told}; AlpacaEval's go from 1" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stored", [-1, 0.5, 3, "2", True, [2]])

@@ -385,3 +385,64 @@ def test_real_judgments_give_the_leaderboards_row(
     assert found["length"] == (VERIFIED, "judgments")
     if not flip:
         assert found["LC win rate"] == (VERIFIED, "judgments")
+
+
+@pytest.mark.parametrize("model", ["phi-2", "someone/other", "MODEL-2"])
+def test_judgments_and_answers_of_another_model_are_refused_with_both_names(
+    command: Callable[..., Outcome], tmp_path: Path, model: str
+) -> None:
+    path = claims(tmp_path / "claims.yaml")
+    for option, file, key in (
+        ("--annotations", annotations(tmp_path), "generator_2"),
+        ("--outputs", outputs(tmp_path), "generator"),
+    ):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps([row | {key: model} for row in content]), encoding="utf-8")
+        outcome = command("reproduce", path, option, file)
+        assert outcome.code == 1
+        assert f"{file} is about {model!r}, the claims on iteration-1 are about someone/model." in outcome.line
+        assert outcome.out == ""
+
+
+def test_a_name_is_the_same_with_another_owner_case_or_separator(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    path = claims(tmp_path / "claims.yaml", name="Someone/My-Model_v0.1", models={"iteration-1": ["mine-iteration-1"]})
+    for model in ("my-model-v0.1", "someone--my model V0.1", "mine-iteration-1"):
+        content = [row | {"generator_2": model} for row in rows(WINS)]
+        file = tmp_path / "a.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
+        outcome = command("reproduce", path, "--annotations", file)
+        assert outcome.code == 0, outcome.err
+        assert "Warning" not in outcome.err
+
+
+def test_answers_that_name_no_model_are_said_to_be_unchecked(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    path, file = claims(tmp_path / "claims.yaml"), outputs(tmp_path)
+    content = [{"instruction": row["instruction"], "output": row["output"]} for row in json.loads(file.read_text())]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    outcome = command("reproduce", path, "--outputs", file, "--json")
+    assert outcome.code == 0, outcome.err
+    told = f"{file} names no model; the claims on iteration-1 are about someone/model. That it is this one was not checked."
+    assert json.loads(outcome.out)["notices"] == [told]
+    assert told in outcome.err
+
+
+def test_a_run_that_evaluates_something_of_another_name_is_said(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    place = {"table": "alpaca_eval_2", "row": "checkpoint-500", "n": 805, "judge": JUDGE}
+    (tmp_path / "run").mkdir()
+    write_cells([Cell(**place, metric="win rate", value=30.5, unit="%")], tmp_path / "run/results.json")
+    outcome = command("reproduce", claims(tmp_path / "claims.yaml"), "--from", "weights", "--run", tmp_path / "run")
+    assert "is about 'checkpoint-500', the claims on iteration-1 are about someone/model." in outcome.err
+
+
+def test_a_run_that_measured_a_part_confirms_and_contradicts_nothing(tmp_path: Path) -> None:
+    place = {"table": "alpaca_eval_2", "row": "iteration-1", "n": 20, "of": 805, "judge": JUDGE}
+    write_cells([Cell(**place, metric="win rate", value=90.0, unit="%")], tmp_path / "results.json")
+    (measured,) = from_run(Source("iteration-1", tmp_path), "weights")
+    assert (measured.value, measured.why) == (
+        None,
+        f"only 20 of 805 judgments were made in {tmp_path / 'results.json'}",
+    )
