@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gshf_release.batches import PATIENCE
+from gshf_release.distribution import require, running
 from gshf_release.errors import Interrupted
 from gshf_release.hashing import seed_from
 from gshf_release.run import interrupt
@@ -64,6 +65,23 @@ class Resumable(TrainerCallback):
         if stop and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
+
+
+class _RequireDistribution(TrainerCallback):
+    """Refuses, on every rank and before the first step, a training that is divided otherwise than it was asked for."""
+
+    def __init__(self, trainer: Any, wanted: Layout) -> None:
+        self.trainer, self.wanted = trainer, wanted
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Compare.
+
+        Raises:
+            RunError: They differ.
+        """
+        require(self.wanted, running(self.trainer), self.trainer.args.device.type)
 
 
 def _any_process(stop: bool, due: bool, args: TrainingArguments) -> tuple[bool, bool]:
@@ -150,21 +168,24 @@ def common_arguments(
     } | sharding_arguments(sharding, processes, bf16=precision == "bf16")
 
 
-def run_trainer(trainer: Any, scratch: Path, threads: int | None) -> list[dict[str, float]]:
+def run_trainer(trainer: Any, scratch: Path, threads: int | None, wanted: Layout) -> list[dict[str, float]]:
     """Train, from the newest complete checkpoint if there is one, and return one entry of metrics per optimiser step.
 
     Args:
         trainer: Any trainer of transformers or TRL.
         scratch: Where its checkpoints are.
         threads: CPU threads of torch meanwhile; None leaves them.
+        wanted: How the processes must divide its model.
 
     Raises:
         Interrupted: Asked to stop; a checkpoint has been saved.
+        RunError: They divide it otherwise; said before the first step.
     """
     import torch
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_RequireDistribution(trainer, wanted))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

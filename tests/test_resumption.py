@@ -14,7 +14,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from gshf_release.errors import Interrupted
 from gshf_release.resumption import Resumable, latest_checkpoint, run_trainer, training_order
 from gshf_release.run.context import silent
+from gshf_release.run.layout import Layout
 from gshf_release.step_mean import fill_last_step
+
+ALONE = Layout("none", 1)
 
 
 def checkpoint(folder: Path, step: int, *, complete: bool) -> None:
@@ -58,11 +61,13 @@ def test_a_checkpoint_is_due_when_its_minutes_have_passed(monkeypatch: pytest.Mo
 def test_a_training_that_another_process_stopped_has_not_finished(tmp_path: Path) -> None:
     """A signal may reach one process alone; all of them stop, and none may go on as if the training were complete."""
     state = SimpleNamespace(global_step=3, max_steps=9, log_history=[{"loss": 0.5}])
-    trainer = SimpleNamespace(state=state, remove_callback=lambda kind: None, train=lambda **options: None)
+    trainer = SimpleNamespace(
+        state=state, remove_callback=lambda _: None, add_callback=lambda _: None, train=lambda **_: None
+    )
     with pytest.raises(Interrupted):
-        run_trainer(trainer, tmp_path, 1)
+        run_trainer(trainer, tmp_path, 1, ALONE)
     state.global_step = 9
-    assert run_trainer(trainer, tmp_path, 1) == [{"loss": 0.5}]
+    assert run_trainer(trainer, tmp_path, 1, ALONE) == [{"loss": 0.5}]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 3), st.integers(1, 8), st.integers(0, 5))
@@ -123,12 +128,14 @@ def test_training_has_its_own_threads_and_gives_them_back(tmp_path: Path) -> Non
 
         def remove_callback(self, callback: object) -> None: ...
 
+        def add_callback(self, callback: object) -> None: ...
+
         def train(self, resume_from_checkpoint: str | None) -> None:
             seen.append(torch.get_num_threads())
 
     seen: list[int] = []
     before = torch.get_num_threads()
-    assert run_trainer(Trainer(), tmp_path, before + 1) == [{"loss": 0.5}]
-    assert run_trainer(Trainer(), tmp_path, None) == [{"loss": 0.5}]
+    assert run_trainer(Trainer(), tmp_path, before + 1, ALONE) == [{"loss": 0.5}]
+    assert run_trainer(Trainer(), tmp_path, None, ALONE) == [{"loss": 0.5}]
     assert seen == [before + 1, before]
     assert torch.get_num_threads() == before

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release import adapters, checkpoints
+from gshf_release.distribution import running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.hashing import seed_from
@@ -111,13 +112,14 @@ def train_policy(
                 resumed_at=resumed_at(context.scratch),
                 padding="none" if packed else "longest",
             )
-        steps = run_trainer(trainer, context.scratch, context.profile.training_threads)
+        steps = run_trainer(trainer, context.scratch, context.profile.training_threads, Layout.of(context.profile))
+    distribution = running(trainer)._asdict()
     trained = gather(trainer, lambda: start(context, "cpu"))
     if trained is not None:
         keep_optimiser(context)
         changed = _write_model(context, trained, tokenizer)
-        document = {counted: len(lengths), "changed_after_bf16": changed, "steps": [metrics(entry) for entry in steps]}
-        write_json(context.output("training.json"), document)
+        facts = {counted: len(lengths), "changed_after_bf16": changed, "distribution": distribution}
+        write_json(context.output("training.json"), facts | {"steps": [metrics(entry) for entry in steps]})
 
 
 def _write_model(context: StageContext, trained: Any, tokenizer: Any) -> float:

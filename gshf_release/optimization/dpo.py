@@ -11,6 +11,7 @@ from typing import Any
 
 from gshf_release.errors import RunError
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.trl_reference import without_reference_model
 from gshf_release.optimization.unpadded import unpadded
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
@@ -166,6 +167,10 @@ def token_trainer(training: Training) -> Any:
 
     class TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]
         """TRL's loss and metrics on rows of prompt_ids, chosen_ids, rejected_ids, ref_chosen_logps, ref_rejected_logps."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            with without_reference_model():
+                super().__init__(*args, **options)
 
         def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
             return dataset

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gshf_release import packing
+from gshf_release.distribution import distributed
 
 IGNORED = -100
 """The label of a token that no loss reads."""
@@ -19,7 +20,7 @@ IGNORED = -100
 def unpadded(trainer: type) -> Any:
     """Return one of TRL's trainers that computes without padding while the policy is in `without_padding`."""
 
-    class Unpadded(trainer):  # type: ignore[misc]
+    class Unpadded(distributed(trainer)):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
             packed = transformers_model(self.model).config._attn_implementation == packing.ATTENTION
             return super().compute_loss(_Policy(model) if packed else model, inputs, *args, **options)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
+from gshf_release.distribution import distributed, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.profile import Profile
@@ -19,6 +20,7 @@ from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
 from gshf_release.run.context import Progress
+from gshf_release.run.layout import Layout
 from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
 
 
@@ -64,6 +66,8 @@ class History(NamedTuple):
     """Loss and accuracy of every optimiser step."""
     folded: int
     """Conversations whose system turn was folded into the first user turn."""
+    distribution: dict[str, Any]
+    """How the training processes divided the model, as a `Layout`."""
 
 
 def fit(
@@ -104,12 +108,13 @@ def fit(
         raise DataError(f"None of {len(encoded)} pairs fits max_tokens {how.max_tokens}.", hint="Raise it.")
     trainer = _trainer(model, tokenizer, fitting, how, profile, scratch, progress)
     launch.require_world_size(profile, trainer.args.world_size)
-    steps = run_trainer(trainer, scratch, profile.training_threads)
+    steps = run_trainer(trainer, scratch, profile.training_threads, Layout("none", profile.world_size))
     if launch.rank() == 0:
         checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
     trainer.accelerator.wait_for_everyone()
     metrics = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in steps]
-    return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded)
+    distribution = running(trainer)._asdict()
+    return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded, distribution)
 
 
 def choose_padding(tokenizer: Any) -> None:
@@ -164,7 +169,7 @@ def _trainer(
     )
     end = encoded[0][1][-1:]  # both sides of a pair that only fills up: its rewards are equal
     sides = [(end, end) if index is None else encoded[index][1:] for index in order]
-    return mean_over_pairs(RewardTrainer, real=_real, empty_loss=LOG_TWO, metrics=("accuracy", "margin"))(
+    return mean_over_pairs(distributed(RewardTrainer), real=_real, empty_loss=LOG_TWO, metrics=("accuracy", "margin"))(
         model=model,
         args=RewardConfig(**arguments, max_length=None, gradient_checkpointing=how.activation_checkpointing),
         train_dataset=Dataset.from_list([{"chosen_ids": better, "rejected_ids": worse} for better, worse in sides]),

@@ -318,6 +318,7 @@ def _publish(
         "bad_rows": rows.bad[:20],
         "folded_system_turns": history.folded,
         "world_size": launch.world_size(),
+        "distribution": history.distribution,
         "calibration": [entry._asdict() for entry in found.bins],
         "results": [entry.model_dump(exclude_defaults=True) for entry in cells],
         "steps": history.steps,

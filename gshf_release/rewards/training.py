@@ -60,7 +60,13 @@ def train(context: StageContext) -> None:
     if launch.rank() > 0:
         return
     ContrastScore.write(scores, context.output("held-out.parquet"))
-    document = {"pairs": history.pairs, "too_long": history.too_long, "dropped_kinds": dropped, "steps": history.steps}
+    document = {
+        "pairs": history.pairs,
+        "too_long": history.too_long,
+        "dropped_kinds": dropped,
+        "distribution": history.distribution,
+        "steps": history.steps,
+    }
     context.output("training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from gshf_release.run.directory import RunDirectory, read_json
 from tests.optimization.plan import EXACT, finish, recipe
 from tests.optimization.stopped import (
     POLICY,
+    Outcome,
     assert_begins_again,
     assert_goes_on,
     assert_mixed_precision_agrees,
@@ -61,17 +62,17 @@ def test_two_processes_as_on_gpus_have_the_losses_of_one(sharding: str, tiny_fol
 
 
 @pytest.fixture(scope="module")
-def nine_losses(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Return the losses of one process that nobody stopped."""
+def nine_steps(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Return what one process that nobody stopped put out."""
     return unbroken(tmp_path_factory.mktemp("unbroken") / "run", tiny_folder)
 
 
 @pytest.mark.parametrize("sharding", ["zero-2", "zero-3"])
 def test_two_processes_killed_go_on_from_their_checkpoint(
-    sharding: str, nine_losses: list[float], tiny_folder: Path, tmp_path: Path
+    sharding: str, nine_steps: Outcome, tiny_folder: Path, tmp_path: Path
 ) -> None:
     two = profile(2, sharding)
-    assert_goes_on(stopped(tmp_path / "run", tiny_folder, two), two, nine_losses)
+    assert_goes_on(stopped(tmp_path / "run", tiny_folder, two), two, nine_steps)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def test_two_processes_killed_go_on_from_their_checkpoint(
     ids=["zero-3-to-one", "one-to-zero-2", "zero-2-two-to-four"],
 )
 def test_a_checkpoint_that_does_not_fit_begins_again(
-    before: Profile, after: Profile, why: str, nine_losses: list[float], tiny_folder: Path, tmp_path: Path
+    before: Profile, after: Profile, why: str, nine_steps: Outcome, tiny_folder: Path, tmp_path: Path
 ) -> None:
     run = stopped(tmp_path / "run", tiny_folder, before)
-    assert_begins_again(run, after, nine_losses, f"the checkpoint of sharding {why}")
+    assert_begins_again(run, after, nine_steps, f"the checkpoint of sharding {why}")
 
 
 def trained(path: Path, folder: Path, **profile: object) -> RunDirectory:

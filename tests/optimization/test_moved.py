@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from gshf_release.profile import Profile
-from tests.optimization.stopped import assert_begins_again, assert_goes_on, profile, stopped, unbroken
+from tests.optimization.stopped import Outcome, assert_begins_again, assert_goes_on, profile, stopped, unbroken
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Return the losses of one process that nobody stopped."""
+def expected(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Return what one process that nobody stopped put out."""
     return unbroken(tmp_path_factory.mktemp("alone") / "run", tiny_folder)
 
 
@@ -24,10 +24,11 @@ def expected(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         (profile(2), profile(1)),
         (profile(1), profile(2)),
         (profile(2, "fsdp"), profile(4, "fsdp")),
+        (profile(4, "fsdp"), profile(2, "fsdp")),
     ],
-    ids=["two-to-one", "one-to-two", "fsdp-two-to-four"],
+    ids=["two-to-one", "one-to-two", "fsdp-two-to-four", "fsdp-four-to-two"],
 )
-def test_it_goes_on(before: Profile, after: Profile, expected: list[float], tiny_folder: Path, tmp_path: Path) -> None:
+def test_it_goes_on(before: Profile, after: Profile, expected: Outcome, tiny_folder: Path, tmp_path: Path) -> None:
     assert_goes_on(stopped(tmp_path / "run", tiny_folder, before), after, expected)
 
 
@@ -40,7 +41,7 @@ def test_it_goes_on(before: Profile, after: Profile, expected: list[float], tiny
     ids=["from-fsdp", "to-fsdp"],
 )
 def test_it_begins_again(
-    before: Profile, after: Profile, why: str, expected: list[float], tiny_folder: Path, tmp_path: Path
+    before: Profile, after: Profile, why: str, expected: Outcome, tiny_folder: Path, tmp_path: Path
 ) -> None:
     run = stopped(tmp_path / "run", tiny_folder, before)
     assert_begins_again(run, after, expected, f"the checkpoint of {why}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from gshf_release import pipeline
 from gshf_release.errors import RecipeError, RunError
@@ -17,6 +16,7 @@ from gshf_release.records import Pair
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet, execute
+from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Stage
 from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages
@@ -28,6 +28,7 @@ from tests.optimization.stopped import (
     profile,
     stopped,
     unbroken,
+    weights,
 )
 
 TWO = {"processes": 2, "micro_batch_pairs": 1}
@@ -71,14 +72,15 @@ def test_two_processes_killed_go_on_from_their_checkpoint(sharding: str, tiny_fo
 
 
 @pytest.mark.slow
-def test_raft_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_raft_in_two_processes_has_the_losses_of_one(sharding: str, tiny_folder: Path, tmp_path: Path) -> None:
     """A loss is the mean over the tokens of the whole batch, and the responses differ in length."""
     chosen = recipe(tiny_folder, batch_pairs=4, epochs=2)
-    two, one = in_two_and_in_one(chosen, tmp_path, test_raft.stages(chosen))
+    two, one = in_two_and_in_one(chosen, tmp_path, test_raft.stages(chosen), sharding)
     found, expected = losses(two, POLICY), losses(one, POLICY)
     assert len(found) == 3
     assert found == pytest.approx(expected, abs=1e-4)
-    assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+    assert weights(two.path / POLICY / "model") == approximately(weights(one.path / POLICY / "model"))
 
 
 @pytest.mark.slow
@@ -87,7 +89,7 @@ def test_fsdp_in_two_processes_has_the_losses_of_one(tiny_folder: Path, tmp_path
     two, one = in_two_and_in_one(chosen, tmp_path, stages(chosen), sharding="fsdp")
     assert len(losses(two, POLICY)) == 3
     assert losses(two, POLICY) == pytest.approx(losses(one, POLICY), abs=1e-4)
-    assert weights(two, POLICY / "model") == approximately(weights(one, POLICY / "model"))
+    assert weights(two.path / POLICY / "model") == approximately(weights(one.path / POLICY / "model"))
 
 
 @pytest.mark.slow
@@ -104,7 +106,7 @@ def test_an_adapter_in_two_processes_ends_as_in_one(tiny_folder: Path, tmp_path:
         policy = Path(f"iteration-{number}") / "policy"
         assert losses(two, policy) == pytest.approx(losses(one, policy), abs=1e-4)
         for folder in ("adapter", "model"):
-            assert weights(two, policy / folder) == approximately(weights(one, policy / folder)), folder
+            assert weights(two.path / policy / folder) == approximately(weights(one.path / policy / folder)), folder
     assert losses(one, Path("iteration-2") / "policy")[0] < losses(one, POLICY)[1], "it goes on with the first one's"
 
 
@@ -118,14 +120,9 @@ def in_two_and_in_one(
         run = RunDirectory.create(folder / name, chosen, profile)
         execute(plan, run, chosen, profile)
         assert read_json(run.path / POLICY / "manifest.json")["world_size"] == processes
+        assert read_json(run.path / POLICY / "training.json")["distribution"] == Layout.of(profile)._asdict()
         found.append(run)
     return found[0], found[1]
-
-
-def weights(run: RunDirectory, folder: Path) -> dict[str, Any]:
-    """Return the tensors of a checkpoint or adapter."""
-    (path,) = (run.path / folder).glob("*.safetensors")
-    return {name: tensor.float().numpy() for name, tensor in load_file(path).items()}
 
 
 def approximately(expected: dict[str, Any]) -> dict[str, Any]:

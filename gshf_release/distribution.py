@@ -1,0 +1,144 @@
+"""Which kind of distribution a training really runs with: FSDP engaged, its numbers kept, and the kind asserted.
+
+Three things go wrong without a word otherwise (accelerate 1.15, transformers 5.23):
+
+- accelerate drops an FSDP plugin where the device is a CPU: each process trains the whole model, in plain data parallelism.
+- In BF16 it lets FSDP2 round weights, outputs and the sums of gradients, and autocasts nothing. Log-probabilities of 500
+  tokens, summed in BF16, are off by nats: a first DPO loss of 0.63 to 0.90 was seen where it is ln 2. With outputs and sums in
+  FP32 it was 0.684 to 0.696: norms and embeddings, which autocast leaves alone, are still rounded, and so are activations.
+- A checkpoint holds the weights twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from typing import Any
+
+from gshf_release.errors import RunError
+from gshf_release.run.layout import Layout
+
+MADE_FOR = "accelerate>=1.15,<2"
+"""What pyproject.toml asks for: the versions whose state `_engage_on_cpu` knows."""
+APART = "apart"
+"""The sharding of processes that exchange nothing: each trains a model of its own."""
+
+
+def distributed(trainer: type) -> Any:
+    """Return one of transformers' trainers that divides weights as its arguments say, on a CPU too.
+
+    FSDP holds, gathers and sums FP32; autocast rounds the inputs of matrix products to BF16, as it does in one process. So the
+    losses of one process come out, for twice the bytes that gathering BF16 weights would take.
+    """
+
+    class Distributed(trainer):  # type: ignore[misc]
+        def _build_accelerator_args(self, **options: Any) -> dict[str, Any]:
+            found: dict[str, Any] = super()._build_accelerator_args(**options)
+            if found.get("fsdp_plugin") is not None:
+                _keep_fp32(found["fsdp_plugin"])
+                if self.args.device.type == "cpu":
+                    _engage_on_cpu(found)
+            return found
+
+        def compute_loss_context_manager(self) -> Any:
+            stack = contextlib.ExitStack()
+            stack.enter_context(super().compute_loss_context_manager())
+            if self.is_fsdp_enabled:  # accelerate wraps the forward pass of any other model in autocast
+                stack.enter_context(_autocast(self.accelerator))
+            return stack
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            if (
+                _internal_call and self.is_fsdp_enabled
+            ):  # a checkpoint: FSDP's own file of all weights is what is read again
+                return
+            super().save_model(output_dir, _internal_call)
+
+    return Distributed
+
+
+def _keep_fp32(plugin: Any) -> None:
+    """Let FSDP2 gather weights, sum gradients and hand on activations as they are; accelerate makes all of it BF16."""
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=None, reduce_dtype=torch.float32, output_dtype=torch.float32, cast_forward_inputs=False
+    )
+
+
+def _engage_on_cpu(accelerator_arguments: dict[str, Any]) -> None:
+    """Make accelerate's state, which all accelerators of a process share, that of FSDP.
+
+    `AcceleratorState` does the same itself, but only for a list of accelerators' types. The trainer's own accelerator, made of
+    the same arguments right after, takes the state as it is.
+
+    Raises:
+        RunError: There is a GPU, which torch's FSDP would take instead.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    if torch.accelerator.is_available():
+        raise RunError(
+            "FSDP on the CPU of a machine with a GPU is not possible: torch divides the weights among the GPUs.",
+            hint="Hide them (CUDA_VISIBLE_DEVICES=''), or set device: cuda in the profile.",
+        )
+    state = Accelerator(**accelerator_arguments).state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = accelerator_arguments["fsdp_plugin"]
+
+
+def _autocast(accelerator: Any) -> Any:
+    """Return accelerate's autocast; without its cache, which would keep a BF16 copy of all weights that FSDP has put away."""
+    from accelerate.utils import AutocastKwargs
+
+    return accelerator.autocast(AutocastKwargs(cache_enabled=False))
+
+
+def running(trainer: Any) -> Layout:
+    """Return how the processes of a prepared trainer divide its model, read from the model itself."""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
+
+    model, processes = trainer.model_wrapped, int(trainer.accelerator.num_processes)
+    if isinstance(model, FSDPModule) and all(_in_parts(weight, processes) for weight in model.parameters()):
+        return Layout("fsdp", processes)
+    if hasattr(model, "zero_optimization_stage"):  # DeepSpeed's engine
+        return Layout(f"zero-{model.zero_optimization_stage()}", processes)
+    return Layout("none" if processes == 1 or isinstance(model, DistributedDataParallel) else APART, processes)
+
+
+def _in_parts(weight: Any, processes: int) -> bool:
+    """Return whether a weight is divided among all processes."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(weight, DTensor) and weight.device_mesh.size() == processes
+
+
+def require(wanted: Layout, found: Layout, device: str) -> None:
+    """Check that a training is divided as its profile says.
+
+    Args:
+        wanted: By the profile.
+        found: What `running` read from the model.
+        device: Its type.
+
+    Raises:
+        RunError: They differ.
+    """
+    if found == wanted:
+        return
+    name = {"fsdp": "FSDP", "none": "Data parallelism"}.get(wanted.sharding, f"DeepSpeed's {wanted.sharding.upper()}")
+    version = importlib.metadata.version("accelerate")
+    instead = {
+        "none": f"accelerate {version} ignores it on {device.upper()}, and each process holds the whole model",
+        APART: f"accelerate {version} lets each process train a model of its own",
+    }.get(found.sharding, f"the model is divided by {found}")
+    raise RunError(
+        f"{name} is not active on {wanted.processes} processes: {instead}.",
+        hint=f"Install what this package was made for ({MADE_FOR}), or set another sharding in the profile.",
+    )
