@@ -5,26 +5,81 @@ Every row keeps its place (file and line or row), so that a bad one can be named
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from gshf_release import user_files
 from gshf_release.errors import DataError
+from gshf_release.notices import notice
+from gshf_release.printable import one_line
+from gshf_release.user_files import LINES
 
 Parsed = TypeVar("Parsed")
 OnBadRow = Literal["fail", "skip"]
 SKIP = "--on-bad-row skip"
 SKIP_IN_RECIPE = f"{SKIP} (prompts.on_bad_row: skip in the recipe)"
-LINES = (".jsonl", ".ndjson")
 SPLITS = ("train", "training", "test", "validation", "valid", "val", "dev", "eval")
+
+
+SHOWN_COLUMNS = 20
+"""Columns that a notice names."""
+
+
+class ColumnUse:
+    """Counts which columns of a file's rows were read, and which were not: none is dropped without a word."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = Counter()
+
+    def add(self, read: tuple[str, ...], unread: tuple[str, ...], empty: tuple[str, ...] = ()) -> None:
+        """Count one row: its columns that were read, those that were not, and known ones that are empty."""
+        self._rows[read, unread, empty] += 1
+
+    @property
+    def read(self) -> dict[str, int]:
+        """`{column: rows that it was read of}`."""
+        return self._counted(0)
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """`{column: rows that have it and of which it was not read}`."""
+        return self._counted(1)
+
+    @property
+    def empty(self) -> dict[str, int]:
+        """`{known column: rows of which it is empty}`."""
+        return self._counted(2)
+
+    def _counted(self, side: int) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for columns, count in self._rows.items():
+            for name in columns[side]:
+                found[name] += count
+        return dict(found)
+
+    def tell(self, path: Path, plain: Collection[str], fate: str = "columns not used") -> None:
+        """Name the columns on the terminal, unless all were read and all of these are `plain`: then they need no word."""
+        read, unread, rows = self.read, self.unread, self._rows.total()
+        if not unread and read.keys() <= set(plain):
+            return
+        parts = [f"reads {_named(read, rows)}", *([f"{fate}: {_named(unread, rows)}"] if unread else [])]
+        notice(f"Note: {one_line(path)}: {'; '.join(parts)}.")
+
+
+def _named(columns: Mapping[str, int], rows: int) -> str:
+    """Return the names of columns, with the number of rows where it is not all of them."""
+    shown = [
+        one_line(name)[:40] + (f" (in {count} of {rows} rows)" if count < rows else "")
+        for name, count in list(columns.items())[:SHOWN_COLUMNS]
+    ]
+    left = len(columns) - SHOWN_COLUMNS
+    return ", ".join(shown) + (f" and {left} more" if left > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +91,7 @@ class Rows(Generic[Parsed]):
     """`data.jsonl:12`, `data.parquet row 12` (counted from 1)."""
     bad: list[str] = field(default_factory=list)
     """Place and reason of each row that was skipped."""
+    columns: ColumnUse = field(default_factory=ColumnUse)
 
 
 def read_rows(
@@ -46,6 +102,7 @@ def read_rows(
     on_bad_row: OnBadRow = "fail",
     skip: str = SKIP,
     split: str = "train",
+    columns: ColumnUse | None = None,
 ) -> Rows[Parsed]:
     """Return the parsed rows of a file or of one split of a data set's folder.
 
@@ -56,13 +113,14 @@ def read_rows(
         on_bad_row: `fail` stops at the first bad row, `skip` counts it.
         skip: What to give in order to skip, for the error.
         split: Which split of a folder.
+        columns: What `parse` counts columns with.
 
     Raises:
         DataError: A file is missing, unreadable or of an unknown type; a row is bad; or no good row is left.
     """
-    rows: Rows[Parsed] = Rows()
+    rows: Rows[Parsed] = Rows(columns=columns or ColumnUse())
     for file in data_files(path, split):
-        for place, value in _raw_rows(file):
+        for place, value in place_rows(file):
             try:
                 rows.values.append(_parsed(value, parse))
                 rows.places.append(place)
@@ -106,27 +164,60 @@ def data_files(path: Path, split: str = "train") -> list[Path]:
 
 
 def _files_of_card(folder: Path, split: str) -> list[Path] | None:
-    """Return the split's files as the data set's README names them, or None if it names none."""
+    """Return the split's files as the data set's README names them, or None if it names none.
+
+    Raises:
+        DataError: It names them in another form than the Hub's, so that its split cannot be told.
+    """
     readme = folder / "README.md"
     if not readme.is_file():
         return None
-    matter = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    try:
-        metadata = yaml.safe_load(matter.group(1)) if matter else None
-    except yaml.YAMLError:
-        return None
-    configs = metadata.get("configs") if isinstance(metadata, dict) else None
-    if not isinstance(configs, list) or not configs:
+    configs = _configs(readme)
+    if configs is None:
         return None
     chosen = next(
         (entry for entry in configs if entry.get("default") or entry.get("config_name") == "default"), configs[0]
     )
-    patterns = chosen.get("data_files")
-    if isinstance(patterns, str):
-        patterns = [{"split": "train", "path": patterns}]
-    wanted = [entry["path"] for entry in patterns or [] if isinstance(entry, dict) and entry.get("split") == split]
-    listed = [one for path in wanted for one in (path if isinstance(path, list) else [path])]
-    return sorted({file for pattern in listed for file in folder.glob(pattern) if _kind(file)})
+    patterns = _patterns(readme, chosen.get("data_files"), split)
+    try:
+        return sorted({file for pattern in patterns for file in folder.glob(pattern) if _kind(file)})
+    except (ValueError, NotImplementedError) as error:
+        raise _wrong_card(readme, str(error)) from error
+
+
+def _configs(readme: Path) -> list[dict[str, Any]] | None:
+    """Return the configurations that a README's front matter declares, or None."""
+    matter = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        metadata = yaml.safe_load(matter.group(1)) if matter else None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+        raise _wrong_card(readme, f"its front matter is not YAML ({reason})") from error
+    configs = metadata.get("configs") if isinstance(metadata, dict) else None
+    if configs is None or configs == []:
+        return None
+    if not isinstance(configs, list) or not all(isinstance(entry, dict) for entry in configs):
+        raise _wrong_card(readme, "`configs` is no list of configurations")
+    return configs
+
+
+def _patterns(readme: Path, listed: Any, split: str) -> list[str]:
+    """Return the paths that `data_files` names for a split: a text, a list of texts, or a list of splits with their paths."""
+    entries = [{"split": "train", "path": listed}] if isinstance(listed, str) else listed or []
+    if isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries):
+        entries = [{"split": "train", "path": entries}]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _wrong_card(readme, "`data_files` names no paths")
+    paths = [entry.get("path") for entry in entries if entry.get("split") == split]
+    found = [one for path in paths for one in (path if isinstance(path, list) else [path])]
+    if not all(isinstance(one, str) and one for one in found):
+        raise _wrong_card(readme, "`data_files` has a path that is no text")
+    return found
+
+
+def _wrong_card(readme: Path, reason: str) -> DataError:
+    hint = "Mend its `configs`, or remove them: the split is then read from the names of the files."
+    return DataError(f"{readme}: {one_line(reason)[:160]}.", hint=hint)
 
 
 def _words(path: Path) -> set[str]:
@@ -141,67 +232,15 @@ def _kind(path: Path) -> str:
     return "lines" if suffix in LINES else {".json": "json"}.get(suffix, "")
 
 
-def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield `(place, object or ValueError)`: a line that is no JSON is a bad row like any other."""
-    kind = _kind(path)
-    try:
-        if kind == "lines":
-            yield from _lines(path)
-        elif kind == "json":
-            yield from _elements(path)
-        elif kind == "parquet":
-            yield from _parquet_rows(path)
-        else:
-            raise DataError(f"{path} is neither .jsonl, .json nor .parquet.")
-    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-
-
 def place_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield `(place, row)` of every row of one file, whatever it is; a line that is no JSON comes as a ValueError.
 
     Raises:
         DataError: The file cannot be read, or is of an unknown type.
     """
-    yield from _raw_rows(path)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield f"{path}:{number}", json.loads(line.decode("utf-8"))
-                except UnicodeDecodeError as error:
-                    yield f"{path}:{number}", ValueError(f"byte {error.start + 1} of the line is not UTF-8")
-                except ValueError as error:
-                    yield f"{path}:{number}", error
-
-
-def _elements(path: Path) -> Iterator[tuple[str, Any]]:
-    with _text(path) as stream:
-        try:
-            document = json.load(stream)
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(document, list):
-        raise DataError(f"{path} must hold a list of rows, not {type(document).__name__}.")
-    yield from ((f"{path} row {number}", value) for number, value in enumerate(document, 1))
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    number = 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-        for value in batch.to_pylist():
-            number += 1
-            yield f"{path} row {number}", value
-
-
-def _text(path: Path) -> Any:
-    """Open a text file, unpacking it if need be; lines end at a line feed only, not at U+2028 inside a text."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="\n")
-    return path.open(encoding="utf-8", newline="\n")
+    if not _kind(path):
+        raise DataError(f"{path} is neither .jsonl, .json nor .parquet.")
+    yield from user_files.rows(path)
 
 
 def _parsed(value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:

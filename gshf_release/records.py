@@ -1,4 +1,4 @@
-"""Typed rows and their Parquet schemas, and what a row of prompts looks like.
+"""Typed rows and their Parquet schemas.
 
 A row class is a frozen dataclass; its Parquet schema is derived from its annotations, so the two cannot differ.
 """
@@ -356,42 +356,3 @@ class Judgment(Row):
     model_score: float
     baseline_score: float
     annotator: str
-
-
-PROMPT_EXAMPLE = '{"prompt": "Why is the sky blue?"}'
-
-
-def parse_prompt(row: Any) -> Prompt:
-    """Return the prompt of a `{"prompt": text}` or `{"messages": [...]}` row.
-
-    `messages` may start with a system turn and hold earlier turns; the last turn must be the user's.
-
-    Raises:
-        ValueError: The row has neither key, or a turn is malformed.
-    """
-    if not isinstance(row, dict):
-        raise ValueError(f"expected an object, found {type(row).__name__}")
-    if isinstance(row.get("messages"), list):
-        messages = [parse_turn(turn) for turn in row["messages"]]
-    elif isinstance(row.get("prompt"), str):
-        messages = [Message(role="user", content=row["prompt"])]
-    else:
-        raise ValueError('expected a text under "prompt" or a list under "messages"')
-    if not messages or messages[-1]["role"] != "user":
-        raise ValueError("the last turn must be the user's")
-    if not messages[-1]["content"].strip():
-        raise ValueError("the prompt is empty")
-    return Prompt.of(messages)
-
-
-def parse_turn(turn: Any) -> Message:
-    """Return one turn of a user's conversation; keys beside role and content are left out.
-
-    Raises:
-        ValueError: It has no known role, or no text.
-    """
-    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-        raise ValueError('every turn needs a "role" and a text under "content"')
-    if turn.get("role") not in ("system", "user", "assistant"):
-        raise ValueError(f"unknown role {turn.get('role')!r}; known: system, user, assistant")
-    return Message(role=turn["role"], content=turn["content"])

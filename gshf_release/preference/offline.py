@@ -6,13 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from gshf_release import conversations
 from gshf_release.checkpoints import load_tokenizer
-from gshf_release.datafiles import SKIP_IN_RECIPE, OnBadRow, Rows, read_rows
+from gshf_release.conversations import PREFERENCE_EXAMPLE, read_rows
+from gshf_release.datafiles import SKIP_IN_RECIPE, ColumnUse, OnBadRow, Rows
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.prompts.split import FILE, evaluation_path, read_prompts, with_system
 from gshf_release.prompts.used import content_id
 from gshf_release.recipe import Pairs
-from gshf_release.records import Pair, Prompt, parse_prompt
+from gshf_release.records import Pair, Prompt
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render
 from gshf_release.results import Cell
@@ -26,7 +28,6 @@ KEY = "pairs.offline"
 NO_INDEX = -1
 HELD_OUT = ("prompts/validation", "prompts/test")
 Reason = Literal["bad row", "held-out prompt", "identical text", "identical ids", "too long"]
-EXAMPLE = '{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}'
 
 
 class Preference(NamedTuple):
@@ -71,28 +72,14 @@ def source_path(run: RunDirectory | None, reference: str) -> Path:
     return inputs.found(run, KEY, reference, look)
 
 
-def parse_preference(row: Any) -> Preference:
-    """Return a row of `prompt` (text) or `messages`, `chosen` and `rejected`, each a text or a list of turns.
-
-    Where chosen and rejected are lists, their last turn is the answer; what stands before it is the prompt if none is given.
+def parse_preference(row: Any, use: ColumnUse | None = None) -> Preference:
+    """Return a row in one of the forms of `conversations`.
 
     Raises:
-        ValueError: A key is missing, or an answer is no text.
+        ValueError: It has another form.
     """
-    if not isinstance(row, dict):
-        raise ValueError(f"expected an object, found {type(row).__name__}")
-    chosen, rejected = (_answer(row.get(side), side) for side in ("chosen", "rejected"))
-    if not ("prompt" in row or "messages" in row) and isinstance(row["chosen"], list):
-        row = {"messages": row["chosen"][:-1]}
-    return Preference(parse_prompt(row), chosen, rejected)
-
-
-def _answer(value: Any, side: str) -> str:
-    if isinstance(value, list) and value and isinstance(value[-1], dict) and value[-1].get("role") == "assistant":
-        value = value[-1].get("content")
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f'expected an answer under "{side}": a text, or turns of which the last is the assistant\'s')
-    return value
+    messages, chosen, rejected = conversations.parse_preference(row, use)
+    return Preference(Prompt.of(messages), chosen, rejected)
 
 
 def read_preferences(path: Path, on_bad_row: OnBadRow = "fail") -> Rows[Preference]:
@@ -101,7 +88,7 @@ def read_preferences(path: Path, on_bad_row: OnBadRow = "fail") -> Rows[Preferen
     Raises:
         DataError: A row is bad (file and line are named), or the file cannot be read.
     """
-    return read_rows(path, parse_preference, example=EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
+    return read_rows(path, parse_preference, example=PREFERENCE_EXAMPLE, on_bad_row=on_bad_row, skip=SKIP_IN_RECIPE)
 
 
 def write_pairs(context: StageContext) -> None:

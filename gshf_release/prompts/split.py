@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, datafiles
-from gshf_release.datafiles import OnBadRow, Rows
+from gshf_release import assets, conversations, datafiles
+from gshf_release.conversations import PROMPT_EXAMPLE, parse_prompt
+from gshf_release.datafiles import ColumnUse, OnBadRow, Rows
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.hashing import seed_from
 from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
-from gshf_release.records import PROMPT_EXAMPLE, Message, Prompt, parse_prompt
+from gshf_release.records import Message, Prompt
 from gshf_release.results import Cell
 from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
@@ -46,11 +47,12 @@ def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fai
         DataError: A row is bad (file and line are named), or the file cannot be read.
     """
 
-    def parse(row: Any) -> Prompt:
-        return with_system(parse_prompt(row), system)
+    def parse(row: Any, use: ColumnUse) -> Prompt:
+        return with_system(parse_prompt(row, use), system)
 
-    skip = datafiles.SKIP_IN_RECIPE
-    return datafiles.read_rows(path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
+    return conversations.read_rows(
+        path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=datafiles.SKIP_IN_RECIPE
+    )
 
 
 def read_prompts(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fail") -> list[Prompt]:

@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 from gshf_release import checkpoints
 from gshf_release.batches import leave_processes
-from gshf_release.datafiles import OnBadRow, Rows, data_files, read_rows
+from gshf_release.conversations import PREFERENCE_EXAMPLE, Preference, read_rows
+from gshf_release.datafiles import OnBadRow, Rows, data_files
 from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
 from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.profile import Profile
@@ -31,7 +32,7 @@ from gshf_release.results import write_cells
 from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits
 from gshf_release.rewards.contrasts import seed_share
-from gshf_release.rewards.data import PREFERENCE_EXAMPLE, Preference, parse_preference
+from gshf_release.rewards.data import parse_preference
 from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run import interrupt, launch, messages

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gshf_release import statistics
-from gshf_release.datafiles import OnBadRow, Rows, read_rows
+from gshf_release.conversations import CONVERSATION_EXAMPLE, parse_conversation, read_rows
+from gshf_release.datafiles import OnBadRow, Rows
 from gshf_release.errors import DataError
 from gshf_release.records import Message
 from gshf_release.rewards import RewardModel
-from gshf_release.rewards.data import CONVERSATION_EXAMPLE, parse_conversation
 from gshf_release.rewards.ensemble import Scores, score_all, score_readable
 
 REWARD, DEVIATION = "reward", "reward_deviation"
@@ -41,7 +41,7 @@ def read_answers(path: Path, *, on_bad_row: OnBadRow = "fail", split: str = "tra
     """
     return read_rows(
         path,
-        lambda row: Answered(row, parse_conversation(row)),
+        lambda row, use: Answered(row, parse_conversation(row, use)),
         example=CONVERSATION_EXAMPLE,
         on_bad_row=on_bad_row,
         split=split,
@@ -107,7 +107,7 @@ def write_scores(answers: Sequence[Answered], scores: Scores, path: Path) -> Non
     else:
         try:
             pq.write_table(pa.Table.from_pylist(rows), temporary, compression="zstd")
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OverflowError) as error:
             raise DataError(f"The rows do not fit into one Parquet schema: {error}.", hint="Write .jsonl.") from error
     temporary.replace(path)
 
