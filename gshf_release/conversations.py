@@ -206,7 +206,7 @@ class _Reading:
         value = self.row.get(name)
         turns = [Message(role="assistant", content=value)] if isinstance(value, str) else self.turns(name)
         if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
-            raise ValueError(f"the last turn under {name!r} must be the assistant's, and not empty")
+            raise ValueError(f"expected an answer: the last turn under {name!r} must be the assistant's, and not empty")
         self._read.add(name)
         own = turns[:-1]
         if not own or own[0]["role"] == "assistant":
@@ -267,17 +267,18 @@ class _Reading:
                 continue
             turns = self.turns(name)
             self._read.add(name)
-            if (found or answer) and len(turns) > 1 and turns[-1]["role"] == "assistant":
+            ends = len(turns) > 1 and turns[-1]["role"] == "assistant"
+            if ends and (found or answer or self._repeats_answer(turns[-1]["content"])):
                 self._beyond[name] = turns.pop()["content"]
-            if not found:
-                found = turns
+            merged, longer = _agreed(found, turns, self.layout, name) if found else (turns, False)
+            if longer:
+                self._beyond[name] = ""
             else:
-                merged, longer = _agreed(found, turns, self.layout, name)
-                if longer:
-                    self._beyond[name] = ""
-                else:
-                    found = merged
+                found = merged
         return found
+
+    def _repeats_answer(self, text: str) -> bool:
+        return any(self.row.get(name) == text for name in (*ANSWERS, *SIDES))
 
     def _question(self, name: str) -> list[Message]:
         value, added = self.row[name], self.row.get("input")
@@ -301,13 +302,13 @@ class _Reading:
         """Return the turns with system text and history before them."""
         if not self.layout.joined or not turns:
             return turns
-        self._read.update(self.layout.joined)
         system = turns[:1] if turns[0]["role"] == "system" else []
         rest = turns[len(system) :]
         for name in self.layout.joined:
             value = self.row[name]
             if empty(value):
                 continue
+            self._read.add(name)
             if COLUMNS[name] == "history":
                 rest = [*self._history(name), *rest]
             elif COLUMNS[name] == "system":

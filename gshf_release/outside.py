@@ -71,8 +71,8 @@ def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[st
     try:
         if stage == split.POOL:
             path = split.source_path(recipe.prompts.source, "training/prompts")
-            prompts, excluded = split.supply(recipe, path)
-            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **excluded}
+            prompts, facts = split.supply(recipe, path)
+            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **facts}
         path = split.evaluation_path(run, str(recipe.evaluation.prompts))
     except RecipeError:
         recorded = _recorded(run, stage)
@@ -80,7 +80,7 @@ def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[st
             raise
         return dict(recorded.parameters)
     rows = split.read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
-    counted = {split.BAD: len(rows.bad)} if rows.bad else {}
+    counted = split.columns_read(rows) | ({split.BAD: len(rows.bad)} if rows.bad else {})
     return {"source_sha256": sha256_tree(tree(path)), "count": len(split.distinct(rows)), **counted}
 
 
@@ -100,8 +100,8 @@ def offline_file(recipe: Recipe, run: RunDirectory | None) -> dict[str, Any] | N
         if recorded is None:
             raise
         return dict(recorded.parameters)
-    count = len(offline.read_preferences(path, recipe.prompts.on_bad_row).values)
-    return {"source_sha256": sha256_tree(tree(path)), "count": count}
+    rows = offline.read_preferences(path, recipe.prompts.on_bad_row)
+    return {"source_sha256": sha256_tree(tree(path)), "count": len(rows.values), **split.columns_read(rows)}
 
 
 def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | None]:

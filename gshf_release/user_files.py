@@ -152,7 +152,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         raise DataError(f"{path} does not exist.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         hint = "It breaks off or was changed: bring it again."
-        raise DataError(f"{path} cannot be unpacked: {error}.", hint=hint) from error
+        raise DataError(f"{path} cannot be read: {error}.", hint=hint) from error
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except MemoryError as error:
@@ -257,7 +257,7 @@ def _parts(path: Path, number: int, line: str, error: ValueError) -> Iterator[tu
 def _text_rows(path: Path, text: str, repairs: _Repairs) -> Iterator[tuple[str, Any]]:
     """Yield the rows of a whole text: those of a JSON list, else of lines; an object alone is one row."""
     if not text.strip():
-        return
+        raise DataError(f"{path} is empty.")
     named_lines = Path(path.name.removesuffix(".gz")).suffix in LINES
     try:
         document = _parsed(text, _marked_object, None)
@@ -266,7 +266,7 @@ def _text_rows(path: Path, text: str, repairs: _Repairs) -> Iterator[tuple[str, 
             yield from _split_rows(path, text, repairs)
             return
         raise _no_document(path, text, error) from error
-    if isinstance(document, dict):
+    if isinstance(document, dict) and document:
         document = [document]
     elif not isinstance(document, list):
         raise DataError(f"{path} must hold a list of rows, not {type(document).__name__}.")

@@ -197,8 +197,8 @@ class Outcome(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The one line of an error."""
-        lines = self.err.strip().splitlines()
+        """The one line of an error; notes on the columns of files may stand before it."""
+        lines = [line for line in self.err.strip().splitlines() if not line.startswith("Note: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
         assert lines[0].startswith("Error: ")

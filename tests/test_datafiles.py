@@ -84,7 +84,7 @@ def test_no_good_row_names_the_first_bad_one(tmp_path: Path) -> None:
     [
         ("a.csv", b"n\n1\n", "is neither .jsonl, .json nor .parquet"),
         ("a.parquet", b"no", "cannot be read"),
-        ("a.jsonl", b"\xff\xfe{}", r"a\.jsonl:1: byte 1 of the line is not UTF-8"),
+        ("a.jsonl", b"\xfe{}", r"a\.jsonl:1: byte 1 of the line is not UTF-8"),
         ("a.jsonl.gz", b"no", "cannot be read"),
         ("a.json", b"{}", "must hold a list of rows, not dict"),
         ("a.json", b"{", "is not JSON"),

@@ -1,9 +1,8 @@
-"""Rows in Parquet and prompts in JSONL: what goes in comes out, and a bad row names file and line."""
+"""Rows in Parquet: what goes in comes out, and a damaged file is named."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from hypothesis import strategies as st
 
 from gshf_release import records
 from gshf_release.errors import DataError
-from gshf_release.prompts.split import read_prompts
 from gshf_release.records import (
-    PROMPT_EXAMPLE,
     Contrast,
     ContrastScore,
     Judgment,
@@ -34,7 +31,6 @@ from gshf_release.records import (
     Spread,
     Trace,
     Winner,
-    parse_prompt,
 )
 
 TURNS = [Message(role="system", content="Be brief."), Message(role="user", content="Ünïcode 🎉\n\u2028?")]
@@ -161,94 +157,6 @@ def test_the_same_messages_have_the_same_id() -> None:
     assert Prompt.of(TURNS).prompt_id == Prompt.of(list(TURNS)).prompt_id
     assert Prompt.of(TURNS).prompt_id != Prompt.of(TURNS[1:]).prompt_id
     assert len(Prompt.of(TURNS).prompt_id) == 16
-
-
-def refusal(tmp_path: Path, text: str) -> str:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        read_prompts(path)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ("{not json", "Expecting"),
-        ("[1, 2]", "expected an object, found list"),
-        ('{"question": "why?"}', 'expected a text under "prompt" or a list under "messages"'),
-        ('{"prompt": 3}', 'expected a text under "prompt"'),
-        ('{"prompt": "  "}', "the prompt is empty"),
-        ('{"messages": []}', "the last turn must be the user's"),
-        ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'"),
-        ('{"messages": [{"role": "user"}]}', 'a text under "content"'),
-        ('{"messages": ["hello"]}', 'every turn needs a "role"'),
-        (
-            '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
-            "the last turn must be the user's",
-        ),
-        ('{"prompt": "\\ud800 alone"}', "surrogates"),
-    ],
-)
-def test_a_bad_row_names_file_and_line(tmp_path: Path, row: str, reason: str) -> None:
-    line = refusal(tmp_path, '{"prompt": "fine"}\n\n' + row + "\n")
-    assert "prompts.jsonl:3: " in line
-    assert reason in line
-    assert PROMPT_EXAMPLE in line
-
-
-def test_a_missing_prompt_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
-        read_prompts(tmp_path / "gone.jsonl")
-
-
-def test_a_row_that_is_not_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "prompts.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
-    with pytest.raises(DataError, match=r"prompts\.jsonl:2: byte 13 of the line is not UTF-8"):
-        read_prompts(tmp_path / "prompts.jsonl")
-
-
-def test_messages_keep_system_and_earlier_turns() -> None:
-    turns = [
-        {"role": "system", "content": "You are terse."},
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi."},
-        {"role": "user", "content": "Bye"},
-    ]
-    assert parse_prompt({"messages": turns}).messages == turns
-
-
-def test_prompt_and_messages_name_the_same_conversation() -> None:
-    assert parse_prompt({"prompt": "x"}) == parse_prompt({"messages": [{"role": "user", "content": "x"}]})
-
-
-@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1e"])
-def test_only_newlines_end_a_row(tmp_path: Path, character: str) -> None:
-    """JSON allows some of what `str.splitlines` takes for a line's end to stand unescaped inside a string."""
-    path = tmp_path / "prompts.jsonl"
-    character = character if character > "\x1f" else f"\\u{ord(character):04x}"
-    path.write_text(f'{{"prompt": "one{character}row"}}\n', encoding="utf-8")
-    assert len(read_prompts(path)) == 1
-
-
-def test_windows_line_ends_are_no_part_of_a_row(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_bytes(b'{"prompt": "a"}\r\n\r\n{"prompt": "b"}\r\n')
-    assert [prompt.messages[0]["content"] for prompt in read_prompts(path)] == ["a", "b"]
-
-
-def test_the_five_examples_of_the_seed_model_are_prompts(tmp_path: Path, test_data: Path) -> None:
-    card = test_data / "seed" / "FsfairX-Zephyr-Chat-v0.1.card.txt"
-    if not card.is_file():
-        pytest.skip(f"{card} is not here; set GSHF_TEST_DATA to the folder that holds seed/")
-    rows = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith('{"prompt"')]
-    path = tmp_path / "seed.jsonl"
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    found = read_prompts(path)
-    assert len(found) == 5
-    assert found[0].messages == [{"role": "user", "content": json.loads(rows[0])["prompt"]}]
 
 
 def test_a_long_file_is_written_and_scanned_group_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

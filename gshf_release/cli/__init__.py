@@ -75,11 +75,13 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; a known error is one line on stderr and its own exit code."""
     from gshf_release.errors import GshfError, Interrupted
+    from gshf_release.notices import heard_by
 
     arguments = shlex.join(sys.argv[1:])
     _protect()
     try:
-        cli.main(standalone_mode=False)
+        with heard_by(_show_notice):
+            cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(_interrupted(arguments))
     except click.ClickException as error:
@@ -135,6 +137,10 @@ def _unforeseen(error: Exception) -> str:
         f"{type(error).__name__}{place}: {text}. "
         "This is a fault of gshf-release or of an input it does not foresee; GSHF_DEBUG=1 shows where, for a report."
     )
+
+
+def _show_notice(text: str) -> None:
+    click.secho(printable(text), fg="yellow", err=True)
 
 
 def _show_traceback() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.errors import DataError
-from gshf_release.evaluation.benchmarks import Question, read_json_lines, read_json_rows
+from gshf_release.evaluation.benchmarks import Question, read_json_rows
 from gshf_release.hashing import sha256_json
 from gshf_release.run.directory import write_text
 
@@ -66,7 +66,7 @@ def mt_bench_answers(path: Path) -> dict[str, dict[str, Any]]:
         DataError: A line has not the form of FastChat's answers.
     """
     found = {}
-    for number, line in enumerate(read_json_lines(path), 1):
+    for number, line in enumerate(read_json_rows(path), 1):
         try:
             turns = line["choices"][0]["turns"]
             good = isinstance(line["question_id"], int) and all(isinstance(turn, str) for turn in turns)

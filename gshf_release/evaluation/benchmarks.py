@@ -6,7 +6,6 @@ own name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gshf_release import assets, benchmark_data
+from gshf_release import assets, benchmark_data, user_files
 from gshf_release.errors import DataError
 from gshf_release.hashing import sha256_json
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
@@ -181,7 +180,7 @@ def read_questions(protocol: str, path: Path, limit: int | None = None) -> list[
             for number, row in enumerate(read_json_rows(path, ("instruction",)))
         ]
     else:
-        found = [_two_turns(path, line, row) for line, row in enumerate(read_json_lines(path), 1)]
+        found = [_two_turns(path, line, row) for line, row in enumerate(read_json_rows(path), 1)]
     if not found:
         raise DataError(f"{path} holds no questions.")
     keys = [question.key for question in found]
@@ -190,45 +189,17 @@ def read_questions(protocol: str, path: Path, limit: int | None = None) -> list[
     return found[:limit]
 
 
-def read_json_rows(path: Path, texts: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the objects of a JSON list, each with texts under `texts`.
+def read_json_rows(path: Path, texts: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return the objects of a file of rows, each with texts under `texts`: a JSON list or one object a line, also packed.
 
     Raises:
-        DataError: Names the file and the row (from 1).
-    """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable JSON: {error}.") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a JSON list.")
-    for number, row in enumerate(rows, 1):
-        for key in texts:
-            if not isinstance(row, Mapping) or not isinstance(row.get(key), str):
-                raise DataError(f"{path}, row {number}: expected a text under {key!r}.")
-    return rows
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file; empty lines are skipped.
-
-    Raises:
-        DataError: Names the file and the line.
+        DataError: The file cannot be read, or a row is malformed; names the file and the row (from 1).
     """
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: expected an object.")
+    for place, row in user_files.objects(path):
+        for key in texts:
+            if not isinstance(row.get(key), str):
+                raise DataError(f"{place}: expected a text under {key!r}.")
         rows.append(row)
     return rows
 

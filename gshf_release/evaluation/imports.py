@@ -6,12 +6,12 @@ under `n-samples` the number of samples of every task.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gshf_release import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation import kept
 from gshf_release.evaluation.requests import ImportRequest
@@ -56,10 +56,11 @@ def read(path: Path) -> dict[str, Any]:
         DataError: It is not one.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)  # NaN is no JSON
-        good = bool(document["results"]) and all(isinstance(entry, dict) for entry in document["results"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        good = False
+        document = user_files.read_json(path, parse_constant=str)  # NaN is no JSON
+    except DataError as error:
+        raise DataError(f"{error.message.rstrip('.')}; it is no result file of lm-evaluation-harness.") from error
+    results = document.get("results") if isinstance(document, dict) else None
+    good = isinstance(results, dict) and results and all(isinstance(entry, dict) for entry in results.values())
     if not good:
         raise DataError(f'{path} is no result file of lm-evaluation-harness: it has no tasks under "results".')
     return dict(document)
@@ -69,8 +70,8 @@ def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
     """Return the metrics as cells: `<task>: <metric>`, with the filter in brackets if it is not `none`."""
     found = []
     for task, entry in document["results"].items():
-        shots = document.get("n-shot", {}).get(task)
-        count = document.get("n-samples", {}).get(task, {})
+        shots, counts = _of_task(document, "n-shot", task), _of_task(document, "n-samples", task)
+        count = counts.get("effective") if isinstance(counts, Mapping) else None
         for key, value in entry.items():
             metric, comma, chosen = key.partition(",")
             known = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
@@ -84,13 +85,19 @@ def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
                     metric=f"{task}: {metric}" + ("" if chosen == "none" else f" ({chosen})"),
                     value=float(value) if known else None,
                     standard_error=_error(error) if known else None,
-                    n=count.get("effective") if isinstance(count, Mapping) else None,
-                    decoding="" if shots is None else f"{shots}-shot",
+                    n=count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None,
+                    decoding=f"{shots}-shot" if isinstance(shots, int) else "",
                     artefact=artefact,
                     note="" if known else f"the file says {value}, which is no number",
                 )
             )
     return found
+
+
+def _of_task(document: Mapping[str, Any], key: str, task: str) -> Any:
+    """Return what a part of the file says of a task, or None where it says nothing or is no part."""
+    part = document.get(key)
+    return part.get(task) if isinstance(part, Mapping) else None
 
 
 def _error(value: Any) -> float | None:

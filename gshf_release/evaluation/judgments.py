@@ -16,7 +16,7 @@ from typing import Any
 
 from gshf_release.errors import RecipeError
 from gshf_release.evaluation import answer_files, answers, kept
-from gshf_release.evaluation.benchmarks import Benchmark, read_json_lines
+from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
 from gshf_release.evaluation.judging import alpaca_eval, mt_bench
 from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -134,13 +134,13 @@ def judge(context: StageContext) -> None:
                 judged = alpaca_eval.annotate(rows, baseline, session, repeat)
                 answer_files.write_alpaca_eval(judged, context.output(file))
             return
-        questions, rows = _asked_rows(context), read_json_lines(own_file(context))
+        questions, rows = _asked_rows(context), read_json_rows(own_file(context))
         references = mt_bench.read_references(settings.references) if _need_references(questions) else {}
         if kind == "mt_bench_single":
             lines = mt_bench.judge_single(questions, rows, session, references, repeats)
         else:
             name = {"model_id": context.parameter("baseline_name")}
-            others = [line | name for line in read_json_lines(kept.path(context.run, context.parameter("baseline")))]
+            others = [line | name for line in read_json_rows(kept.path(context.run, context.parameter("baseline")))]
             lines = mt_bench.judge_pair(questions, rows, others, session, references, repeats)
         answer_files.write_mt_bench(lines, path)
 
@@ -192,7 +192,7 @@ def own_file(context: StageContext) -> Path:
 def _asked_rows(context: StageContext) -> list[dict[str, Any]]:
     """Return the questions that were asked as the file of questions has them."""
     asked = {question.key for question in answers.stored_questions(context, context.parameter("benchmark"))}
-    rows = read_json_lines(kept.path(context.run, context.parameter("questions")))
+    rows = read_json_rows(kept.path(context.run, context.parameter("questions")))
     return [row for row in rows if str(row["question_id"]) in asked]
 
 

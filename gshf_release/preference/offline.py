@@ -11,7 +11,7 @@ from gshf_release.checkpoints import load_tokenizer
 from gshf_release.conversations import PREFERENCE_EXAMPLE, read_rows
 from gshf_release.datafiles import SKIP_IN_RECIPE, ColumnUse, OnBadRow, Rows
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.prompts.split import FILE, evaluation_path, read_prompts, with_system
+from gshf_release.prompts.split import COLUMNS, FILE, evaluation_path, read_prompts, with_system
 from gshf_release.prompts.used import content_id
 from gshf_release.recipe import Pairs
 from gshf_release.records import Pair, Prompt
@@ -38,12 +38,13 @@ class Preference(NamedTuple):
     rejected: str
 
 
-def declare(source_sha256: str, count: int) -> Stage:
+def declare(source_sha256: str, count: int, columns: str = "") -> Stage:
     """Declare what puts out the pairs of `pairs.offline` and their prompts.
 
     Args:
         source_sha256: Content hash of the file or folder.
         count: How many rows it has to give.
+        columns: Those other than the usual ones of which its prompts were made.
     """
     return Stage(
         name=f"{SOURCE}/pairs",
@@ -51,7 +52,7 @@ def declare(source_sha256: str, count: int) -> Stage:
         inputs=(Input("base", "model"), *(Input(name, FILE) for name in HELD_OUT)),
         outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
-        parameters={"source_sha256": source_sha256, "count": count},
+        parameters={"source_sha256": source_sha256, "count": count} | ({COLUMNS: columns} if columns else {}),
         numbers="gshf_release.preference.offline:numbers",
     )
 

@@ -28,6 +28,8 @@ FILE = "prompts.parquet"
 BAD_ROWS = "bad-rows.json"
 BAD, EXCLUDED_BAD = "bad_rows", "excluded_bad_rows"
 """Facts of a stage's declaration: bad rows that were skipped in `evaluation.prompts` and in `prompts.exclude`."""
+COLUMNS = "columns"
+"""Fact of a stage's declaration: columns other than the usual ones of which its rows were made."""
 SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
@@ -66,7 +68,7 @@ def distinct(rows: Rows[Prompt]) -> list[Prompt]:
 
 
 def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str | int]]:
-    """Return the prompts of `prompts.source` that may be used, and what says which were left out (for fingerprints).
+    """Return the prompts of `prompts.source` that may be used, and what else shapes them (for fingerprints).
 
     Args:
         recipe: The recipe; prompts of what `prompts.exclude` names are left out.
@@ -76,13 +78,28 @@ def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str | in
         DataError: A row is bad.
         RecipeError: Something to exclude is not there.
     """
-    prompts = read_prompts(path, recipe.prompts.system, recipe.prompts.on_bad_row)
+    return _usable(recipe, _source_rows(recipe, path))
+
+
+def _source_rows(recipe: Recipe, path: Path) -> Rows[Prompt]:
+    return read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
+
+
+def _usable(recipe: Recipe, rows: Rows[Prompt]) -> tuple[list[Prompt], dict[str, str | int]]:
+    prompts, facts = distinct(rows), columns_read(rows)
     if not recipe.prompts.exclude:
-        return prompts, {}
+        return prompts, facts
     excluded = used.excluded(recipe)
     ids = excluded.ids
     left = [prompt for prompt in prompts if used.content_id(prompt.messages) not in ids]
-    return left, {"excluded_sha256": excluded.sha256} | ({EXCLUDED_BAD: excluded.bad} if excluded.bad else {})
+    facts |= {"excluded_sha256": excluded.sha256} | ({EXCLUDED_BAD: excluded.bad} if excluded.bad else {})
+    return left, facts
+
+
+def columns_read(rows: Rows[Any]) -> dict[str, str | int]:
+    """Return the columns that shape the prompts beside the usual ones, for fingerprints; nothing if there are none."""
+    names = sorted(rows.columns.read.keys() - set(conversations.PLAIN))
+    return {COLUMNS: ", ".join(names)} if names else {}
 
 
 def with_system(prompt: Prompt, system: str | None) -> Prompt:
@@ -188,9 +205,10 @@ def write_pool(context: StageContext) -> None:
     """Write all prompts in the run's order, and how many bad rows the source had."""
     recipe = context.recipe
     path = source_path(recipe.prompts.source, "training/prompts")
-    prompts, _ = supply(recipe, path)
+    rows = _source_rows(recipe, path)
+    prompts, _ = _usable(recipe, rows)
     Prompt.write(ordered(prompts, context.seed), context.output(FILE))
-    bad = read_rows(path, on_bad_row=recipe.prompts.on_bad_row).bad
+    bad = rows.bad
     document = {"count": len(bad), "first": [place.replace(str(path), path.name, 1) for place in bad[:SHOWN_BAD_ROWS]]}
     write_json(context.output(BAD_ROWS), document)
 
@@ -212,7 +230,7 @@ def write_role(context: StageContext) -> None:
     Prompt.write(pool[context.parameter("start") : context.parameter("stop")], context.output(FILE))
 
 
-def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows: int = 0) -> Stage:
+def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows: int = 0, columns: str = "") -> Stage:
     """Declare the stage that puts out the prompts of `evaluation.prompts`, in the file's order.
 
     Args:
@@ -220,8 +238,10 @@ def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows:
         source_sha256: The file's content hash.
         count: How many distinct prompts it holds.
         bad_rows: How many of its rows are skipped.
+        columns: What `columns_read` says of it.
     """
     counted: dict[str, Any] = {BAD: bad_rows} if bad_rows else {}
+    counted |= {COLUMNS: columns} if columns else {}
     return Stage(
         name=EVALUATION,
         work="gshf_release.prompts.split:write_evaluation",

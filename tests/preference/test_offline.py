@@ -170,7 +170,7 @@ def test_a_hybrid_run_trains_on_both_and_says_so(one_thread: None, tiny_folder: 
 def test_a_bad_row_is_named_by_file_and_line(one_thread: None, tiny_folder: Path, tmp_path: Path) -> None:
     file = offline_file(tmp_path / "pairs.jsonl")
     file.write_text(file.read_text(encoding="utf-8") + '{"prompt": "p"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"pairs\.jsonl:10: expected an answer under"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl:10: expected a text or turns under 'chosen'"):
         trained(tmp_path / "run", recipe(tiny_folder, file, "offline", 1))
 
 

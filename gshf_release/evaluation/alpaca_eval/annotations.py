@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release import user_files
 from gshf_release.errors import DataError
-from gshf_release.evaluation.stored import read_text
 from gshf_release.preference_scale import EXPECTED, other_scale
 from gshf_release.preference_scale import HINT as SCALE_HINT
 
@@ -59,19 +59,13 @@ def read(path: Path) -> list[Annotation]:
     Raises:
         DataError: The file cannot be read, a row is not a judgment (names the row), or the preferences are on another scale.
     """
-    text = read_text(path)
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}.", hint=HINT) from error
-    if not isinstance(document, list):
-        raise DataError(f"{path} must hold a list of rows, not {type(document).__name__}.", hint=HINT)
-    if not document:
+    found = list(user_files.rows(path))
+    if not found:
         raise DataError(f"{path} holds no row.", hint=HINT)
-    scale = other_scale([row.get("preference") for row in document if isinstance(row, dict)])
+    scale = other_scale([row.get("preference") for _, row in found if isinstance(row, dict)])
     if scale:
         raise DataError(f"{path}: its preferences are {scale}; AlpacaEval's go {EXPECTED}.", hint=SCALE_HINT)
-    return [parse(row, f"{path} row {number}") for number, row in enumerate(document, 1)]
+    return [parse(row, place) for place, row in found]
 
 
 def parse(row: Any, place: str) -> Annotation:
@@ -80,6 +74,8 @@ def parse(row: Any, place: str) -> Annotation:
     Raises:
         DataError: A column is missing or of the wrong type, or the preference is none.
     """
+    if isinstance(row, ValueError):
+        raise DataError(f"{place} is not JSON: {row}.", hint=HINT) from row
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected an object, found {type(row).__name__}.", hint=HINT)
     texts = {key: _text(row, key, place) for key in ("instruction", "output_1", "output_2")}

@@ -16,8 +16,8 @@ from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotat
 from gshf_release.evaluation.calibration.agreement import Pairs
 from gshf_release.evaluation.calibration.line import Array
 from gshf_release.evaluation.judging import alpaca_eval
-from gshf_release.evaluation.stored import read_text
 from gshf_release.hashing import seed_from
+from gshf_release.user_files import read_text
 
 
 class Comparison(NamedTuple):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench.ratings import UNPARSED
-from gshf_release.evaluation.stored import read_text
 
 WINNERS = ("model_1", "model_2", "tie", "error")
 HINT = "Expected are FastChat's lines: question_id, model, judge, score, turn, tstamp (pairs: model_1, model_2, g1_winner)."
@@ -67,20 +67,17 @@ def read(path: Path) -> tuple[list[Judgment], list[PairJudgment]]:
     """
     singles: list[Judgment] = []
     pairs: list[PairJudgment] = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{place} is not JSON: {error}.", hint=HINT) from error
+    for place, row in user_files.rows(path):
+        if isinstance(row, ValueError):
+            raise DataError(f"{place} is not JSON: {row}.", hint=HINT) from row
         if not isinstance(row, dict):
             raise DataError(f"{place}: expected an object, found {type(row).__name__}.", hint=HINT)
         if "g1_winner" in row:
             pairs.append(parse_pair(row, place))
         else:
             singles.append(parse(row, place))
+    if not singles and not pairs:
+        raise DataError(f"{path} is empty.", hint=HINT)
     return singles, pairs
 
 
