@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import yaml
-
-from gshf_release import user_files
+from gshf_release import documents, user_files
 from gshf_release.errors import DataError
 from gshf_release.notices import notice
 from gshf_release.printable import one_line
@@ -189,10 +187,9 @@ def _configs(readme: Path) -> list[dict[str, Any]] | None:
     """Return the configurations that a README's front matter declares, or None."""
     matter = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        metadata = yaml.safe_load(matter.group(1)) if matter else None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise _wrong_card(readme, f"its front matter is not YAML ({reason})") from error
+        metadata = documents.parse_yaml(matter.group(1)) if matter else None
+    except ValueError as error:
+        raise _wrong_card(readme, f"in its front matter {error}") from error
     configs = metadata.get("configs") if isinstance(metadata, dict) else None
     if configs is None or configs == []:
         return None

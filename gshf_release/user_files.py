@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gshf_release.documents import DEEPEST
 from gshf_release.errors import DataError
 from gshf_release.notices import notice
 
@@ -41,8 +42,6 @@ UNPACKED_AT_LEAST, UNPACKED_RATIO = 64 * MEBIBYTE, 200
 itself ends at 1:1032, so what lies beyond was made to fill memory."""
 ROW_LIMIT = 256 * MEBIBYTE
 """Bytes of one line: no row of text comes near."""
-DEPTH = 100
-"""Levels of lists and objects inside one row; conversations have four."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -71,7 +70,7 @@ def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None)
     """
     text = read_text(path)
     document = _document(path, text, parse_constant)
-    if (fault := _fault(document, DEPTH)) is not None:
+    if (fault := _fault(document, DEEPEST)) is not None:
         raise DataError(f"{path}: {fault}.")
     repairs = _Repairs(path)
     document = repairs.repaired(text, document, str(path))
@@ -124,7 +123,7 @@ def loads(text: str) -> Any:
         value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    if text.count("[") + text.count("{") > DEPTH and (fault := _fault(value, DEPTH)) is not None:
+    if text.count("[") + text.count("{") > DEEPEST and (fault := _fault(value, DEEPEST)) is not None:
         raise ValueError(fault)
     return value
 
@@ -275,7 +274,7 @@ def _text_rows(path: Path, text: str, repairs: _Repairs) -> Iterator[tuple[str, 
         return
     for number, value in enumerate(document, 1):
         place = f"{path} row {number}"
-        fault = _fault(value, DEPTH)
+        fault = _fault(value, DEEPEST)
         yield place, repairs.repaired(text, value, place) if fault is None else ValueError(fault)
 
 
@@ -341,7 +340,7 @@ def _no_document(path: Path, text: str, error: ValueError) -> DataError:
 
 
 def _too_deep() -> str:
-    return f"lists and objects are nested more than {DEPTH} deep"
+    return f"lists and objects are nested more than {DEEPEST} deep"
 
 
 def _fault(value: Any, left: int) -> str | None:
