@@ -246,17 +246,17 @@ def _rows(iterations: tuple[int, ...], policies: list[str]) -> tuple[str, ...]:
 
 def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
     from gshf_release.diagnostics.verdict import verdict
-    from gshf_release.report import partial
     from gshf_release.report.benchmarks import comparison_tables
+    from gshf_release.report.notices import notices
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
 
     cells = read_cells(directory.path / "results.json")
-    notices = partial.notices(cells)
-    for line in notices:
+    found = notices(cells)
+    for line in found:
         say(line)
     if as_json:
-        print_json({"cells": [cell.model_dump() for cell in cells], "notices": notices})
+        print_json({"cells": [cell.model_dump() for cell in cells], "notices": found})
         return
     for table in all_tables(cells):
         print_table(table)

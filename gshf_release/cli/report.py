@@ -61,8 +61,8 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     from gshf_release import plots
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
-    from gshf_release.report import partial
     from gshf_release.report.benchmarks import comparison_tables
+    from gshf_release.report.notices import notices
     from gshf_release.report.tables import all_tables
     from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
@@ -71,13 +71,13 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     if not (run / "results.json").is_file():
         raise RunError(f"{run} has no results yet.", hint="Run: gshf-release train RECIPE")
     cells = read_cells(run / "results.json")
-    notices = partial.notices(cells)
-    for line in notices:
+    found = notices(cells)
+    for line in found:
         say(line)
     if plot is not None:
         say(f"{shown_path(plot)}: {plots.learning_curve(cells, plot)}")
     if as_json:
-        print_json({"cells": [cell.model_dump() for cell in cells], "notices": notices})
+        print_json({"cells": [cell.model_dump() for cell in cells], "notices": found})
         return
     compared = comparison_tables(cells, compare) if compare is not None else []
     _print([*all_tables(cells), *compared], as_markdown)

@@ -203,6 +203,8 @@ def _need_references(questions: Sequence[Mapping[str, Any]]) -> bool:
 def asked_of(judge: JudgeSettings, request: JudgeRequest) -> dict[str, Any]:
     """Return what decides the judgments, for the fingerprint: not where the judge is, what it costs, how often it is tried."""
     decisive = {"name", "official", "annotator", "references", "model", "parameters", "context"}
+    if judge.benchmark == "alpaca_eval_2" and not judge.official:
+        decisive.add("letter_share")
     return {
         "judge": judge.model_dump(mode="json", include=decisive),
         "baseline": request.baseline,

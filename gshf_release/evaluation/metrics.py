@@ -12,6 +12,13 @@ NOISE = "judge noise"
 """Standard deviation of one judgment around the mean of all judgments of the same answer."""
 NOISE_SHARE = "judge noise share"
 """What part of a number's squared standard error the judge's noise makes up, percent."""
+DOUBT = "judgments: "
+"""Before what makes one doubt a verdict, of `verdicts.reading.DOUBTS`: how many judgments have it; `n` is all of them."""
+
+
+def doubt(what: str) -> str:
+    """Return the metric of how many judgments have something that makes one doubt their verdict."""
+    return DOUBT + what
 
 
 def low(metric: str) -> str:

@@ -21,6 +21,7 @@ from gshf_release.evaluation.judgments import FILES, SCORE, judgments_stage, own
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
 from gshf_release.evaluation.requests import BorrowedFiles
+from gshf_release.evaluation.verdicts import reading
 from gshf_release.resampling import JudgeNoise
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
@@ -94,6 +95,9 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
     repeats = annotation_repeats(context)
     limit = context.parameter("note")
     whole = context.task.stage.parameters.get("whole")
+    doubts = Doubts(
+        [row.doubts for rows in repeats for row in rows if row.preference is not None], sum(map(len, repeats))
+    )
     length = statistics.mean([float(len(row.output_2)) for row in repeats[0]])
     rate = Cell(
         metric="win rate",
@@ -102,7 +106,9 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
         n=score.n_total,
         of=whole,
         unit="%",
-        note=_joined(f"mean of {len(repeats)} judgments of each answer" if len(repeats) > 1 else "", limit),
+        note=_joined(
+            f"mean of {len(repeats)} judgments of each answer" if len(repeats) > 1 else "", doubts.note, limit
+        ),
         **place,
     )
     return [
@@ -114,7 +120,7 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
             n=score.n_total,
             of=whole,
             unit="%",
-            note=_joined(_length_control_note(score), limit),
+            note=_joined(_length_control_note(score), doubts.note, limit),
             **place,
         ),
         Cell(
@@ -135,9 +141,32 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
             note=limit,
             **place,
         ),
+        *doubts.cells(limit, place),
         *_noise_cells(comparisons.alpaca_eval_noise(repeats), rate, place),
         *_calibrated_cells(context, rate, place),
     ]
+
+
+class Doubts:
+    """What makes one doubt the verdicts behind a row's numbers."""
+
+    def __init__(self, judged: Sequence[Sequence[str]], total: int) -> None:
+        """Count them.
+
+        Args:
+            judged: The doubts about each judgment that counts.
+            total: How many judgments there are, the failed ones included.
+        """
+        self.total = total
+        self.counts = reading.count(judged)
+        self.note = "; ".join(reading.told(self.counts, total))
+
+    def cells(self, note: str, place: Mapping[str, Any]) -> list[Cell]:
+        """Return a cell for each."""
+        return [
+            Cell(metric=metrics.doubt(what), value=float(number), n=self.total, note=note, **place)
+            for what, number in self.counts.items()
+        ]
 
 
 def averaged(repeats: Sequence[Sequence[Annotation]]) -> list[Annotation]:
@@ -224,7 +253,12 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     }
     for name in dict.fromkeys(categories.values()):
         groups[f"average: {name}"] = [one for one in singles if categories[str(one.question_id)] == name]
-    found = [_rating_cell(metric, group, whole.get(metric), limit, place) for metric, group in groups.items()]
+    doubts = Doubts([one.doubts for one in singles if one.parsed], len(singles))
+    notes = {"average": _joined(doubts.note, limit)}
+    found = [
+        _rating_cell(metric, group, whole.get(metric), notes.get(metric, limit), place)
+        for metric, group in groups.items()
+    ]
     rated = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
     found += _interval_cells("average", rated, context.seed, "1-10", place)
     found += _noise_cells(comparisons.mt_bench_noise(singles), found[0], place)
@@ -237,7 +271,7 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         note=_joined(bound, limit),
         **place,
     )
-    return [*found, failed]
+    return [*found, failed, *doubts.cells(limit, place)]
 
 
 def _judgments_in_all(context: StageContext) -> dict[str, int]:
@@ -288,6 +322,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         clusters.setdefault(question, []).append(value)
     error = statistics.clustered_error(list(clusters.values()))
     limit, whole = context.parameter("note"), _judgments_in_all(context).get("average")
+    doubts = Doubts([one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(
         metric="adjusted win rate",
@@ -296,7 +331,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         n=score.n,
         of=whole,
         unit="%",
-        note=_joined("a tie counts half", limit),
+        note=_joined("a tie counts half", doubts.note, limit),
         **place,
     )
     return [
@@ -315,6 +350,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
             note=limit,
             **place,
         ),
+        *doubts.cells(limit, place),
     ]
 
 

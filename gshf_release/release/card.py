@@ -22,8 +22,9 @@ from gshf_release.release import assumptions, card_templates, metadata
 from gshf_release.release.assumptions import Assumption
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.lineage import Lineage
-from gshf_release.report import partial, tables
+from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
+from gshf_release.report.notices import notices
 from gshf_release.results import Cell, select
 
 MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"
@@ -78,7 +79,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
         "evaluations": found,
         "benchmarks": benchmark_tables(shown),
-        "notices": [*card.notices, *partial.notices(shown)],
+        "notices": [*card.notices, *notices(shown)],
         "substitutes": metadata.substitutes(shown),
         "validation": tables.validation_table(card.cells),
         "scorers": tables.scorer_table(card.cells),

@@ -21,7 +21,7 @@ from gshf_release.recipe import AllowedFinding, read_mapping
 from gshf_release.release import card_templates, evidence, hub_client, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.staging import link_or_copy
-from gshf_release.report import partial
+from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, read_cells, shown, write_cells
 
@@ -186,7 +186,7 @@ def _card(facts: Facts, name: str, tag: str, cells: Sequence[Cell]) -> str:
         "name": name,
         "tag": tag,
         "published": bool(HUB_ID.fullmatch(name)),
-        "notices": partial.notices(cells),
+        "notices": notices(cells),
         "tables": [_table(cells, origin) for origin in ("measured", "reported")],
     }
     body = card_templates.render(TEMPLATE, values)

@@ -11,6 +11,7 @@ from typing import Any
 
 from gshf_release import user_files
 from gshf_release.errors import DataError
+from gshf_release.evaluation.verdicts.reading import doubts_of
 from gshf_release.preference_scale import EXPECTED, other_scale
 from gshf_release.preference_scale import HINT as SCALE_HINT
 
@@ -44,6 +45,8 @@ class Annotation:
     """Whether the file has 0, which old versions wrote for a draw."""
     place: str = ""
     """File and row (from 1), for messages."""
+    doubts: tuple[str, ...] = ()
+    """What makes one doubt the preference, of `verdicts.reading.DOUBTS`; only rows that were judged here say it."""
 
     @property
     def win(self) -> float | None:
@@ -88,6 +91,7 @@ def parse(row: Any, place: str) -> Annotation:
         price=_price(row),
         coded_zero=row.get("preference") == 0,
         place=place,
+        doubts=doubts_of(row.get("note")),
     )
 
 

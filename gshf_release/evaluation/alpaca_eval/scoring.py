@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gshf_release.evaluation.alpaca_eval.annotations import BASELINE, JUDGE, Ann
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, Array, is_complete_in_order
 from gshf_release.evaluation.alpaca_eval.length_control import LengthControlled
 from gshf_release.evaluation.alpaca_eval.win_rate import win_rate
+from gshf_release.evaluation.verdicts import reading
 
 PUBLISHED = "length_controlled_v1"
 INCOMPLETE = "length_controlled_v1, incomplete"
@@ -75,6 +76,8 @@ class AlpacaEvalScore:
     """`verified`, `missing`, `unverified: FILE, ...` or `not used`."""
     price: float | None = None
     """US dollars that the judgments cost, if recorded."""
+    doubts: dict[str, int] = field(default_factory=dict)
+    """`{what makes one doubt a preference: rows}`, of those that count."""
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -134,6 +137,7 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
     found = _length_control(distinct, data, as_published)
     prices = [row.price for row in distinct if row.price is not None]
     characters = sum(len(row.output_2) for row in distinct)
+    doubts = reading.count(row.doubts for row in distinct if row.preference is not None)
     whole = as_published and found.label == PUBLISHED
     return AlpacaEvalScore(
         model=rows[0].generator_2,
@@ -165,7 +169,14 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
         lc_reason=found.reason,
         data=found.data,
         price=sum(prices) if prices else None,
-        warnings=(*warnings, *_doubts(distinct), *_null_rows(counts.n_null), *found.warnings),
+        doubts=doubts,
+        warnings=(
+            *warnings,
+            *_doubts(distinct),
+            *_null_rows(counts.n_null),
+            *_doubtful_rows(doubts, len(distinct)),
+            *found.warnings,
+        ),
     )
 
 
@@ -372,6 +383,10 @@ def _doubts(rows: Sequence[Annotation]) -> list[str]:
 
 def _null_rows(count: int) -> list[str]:
     return [f"{count} rows have no judgment; the win rate leaves them out."] if count else []
+
+
+def _doubtful_rows(doubts: dict[str, int], total: int) -> list[str]:
+    return [f"{sentence}." for sentence in reading.warnings(doubts, total)]
 
 
 def _wins(rows: list[Annotation]) -> Array:

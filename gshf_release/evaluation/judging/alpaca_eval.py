@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,23 @@ from typing import Any
 
 from gshf_release.errors import DataError, EngineError
 from gshf_release.evaluation.judging.cache import Judgment
-from gshf_release.evaluation.judging.session import JudgeSession, any_judgment
+from gshf_release.evaluation.judging.judges import JudgeSettings
+from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.verdicts import letters
+from gshf_release.evaluation.verdicts.reading import (
+    BY_TEXT,
+    CONTRADICTION,
+    DOUBTS,
+    FEW_LETTERS,
+    FEW_LETTERS_WEIGHED,
+    LAST_COUNTS,
+    THOUGHT,
+    Reading,
+    announced,
+    is_cut,
+    without_verdict,
+)
+from gshf_release.evaluation.verdicts.thinking import Answer, set_aside
 from gshf_release.recipe import read_mapping
 from gshf_release.records import Message
 
@@ -29,7 +44,6 @@ SEED = 0
 """Of alpaca_eval's annotators."""
 EQUAL = 1.5
 """The preference between two equal answers, for which no judge is asked."""
-FALLBACK_NOTE = "letter of the text, no log-probabilities"
 NO_LETTER = "neither letter in the answer"
 
 
@@ -91,7 +105,8 @@ def annotate(
     """Return alpaca_eval's annotations of a model's outputs against a baseline's, in the order of the baseline.
 
     `preference` is 1 + the probability that the model's answer (`output_2`) is better, 1.5 for equal answers, and None for a
-    failed judgment. A row judged by the text because the server gives no log-probabilities says so under `note`.
+    failed judgment. A row says under `letter_share` what the letters hold of the answer's first token, under `note` what makes
+    one doubt its preference, under `reasoning` what the judge thought, and under `failed` why there is none.
 
     Args:
         outputs: The model's rows `{"instruction", "output", "generator", "dataset"?}`.
@@ -107,14 +122,22 @@ def annotate(
     pairs = match(outputs, baseline)
     style = annotator(session.settings.annotator)
     asked = [pair for pair in pairs if pair.first["output"] != pair.second["output"]]
-    judgments = session.judge([messages(pair, style) for pair in asked], repeat=repeat, understood=any_judgment)
-    judged = {pair.instruction: judgment for pair, judgment in zip(asked, judgments, strict=True)}
-    rows = [_row(pair, judged.get(pair.instruction), style, session.settings.identity) for pair in pairs]
-    failures = [judged[row["instruction"]].failed or NO_LETTER for row in rows if row["preference"] is None]
-    session.accept(failures, len(rows), f"AlpacaEval 2 of {_generator(outputs)}")
-    by_text = sum("note" in row for row in rows)
-    if by_text:
-        session.say(f"{by_text} of {len(rows)} preferences are the {FALLBACK_NOTE}.")
+
+    def understood(judgment: Judgment) -> str:
+        return read_preference(judgment, style, session.settings).reading.failed
+
+    judgments = session.judge([messages(pair, style) for pair in asked], repeat=repeat, understood=understood)
+    found = {
+        pair.instruction: (judgment, read_preference(judgment, style, session.settings))
+        for pair, judgment in zip(asked, judgments, strict=True)
+    }
+    rows = [_row(pair, found.get(pair.instruction), session.settings.identity) for pair in pairs]
+    what = f"AlpacaEval 2 of {_generator(outputs)}"
+    readings = [preferred.reading for _, preferred in found.values()]
+    session.accept([reading.failed for reading in readings if reading.value is None], len(rows), what)
+    doubts = [reading.doubts for reading in readings if reading.value is not None]
+    for line in announced(doubts, len(rows), what):
+        session.say(line)
     return rows
 
 
@@ -147,27 +170,72 @@ def messages(pair: Pair, style: Annotator) -> list[Message]:
     ]
 
 
-def preference(judgment: Judgment, style: Annotator) -> tuple[float | None, bool]:
-    """Return 1 + the probability that the second answer *as shown* is better, and whether it is read from the text.
+def preference(logprobs: object, style: Annotator) -> float | None:
+    """Return 1 + the probability that the second answer *as shown* is better, by the library's formula to the letter.
 
-    With log-probabilities it is 2 - p(numerator) / sum of p(denominators) over the first token's alternatives
-    (`logprob_parser` in alpaca_eval/completion_parsers.py). Without them, or if none of the tokens is an alternative, it
-    is 1 or 2 by the first word of the text, which must be a letter but for quotes and full stops around it; else None.
+    It is 2 - p(numerator) / sum of p(denominators) over the very first token's alternatives that are spelled exactly so
+    (`logprob_parser` in alpaca_eval/completion_parsers.py); None if none of them has a probability.
     """
-    alternatives = judgment.logprobs[0].get("top_logprobs") or [] if judgment.logprobs else []
-    known = {each["token"]: each["logprob"] for each in alternatives if each["token"] in style.denominators}
-    total = sum(math.exp(value) for value in known.values())
-    if total > 0:
-        return 2.0 - math.exp(known.get(style.numerator, -math.inf)) / total, False
-    words = re.split(r"\s+", judgment.text.strip())
-    letter = words[0].strip("\"'`*.()[]")
-    if letter not in style.denominators:
-        return None, True
-    return (1.0 if letter == style.numerator else 2.0), True
+    first = logprobs[0] if isinstance(logprobs, list) and logprobs and isinstance(logprobs[0], Mapping) else {}
+    known: dict[str, float] = {}
+    for each in first.get("top_logprobs") or []:
+        value = letters.probability(each.get("logprob")) if isinstance(each, Mapping) else None
+        if value is not None and each.get("token") in style.denominators:
+            known[each["token"]] = value
+    total = sum(known.values())
+    return 2.0 - known.get(style.numerator, 0.0) / total if total > 0 else None
 
 
-def _row(pair: Pair, judgment: Judgment | None, style: Annotator, judge: str) -> dict[str, Any]:
-    """Return one annotation, with the names of columns that alpaca_eval 0.6.6 gives."""
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What was read of one judgment."""
+
+    reading: Reading[float]
+    """1 + the probability that the second answer as shown is better."""
+    share: float | None
+    """The probability of both letters at the answer's first token; None if it has no probabilities."""
+    answer: Answer
+    """The text, with its thinking set aside."""
+
+
+def read_preference(judgment: Judgment, style: Annotator, settings: JudgeSettings) -> Preference:
+    """Return what a judgment prefers, how sure the letters are of it, and what makes one doubt it.
+
+    The official judge's first token is weighed by the library's formula. For every other judge all spellings of a letter count
+    together, at the first token of its answer; where they hold less than `letter_share` of that token's probability, the
+    letter of the text counts, 1 or 2, and where the text names none the judgment is failed. So it is without
+    log-probabilities, for the official judge too.
+    """
+    answer = set_aside(judgment.text)
+    first, second = style.numerator, next(each for each in style.denominators if each != style.numerator)
+    weighed = letters.weigh(judgment.logprobs, first, second, judgment.text)
+    named = letters.named(answer.text, first, second, cut=is_cut(judgment.finish_reason))
+    share = None if weighed is None else weighed.share
+    enough = share is not None and share >= settings.letter_share
+    value = None
+    if settings.official:
+        value = preference(judgment.logprobs, style)
+    elif weighed is not None and enough:
+        value = 1 + weighed.second
+    doubts = [THOUGHT] if answer.thinking or judgment.reasoning.strip() else []
+    if value is not None:
+        towards_first = named is not None and named.letter == first
+        contradicts = named is not None and (value > EQUAL if towards_first else value < EQUAL)
+        doubts += [CONTRADICTION] * contradicts + [FEW_LETTERS_WEIGHED] * (not enough)
+    elif named is not None:
+        value = 1.0 if named.letter == first else 2.0
+        doubts += [BY_TEXT if weighed is None else FEW_LETTERS] + [LAST_COUNTS] * named.several
+    failed = judgment.failed
+    if not failed and value is None:
+        failed = without_verdict(answer, judgment.reasoning, judgment.finish_reason, NO_LETTER)
+    reading: Reading[float] = (
+        Reading(None, failed) if failed else Reading(value, doubts=tuple(sorted(doubts, key=DOUBTS.index)))
+    )
+    return Preference(reading, share, answer)
+
+
+def _row(pair: Pair, judged: tuple[Judgment, Preference] | None, judge: str) -> dict[str, Any]:
+    """Return one annotation, with the names of columns that alpaca_eval 0.6.6 gives; equal answers were not judged."""
     row: dict[str, Any] = {
         "instruction": pair.instruction,
         "output_1": pair.first["output"],
@@ -183,29 +251,33 @@ def _row(pair: Pair, judgment: Judgment | None, style: Annotator, judge: str) ->
         "preference_date": None,
         "preference_raw_completion": None,
     }
-    if judgment is None:
+    if judged is None:
         return row
-    value, by_text = (None, False) if judgment.failed else preference(judgment, style)
+    judgment, preferred = judged
+    value = preferred.reading.value
     row["preference"] = 3.0 - value if value is not None and pair.switched else value
-    if judgment.failed:
-        return row
-    row |= {
-        "preference_price_per_example": judgment.cost,
-        "preference_time_per_example": judgment.seconds,
-        "preference_date": datetime.fromtimestamp(judgment.asked_at, UTC).replace(tzinfo=None).isoformat(),
-        "preference_raw_completion": _raw(judgment),
-    }
-    return row | {"note": FALLBACK_NOTE} if by_text and value is not None else row
+    if judgment.asked_at:
+        row |= {
+            "preference_price_per_example": judgment.cost,
+            "preference_time_per_example": judgment.seconds,
+            "preference_date": datetime.fromtimestamp(judgment.asked_at, UTC).replace(tzinfo=None).isoformat(),
+            "preference_raw_completion": _raw(judgment, preferred.answer),
+        }
+    if preferred.share is not None:
+        row["letter_share"] = preferred.share
+    thinking = "\n".join(filter(None, (judgment.reasoning, preferred.answer.thinking)))
+    further = {"reasoning": thinking, "note": preferred.reading.note, "failed": preferred.reading.failed}
+    return row | {key: text for key, text in further.items() if text}
 
 
-def _raw(judgment: Judgment) -> dict[str, Any]:
+def _raw(judgment: Judgment, answer: Answer) -> dict[str, Any]:
     """Return the judgment as alpaca_eval keeps OpenAI's answer, so that its own parser can read it again."""
     return {
         "finish_reason": judgment.finish_reason,
         "index": 0,
         "logprobs": None if judgment.logprobs is None else {"content": judgment.logprobs},
-        "message": {"content": judgment.text, "role": "assistant"},
-        "text": judgment.text,
+        "message": {"content": answer.text, "role": "assistant"},
+        "text": answer.text,
         "total_tokens": judgment.prompt_tokens + judgment.completion_tokens,
     }
 

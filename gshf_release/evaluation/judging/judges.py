@@ -74,6 +74,9 @@ class JudgeSettings(Section):
     """Whether its numbers are those of the leaderboard. Only the leaderboard's own model, asked its way, may say so."""
     annotator: str = "weighted_alpaca_eval_gpt4_turbo"
     """AlpacaEval: whose prompt and weighting of log-probabilities is used, a name in alpaca-eval's evaluators_configs."""
+    letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # assumption: the letters are what the judge meant to say
+    """AlpacaEval: what both letters must hold of the first token's probability to be weighed; below it the text counts. An
+    official judge is weighed whatever they hold, as the library does, and says so."""
     references: Literal["original", "corrected"] = "original"
     """MT-Bench: the reference answers of the published numbers, or those without their 13 mistakes."""
     model: str | None = None
@@ -107,7 +110,7 @@ class JudgeSettings(Section):
     @property
     def protocol(self) -> dict[str, Any]:
         """Return everything that judgments depend on, and nothing else: price, patience and key are free to change."""
-        kept = {"benchmark", "annotator", "references", "model", "parameters", "context"}
+        kept = {"benchmark", "annotator", "letter_share", "references", "model", "parameters", "context"}
         return self.model_dump(mode="json", include=kept) | {"address": self.endpoint.address}
 
     @property

@@ -1,6 +1,8 @@
 """MT-Bench's protocol: grades of single answers, and games between two models, as FastChat's llm_judge makes them.
 
 The prompts' templates and the reference answers are benchmark data; rows come out as FastChat's gen_judgment.py writes them.
+Beside its keys a row has `reasoning`, the judge's thinking, `note`, what makes one doubt the verdict, and `failed`, why there
+is none, each only where there is something to say; in a row of two games they begin with `g1_` or `g2_`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from gshf_release.benchmark_data import MT_BENCH_JUDGE_PROMPTS, fetch
 from gshf_release.errors import DataError
 from gshf_release.evaluation.judging.cache import Judgment
 from gshf_release.evaluation.judging.judges import reference_file
-from gshf_release.evaluation.judging.session import JudgeSession, any_judgment
-from gshf_release.evaluation.mt_bench.ratings import UNPARSED, rating, winner
+from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.mt_bench.judgments import winner_of
+from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED, rating, read_rating, read_winner
+from gshf_release.evaluation.verdicts.reading import Reading, Value, announced
+from gshf_release.evaluation.verdicts.thinking import set_aside
 from gshf_release.records import Message
 
 Row = Mapping[str, Any]
@@ -25,8 +30,6 @@ NEEDS_REFERENCE = frozenset({"math", "reasoning", "coding", "arena-hard-200"})
 SINGLE, PAIR = ("single-v1", "single-math-v1"), ("pair-v2", "pair-math-v1")
 """The prompts without and with reference; those of the second turn end in MULTI_TURN."""
 MULTI_TURN = "-multi-turn"
-NO_RATING = "no rating in the answer"
-NO_VERDICT = "no verdict in the answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +104,67 @@ def judge_single(
     model, given = _answers(questions, answers)
     matches = list(_matches(questions, read_prompts(session.data), SINGLE, references))
     prompts = [match.fill({"answer": given[match.question["question_id"]]}) for match in matches]
-    rows, failures = [], []
+    conversations = [match.messages(prompt) for match, prompt in zip(matches, prompts, strict=True)]
+    official = session.settings.official
+
+    def understood(judgment: Judgment) -> str:
+        return _rating(judgment, official).failed
+
+    rows, readings = [], []
     for repeat in range(repeats):
-        conversations = [match.messages(prompt) for match, prompt in zip(matches, prompts, strict=True)]
-        for match, prompt, judgment in zip(
-            matches, prompts, session.judge(conversations, repeat=repeat, understood=any_judgment), strict=True
-        ):
-            score = rating(judgment.text)
-            if score == UNPARSED:
-                failures.append(judgment.failed or NO_RATING)
-            row = {
-                "question_id": match.question["question_id"],
-                "model": model,
-                "judge": [session.model, match.prompt["name"]],
-                "user_prompt": prompt,
-                "judgment": judgment.text,
-                "score": int(score) if score.is_integer() else score,
-                "turn": match.turn,
-                "tstamp": judgment.asked_at,
-            }
+        judgments = session.judge(conversations, repeat=repeat, understood=understood)
+        for match, prompt, judgment in zip(matches, prompts, judgments, strict=True):
+            reading = _rating(judgment, official)
+            row = _single_row(match, model, session.model, prompt, judgment, reading, official)
             rows.append(row if repeats == 1 else row | {"repeat": repeat})
-    session.accept(failures, len(rows), f"MT-Bench of {model}")
+            readings.append(reading)
+    _accept(session, readings, f"MT-Bench of {model}")
     return rows
+
+
+def _rating(judgment: Judgment, official: bool) -> Reading[float]:
+    return _read(read_rating(judgment.text, judgment.finish_reason, judgment.reasoning, official=official), judgment)
+
+
+def _winner(judgment: Judgment, official: bool) -> Reading[str]:
+    return _read(read_winner(judgment.text, judgment.finish_reason, judgment.reasoning, official=official), judgment)
+
+
+def _read(reading: Reading[Value], judgment: Judgment) -> Reading[Value]:
+    """Return a reading, or why the judgment could not be had at all."""
+    return Reading(None, judgment.failed) if judgment.failed else reading
+
+
+def _accept(session: JudgeSession, readings: Sequence[Reading[Any]], what: str) -> None:
+    """Count the failed judgments and say what makes one doubt the others."""
+    session.accept([reading.failed for reading in readings if reading.value is None], len(readings), what)
+    doubts = [reading.doubts for reading in readings if reading.value is not None]
+    for line in announced(doubts, len(readings), what):
+        session.say(line)
+
+
+def _single_row(
+    match: Match, model: str, judge: str, prompt: str, judgment: Judgment, reading: Reading[float], official: bool
+) -> dict[str, Any]:
+    """Return one line; an official judge's number stands as FastChat reads it, one outside 1-10 included."""
+    score = rating(judgment.text) if official else UNPARSED if reading.value is None else reading.value
+    return {
+        "question_id": match.question["question_id"],
+        "model": model,
+        "judge": [judge, match.prompt["name"]],
+        "user_prompt": prompt,
+        "judgment": judgment.text if official else set_aside(judgment.text).text,
+        "score": int(score) if score.is_integer() else score,
+        "turn": match.turn,
+        "tstamp": judgment.asked_at,
+    } | _remarks("", judgment, reading, official)
+
+
+def _remarks(prefix: str, judgment: Judgment, reading: Reading[Any], official: bool) -> dict[str, str]:
+    """Return the further keys of a row."""
+    thinking = [judgment.reasoning, "" if official else set_aside(judgment.text).thinking]
+    found = {"reasoning": "\n".join(filter(None, thinking)), "note": reading.note, "failed": reading.failed}
+    return {prefix + key: text for key, text in found.items() if text}
 
 
 def judge_pair(
@@ -155,36 +197,45 @@ def judge_pair(
         a, b = first[match.question["question_id"]], second[match.question["question_id"]]
         prompts += [match.fill({"answer_a": a, "answer_b": b}), match.fill({"answer_a": b, "answer_b": a})]
     conversations = [matches[number // 2].messages(prompt) for number, prompt in enumerate(prompts)]
-    rows, failures = [], []
+    official = session.settings.official
+
+    def understood(judgment: Judgment) -> str:
+        return _winner(judgment, official).failed
+
+    rows, readings = [], []
     for repeat in range(repeats):
-        judgments = session.judge(conversations, repeat=repeat, understood=any_judgment)
+        judgments = session.judge(conversations, repeat=repeat, understood=understood)
+        readings += [_winner(judgment, official) for judgment in judgments]
         for number, match in enumerate(matches):
             both = slice(2 * number, 2 * number + 2)
-            games = judgments[both]
-            row = _game_row(match, (model_1, model_2), session.model, prompts[both], games)
+            row = _game_row(match, (model_1, model_2), session, prompts[both], judgments[both])
             rows.append(row if repeats == 1 else row | {"repeat": repeat})
-            failures += [game.failed or NO_VERDICT for game in games if winner(game.text) == "error"]
-    session.accept(failures, repeats * len(prompts), f"MT-Bench of {model_1} against {model_2}")
+    _accept(session, readings, f"MT-Bench of {model_1} against {model_2}")
     return rows
 
 
 def _game_row(
-    match: Match, models: tuple[str, str], judge: str, prompts: Sequence[str], games: Sequence[Judgment]
+    match: Match, models: tuple[str, str], session: JudgeSession, prompts: Sequence[str], games: Sequence[Judgment]
 ) -> dict[str, Any]:
     """Return both games of one question and turn; in the second the models have changed places."""
+    official = session.settings.official
+    readings = [_winner(game, official) for game in games]
+    texts = [game.text if official else set_aside(game.text).text for game in games]
     return {
         "question_id": match.question["question_id"],
         "model_1": models[0],
         "model_2": models[1],
-        "g1_winner": {"A": "model_1", "B": "model_2"}.get(first := winner(games[0].text), first),
-        "g2_winner": {"A": "model_2", "B": "model_1"}.get(second := winner(games[1].text), second),
-        "judge": [judge, match.prompt["name"]],
+        "g1_winner": winner_of(readings[0].value or NO_WINNER, 1),
+        "g2_winner": winner_of(readings[1].value or NO_WINNER, 2),
+        "judge": [session.model, match.prompt["name"]],
         "g1_user_prompt": prompts[0],
-        "g1_judgment": games[0].text,
+        "g1_judgment": texts[0],
         "g2_user_prompt": prompts[1],
-        "g2_judgment": games[1].text,
+        "g2_judgment": texts[1],
         "turn": match.turn,
         "tstamp": max(game.asked_at for game in games),
+        **_remarks("g1_", games[0], readings[0], official),
+        **_remarks("g2_", games[1], readings[1], official),
     }
 
 

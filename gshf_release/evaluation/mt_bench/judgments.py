@@ -1,4 +1,9 @@
-"""FastChat's judgment files: one JSON object a line, single ratings (`gpt-4_single.jsonl`) or pairs (`gpt-4_pair.jsonl`)."""
+"""FastChat's judgment files: one JSON object a line, single ratings (`gpt-4_single.jsonl`) or pairs (`gpt-4_pair.jsonl`).
+
+A stored rating or winner is what FastChat's rule read in the stored text. For the official judges it stands; for any other
+judge the text is read again by the rule of `ratings`, so that a file gives the numbers that the judge's answers give, not those
+of its thinking. A stored value that FastChat's rule does not find in the text was read by something else, and stands.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,15 @@ from typing import Any
 
 from gshf_release import user_files
 from gshf_release.errors import DataError
-from gshf_release.evaluation.mt_bench.ratings import UNPARSED
+from gshf_release.evaluation.mt_bench import ratings
+from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED
+from gshf_release.evaluation.verdicts.reading import doubts_of
 
-WINNERS = ("model_1", "model_2", "tie", "error")
+WINNERS = ("model_1", "model_2", "tie", NO_WINNER)
+OFFICIAL_MODELS = ("gpt-4", "gpt-4-0613")
+"""What files call the official judges. The authors say that their `gpt-4` was gpt-4-0613 (FastChat's issue 2284)."""
+READ_HERE = ("note", "failed")
+"""Keys of a row whose verdict `judging.mt_bench` read, knowing also how the reply ended."""
 HINT = "Expected are FastChat's lines: question_id, model, judge, score, turn, tstamp (pairs: model_1, model_2, g1_winner)."
 
 
@@ -34,11 +45,20 @@ class Judgment:
     """Number of the repetition, if the same answer was judged several times on purpose."""
     place: str = ""
     """File and line, for messages."""
+    doubts: tuple[str, ...] = ()
+    """What makes one doubt the rating, of `verdicts.reading.DOUBTS`."""
+    stored: float | None = None
+    """The rating in the file, where the text was read otherwise; None if it is `score`."""
 
     @property
     def parsed(self) -> bool:
-        """Whether there is a rating."""
-        return self.score != UNPARSED
+        """Whether there is a rating; a number outside 1-10 is none."""
+        return ratings.on_scale(self.score)
+
+    @property
+    def in_file(self) -> float:
+        """The rating in the file, which FastChat's show_result averages."""
+        return self.score if self.stored is None else self.stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +77,10 @@ class PairJudgment:
     timestamp: float
     repeat: int = 0
     place: str = ""
+    doubts: tuple[str, ...] = ()
+    """What makes one doubt either game's winner, of `verdicts.reading.DOUBTS`."""
+    read_anew: bool = False
+    """Whether a winner is another one than the file's."""
 
 
 def read(path: Path) -> tuple[list[Judgment], list[PairJudgment]]:
@@ -88,16 +112,20 @@ def parse(row: dict[str, Any], place: str) -> Judgment:
         DataError: A key is missing or of the wrong type.
     """
     judge, prompt = _judge(row, place)
+    stored = _number(row, "score", place)
+    score, doubts = _rating(row, judge, stored)
     return Judgment(
         question_id=_integer(row, "question_id", place),
         model=_text(row, "model", place),
         judge=judge,
         prompt=prompt,
         turn=_turn(row, place),
-        score=_number(row, "score", place),
+        score=score,
         timestamp=_number(row, "tstamp", place) if row.get("tstamp") is not None else 0.0,
         repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
         place=place,
+        doubts=doubts,
+        stored=None if score == stored else stored,
     )
 
 
@@ -111,18 +139,56 @@ def parse_pair(row: dict[str, Any], place: str) -> PairJudgment:
     for winner in winners:
         if winner not in WINNERS:
             raise DataError(f"{place}: the winner {winner!r} is none of {', '.join(WINNERS)}.", hint=HINT)
+    judge = _judge(row, place)[0]
+    first, second = (_winner(row, judge, game, stored) for game, stored in zip((1, 2), winners, strict=True))
     return PairJudgment(
         question_id=_integer(row, "question_id", place),
         model_1=_text(row, "model_1", place),
         model_2=_text(row, "model_2", place),
-        judge=_judge(row, place)[0],
+        judge=judge,
         turn=_turn(row, place),
-        winner_1=winners[0],
-        winner_2=winners[1],
+        winner_1=first[0],
+        winner_2=second[0],
         timestamp=_number(row, "tstamp", place) if row.get("tstamp") is not None else 0.0,
         repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
         place=place,
+        doubts=tuple(dict.fromkeys((*first[1], *second[1]))),
+        read_anew=[first[0], second[0]] != winners,
     )
+
+
+def _rating(row: dict[str, Any], judge: str, stored: float) -> tuple[float, tuple[str, ...]]:
+    """Return the rating of a line and the doubts about it."""
+    text = row.get("judgment")
+    if any(key in row for key in READ_HERE) or not isinstance(text, str):
+        return stored, doubts_of(row.get("note"))
+    official = judge in OFFICIAL_MODELS
+    if ratings.rating(text) != stored:
+        return stored, ()
+    reading = ratings.read_rating(text, official=official)
+    if official:
+        return stored, reading.doubts
+    return (UNPARSED if reading.value is None else reading.value), reading.doubts
+
+
+def _winner(row: dict[str, Any], judge: str, game: int, stored: str) -> tuple[str, tuple[str, ...]]:
+    """Return the winner of a line's game 1 or 2, and the doubts about it."""
+    text = row.get(f"g{game}_judgment")
+    if any(f"g{game}_{key}" in row for key in READ_HERE) or not isinstance(text, str):
+        return stored, doubts_of(row.get(f"g{game}_note"))
+    official = judge in OFFICIAL_MODELS
+    if winner_of(ratings.winner(text), game) != stored:
+        return stored, ()
+    reading = ratings.read_winner(text, official=official)
+    if official:
+        return stored, reading.doubts
+    return winner_of(reading.value or NO_WINNER, game), reading.doubts
+
+
+def winner_of(verdict: str, game: int) -> str:
+    """Return the model that `A` or `B` stands for; in the second game the two have changed places."""
+    names = {"A": "model_1", "B": "model_2"} if game == 1 else {"A": "model_2", "B": "model_1"}
+    return names.get(verdict, verdict)
 
 
 def _value(row: dict[str, Any], key: str, place: str) -> Any:

@@ -1,8 +1,8 @@
 """MT-Bench's numbers from stored judgments: FastChat's definitions, but of several judgments of one answer the newest counts.
 
 FastChat's show_result averages whatever lines a file has, so a run that was repeated into the same file gives a number that is
-neither the old nor the new one. Judgments without a rating (-1) are left out there and here; the lower bound shows what
-that may hide.
+neither the old nor the new one. Judgments without a rating (-1) are left out there and here, a rating outside 1-10 is none
+here; the lower bound shows what that may hide.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench.judgments import Judgment, PairJudgment
+from gshf_release.evaluation.mt_bench.ratings import UNPARSED, WORST, on_scale
+from gshf_release.evaluation.verdicts import reading
 from gshf_release.statistics import clustered_error
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -23,8 +25,6 @@ QUESTIONS_A_CATEGORY = 10
 OTHER = "other"
 EXPECTED = 2 * QUESTIONS_A_CATEGORY * len(CATEGORIES)
 """Judgments of a complete run: 80 questions of two turns."""
-WORST = 1.0
-BEST = 10.0
 POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 """What a comparison adds to the adjusted win rate."""
 
@@ -60,6 +60,8 @@ class MTBenchScore:
     """Mean over the ratings of both turns, in the benchmark's order; `other` for questions that are not MT-Bench's."""
     fastchat_average: float | None
     """What FastChat's show_result prints for the same lines, duplicates counted."""
+    doubts: dict[str, int] = field(default_factory=dict)
+    """`{what makes one doubt a verdict: judgments}`, of those that count."""
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -89,6 +91,8 @@ class MTBenchPairScore:
     """Comparisons that the judge failed on, left out."""
     n_duplicates: int
     opponents: tuple[str, ...]
+    doubts: dict[str, int] = field(default_factory=dict)
+    """`{what makes one doubt a verdict: comparisons}`, of those that count."""
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -144,7 +148,8 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
     groups: dict[str, list[float]] = {name: [] for name in (*CATEGORIES, OTHER)}
     for one in rated:
         groups[category(one.question_id)].append(one.score)
-    fastchat = _mean([one.score for one in rows if one.parsed])
+    fastchat = _mean([one.in_file for one in rows if one.in_file != UNPARSED])
+    doubts = reading.count(one.doubts for one in rated)
     return MTBenchScore(
         model=rows[0].model,
         judge=rows[0].judge,
@@ -161,6 +166,7 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
         n_missing=_missing(newest),
         by_category={name: math.fsum(scores) / len(scores) for name, scores in groups.items() if scores},
         fastchat_average=fastchat,
+        doubts=doubts,
         warnings=tuple(_warnings(newest, len(rows) - len(newest), unparsed, fastchat)),
     )
 
@@ -168,13 +174,13 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
 def _warnings(newest: list[Judgment], duplicates: int, unparsed: int, fastchat: float | None) -> list[str]:
     found = []
     if duplicates:
-        printed = "no average" if fastchat is None else f"{fastchat:.6f}"
         found.append(
             f"{duplicates} of {duplicates + len(newest)} judgments were made again later; the newest counts. FastChat, which "
-            f"averages all of them, would print {printed}."
+            f"averages all of them, would print {_shown(fastchat)}."
         )
     if unparsed:
         found.append(f"{unparsed} of {len(newest)} judgments have no rating and are left out; see the lower bound.")
+    found += _reading_warnings(newest, fastchat)
     first, last = FIRST_QUESTION, FIRST_QUESTION + QUESTIONS_A_CATEGORY * len(CATEGORIES) - 1
     outside = {one.question_id for one in newest if category(one.question_id) == OTHER}
     if outside:
@@ -182,11 +188,6 @@ def _warnings(newest: list[Judgment], duplicates: int, unparsed: int, fastchat: 
     missing = _missing(newest)
     if missing:
         found.append(f"{missing} of MT-Bench's {EXPECTED} judgments are missing.")
-    strange = [one for one in newest if one.parsed and not WORST <= one.score <= BEST]
-    if strange:
-        found.append(
-            f"{len(strange)} ratings lie outside 1-10 and count as they are ({strange[0].place}: {strange[0].score:g})."
-        )
     return found
 
 
@@ -194,6 +195,29 @@ def _missing(newest: Sequence[Judgment]) -> int:
     """Return how many judgments of MT-Bench's questions are not there, if any of them is."""
     answers = {(one.question_id, one.turn) for one in newest if category(one.question_id) != OTHER}
     return max(0, EXPECTED - len(answers)) if answers else 0
+
+
+def _reading_warnings(newest: list[Judgment], fastchat: float | None) -> list[str]:
+    """Return what is to be said about how the ratings were read."""
+    found = []
+    outside = [one for one in newest if not one.parsed and one.in_file != UNPARSED and not on_scale(one.in_file)]
+    if outside:
+        found.append(
+            f"{len(outside)} ratings lie outside 1-10 and are left out as failed judgments ({outside[0].place}: "
+            f"{outside[0].in_file:g}); FastChat, which counts them, would print {_shown(fastchat)}."
+        )
+    anew = sum(one.stored is not None for one in newest) - sum(one.stored is not None for one in outside)
+    if anew:
+        found.append(
+            f"{anew} ratings in the file are not what the judge's answers say: FastChat's rule took them from thinking, from a "
+            f"scale or from code. The answers count; FastChat would print {_shown(fastchat)}."
+        )
+    counts = reading.count(one.doubts for one in newest if one.parsed)
+    return found + [f"{sentence}." for sentence in reading.warnings(counts, len(newest))]
+
+
+def _shown(average: float | None) -> str:
+    return "no average" if average is None else f"{average:.6f}"
 
 
 def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] = ()) -> MTBenchPairScore:
@@ -208,6 +232,11 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
         warnings.append(f"{duplicates} of {len(rows)} comparisons were made again later; the newest counts.")
     if errors:
         warnings.append(f"{errors} of {len(newest)} comparisons failed and are left out.")
+    anew = sum(one.read_anew for one in newest)
+    if anew:
+        warnings.append(f"{anew} winners in the file are not what the judge's answers say; the answers count.")
+    doubts = reading.count(one.doubts for one in played)
+    warnings += [f"{sentence}." for sentence in reading.warnings(doubts, len(newest))]
     return MTBenchPairScore(
         model=model,
         judge=rows[0].judge,
@@ -222,6 +251,7 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
         n_errors=errors,
         n_duplicates=duplicates,
         opponents=tuple(dict.fromkeys(one.model_2 if one.model_1 == model else one.model_1 for one in newest)),
+        doubts=doubts,
         warnings=tuple(warnings),
     )
 

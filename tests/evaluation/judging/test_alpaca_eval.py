@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,34 @@ from hypothesis import strategies as st
 
 from gshf_release.errors import DataError, EngineError
 from gshf_release.evaluation.judging import alpaca_eval, judges
-from gshf_release.evaluation.judging.alpaca_eval import Pair, annotate, annotator, messages, preference
+from gshf_release.evaluation.judging.alpaca_eval import (
+    Pair,
+    Preference,
+    annotate,
+    annotator,
+    messages,
+    preference,
+    read_preference,
+)
 from gshf_release.evaluation.judging.cache import Judgment
+from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.verdicts.reading import (
+    BY_TEXT,
+    CONTRADICTION,
+    CUT_THINKING,
+    FEW_LETTERS,
+    FEW_LETTERS_WEIGHED,
+    THOUGHT,
+    Reading,
+)
 from tests.servers.judge import Fault, JudgeServer, longer_wins, replay, stored_judgments
 
 Make = Callable[..., JudgeSession]
 NAME = "weighted_alpaca_eval_gpt4_turbo"
 STYLE = annotator(NAME)
+OFFICIAL = judges.load(NAME)
+STAND_IN = judges.load("openai-compatible-alpaca-eval")
 
 
 def rows(generator: str, outputs: dict[str, str]) -> list[dict[str, Any]]:
@@ -35,7 +56,7 @@ OUTPUTS = rows("mine", {"four": "d", "three": "same", "two": "BBBBBB", "one": "A
 
 def judgment(text: str, *alternatives: tuple[str, float]) -> Judgment:
     top = [{"token": token, "logprob": math.log(share)} for token, share in alternatives]
-    logprobs = [{"token": text, "logprob": 0.0, "top_logprobs": top}] if alternatives else None
+    logprobs = [{**top[0], "top_logprobs": top}] if alternatives else None
     return Judgment(text, "m", "stop", logprobs, 1, 1, 0.0, 0.0, None)
 
 
@@ -92,26 +113,73 @@ def test_the_weighting_is_the_librarys(shares: list[float], tokens: list[str]) -
     from alpaca_eval.completion_parsers import logprob_parser
 
     given_ = judgment("m", *zip(tokens, shares, strict=False))
-    value, by_text = preference(given_, STYLE)
+    value = preference(given_.logprobs, STYLE)
     completion = {"logprobs": {"content": given_.logprobs}}
     (expected,) = logprob_parser(completion, "m", ["m", "M"], is_binarize=False)
     if math.isnan(expected):
-        assert by_text
+        assert value is None
     else:
         assert value == pytest.approx(expected, abs=1e-12)
 
 
+def read(text: str, *alternatives: tuple[str, float], judge: JudgeSettings = STAND_IN, **changes: Any) -> Preference:
+    return read_preference(replace(judgment(text, *alternatives), **changes), STYLE, judge)
+
+
 def test_the_weighting_by_hand() -> None:
-    assert preference(judgment("m", ("m", 0.6), ("M", 0.2), ("The", 0.1)), STYLE) == (pytest.approx(1.25), False)
-    assert preference(judgment("M", ("M", 0.9)), STYLE) == (2.0, False)
+    found = read("m", ("m", 0.6), ("M", 0.2), ("The", 0.1))
+    assert (found.reading, found.share) == (Reading(pytest.approx(1.25)), pytest.approx(0.8))
+    assert read("M", ("M", 0.9)).reading == Reading(2.0)
+    assert preference(judgment("m", ("m", 0.6), ("M", 0.2), ("The", 0.1)).logprobs, STYLE) == pytest.approx(1.25)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("m", 1.0), (" M.", 2.0), ('"m"\n', 1.0), ("M because", 2.0), ("Model m", None), ("both", None)]
-)
-def test_without_log_probabilities_the_letter_counts(text: str, value: float | None) -> None:
-    assert preference(judgment(text), STYLE) == (value, True)
-    assert preference(judgment(text, ("The", 0.9)), STYLE) == (value, True)
+def test_all_spellings_of_a_letter_count_for_a_stand_in_and_one_for_the_official_judge() -> None:
+    alternatives = ((" m", math.exp(-0.05)), ("M", math.exp(-4)), ("m", math.exp(-9)))
+    assert read(" m", *alternatives).reading == Reading(pytest.approx(1.018889, abs=1e-6))
+    official = read(" m", *alternatives, judge=OFFICIAL)
+    assert official.reading.value == pytest.approx(2 - 1 / (1 + math.exp(5)))  # to the letter
+    assert official.reading.doubts == (CONTRADICTION,)
+
+
+def test_below_the_least_share_the_letter_of_the_text_counts() -> None:
+    crumbs = (("Hm", 0.8), ("m", 0.1), ("M", 0.05))
+    found = read("Hm\nM", *crumbs)
+    assert (found.reading, found.share) == (Reading(2.0, doubts=(FEW_LETTERS,)), pytest.approx(0.15))
+    assert read("Hm, both", *crumbs).reading == Reading(None, alpaca_eval.NO_LETTER)
+    assert read("Hm\nM", *crumbs, logprobs=None).reading == Reading(2.0, doubts=(BY_TEXT,))
+    low = STAND_IN.model_copy(update={"letter_share": 0.1})
+    assert read("Hm\nM", *crumbs, judge=low).reading == Reading(pytest.approx(1 + 1 / 3), doubts=(CONTRADICTION,))
+    official = read("Hm\nM", *crumbs, judge=OFFICIAL).reading
+    assert official == Reading(pytest.approx(1 + 1 / 3), doubts=(FEW_LETTERS_WEIGHED, CONTRADICTION))
+
+
+def test_text_and_probabilities_that_contradict_each_other_are_told() -> None:
+    assert read("M", ("m", 0.9), ("M", 0.1)).reading == Reading(pytest.approx(1.1), doubts=(CONTRADICTION,))
+    assert read("m", ("m", 0.9), ("M", 0.1)).reading.doubts == ()
+
+
+def test_a_thought_at_the_first_token_is_no_verdict() -> None:
+    found = read("<think>\nLet me", ("<think>", 0.9999), ("M", 1e-6), ("m", 1e-7), finish_reason="length")
+    assert found.reading == Reading(None, CUT_THINKING)
+    assert read("", reasoning="Let me", finish_reason="length").reading == Reading(None, CUT_THINKING)
+    assert read("<think>M?</think>m").reading == Reading(1.0, doubts=(BY_TEXT, THOUGHT))
+
+
+@pytest.mark.parametrize("text", ["m", ' "m"\n'])
+def test_without_log_probabilities_the_letter_counts(text: str) -> None:
+    assert read(text).reading == Reading(1.0, doubts=(BY_TEXT,))
+    assert read(text, judge=OFFICIAL).reading == Reading(1.0, doubts=(BY_TEXT,))
+    assert read("both").reading == Reading(None, alpaca_eval.NO_LETTER)
+
+
+def test_a_null_log_probability_is_none() -> None:
+    entry = {
+        "token": "m",
+        "logprob": None,
+        "top_logprobs": [{"token": "m", "logprob": None}, {"token": "M", "logprob": -1}],
+    }
+    assert read("m", logprobs=[entry]).reading == Reading(1.0, doubts=(BY_TEXT,))
+    assert read("m", logprobs=[entry], judge=OFFICIAL).reading.value == 2.0  # the library's formula on what is known
 
 
 def test_rows_are_those_of_the_library(session: Make, server: JudgeServer) -> None:
@@ -162,7 +230,7 @@ def test_a_row_without_log_probabilities_says_so(session: Make, server: JudgeSer
     found = annotate(OUTPUTS, BASELINE, session("alpaca-eval", *options, say=said.append))
     assert [row.get("note") for row in found] == ["letter of the text, no log-probabilities", None, None, None]
     assert found[0]["preference"] in (1.0, 2.0)
-    assert said[-1] == "1 of 4 preferences are the letter of the text, no log-probabilities."
+    assert said[-1] == ("Warning: 1 of 4 judgments: letter of the text, no log-probabilities (AlpacaEval 2 of mine).")
 
 
 def test_a_failed_judgment_is_no_preference_and_is_counted(session: Make, server: JudgeServer) -> None:

@@ -99,10 +99,12 @@ def test_a_model_judged_on_one_turn_has_no_other() -> None:
 
 
 def test_questions_and_ratings_out_of_range_are_warned_about() -> None:
-    (found,) = score([rated(7, 1, 11)])
-    assert found.by_category == {"other": 11}
-    assert any("1 questions are not MT-Bench's (81-160)" in text for text in found.warnings)
-    assert any("1 ratings lie outside 1-10" in text for text in found.warnings)
+    (found,) = score([rated(7, 1, 10), rated(8, 1, 11), rated(9, 1, 0), rated(9, 2, 1e9)])
+    assert (found.average, found.n, found.n_unparsed, found.lower_bound) == (10, 1, 3, 3.25)
+    assert found.by_category == {"other": 10}
+    assert found.fastchat_average == pytest.approx((10 + 11 + 0 + 1e9) / 4)
+    assert any("3 questions are not MT-Bench's (81-160)" in text for text in found.warnings)
+    assert any("3 ratings lie outside 1-10 and are left out as failed judgments" in text for text in found.warnings)
 
 
 @given(st.lists(st.integers(-1, 10).filter(bool), min_size=1, max_size=40), st.randoms())

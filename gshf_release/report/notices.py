@@ -1,0 +1,32 @@
+"""What weakens a benchmark's numbers, in lines that stand before them: on the terminal, in JSON and on cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gshf_release.evaluation.metrics import doubt
+from gshf_release.evaluation.verdicts.reading import DOUBTS, THOUGHT
+from gshf_release.report import partial
+from gshf_release.results import Cell, find, rows_of, select
+
+
+def notices(cells: Sequence[Cell]) -> list[str]:
+    """Return the lines: what is missing, then what makes one doubt the verdicts."""
+    return [*partial.notices(cells), *doubtful(cells)]
+
+
+def doubtful(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for each benchmark, judge and row whose verdicts leave doubts. Thinking that was set aside leaves none."""
+    lines = []
+    for table, judge, baseline, _ in partial.groups(cells):
+        chosen = select(cells, table=table, judge=judge, baseline=baseline)
+        for row in rows_of(chosen):
+            found = {what: find(chosen, row=row, metric=doubt(what)) for what in DOUBTS if what != THOUGHT}
+            told = [
+                f"{entry.value:.0f} of {entry.n} judgments: {what}"
+                for what, entry in found.items()
+                if entry and entry.value
+            ]
+            if told:
+                lines.append(f"Warning: {table}, judged by {judge}, {row}: {'; '.join(told)}.")
+    return lines
