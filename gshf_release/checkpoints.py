@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gshf_release import hub_errors
+from gshf_release import hub_errors, rope
 from gshf_release.assets import cache_folder
 from gshf_release.errors import CheckpointError, DataError, NetworkError
 from gshf_release.hashing import sha256_file
@@ -212,6 +213,7 @@ def load_model(
         raise CheckpointError(f"{path} lacks the weights {', '.join(missing[:3])}; random ones would take their place.")
     if precision == "rounded":
         model = model.float()
+    rope.compute_by_row(model)
     return model.to(device).eval()
 
 
@@ -249,12 +251,19 @@ def load_generation_config(folder: Path) -> Any:
 
 
 def context_tokens(folder: Path) -> int | None:
-    """Return the longest sequence that a checkpoint's configuration allows, None if it does not say."""
+    """Return the longest sequence that a checkpoint can be sampled from, None if it does not say.
+
+    Where rotary frequencies depend on the length of a row, it is that up to which they do not: a cache keeps keys of the
+    frequencies that their row had then, and what is drawn from it is not the distribution of the whole row.
+    """
     path = folder / "config.json"
-    if not path.is_file():
-        return None
-    length = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return int(length) if length else None
+    return sampled_tokens(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def sampled_tokens(config: Mapping[str, Any]) -> int | None:
+    """Return the same from a configuration."""
+    lengths = [(config.get("text_config") or config).get("max_position_embeddings"), rope.window(config)]
+    return min((int(length) for length in lengths if length), default=None)
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -183,9 +183,8 @@ def next_token_logits(
     import torch
 
     def compute(chosen: list[int]) -> list[list[float]]:
-        rows = [Tokens(list(prompts[index]), [tokens[0]]) for index in chosen]
         with torch.inference_mode():
-            logits = _completion_logits(model, rows)[0]
+            logits = _last_logits(model, [prompts[index] for index in chosen], keep=1)
             values: list[list[float]] = logits[:, -1, list(tokens)].float().tolist()
             return values
 
@@ -218,32 +217,40 @@ def _trace_batch(policy: Any, base: Any, exact: Any, rows: Sequence[Tokens]) -> 
 
 
 def _completion_logits(model: Any, rows: Sequence[Tokens]) -> tuple[Any, Any, Any]:
-    """Return logits (batch, width, vocabulary), targets and mask (batch, width) of the completions, right-aligned.
+    """Return logits (batch, width, vocabulary), targets and mask (batch, width) of the completions, right-aligned."""
+    import torch
 
-    Rows are padded on the left, so that the completions end together and only their positions need logits.
+    width = max(len(row.completion_ids) for row in rows)
+    targets = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width))
+    for number, row in enumerate(rows):
+        targets[number, width - len(row.completion_ids) :] = torch.tensor(row.completion_ids)
+        mask[number, width - len(row.completion_ids) :] = 1
+    logits = _last_logits(model, [row.prompt_ids + row.completion_ids for row in rows], keep=width + 1)[:, :-1]
+    return logits, targets.to(model.device), mask.to(model.device)
+
+
+def _last_logits(model: Any, sequences: Sequence[Sequence[int]], *, keep: int) -> Any:
+    """Return the logits after each of the last tokens, (batch, keep, vocabulary).
+
+    Rows are padded on the left, so that they end together and only those positions need logits.
     """
     import torch
 
-    device = model.device
-    longest = max(len(row.prompt_ids) + len(row.completion_ids) for row in rows)
-    width = max(len(row.completion_ids) for row in rows)
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
+    longest = max(map(len, sequences))
+    ids = torch.zeros((len(sequences), longest), dtype=torch.long)
     attention = torch.zeros_like(ids)
-    mask = torch.zeros((len(rows), width))
-    for number, row in enumerate(rows):
-        sequence = row.prompt_ids + row.completion_ids
+    for number, sequence in enumerate(sequences):
         ids[number, longest - len(sequence) :] = torch.tensor(sequence)
         attention[number, longest - len(sequence) :] = 1
-        mask[number, width - len(row.completion_ids) :] = 1
     positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(
-        input_ids=ids.to(device),
-        attention_mask=attention.to(device),
-        position_ids=positions.to(device),
-        logits_to_keep=width + 1,
+    return model(
+        input_ids=ids.to(model.device),
+        attention_mask=attention.to(model.device),
+        position_ids=positions.to(model.device),
+        logits_to_keep=keep,
         use_cache=False,
-    ).logits[:, :-1]
-    return logits, ids[:, longest - width :].to(device), mask.to(device)
+    ).logits
 
 
 def _target_logps(log_probabilities: Any, targets: Any) -> Any:

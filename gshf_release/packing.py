@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from gshf_release import rope
 from gshf_release.errors import EngineError
 
 FAMILIES = {"gemma", "llama", "mistral", "qwen2", "qwen3"}
@@ -38,15 +39,17 @@ def can_pack(model: Any, longest: int | None = None) -> bool:
 
     Args:
         model: From transformers.
-        longest: Tokens in the longest row, if that is known: a sliding window that holds them all is none.
+        longest: Tokens in the longest row, if that is known: a sliding window that holds them all is none, and rotary
+            frequencies that depend on a row's length may not do so yet.
     """
     config = model.config
-    window = getattr(config, "sliding_window", None)
+    windows = [getattr(config, "sliding_window", None), rope.window(config.to_dict())]
+    bound = min((window for window in windows if window is not None), default=None)
     return (
         config.model_type in FAMILIES
         and config._attn_implementation == "sdpa"
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        and (window is None or (longest is not None and longest <= window))
+        and (bound is None or (longest is not None and longest <= bound))
     )
 
 

@@ -19,6 +19,7 @@ from gshf_release.openai_client import ChatClient, concurrently
 from gshf_release.profile import Profile, Server
 from gshf_release.rendering import stop_ids
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
+from gshf_release.sampling.vllm_rope import require_equal_frequencies
 
 PLAIN = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0, "min_tokens": 0}
 """Said with every request: a server takes what is left open from the checkpoint's own generation config."""
@@ -39,6 +40,7 @@ class OpenAIEngine:
         self.stops = stop_ids(load_tokenizer(checkpoint), load_generation_config(checkpoint))
         served = _served(self._client, checkpoint)
         self.model = str(served["id"])
+        require_equal_frequencies(checkpoint, self._client.root, served.get("max_model_len"))
         lengths = [served.get("max_model_len"), context_tokens(checkpoint)]
         self.context_tokens: int | None = min((int(length) for length in lengths if length), default=None)
 

@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gshf_release.batches import in_batches
-from gshf_release.checkpoints import Precision, device_of, inference_precision, load_model, load_tokenizer
+from gshf_release.checkpoints import (
+    Precision,
+    device_of,
+    inference_precision,
+    load_model,
+    load_tokenizer,
+    sampled_tokens,
+)
 from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
@@ -44,7 +51,7 @@ class TransformersEngine:
         self.model = load_model(checkpoint, precision, device)
         require_plain_cache(self.model.config)
         self.stops = stop_ids(load_tokenizer(checkpoint), self.model.generation_config)
-        self.context_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        self.context_tokens: int | None = sampled_tokens(self.model.config.to_dict())
         self.batch = batch
         self.tokens = tokens
         self.workers = workers

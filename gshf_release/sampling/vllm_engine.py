@@ -20,6 +20,7 @@ from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.sampling import cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
+from gshf_release.sampling.vllm_rope import rope_limit
 
 DTYPES = {"auto": "bfloat16", "bf16": "bfloat16"}
 
@@ -47,6 +48,7 @@ class VllmEngine:
         from vllm import LLM
 
         self.checkpoint = checkpoint
+        limit = rope_limit(checkpoint)
         self.stops = stop_ids(load_tokenizer(checkpoint), load_generation_config(checkpoint))
         try:
             self._llm: Any = LLM(
@@ -55,7 +57,7 @@ class VllmEngine:
                 generation_config="vllm",  # the recipe's decoding is the whole truth, not the checkpoint's own defaults
                 dtype=dtype,
                 max_num_seqs=batch,
-                max_model_len=settings.context_tokens,
+                max_model_len=min(filter(None, [settings.context_tokens, limit]), default=None),
                 enforce_eager=not settings.compile,
                 enable_prefix_caching=True,
                 gpu_memory_utilization=settings.memory_share,
