@@ -77,3 +77,16 @@ class NetworkError(GshfError, ConnectionError):
 
 class AnswerError(NetworkError):
     """A server that answers, but with nothing that can be read; others of its answers may be good."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason or message
+
+
+class RefusedRequestError(EngineError):
+    """A server that refuses one request; `unclear` if it may refuse all of them for the same reason."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: str, unclear: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.unclear = unclear

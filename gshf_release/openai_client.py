@@ -1,7 +1,8 @@
 """A client for servers that speak OpenAI's chat completions.
 
 It retries with back-off, keeps within a limit of concurrent requests, and leaves the key in the environment. The standard
-library's HTTP is used: one request takes seconds of a model's time, so nothing would be won by more.
+library's HTTP is used: one request takes seconds of a model's time, so nothing would be won by more. What an answer says is
+read in openai_replies.py, what a refusal means in openai_refusals.py.
 """
 
 from __future__ import annotations
@@ -17,20 +18,31 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from http.client import HTTPException
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
-from gshf_release.errors import AnswerError, EngineError, NetworkError
+from gshf_release.errors import AnswerError, EngineError, NetworkError, RefusedRequestError
 from gshf_release.hashing import seed_from
+from gshf_release.masking import Mask
+from gshf_release.openai_refusals import Refusal, SettingNames, refusal
+from gshf_release.openai_replies import ChatAnswer, UnreadableReply, decoded, read_chat
 from gshf_release.profile import Server
 from gshf_release.records import Message
 from gshf_release.run import interrupt
 
-RETRIED = frozenset({408, 409, 425, 429})
-"""Refusals that may pass, apart from those of 500 and above."""
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+UNREADABLE_TRIES = 3
+"""How often at most an answer that is none is asked for again: a page of HTML stays one, as a rule."""
+MOST_BYTES = 32 * 2**20
+"""Of a chat completion; one of 2,048 tokens with 20 alternatives each has about 3 MiB."""
+MOST_FILE_BYTES = 2**30
+"""Of any other answer, such as the results of a batch."""
+PIECE_BYTES = 2**16
+ENDPOINT = "/chat/completions"
+NOT_IN_A_KEY = {"\n": "a line break", "\r": "a line break", " ": "a blank", '"': "a quote", "'": "a quote"}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -41,9 +53,10 @@ class ChatRequest:
 
     model: str
     messages: list[Message]
-    temperature: float
-    max_tokens: int
-    top_p: float = 1.0
+    temperature: float | None
+    """None of this, `max_tokens` and `top_p` is sent if it is None; the server's own then counts."""
+    max_tokens: int | None
+    top_p: float | None = 1.0
     seed: int | None = None
     """For servers that can draw reproducibly; others ignore it."""
     top_logprobs: int | None = None
@@ -52,40 +65,23 @@ class ChatRequest:
     """What the server calls the limit: OpenAI's reasoning models want `max_completion_tokens`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of the body that a server knows."""
+    system_role: bool = True
+    """Whether the server takes a system turn; else its text heads the first user's turn."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of the HTTP request."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": self.messages,
+        sent = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             self.limit_key: self.max_tokens,
+            "seed": self.seed,
         }
-        if self.seed is not None:
-            body["seed"] = self.seed
+        messages = self.messages if self.system_role else without_system(self.messages)
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        body |= {name: value for name, value in sent.items() if value is not None}
         if self.top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return body | dict(self.extra)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatAnswer:
-    """What the server answered."""
-
-    text: str
-    """What it says, without what it thought."""
-    finish_reason: str
-    """The server's own: `stop`, `length` if the limit cut it, `content_filter` and others; `stop` if it gives none."""
-    prompt_tokens: int
-    completion_tokens: int
-    """Both 0 if the server does not count."""
-    model: str = field(default="", compare=False)
-    """What the server says answered, which may be more exact than what was asked for."""
-    logprobs: list[dict[str, Any]] | None = field(default=None, compare=False)
-    """Per token `{"token", "logprob", "top_logprobs": [{"token", "logprob"}]}`; None if the server gave none."""
-    reasoning: str = ""
-    """What a reasoning model thought before it answered, where the server gives that apart; never part of `text`."""
 
 
 class Meter(Protocol):
@@ -109,7 +105,12 @@ class _Passing(Exception):
         super().__init__(reason)
         self.pause = pause
         self.answered = answered
-        self.charged = charged or answered
+        self.charged = charged
+
+    @property
+    def tries(self) -> int:
+        """How often at most it is worth a try."""
+        return UNREADABLE_TRIES if self.answered else 10**9
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -122,12 +123,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class ChatClient:
     """Talks to the server of a profile."""
 
-    def __init__(self, server: Server, settings: str = "`server` in the profile") -> None:
+    def __init__(self, server: Server, names: SettingNames = SettingNames()) -> None:  # noqa: B008
         """Prepare the client; nothing is sent yet.
 
         Args:
-            server: Where it is, and how patiently it is asked.
-            settings: What a message calls the place where the user wrote that.
+            server: Where it is, and how patiently it is asked. An address that ends in `/chat/completions` is taken as meant.
+            names: What messages call the settings that the user wrote.
 
         Raises:
             EngineError: The profile names no server.
@@ -137,16 +138,22 @@ class ChatClient:
                 "The profile names no server.", hint="Set server.address in a profile, or give --server ADDRESS."
             )
         self.server = server
-        self.settings = settings
-        self.root = server.address.rstrip("/")
-        self.address = self._address("/chat/completions")
+        self.names = names
+        self.root = server.address.rstrip("/").removesuffix(ENDPOINT).rstrip("/")
+        self.address = self._address(ENDPOINT)
         self._opener = urllib.request.build_opener(_NoRedirects)
+
+    @property
+    def mask(self) -> Callable[[str], str]:
+        """Return what takes the key out of a server's text."""
+        return _mask(os.environ.get(self.server.key_variable, "").strip(), self.server.key_variable)
 
     def complete(self, request: ChatRequest, meter: Meter | None = None) -> ChatAnswer:
         """Return the server's answer, after as many tries as the profile allows.
 
         Raises:
-            EngineError: The server refuses the request for good (wrong key, unknown model, too long).
+            RefusedRequestError: The server refuses this request; others it may answer.
+            EngineError: It refuses all requests for good (wrong key, unknown model, no credit).
             AnswerError: It answered at the last try, but with no chat completion.
             NetworkError: It could not be reached, or failed, at every try.
             Interrupted: The process was asked to stop.
@@ -157,20 +164,24 @@ class ChatClient:
             if meter is not None:
                 meter.begin()
             try:
-                answer = parsed(self._open("POST", self.address, body, "application/json"))
-                if answer is None:
-                    raise _Passing("an answer that is no chat completion", answered=True)
-                return answer
-            except _Passing as failure:
+                return self._answer(body)
+            except (_Passing, EngineError) as failure:
                 if meter is not None:
-                    meter.failed(failure.charged)
-                raise
-            except EngineError:
-                if meter is not None:
-                    meter.failed(False)
+                    meter.failed(isinstance(failure, _Passing) and failure.charged)
                 raise
 
         return self._persist(self.address, attempt, body.decode())
+
+    def _answer(self, body: bytes) -> ChatAnswer:
+        """Return the answer to one try."""
+        try:
+            return read_chat(self._open("POST", self.address, body, "application/json", MOST_BYTES), self.mask)
+        except UnreadableReply as reply:
+            if reply.refusal is not None:
+                raise self._refused(reply.refusal, self.address) from None
+            if reply.final:
+                raise EngineError(f"{self.address} answers with {reply}.", hint=f"See {self.names.place}.") from None
+            raise _Passing(str(reply), answered=True, charged=reply.charged) from None
 
     def send(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", *, attempts: int = 0
@@ -191,7 +202,7 @@ class ChatClient:
         """
         address = self._address(path)
         draw = f"{method} {path} {zlib.crc32(body or b'')}"
-        return self._persist(address, lambda: self._open(method, address, body, kind), draw, attempts)
+        return self._persist(address, lambda: self._open(method, address, body, kind, MOST_FILE_BYTES), draw, attempts)
 
     def _persist(self, address: str, attempt: Callable[[], Result], draw: str, attempts: int = 0) -> Result:
         """Return what `attempt` returns, trying again after failures that may pass."""
@@ -201,11 +212,12 @@ class ChatClient:
             try:
                 return attempt()
             except _Passing as failure:
-                if number == attempts:
-                    raise (AnswerError if failure.answered else NetworkError)(
-                        f"{address} failed {attempts} times, at last with: {failure}.",
-                        hint="Run the same command again; it goes on from there.",
-                    ) from failure
+                if number == min(attempts, failure.tries):
+                    message = f"{address} failed {number} times, at last with: {failure}."
+                    hint = "Run the same command again; it goes on from there."
+                    if failure.answered:
+                        raise AnswerError(message, hint=hint, reason=str(failure)) from failure
+                    raise NetworkError(message, hint=hint) from failure
                 _wait(failure.pause or _pause(number, draw))
         raise AssertionError("unreachable: attempts is at least 1")
 
@@ -230,38 +242,85 @@ class ChatClient:
         """
         return concurrently(self.complete, requests, self.server.concurrent_requests, finished)
 
-    def _open(self, method: str, address: str, body: bytes | None, kind: str) -> bytes:
+    def _open(self, method: str, address: str, body: bytes | None, kind: str, most: int) -> bytes:
         """Return the body of one answer."""
         headers = {"User-Agent": "gshf-release"} | ({} if body is None else {"Content-Type": kind})
-        key = os.environ.get(self.server.key_variable)
+        key = self._key()
         if key and self.server.key_header == "Authorization":
             headers["Authorization"] = f"Bearer {key}"
         elif key:
             headers[self.server.key_header] = key
-        message = urllib.request.Request(address, body, headers, method=method)
         try:
+            message = urllib.request.Request(address, body, headers, method=method)
             with self._opener.open(message, timeout=self.server.timeout_seconds) as answer:
-                return bytes(answer.read())
+                return self._read(answer, answer.headers, most)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error, address) from None
+        except zlib.error:
+            raise _Passing("an answer that cannot be unpacked", answered=True, charged=True) from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             unsent = isinstance(reason, ConnectionRefusedError | socket.gaierror)
-            raise _Passing(str(reason) or type(error).__name__, charged=not unsent) from error
+            raise _Passing(self.mask(str(reason)) or type(error).__name__, charged=not unsent) from error
+        except (ValueError, OverflowError) as error:
+            raise EngineError(
+                f"{address} is no address that can be asked: {error}.", hint=f"See {self.names.place}."
+            ) from error
+
+    def _key(self) -> str:
+        """Return the key, or nothing.
+
+        Raises:
+            EngineError: It holds what no key can: the variable is named, the key is not shown.
+        """
+        key = os.environ.get(self.server.key_variable, "").strip()
+        bad = next((character for character in key if not "!" <= character <= "~" or character in "\"'"), None)
+        if bad is not None:
+            what = NOT_IN_A_KEY.get(bad, "a control character" if bad < " " else "a character that is not of ASCII")
+            raise EngineError(
+                f"The key in the environment variable {self.server.key_variable} cannot be sent: it holds {what}.",
+                hint="Set it again to the key alone.",
+            )
+        return key
+
+    def _read(self, stream: IO[bytes], headers: email.message.Message, most: int) -> bytes:
+        """Return a body, unpacked; one that is too long, or comes too slowly, is given up."""
+        unpack = _unpacker(headers.get("Content-Encoding"))
+        end = time.monotonic() + self.server.timeout_seconds
+        pieces, length = [], 0
+        while piece := stream.read(PIECE_BYTES):
+            if unpack is not None:
+                piece = unpack.decompress(piece, most)
+            pieces.append(piece)
+            length += len(piece)
+            if length >= most:
+                raise _Passing(f"an answer of more than {most // 2**20} MiB", answered=True)
+            if time.monotonic() > end:
+                raise _Passing("an answer that does not end", charged=True)
+            interrupt.check()
+        return b"".join(pieces)
 
     def _refusal(self, error: urllib.error.HTTPError, address: str) -> Exception:
-        """Return what an HTTP error means; a server may repeat the key in its text, which is taken out."""
-        reason = f"HTTP {error.code}: {_reason(error)}"
-        key = os.environ.get(self.server.key_variable)
-        if key:
-            reason = reason.replace(key, f"${self.server.key_variable}")
-        if error.code in RETRIED or error.code >= 500:
-            return _Passing(reason, _asked_pause(error.headers))
-        hint = f"See {self.settings} and the name of the model."
-        if error.code in (401, 403):
-            hint = f"Set the environment variable {self.server.key_variable} to a valid key."
-        return EngineError(f"{address} refused the request with {reason}.", hint=hint)
+        """Return what an HTTP error means."""
+        try:
+            body = decoded(self._read(error, error.headers, MOST_BYTES))
+        except (OSError, HTTPException, zlib.error, _Passing):
+            body = ""
+        return self._refused(refusal(error.code, body, str(error.reason)), address, _asked_pause(error.headers))
+
+    def _refused(self, said: Refusal, address: str, pause: float = 0.0) -> Exception:
+        """Return what a refusal means; a server may repeat the key in its text, which is taken out."""
+        said = replace(said, words=self.mask(said.words))
+        kind = said.kind
+        if kind == "passing":
+            return _Passing(str(said), pause)
+        has_key = bool(os.environ.get(self.server.key_variable, "").strip())
+        message = f"{address} refused the request with {said}."
+        hint = said.hint(self.root, self.server.key_variable, has_key, self.names)
+        if kind == "server":
+            return EngineError(message, hint=hint)
+        return RefusedRequestError(message, hint=hint, reason=str(said), unclear=kind == "unclear")
 
 
 def concurrently(
@@ -310,50 +369,31 @@ def _pause(attempt: int, text: str) -> float:
     return float(longest * (0.5 + 0.5 * draw))
 
 
-def parsed(body: bytes) -> ChatAnswer | None:
-    """Return the chat completion in the body of an answer, or None if it is none."""
-    try:
-        document = json.loads(body)
-        choice = document["choices"][0]
-        usage = document.get("usage") or {}
-        return ChatAnswer(
-            text=str(choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8"),
-            reasoning=_reasoning(choice["message"]),
-            finish_reason=str(choice.get("finish_reason") or "stop"),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-            model=str(document.get("model") or ""),
-            logprobs=_logprobs(choice),
-        )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """Return a conversation without system turns: their text heads the first user's turn."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    others = [message for message in messages if message["role"] != "system"]
+    if not system:
+        return others
+    if not others:
+        return [Message(role="user", content="\n\n".join(system))]
+    first = Message(role=others[0]["role"], content="\n\n".join([*system, others[0]["content"]]))
+    return [first, *others[1:]]
+
+
+@lru_cache(maxsize=8)
+def _mask(key: str, variable: str) -> Mask:
+    return Mask(key, variable)
+
+
+def _unpacker(encoding: str | None) -> Any:
+    """Return what unpacks a body that the server packed, though it was not asked to; None if it did not."""
+    name = (encoding or "identity").strip().lower()
+    if name in ("", "identity"):
         return None
-
-
-def _reasoning(message: Mapping[str, Any]) -> str:
-    """Return the thinking that a server gives apart; servers differ in what they call it."""
-    texts = [message.get(name) for name in ("reasoning_content", "reasoning")]
-    return next((text for text in texts if isinstance(text, str) and text), "").encode("utf-8", "replace").decode()
-
-
-def _logprobs(choice: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the log-probabilities of the answer's tokens; servers differ in how they say that there are none."""
-    found = (choice.get("logprobs") or {}).get("content")
-    return list(found) if found else None
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    """Return the server's explanation as one short line."""
-    try:
-        text = error.read(10_000).decode("utf-8", errors="replace")
-    except (OSError, HTTPException):
-        return str(error.reason)
-    try:
-        document = json.loads(text)
-        found = document.get("error", document) if isinstance(document, dict) else document
-        text = str(found.get("message", found) if isinstance(found, dict) else found)
-    except ValueError:
-        pass
-    return " ".join(text.split())[:200].rstrip(".") or str(error.reason)
+    if name in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(wbits=47)
+    raise _Passing(f"an answer packed with {name[:20]!r}, which was not asked for", answered=True)
 
 
 def _asked_pause(headers: email.message.Message) -> float:

@@ -12,7 +12,8 @@ import pytest
 
 from gshf_release import openai_client, profile
 from gshf_release.errors import AnswerError, EngineError, Interrupted, NetworkError, RecipeError
-from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest
+from gshf_release.openai_client import ChatClient, ChatRequest
+from gshf_release.openai_replies import ChatAnswer, read_chat
 from gshf_release.profile import Server
 from gshf_release.run import interrupt
 from tests.servers.chat import ChatServer, Fault
@@ -61,12 +62,21 @@ def test_an_answer_cut_by_the_limit_says_so(server: ChatServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(status=429), Fault(status=503), Fault(body="<html>"), Fault(body="{}"), Fault(drop=True)], ids=str
+    ("fault", "times"),
+    [
+        (Fault(status=429), 3),
+        (Fault(status=503), 3),
+        (Fault(drop=True), 3),
+        (Fault(body='{"error": {"message": "slow down", "code": 429}}'), 3),
+        (Fault(body="<html>"), 2),
+        (Fault(body="{}"), 2),
+    ],
+    ids=str,
 )
-def test_a_failure_that_may_pass_is_tried_again(server: ChatServer, fault: Fault) -> None:
-    server.fail(fault, times=3)
+def test_a_failure_that_may_pass_is_tried_again(server: ChatServer, fault: Fault, times: int) -> None:
+    server.fail(fault, times=times)
     assert client(server).complete(request()).text == "you said hello"
-    assert len(server.received) == 4
+    assert len(server.received) == times + 1
 
 
 def test_giving_up_is_a_network_error_with_the_last_reason(server: ChatServer) -> None:
@@ -210,8 +220,7 @@ def test_log_probabilities_and_further_keys_are_asked_for(server: ChatServer) ->
 @pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": []}])
 def test_a_server_without_log_probabilities_gives_none(logprobs: Any) -> None:
     choice = {"message": {"content": "m"}, "logprobs": logprobs}
-    answer = openai_client.parsed(json.dumps({"choices": [choice], "model": "m-1"}).encode())
-    assert answer is not None
+    answer = read_chat(json.dumps({"choices": [choice], "model": "m-1"}).encode())
     assert answer.logprobs is None
     assert answer.model == "m-1"
 
@@ -219,8 +228,7 @@ def test_a_server_without_log_probabilities_gives_none(logprobs: Any) -> None:
 def test_the_log_probabilities_come_with_the_answer() -> None:
     tokens = [{"token": "m", "logprob": -0.1, "top_logprobs": [{"token": "m", "logprob": -0.1}]}]
     choice = {"message": {"content": "m"}, "logprobs": {"content": tokens}}
-    answer = openai_client.parsed(json.dumps({"choices": [choice]}).encode())
-    assert answer is not None
+    answer = read_chat(json.dumps({"choices": [choice]}).encode())
     assert answer.logprobs == tokens
 
 
@@ -254,9 +262,11 @@ def test_a_meter_hears_of_every_try_and_whether_it_may_be_charged(server: ChatSe
     ledger = Ledger()
     server.fail(Fault(status=503))
     server.fail(Fault(body="<html>"))
+    server.fail(Fault(body='{"error": {"message": "slow down", "code": 429}}'))
+    server.fail(Fault(body='{"choices": ['))
     server.fail(Fault(drop=True))
     client(server).complete(request(), ledger)
-    assert ledger.told == ["begin", False, "begin", True, "begin", True, "begin"]
+    assert ledger.told == ["begin", False, "begin", False, "begin", False, "begin", True, "begin", True, "begin"]
     ledger.told.clear()
     server.fail(Fault(status=400))
     with pytest.raises(EngineError):
@@ -266,7 +276,7 @@ def test_a_meter_hears_of_every_try_and_whether_it_may_be_charged(server: ChatSe
 
 def test_answers_that_never_can_be_read_are_told_from_a_dead_server(server: ChatServer) -> None:
     server.fail(Fault(body="<html>"), times=2)
-    with pytest.raises(AnswerError, match="an answer that is no chat completion"):
+    with pytest.raises(AnswerError, match="failed 2 times, at last with: a page of HTML"):
         client(server, attempts=2).complete(request())
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from gshf_release.checkpoints import load_tokenizer, locate
 from gshf_release.errors import RunError
 from gshf_release.hashing import sha256_json, sha256_tree, tree
-from gshf_release.openai_client import ChatAnswer, ChatClient, ChatRequest
+from gshf_release.openai_client import ChatClient, ChatRequest
+from gshf_release.openai_replies import ChatAnswer
 from gshf_release.profile import Profile
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.records import FinishReason, Message
@@ -140,7 +141,7 @@ class ServerWriter:
 
 
 def _answer(answer: ChatAnswer) -> Answer:
-    return Answer(answer.text, "length" if answer.finish_reason == "length" else "stop", answer.completion_tokens)
+    return Answer(answer.text, "length" if answer.cut else "stop", answer.completion_tokens)
 
 
 def make_writer(recipe: Recipe, profile: Profile) -> Writer:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from gshf_release import documents
 from gshf_release.errors import RecipeError
+from gshf_release.masking import without_password
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -79,7 +80,7 @@ def _predicate(error: ValueError) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "the whole section" if isinstance(value, dict | BaseModel) else repr(value)
+    text = "the whole section" if isinstance(value, dict | BaseModel) else without_password(repr(value))
     return text if len(text) < 60 else text[:57] + "..."
 
 

@@ -5,7 +5,8 @@ kept beside the cache, so that a command that was killed waits for its batch ins
 
     CACHE/batches/<digest>.json      written before the batch is made, and again with its id; removed when its answers are kept
 
-A batch that was made but whose id was lost is recognised at the server by the digest in its metadata.
+A batch that was made but whose id was lost is recognised at the server by the digest in its metadata. A batch that answered
+nothing ends the judging with the server's words; what failed in one that answered some is asked for one by one, which is said.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release.errors import EngineError, NetworkError
-from gshf_release.evaluation.judging.cache import Judgment
+from gshf_release.evaluation.judging.cache import Judgment, make_private, open_private, refused_judgment, write_private
 from gshf_release.hashing import sha256_json
-from gshf_release.openai_client import parsed
+from gshf_release.openai_refusals import Refusal, document_refusal
+from gshf_release.openai_replies import UnreadableReply, read_completion
+from gshf_release.records import Message
 from gshf_release.run import interrupt
-from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.directory import read_json
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.judging.session import JudgeSession, Wanted
@@ -55,7 +59,7 @@ def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[s
     """Return the judgments that batches gave; requests that failed alone in a batch are left to the ordinary way.
 
     Raises:
-        EngineError: The server has no Batch API, refuses the batch, or its worst case exceeds the limit.
+        EngineError: The server has no Batch API, refuses the batch or all that is in it, or its worst case exceeds the limit.
         NetworkError: The server gave up, or ended the batch early.
         Interrupted: The process was asked to stop; the same command waits for the same batch.
     """
@@ -74,15 +78,15 @@ def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[s
         except BaseException:
             session.budget.settle(worst, 0.0)
             raise
-    keys = [each.key for each in missing]
+    prompts = {each.key: each.request.messages for each in missing}
     received: dict[str, Judgment] = {}
     try:
         for batch in batches.all():
-            if not set(keys).isdisjoint(batch.keys):
-                received |= batches.finish(batch)
+            if not prompts.keys().isdisjoint(batch.keys):
+                received |= batches.finish(batch, prompts)
     finally:
         session.budget.settle(worst, 0.0)
-    return {key: received[key] for key in keys if key in received}
+    return {key: received[key] for key in prompts if key in received}
 
 
 class BatchFolder:
@@ -96,7 +100,7 @@ class BatchFolder:
         """Return what is under way at this judge's address."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 entry = read_json(path)
                 found.append(Batch(entry["digest"], tuple(entry["keys"]), entry["address"], entry["id"]))
         return [batch for batch in found if batch.address == self.session.client.root]
@@ -104,7 +108,9 @@ class BatchFolder:
     def send(self, wanted: Sequence[Wanted]) -> None:
         """Make a batch of requests. It is on disk before it is at the server."""
         keys = tuple(each.key for each in wanted)
-        batch = Batch(sha256_json(sorted(keys)), keys, self.session.client.root, None)
+        since = self.session.since
+        digest = sha256_json([sorted(keys), since] if since else sorted(keys))
+        batch = Batch(digest, keys, self.session.client.root, None)
         self._keep(batch)
         try:
             self._make(batch, wanted)
@@ -120,25 +126,55 @@ class BatchFolder:
                 if found is None:
                     self._path(batch).unlink(missing_ok=True)
                 else:
-                    self._keep(replace(batch, id=str(found["id"])))
+                    self._keep(replace(batch, id=_text(found, "id")))
 
-    def finish(self, batch: Batch) -> dict[str, Judgment]:
-        """Wait for a batch, return and keep its answers, and forget it."""
+    def finish(self, batch: Batch, prompts: Mapping[str, Sequence[Message]]) -> dict[str, Judgment]:
+        """Wait for a batch, return and keep its answers, and forget it.
+
+        Args:
+            batch: One that was sent.
+            prompts: Those that are waited for, by the keys of their judgments.
+
+        Raises:
+            EngineError: All of its requests failed.
+        """
         document = self._wait(batch)
         received: dict[str, Judgment] = {}
+        refusals: list[Refusal] = []
         for name in ("output_file_id", "error_file_id"):
-            if document.get(name):
-                received |= self._receive(self.session.client.send("GET", f"/files/{document[name]}/content"), batch)
+            if isinstance(document.get(name), str) and document[name]:
+                content = self.session.client.send("GET", f"/files/{document[name]}/content")
+                self._receive(content, batch, prompts, received, refusals)
         self._path(batch).unlink(missing_ok=True)
         if document["status"] != "completed":
-            errors = (document.get("errors") or {}).get("data") or []
-            reason = f": {errors[0].get('message')}" if errors else ""
-            error = EngineError if document["status"] == "failed" else NetworkError
-            raise error(
-                f"The batch {batch.id} at {batch.address} {document['status']}{reason}.",
-                hint="What it answered is kept; run the same command again for the rest, or without --batch.",
-            )
+            raise self._ended(batch, document)
+        self._tell_failures(batch, received, refusals)
         return received
+
+    def _ended(self, batch: Batch, document: dict[str, Any]) -> Exception:
+        """Return the error of a batch that did not come to its end."""
+        errors = document.get("errors")
+        found = errors.get("data", errors) if isinstance(errors, dict) else errors
+        words = self.session.client.mask(document_refusal(200, found).words)
+        error = EngineError if document["status"] == "failed" else NetworkError
+        return error(
+            f"The batch {batch.id} at {batch.address} {document['status']}{f': {words}' if words else ''}.",
+            hint="What it answered is kept; run the same command again for the rest, or without --batch.",
+        )
+
+    def _tell_failures(self, batch: Batch, received: dict[str, Judgment], refusals: list[Refusal]) -> None:
+        """Say how many requests of a batch failed and why; none answered is an error."""
+        failed = len(batch.keys) - len(received)
+        if not failed:
+            return
+        counts = Counter(str(refusal) for refusal in refusals)
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(3)) or "no reason given"
+        if not received:
+            raise EngineError(
+                f"All {failed} requests of the batch {batch.id} at {batch.address} failed: {reasons}.",
+                hint="None of them was asked for one by one, at the full price; judge without --batch for that.",
+            )
+        self.session.say(f"{failed} of {len(batch.keys)} requests of the batch {batch.id} failed: {reasons}.")
 
     def _make(self, batch: Batch, wanted: Sequence[Wanted]) -> None:
         """Upload the requests and start the batch; a start of unknown outcome is looked for before it is tried again."""
@@ -152,7 +188,7 @@ class BatchFolder:
         kind = f"multipart/form-data; boundary={BOUNDARY}"
         uploaded = _document(client.send("POST", "/files", _upload("\n".join(lines) + "\n"), kind))
         body = {
-            "input_file_id": uploaded["id"],
+            "input_file_id": _text(uploaded, "id"),
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
             "metadata": {TAG: batch.digest},
@@ -167,7 +203,7 @@ class BatchFolder:
                         raise
                     _sleep(min(LONGEST_POLL_SECONDS, FIRST_POLL_SECONDS * 2**attempt))
                     continue
-            self._keep(replace(batch, id=str(found["id"])))
+            self._keep(replace(batch, id=_text(found, "id")))
             self.session.say(
                 f"Batch {found['id']}: {len(wanted)} judgments; the same command waits for it after a stop."
             )
@@ -175,33 +211,51 @@ class BatchFolder:
 
     def _at_server(self, batch: Batch) -> dict[str, Any] | None:
         """Return the server's batch with this digest."""
-        listed = _document(self.session.client.send("GET", "/batches?limit=100")).get("data") or []
-        return next((each for each in listed if (each.get("metadata") or {}).get(TAG) == batch.digest), None)
+        listed = _document(self.session.client.send("GET", "/batches?limit=100")).get("data")
+        made = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        tags = [each["metadata"] if isinstance(each.get("metadata"), dict) else {} for each in made]
+        return next((each for each, tag in zip(made, tags, strict=True) if tag.get(TAG) == batch.digest), None)
 
     def _wait(self, batch: Batch) -> dict[str, Any]:
         pause = FIRST_POLL_SECONDS
         while True:
             document = _document(self.session.client.send("GET", f"/batches/{batch.id}"))
-            if document["status"] in ENDED:
+            if _text(document, "status") in ENDED:
                 return document
             _sleep(pause)
             pause = min(LONGEST_POLL_SECONDS, 1.5 * pause)
 
-    def _receive(self, content: bytes, batch: Batch) -> dict[str, Judgment]:
-        """Return and keep the answers of an output file, those that nobody waits for any more too: they are paid for."""
-        session, received = self.session, {}
+    def _receive(
+        self,
+        content: bytes,
+        batch: Batch,
+        prompts: Mapping[str, Sequence[Message]],
+        received: dict[str, Judgment],
+        refusals: list[Refusal],
+    ) -> None:
+        """Add the answers and refusals of an output file, those that nobody waits for any more too: they are paid for."""
+        session = self.session
         for line in content.split(b"\n"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                key = str(entry["custom_id"])
-                answer = parsed(json.dumps(entry["response"]["body"]).encode())
-                if answer is not None and key in batch.keys:
-                    received[key] = session.receive(key, answer, session.settings.price.batch)
-        return received
+            key, document, refused = _result(line)
+            if key not in batch.keys:
+                continue
+            if refused is None:
+                try:
+                    answer = read_completion(document, session.client.mask)
+                except UnreadableReply as reply:
+                    refused = reply.refusal or Refusal(200, str(reply))
+                else:
+                    received[key] = session.receive(key, prompts.get(key, ()), answer, session.settings.price.batch)
+                    continue
+            refused = replace(refused, words=session.client.mask(refused.words))
+            if refused.kind == "prompt":
+                received[key] = refused_judgment(str(refused))
+            else:
+                refusals.append(refused)
 
     def _keep(self, batch: Batch) -> None:
         content = {"digest": batch.digest, "keys": list(batch.keys), "address": batch.address, "id": batch.id}
-        write_json(self._path(batch), content)
+        write_private(self._path(batch), content)
 
     def _path(self, batch: Batch) -> Path:
         return self.folder / f"{batch.digest}.json"
@@ -239,13 +293,42 @@ def _document(body: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NetworkError(
             "The Batch API gave an answer that is no JSON.", hint="Run the same command again."
         ) from error
     if not isinstance(document, dict):
         raise NetworkError("The Batch API gave an answer that is no object.", hint="Run the same command again.")
     return document
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    """Return a text that the server must give.
+
+    Raises:
+        NetworkError: It does not.
+    """
+    value = document.get(name)
+    if not isinstance(value, str):
+        raise NetworkError(f"The Batch API gave an answer without `{name}`.", hint="Run the same command again.")
+    return value
+
+
+def _result(line: bytes) -> tuple[str, Any, Refusal | None]:
+    """Return the key of a result's line, the completion in it, and the refusal if it is one."""
+    try:
+        entry = json.loads(line)
+        key = entry["custom_id"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return "", None, None
+    response = entry.get("response")
+    body = response.get("body") if isinstance(response, dict) else None
+    status = response.get("status_code", 200) if isinstance(response, dict) else 0
+    if entry.get("error") and not body:
+        return str(key), None, document_refusal(200, entry)
+    if status != 200:
+        return str(key), None, document_refusal(status if isinstance(status, int) else 500, body)
+    return str(key), body, None
 
 
 def _sleep(seconds: float) -> None:
@@ -259,8 +342,8 @@ def _sleep(seconds: float) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the right to make batches; a second process waits, and then sees what the first has made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a", encoding="utf-8") as stream:
+    make_private(folder)
+    with open_private(folder / "lock", "a") as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,8 @@
 The rule for tokens, which only the judge's own tokenizer would know exactly: an *estimate* takes four characters a token and
 eight tokens a message; the *worst case* takes one token a byte of UTF-8, sixteen tokens a message and the longest judgment
 allowed, which no tokenizer with a token for every byte exceeds. Each try reserves its worst case before it is sent and is
-settled by what the server says it used; a try whose answer was lost is counted at its worst case.
+settled by what the server says it used; a try whose answer was lost is counted at its worst case, and so is one whose server
+does not count or counts what cannot be: far fewer tokens than the text has, or far more than were asked for.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from dataclasses import dataclass
 
 from gshf_release.errors import EngineError
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.openai_client import ChatAnswer
+from gshf_release.openai_replies import ChatAnswer
 from gshf_release.records import Message
 from gshf_release.run import interrupt
 
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 8
 WORST_MESSAGE_TOKENS = 16
+SPARSEST = 8
+"""Times fewer tokens than estimated that a server may count; no text but a run of blanks has so few."""
+DENSEST = 10
+"""Times more tokens than the worst case that a server may count, for a template or thoughts that it adds."""
+ASSUMED_LONGEST = 16_384
+"""Tokens of the longest judgment where neither a limit nor the judge's context is set."""
 ROUNDING = 1e-9
 """US dollars by which sums of floats may be off."""
 
@@ -72,6 +79,11 @@ class Budget:
                 f"--max-cost needs the price of the judge {settings.name}, which its file does not say.",
                 hint="Set price.input and price.output (US dollars per million tokens; 0 if it is free).",
             )
+        if max_cost is not None and settings.parameters.max_tokens is None and settings.context is None:
+            raise EngineError(
+                f"--max-cost needs to know how long a judgment of {settings.name} may be.",
+                hint="Set parameters.max_tokens, or the judge's context.",
+            )
         self.settings = settings
         self.max_cost = max_cost
         self.cached = self.failed = 0
@@ -94,7 +106,12 @@ class Budget:
 
     def worst(self, prompt: Sequence[Message], share: float = 1.0) -> float:
         """Return what one try costs at the most, in US dollars."""
-        return share * self.settings.price.of(worst_tokens(prompt), self.settings.parameters.max_tokens)
+        return share * self.settings.price.of(worst_tokens(prompt), self.longest)
+
+    @property
+    def longest(self) -> int:
+        """Return how many tokens a judgment has at the most."""
+        return self.settings.parameters.max_tokens or self.settings.context or ASSUMED_LONGEST
 
     def check_estimate(self, estimate: float) -> None:
         """Refuse work that is expected to exceed the limit, before any of it is paid for.
@@ -143,12 +160,26 @@ class Budget:
         with self._changed:
             return None if self.max_cost is None else self.max_cost - self._spent - self._reserved
 
-    def count(self, answer: ChatAnswer) -> None:
-        """Count an answer and its tokens."""
+    def plausible(self, prompt: Sequence[Message], answer: ChatAnswer) -> bool:
+        """Return whether a server's counts of tokens can be what it worked for; of a prompt that is not known any count can."""
+        if not prompt:
+            return answer.prompt_tokens > 0
+        written = len(answer.text) + len(answer.reasoning)
+        fewest = estimated_tokens(prompt) / SPARSEST
+        return (
+            max(1, fewest) <= answer.prompt_tokens <= DENSEST * worst_tokens(prompt)
+            and written / CHARACTERS_PER_TOKEN / SPARSEST <= answer.completion_tokens <= DENSEST * self.longest
+        )
+
+    def count(self, prompt: Sequence[Message], answer: ChatAnswer) -> float:
+        """Count an answer and its tokens, estimated if the server's counts cannot be, and return what it cost."""
+        counted = self.plausible(prompt, answer)
+        written = math.ceil((len(answer.text) + len(answer.reasoning)) / CHARACTERS_PER_TOKEN)
         with self._changed:
             self._asked += 1
-            self._prompt_tokens += answer.prompt_tokens
-            self._completion_tokens += answer.completion_tokens
+            self._prompt_tokens += answer.prompt_tokens if counted else estimated_tokens(prompt)
+            self._completion_tokens += answer.completion_tokens if counted else written
+        return self.settings.price.of(answer.prompt_tokens, answer.completion_tokens) if counted else self.worst(prompt)
 
     def spend(self, cost: float) -> None:
         """Count what was spent and not set aside."""
@@ -173,9 +204,7 @@ class TryMeter:
         self.budget.settle(self.worst, self.worst if charged else 0.0)
 
     def answered(self, answer: ChatAnswer) -> float:
-        """Count what the answer cost, and return it in US dollars; if the server does not count, it is the worst case."""
-        self.budget.count(answer)
-        price = self.budget.settings.price
-        cost = price.of(answer.prompt_tokens, answer.completion_tokens) if answer.prompt_tokens else self.worst
+        """Count what the answer cost, and return it in US dollars."""
+        cost = self.budget.count(self.prompt, answer)
         self.budget.settle(self.worst, cost)
         return cost

@@ -3,24 +3,27 @@
     CACHE/ab/ab12...json     one judgment; its name is the sha256 of prompt, model, address, parameters and repeat
     CACHE/ab/ab12...lock     held by the process that is asking for it; the system lets go of it if the process dies
 
-A judgment is written under a temporary name and renamed, and carries a checksum: a damaged one counts as absent.
+A judgment is written under a temporary name and renamed, and carries a checksum: a damaged one counts as absent. New files
+and folders are their owner's alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from gshf_release import checkpoints
 from gshf_release.hashing import sha256_json
+from gshf_release.openai_replies import UnreadableReply, read_logprobs
 from gshf_release.run import interrupt
-from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.directory import read_json
 
 POLL_SECONDS = 0.05
 
@@ -49,6 +52,11 @@ class Judgment:
     """What the judge thought before it answered, where the server gives that apart; never part of `text`."""
 
 
+def refused_judgment(reason: str) -> Judgment:
+    """Return a judgment that could not be had."""
+    return Judgment("", "", "stop", None, 0, 0, 0.0, 0.0, None, failed=reason)
+
+
 def default_folder() -> Path:
     """Return where judgments of all runs are kept."""
     return checkpoints.cache_folder() / "judgments"
@@ -67,14 +75,15 @@ class Cache:
             judgment = entry["judgment"]
             if entry["key"] != key or entry["sha256"] != sha256_json(judgment):
                 return None
-            return Judgment(**judgment)
-        except (OSError, ValueError, KeyError, TypeError):
+            found = Judgment(**judgment)
+            return replace(found, logprobs=read_logprobs({"content": found.logprobs}))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, UnreadableReply):
             return None
 
     def put(self, key: str, judgment: Judgment) -> None:
         """Keep a judgment; who calls holds its lock."""
         content = asdict(judgment)
-        write_json(self._path(key), {"key": key, "sha256": sha256_json(content), "judgment": content})
+        write_private(self._path(key), {"key": key, "sha256": sha256_json(content), "judgment": content})
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -84,9 +93,9 @@ class Cache:
             Interrupted: The process was asked to stop while it waited.
         """
         path = self._path(key).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         while True:
-            with path.open("a", encoding="utf-8") as stream:
+            with open_private(path, "a") as stream:
                 if _held(stream.fileno(), path):
                     try:
                         yield
@@ -98,6 +107,29 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+def open_private(path: Path, mode: Literal["a", "w"]) -> TextIO:
+    """Open a file to write; a new one is its owner's alone, whatever the umask."""
+    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are not there, for their owner alone."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_private(path: Path, value: Any) -> None:
+    """Write JSON for its owner alone, so that readers see either the old or the new content."""
+    make_private(path.parent)
+    temporary = path.with_name(f".{path.name}.partial")
+    with open_private(temporary, "w") as stream:
+        stream.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
 
 
 def _held(descriptor: int, path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gshf_release import assets
 from gshf_release.benchmark_data import (
@@ -33,18 +33,27 @@ Dollars = Annotated[float, Field(ge=0)]
 class Parameters(Section):
     """How the judge is asked. All of it is part of a judgment's identity."""
 
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    max_tokens: PositiveInt = 2048
-    """The longest judgment, in tokens."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    """None (`null`) of this, `max_tokens`, `top_p` and `seed` is left out of the request: the server's own counts."""
+    max_tokens: PositiveInt | None = 2048
+    """The longest judgment, in tokens, thoughts included."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     top_logprobs: Annotated[int, Field(ge=1, le=20)] | None = None
     """Ask for the log-probabilities of so many alternatives; None asks for none."""
     seed: int | None = None
     """For servers that draw reproducibly; repeats count on from it."""
     limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the limit: OpenAI's reasoning models want the second."""
+    system_role: bool = True
+    """Whether the server takes a system turn. If not (Gemma, older Mistral), its text heads the user's turn."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further keys of the request that the server knows, for example `{"reasoning_effort": "low"}`."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is usual and came later: the identity of judgments made before shall stay what it is."""
+        content: dict[str, Any] = dump(self)
+        return {key: value for key, value in content.items() if key != "system_role" or value is not True}
 
 
 class Price(Section):

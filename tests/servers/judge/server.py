@@ -44,6 +44,8 @@ class JudgeServer:
         under_way, most_at_once: how many requests are under way together, and were at the most.
         delay: seconds that every chat answer takes.
         ready: every chat answer waits, for a minute at most, until this is true.
+        refuses: returns status and error document for the requests that shall be refused, else None.
+        edit: changes every document that is answered, its model or usage for example.
         batches: the Batch API's side.
         has_batches: whether there is one.
     """
@@ -61,6 +63,8 @@ class JudgeServer:
         self.most_at_once = self.under_way = 0
         self.delay = 0.0
         self.ready: Callable[[], bool] = always
+        self.refuses: Callable[[Body], tuple[int, dict[str, Any]] | None] = lambda body: None
+        self.edit: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
         self._ended = threading.Event()
         self.batches = Batches(self._complete)
         self.has_batches = True
@@ -136,6 +140,13 @@ class JudgeServer:
         if fault is not None and kind in ("429", "500", "400"):
             _refuse(handler, int(kind), "so it was told", {"Retry-After": fault.retry_after})
             return
+        refused = self.refuses(body)
+        if refused is not None:
+            _send(handler, refused[0], json.dumps(refused[1]).encode())
+            return
+        if kind == "garbage":
+            _send(handler, 200, b"<html>busy</html>")
+            return
         if kind == "wrong_key":
             _refuse(handler, 401, f"Incorrect API key provided: {handler.headers.get('Authorization')}.")
             return
@@ -150,9 +161,9 @@ class JudgeServer:
         elif kind == "drop":
             handler.close_connection = True
             return
-        content = json.dumps(document).encode()
-        if kind in ("truncated", "garbage"):
-            content = content[: len(content) // 2] if kind == "truncated" else b"<html>busy</html>"
+        content = json.dumps(self.edit(document)).encode()
+        if kind == "truncated":
+            content = content[: len(content) // 2]
         _send(handler, 200, content)
 
     def _complete(self, body: Body, *, empty: bool = False, logprobs: bool = True) -> dict[str, Any]:
