@@ -230,8 +230,8 @@ def _lines(path: Path, stream: io.BufferedReader, repairs: _Repairs) -> Iterator
             continue
         try:
             value = loads(line)
-        except ValueError as error:
-            for place, value in _parts(path, number, line, error):
+        except ValueError:
+            for place, value in _parts(path, number, line):
                 yield place, repairs.repaired(line, value, place)
             number += line.rstrip("\r\n").count("\r")
             continue
@@ -239,16 +239,12 @@ def _lines(path: Path, stream: io.BufferedReader, repairs: _Repairs) -> Iterator
         yield place, repairs.repaired(line, value, place) if "\\u" in line else value
 
 
-def _parts(path: Path, number: int, line: str, error: ValueError) -> Iterator[tuple[str, Any]]:
+def _parts(path: Path, number: int, line: str) -> Iterator[tuple[str, Any]]:
     """Yield the rows of a line that is no row: as many as carriage returns, line ends of old programs, divide it into.
 
     JSON has no carriage return inside a text, so one that stands there ends a line or is a space.
     """
-    parts = line.rstrip("\r\n").split("\r")
-    if len(parts) == 1:
-        yield f"{path}:{number}", ValueError(_reason(error, line))
-        return
-    for at, part in enumerate(parts, number):
+    for at, part in enumerate(line.rstrip("\r\n").split("\r"), number):
         if part.strip():
             yield f"{path}:{at}", _value_or_error(part)
 

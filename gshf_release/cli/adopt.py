@@ -17,8 +17,9 @@ from gshf_release.cli.terminal import json_option, print_json, show, shown_path
 def command(sources: tuple[Path, ...], run: Path, name: str | None, as_json: bool) -> None:
     """Make a run of what other tools left behind: checkpoints, preference data, benchmark outputs and judgments.
 
-    Known are Hugging Face checkpoints, RLHFlow and SimPO preference data, alpaca_eval outputs and annotations, FastChat answers
-    and judgments. Rows of no known kind are kept too, with the reason. The provenance of everything is marked as unknown.
+    Known are Hugging Face checkpoints, RLHFlow and SimPO preference data, prompts and conversations, alpaca_eval outputs and
+    annotations, FastChat answers and judgments. Rows of no known kind are kept too, with the reason. The provenance of
+    everything is marked as unknown.
 
     \b
     Example:

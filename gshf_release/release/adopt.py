@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.datafiles import place_rows
+from gshf_release.datafiles import ColumnUse, place_rows
 from gshf_release.errors import DataError, ReleaseError, RunError
 from gshf_release.hashing import canonical_json, sha256_tree, tree
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Row
+from gshf_release.release.adopted_rows import kind_of
 from gshf_release.release.foreign import TAKEN
 from gshf_release.release.staging import link_or_copy
 from gshf_release.run.directory import DOCUMENT, RunDirectory, write_json
@@ -60,34 +61,6 @@ class Adopted:
     """Rows of a known kind."""
     rest: int
     """Rows of none."""
-
-
-def kind_of(row: dict[str, Any]) -> str:
-    """Return what a row is, by its keys.
-
-    Raises:
-        ValueError: It is none of the kinds.
-    """
-    for kind, fits in KINDS.items():
-        if fits(row):
-            return kind
-    raise ValueError(f"no known kind of row has the keys {', '.join(sorted(row)[:6])}")
-
-
-KINDS: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "preference pair": lambda row: {"chosen", "rejected"} <= row.keys(),
-    "scored responses": lambda row: (
-        ("prompt" in row and {"responses", "rewards"} <= row.keys())
-        or {"all_generated_responses", "all_rm_scores"} <= row.keys()
-    ),
-    "alpaca_eval annotation": lambda row: {"instruction", "output_1", "output_2", "preference"} <= row.keys(),
-    "alpaca_eval output": lambda row: {"instruction", "output"} <= row.keys(),
-    "FastChat pairwise judgment": lambda row: {"question_id", "model_1", "model_2", "g1_winner"} <= row.keys(),
-    "FastChat judgment": lambda row: {"question_id", "model", "judge", "score"} <= row.keys(),
-    "FastChat answer": lambda row: {"question_id", "model_id", "choices"} <= row.keys(),
-}
-"""What each kind's rows have; the first that fits counts. Sources: the RLHFlow and SimPO data sets, alpaca_eval 0.6.6's
-model_outputs.json and annotations.json, fastchat.llm_judge's model_answer and model_judgment files."""
 
 
 def adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
@@ -189,6 +162,7 @@ def _data(source: Path, folder: Path) -> tuple[int, int, str]:
         target = folder / "files" / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+        use = ColumnUse()
         for place, value in _values(file):
             where = place.replace(f"{root}/", "", 1)
             try:
@@ -196,10 +170,11 @@ def _data(source: Path, folder: Path) -> tuple[int, int, str]:
                     raise value
                 if not isinstance(value, dict):
                     raise ValueError(f"expected an object, found {type(value).__name__}")
-                rows.append(AdoptedRow(where, kind_of(value), canonical_json(value), UNKNOWN))
+                rows.append(AdoptedRow(where, kind_of(value, use), canonical_json(value), UNKNOWN))
             except (ValueError, TypeError) as error:
                 content = "" if isinstance(value, ValueError) else json.dumps(value, ensure_ascii=False, default=str)
                 rest.append({"place": where, "reason": str(error), "content": content})
+        use.tell(file, use.read, "columns kept whose meaning is not known")
     AdoptedRow.write(rows, folder / "rows.parquet")
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in rest)
     (folder / "rest.jsonl").write_text("".join(lines), encoding="utf-8")

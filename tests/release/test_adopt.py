@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gshf_release.hashing import canonical_json
-from gshf_release.release.adopt import AdoptedRow, kind_of
+from gshf_release.release.adopt import AdoptedRow
+from gshf_release.release.adopted_rows import kind_of
 from tests.conftest import Outcome
 from tests.release import made
 
@@ -28,6 +29,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "alpaca_eval annotation": [
         {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.5, "annotator": "judge"}
     ],
+    "conversation": [{"messages": TURNS, "source": "x"}, {"prompt": "Why?", "response": "So."}],
+    "prompt": [{"prompt": "Why?"}, {"context_messages": TURNS[:1]}, {"system": "Be brief.", "question": "Why?"}],
     "FastChat answer": [{"question_id": 1, "model_id": "mine", "choices": [{"index": 0, "turns": ["So."]}]}],
     "FastChat judgment": [{"question_id": 1, "model": "mine", "judge": ["gpt", "single"], "score": 7, "turn": 1}],
     "FastChat pairwise judgment": [
@@ -60,6 +63,48 @@ def test_a_row_of_no_kind_is_kept_with_the_reason(tmp_path: Path, command: Calla
     assert [entry["place"] for entry in rest] == ["pairs.jsonl:3", "pairs.jsonl:4", "pairs.jsonl:5"]
     assert rest[0]["reason"] == "no known kind of row has the keys text"
     assert (folder / "files" / "pairs.jsonl").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (
+            {"chosen": TURNS, "rejected": TURNS, "prompt": "How?"},
+            "it has the keys of the kind 'preference pair', but 'chosen'",
+        ),
+        ({"chosen": TURNS, "rejected": TURNS, "tools": [1]}, "the column 'tools' cannot be read"),
+        ({"instruction": "Why?", "output": "So.", "images": ["x"]}, "the column 'images' cannot be read"),
+        ({"messages": [TURNS[0] | {"tool_calls": [1]}, TURNS[1]]}, "has 'tool_calls', which cannot be read"),
+    ],
+)
+def test_a_row_that_would_lose_something_is_of_no_kind(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        kind_of(row)
+
+
+def test_columns_of_unknown_meaning_are_named_once_a_file(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    rows = [{"instruction": "Why?", "output": "So.", "generator": "me", "judge_notes": "good"}] * 2
+    source = lines(tmp_path / "o.jsonl", [*rows, *ROWS["preference pair"]])
+    outcome = command("adopt", source, "--run", tmp_path / "run")
+    assert outcome.err.count("Note: ") == 1
+    assert "columns kept whose meaning is not known: judge_notes (in 2 of 4 rows)." in outcome.err
+
+
+def test_a_file_with_a_byte_order_mark_and_half_a_character_is_adopted(
+    tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    source = tmp_path / "o.json"
+    rows = [ROWS["alpaca_eval output"][0] | {"output": "half \ud83d"}, ROWS["alpaca_eval output"][0]]
+    source.write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
+    outcome = command("adopt", source, "--run", tmp_path / "run")
+    assert "2 rows (alpaca_eval output), 0 of no known kind" in outcome.out
+    assert "half a character" in outcome.err
+    (folder,) = (tmp_path / "run" / "adopted").iterdir()
+    assert [json.loads(row.content)["output"] for row in AdoptedRow.read(folder / "rows.parquet")] == [
+        "half \ufffd",
+        "So.",
+    ]
+    assert (folder / "files" / "o.json").read_bytes() == source.read_bytes()
 
 
 JSON = st.recursive(
