@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints, environments
+from gshf_release import checkpoints, effects, environments
 from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
 from gshf_release.pipeline import Model, build, models
@@ -73,6 +73,7 @@ def _environment(name: str) -> Finding:
 def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     """Return whether prompts, models and device of a recipe are here."""
     found = [Finding("recipe", f"{recipe.name}, sha256 {recipe.sha256[:12]}")]
+    found += [Finding("recipe", warning, warning=True) for warning in effects.warnings(recipe)]
     found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
     wanted = environments.OF_ENGINE.get(profile.engine)

@@ -1,4 +1,4 @@
-"""Recipe keys that have no effect under the chosen algorithm: said once, not refused.
+"""Recipe keys that have no effect under the chosen algorithm, and values that train poorly: said once, not refused.
 
 `loop.algorithm` is one key to change in any recipe, also in one that sets what the other algorithm reads. So such keys are
 named when a run begins, in its journal, plan and results, and do nothing. Only a value other than the default is named: the
@@ -43,3 +43,21 @@ def notice(recipe: Recipe) -> str:
     """Return the line that names those keys; nothing if there are none."""
     keys = without_effect(recipe)
     return f"Not used by {recipe.loop.algorithm}: {', '.join(keys)}." if keys else ""
+
+
+FULL_RATE, ADAPTER_RATE = "5e-7", "5.0e-6"
+"""Peak rates of the zephyr-7b-beta recipes of alignment-handbook: all weights, and a low-rank adapter (QLoRA)."""
+LOW_RATE = 2e-6
+"""Below this a rate of DPO is one for all weights."""
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """Return what the recipe asks for that will train poorly, a sentence each with the way out."""
+    training = recipe.training
+    if training.adapter is None or training.learning_rate >= LOW_RATE or recipe.evaluation.only:
+        return []
+    return [
+        f"training.learning_rate {training.learning_rate:g} is one for all weights, and training.adapter is set: published"
+        f" recipes of this kind use {FULL_RATE} for all weights and {ADAPTER_RATE} for an adapter (alignment-handbook,"
+        f" zephyr-7b-beta). Set training.learning_rate={ADAPTER_RATE}."
+    ]

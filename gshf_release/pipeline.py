@@ -171,6 +171,9 @@ def train(
     if ignored := effects.without_effect(recipe):
         observer.notice(effects.notice(recipe))
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
+    for warning in effects.warnings(recipe):
+        observer.notice(f"Warning: {warning}")
+        run.log("warning", text=warning)
     outside.keep(run, recipe)
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
     goal = [*graph.train, *(graph.evaluation if evaluation else given)]

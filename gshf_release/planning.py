@@ -65,6 +65,8 @@ class Plan:
     """Why a format of `release` cannot be made of the base, in one line with the nearest that fits; None if it is not here."""
     without_effect: list[str]
     """Recipe keys that the algorithm does not read."""
+    warnings: list[str]
+    """What the recipe asks for that will train poorly."""
 
 
 def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
@@ -116,6 +118,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         refusal=costs.refusal(memory, available, parameters, profile.name),
         unreleasable=_unreleasable(recipe),
         without_effect=effects.without_effect(recipe),
+        warnings=effects.warnings(recipe),
     )
 
 
@@ -148,6 +151,7 @@ def lines(plan: Plan) -> list[str]:
             if plan.without_effect
             else []
         ),
+        *(f"Warning: {warning}" for warning in plan.warnings),
         f"parameters: {', '.join(sizes)}",
         f"sample: {work.responses:,} responses, {_count(work.sampled_tokens)} tokens if a mean response has "
         f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",

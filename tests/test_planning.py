@@ -22,7 +22,8 @@ Command = Callable[..., Outcome]
 SMALL = "name: one-24gb\ndevice: cpu\nhardware: {memory_gb: 24}\n"
 TOO_SMALL = (
     "Error: Full fine-tuning of 7.24 billion parameters needs 116 GB for weights, gradients and AdamW's moments alone; a "
-    "device of the profile 'one-24gb' has 24 GB. Set training.adapter (for example training.adapter.rank=64), or take a "
+    "device of the profile 'one-24gb' has 24 GB. Set training.adapter (for example "
+    "training.adapter.rank=64 with training.learning_rate=5.0e-6), or take a "
     "device with more memory, or a smaller base."
 )
 
@@ -40,6 +41,31 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def published(path: Path, profile: Profile, *overrides: str) -> planning.Plan:
     return planning.make(recipes.load("fsfairx-zephyr-7b", overrides), profile, path / "run")
+
+
+def test_an_adapter_at_a_rate_for_all_weights_is_a_warning_before_the_numbers(nothing_here: Path) -> None:
+    rank, rate = "training.adapter.rank=64", "training.learning_rate"
+    assert published(nothing_here, load("one-80gb")).warnings == []
+    assert published(nothing_here, load("one-80gb"), rank, f"{rate}=5.0e-6").warnings == []
+    plan = published(nothing_here, load("one-80gb"), rank)
+    (warning,) = plan.warnings
+    assert warning.startswith("training.learning_rate 5e-07 is one for all weights, and training.adapter is set")
+    assert warning.endswith("Set training.learning_rate=5.0e-6.")
+    text = planning.lines(plan)
+    assert text.index(f"Warning: {warning}") < next(at for at, line in enumerate(text) if line.startswith("sample:"))
+    assert published(nothing_here, load("one-80gb"), rank, f"{rate}=1.9e-6").warnings
+    assert not published(nothing_here, load("one-80gb"), rank, f"{rate}=2.0e-6").warnings
+
+
+def test_every_command_that_trains_an_adapter_brings_its_rate() -> None:
+    """In the README, the documents, the profiles and the recipes."""
+    root = Path(__file__).parent.parent
+    files = [root / "README.md", *root.glob("docs/*.md"), *root.glob("training/**/*.*")]
+    commands = [
+        line for path in files for line in path.read_text(encoding="utf-8").splitlines() if "adapter.rank=" in line
+    ]
+    assert len(commands) >= 6
+    assert [line for line in commands if "--set training.learning_rate=5.0e-6" not in line] == []
 
 
 def test_the_published_recipe_is_planned_without_its_models(nothing_here: Path) -> None:

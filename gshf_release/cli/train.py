@@ -139,7 +139,9 @@ def _require_fit(plan: Plan, recipe: Recipe) -> None:
         raise ReleaseError(plan.unreleasable)
     if plan.refusal:
         adapter = (
-            "" if recipe.training.adapter else "Set training.adapter (for example training.adapter.rank=64), or take"
+            ""
+            if recipe.training.adapter
+            else "Set training.adapter (for example training.adapter.rank=64 with training.learning_rate=5.0e-6), or take"
         )
         raise RunError(plan.refusal, hint=f"{adapter or 'Take'} a device with more memory, or a smaller base.")
 

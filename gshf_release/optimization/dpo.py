@@ -151,6 +151,8 @@ def loss_arguments(training: Training) -> dict[str, Any]:
         robust    (-(1 - e) L(x) + e L(-x)) / (1 - 2e)
         ipo       (d - 1 / (2 beta))^2, where d is the difference of the log-ratios per token
 
+    Equation 17 of arXiv 2310.12036 has the whole responses' log-ratios in `d`. Each is divided by its response's tokens here
+    because TRL does so, by its account with the paper's authors; beta means something else than in the equation.
     TRL's `sigmoid` ignores label smoothing; `smoothed` is 2 (1 - e) times its sigmoid minus (1 - 2e) times its robust loss.
     """
     smoothing = training.label_smoothing

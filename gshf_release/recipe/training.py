@@ -74,7 +74,8 @@ class Training(Section):
 
     loss: Literal["sigmoid", "smoothed", "robust", "ipo"] = "sigmoid"
     """`sigmoid`: DPO (arXiv 2305.18290, equation 7). `smoothed`: conservative DPO, for labels wrong with probability
-    `label_smoothing`. `robust`: its unbiased correction (arXiv 2403.00409). `ipo`: arXiv 2310.12036, equation 17."""
+    `label_smoothing`. `robust`: its unbiased correction (arXiv 2403.00409). `ipo`: arXiv 2310.12036, equation 17, but
+    on log-ratios per token, as TRL has it."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """For `smoothed` and `robust` alone."""
     uncertainty_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -82,6 +83,7 @@ class Training(Section):
     an ensemble of reward models disagrees about is learned less (arXiv 2312.11456, Option II, known from summaries)."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
+    """Peak. The default is for all weights; an adapter wants about ten times as much (alignment-handbook: 5e-7 and 5e-6)."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.03
     epochs: PositiveInt = 2

@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gshf_release.errors import EngineError
 from gshf_release.sampling.drawing import draw_tokens
+from gshf_release.sampling.greedy import LikeliestToken
 from gshf_release.sampling.places import SLACK, Places, Prompt, replacements
 from gshf_release.sampling.protocol import Completion, Request
 
@@ -97,6 +98,7 @@ class ContinuousBatch:
         groups: Positions of the requests to answer, those of one prompt together, in the order in which they start.
         stops: Ids that end a response.
         rows: Responses decoded together at most.
+        likeliest: Takes the last step of greedy decoding; by default that of the model's own logits.
         tokens: Bound of rows x tokens of the longest row (prompt, longest answer, `SLACK`), whose keys and values are kept; at
             least one row is decoded. Prompts being computed need less than as much again. None: only `rows` bounds them.
     """
@@ -110,8 +112,10 @@ class ContinuousBatch:
         stops: Sequence[int],
         rows: int,
         tokens: int | None = None,
+        likeliest: LikeliestToken | None = None,
     ) -> None:
         self.model, self.requests, self.stops = model, requests, stops
+        self.likeliest = likeliest
         self.waiting = deque(groups)
         self.ready: deque[tuple[Row, Prompt]] = deque()
         """Responses with their first token whose prompt has been computed, and that wait for a place."""
@@ -175,12 +179,13 @@ class ContinuousBatch:
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         cache = DynamicCache()
-        logits = self._call(padded, mask, positions, cache)
+        logits, hidden = self._call(padded, mask, positions, cache)
         finished: Finished = []
         for number, group in enumerate(groups):
             tokens = len(prompts[number])
             kept = [(layer.keys[number, :, -tokens:], layer.values[number, :, -tokens:]) for layer in cache.layers]
-            ended = self._append(group, logits[number].expand(len(group), -1))
+            own = None if hidden is None else hidden[number].expand(len(group), -1)
+            ended = self._append(group, logits[number].expand(len(group), -1), own)
             finished += [(group[place].index, completion) for place, completion in ended.items()]
             self.ready.extend((row, Prompt(kept, tokens)) for place, row in enumerate(group) if place not in ended)
         return finished
@@ -200,9 +205,9 @@ class ContinuousBatch:
         self.places.prepare()
         latest = torch.tensor([[row.ids[-1]] for row in self.live])
         positions = torch.tensor(self.places.lengths).unsqueeze(1)
-        logits = self._call(latest, self.places.mask(), positions, self.places.cache)
+        logits, hidden = self._call(latest, self.places.mask(), positions, self.places.cache)
         self.places.advance()
-        ended = self._append(self.live, logits)
+        ended = self._append(self.live, logits, hidden)
         finished = [(self.live[place].index, completion) for place, completion in ended.items()]
         moves, left = replacements(len(self.live), ended), len(self.live) - len(ended)
         self.places.leave(moves, left)
@@ -211,20 +216,26 @@ class ContinuousBatch:
         del self.live[left:]
         return finished
 
-    def _call(self, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
-        """Return the logits after the last column, (rows, vocabulary)."""
+    def _call(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
+        """Return the logits after the last column, (rows, vocabulary), and the hidden states they are made of, if needed."""
         device = self.model.device
         options: dict[str, Any] = {"position_ids": positions.to(device), "logits_to_keep": 1}
         options = {name: value for name, value in options.items() if name in self.accepted}
         output = self.model(
             input_ids=ids.to(device), attention_mask=mask.to(device), past_key_values=cache, use_cache=True, **options
         )
-        return output.logits[:, -1]
+        return output.logits[:, -1], None if self.likeliest is None else self.likeliest.hidden()
 
-    def _append(self, rows: Sequence[Row], logits: Any) -> dict[int, Completion]:
+    def _append(self, rows: Sequence[Row], logits: Any, hidden: Any) -> dict[int, Completion]:
         """Draw a token for each row; return the responses that it ends, by place."""
         numbers = [float(row.uniform[len(row.ids)]) for row in rows]
-        tokens = draw_tokens(logits, [row.request.decoding for row in rows], numbers).tolist()
+
+        def likeliest(places: list[int]) -> Any:
+            if self.likeliest is None:
+                return logits[places].argmax(dim=-1)
+            return self.likeliest(logits[places], None if hidden is None else hidden[places])
+
+        tokens = draw_tokens(logits, [row.request.decoding for row in rows], numbers, likeliest).tolist()
         ended = {}
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             row.ids.append(token)

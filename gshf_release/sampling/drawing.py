@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gshf_release.sampling.protocol import Decoding
 
 
-def draw_tokens(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[float]) -> Any:
+def draw_tokens(
+    logits: Any,
+    decodings: Sequence[Decoding],
+    uniform: Sequence[float],
+    likeliest: Callable[[list[int]], Any] | None = None,
+) -> Any:
     """Return one token per row, shape (rows,): the likeliest at temperature 0, else the one that `uniform` picks.
 
     Inverse-transform sampling: the token i with F(i-1) <= u < F(i), where F is the cumulative distribution after temperature,
@@ -18,11 +23,16 @@ def draw_tokens(logits: Any, decodings: Sequence[Decoding], uniform: Sequence[fl
         logits: (rows, vocabulary).
         decodings: One per row.
         uniform: One number per row, in [0, 1).
+        likeliest: Finds the likeliest tokens of the rows at these places; by default in the logits.
     """
+    import torch
+
     drawn = [place for place, decoding in enumerate(decodings) if decoding.temperature > 0]
     if len(drawn) == len(decodings):
         return _drawn(logits, decodings, uniform)
-    tokens = logits.argmax(dim=-1)
+    greedy = [place for place, decoding in enumerate(decodings) if decoding.temperature == 0]
+    tokens = torch.zeros(len(decodings), dtype=torch.long, device=logits.device)
+    tokens[greedy] = logits[greedy].argmax(dim=-1) if likeliest is None else likeliest(greedy)
     if drawn:
         tokens[drawn] = _drawn(
             logits[drawn], [decodings[place] for place in drawn], [uniform[place] for place in drawn]

@@ -26,6 +26,7 @@ from gshf_release.checkpoints import (
 from gshf_release.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
+from gshf_release.sampling.greedy import LikeliestToken
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 
 
@@ -50,6 +51,7 @@ class TransformersEngine:
 
         self.model = load_model(checkpoint, precision, device)
         require_plain_cache(self.model.config)
+        self.likeliest = LikeliestToken(self.model)
         self.stops = stop_ids(load_tokenizer(checkpoint), self.model.generation_config)
         self.context_tokens: int | None = sampled_tokens(self.model.config.to_dict())
         self.batch = batch
@@ -102,7 +104,15 @@ class TransformersEngine:
         """Return the completions of one batch, by position."""
         from gshf_release.sampling.continuous import ContinuousBatch
 
-        batch = ContinuousBatch(self.model, requests, groups, stops=self.stops, rows=self.batch, tokens=self.tokens)
+        batch = ContinuousBatch(
+            self.model,
+            requests,
+            groups,
+            stops=self.stops,
+            rows=self.batch,
+            tokens=self.tokens,
+            likeliest=self.likeliest,
+        )
         found: dict[int, Completion] = {}
         try:
             for finished in batch.run(interrupt.check):
