@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--outputs",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Judge the answers in this model_outputs.json (MT-Bench: .jsonl) and make none.",
+    help="Judge the answers in this file (AlpacaEval's model_outputs or FastChat's model_answer) and make none.",
 )
 @click.option("--template", metavar="T", help="Chat template: fastchat:NAME, or tokenizer [the tokenizer's own].")
 @click.option(
@@ -221,7 +221,9 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         return ask_import(directory, options["imported"], options["row"], policies)
     named = options["benchmarks"]
     if options["outputs"] is not None and not named:
-        named = ("mt_bench" if options["outputs"].suffix == ".jsonl" else "alpaca_eval_2",)
+        from gshf_release.evaluation.answer_files import benchmark_of
+
+        named = (benchmark_of(options["outputs"]),)
     if not (named or recipe.evaluation.benchmarks):
         return None
     from gshf_release.evaluation.ask import Wish, ask

@@ -73,8 +73,8 @@ def train(
 ) -> None:
     """Train a reward model from the preferences in DATA: a JSONL or Parquet file, or a Hub data set (folder or OWNER/NAME).
 
-    Rows hold prompt, chosen and rejected; as texts, or as lists of messages. Prompts are held out to measure accuracy (also on
-    pairs of nearly equal length) and calibration. The same command again resumes.
+    Rows hold prompt, chosen and rejected; as texts, or as lists of messages (docs/data.md shows every form). Prompts are held
+    out to measure accuracy (also on pairs of nearly equal length) and calibration. The same command again resumes.
 
     \b
     Examples:
@@ -182,7 +182,8 @@ def score(
     """Score the conversations in FILE (JSONL, JSON or Parquet) and write its rows with a column `reward`.
 
     A row holds `messages` that end with the assistant's turn, or `prompt` (or `instruction`) and `response` (or `completion`,
-    `output`). With several models the reward is their mean, and `reward_deviation` their standard deviation.
+    `output`); docs/data.md shows every form. With several models the reward is their mean, and `reward_deviation` their
+    standard deviation.
 
     \b
     Examples:

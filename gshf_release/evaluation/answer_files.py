@@ -78,6 +78,15 @@ def mt_bench_answers(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def benchmark_of(path: Path) -> str:
+    """Return the published benchmark that a file answers, by the columns of its first row.
+
+    Raises:
+        DataError: The file cannot be read, or holds no row.
+    """
+    return "mt_bench" if "choices" in read_json_rows(path)[0] else "alpaca_eval_2"
+
+
 def model_of(protocol: str, path: Path) -> str:
     """Return what an answer file calls its model.
 

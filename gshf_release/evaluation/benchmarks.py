@@ -181,8 +181,6 @@ def read_questions(protocol: str, path: Path, limit: int | None = None) -> list[
         ]
     else:
         found = [_two_turns(path, line, row) for line, row in enumerate(read_json_rows(path), 1)]
-    if not found:
-        raise DataError(f"{path} holds no questions.")
     keys = [question.key for question in found]
     if len(set(keys)) < len(keys):
         raise DataError(f"{path} has the question id {next(key for key in keys if keys.count(key) > 1)} twice.")
@@ -193,7 +191,7 @@ def read_json_rows(path: Path, texts: tuple[str, ...] = ()) -> list[dict[str, An
     """Return the objects of a file of rows, each with texts under `texts`: a JSON list or one object a line, also packed.
 
     Raises:
-        DataError: The file cannot be read, or a row is malformed; names the file and the row (from 1).
+        DataError: The file cannot be read or holds no row, or a row is malformed; names the file and the row (from 1).
     """
     rows = []
     for place, row in user_files.objects(path):
@@ -201,6 +199,8 @@ def read_json_rows(path: Path, texts: tuple[str, ...] = ()) -> list[dict[str, An
             if not isinstance(row.get(key), str):
                 raise DataError(f"{place}: expected a text under {key!r}.")
         rows.append(row)
+    if not rows:
+        raise DataError(f"{path} holds no row.")
     return rows
 
 

@@ -87,8 +87,8 @@ class Prompts(Section):
     """Where prompts come from and how they are divided."""
 
     source: str = "seed"
-    """Rows of `{"prompt": ...}` or `{"messages": [...]}`: a JSONL, JSON or Parquet file, a data set's folder, or a name in
-    training/prompts."""
+    """Rows of `{"prompt": ...}`, `{"messages": [...]}` or another form of docs/data.md: a JSONL, JSON or Parquet file, a data
+    set's folder, or a name in training/prompts."""
     on_bad_row: Literal["fail", "skip"] = "fail"
     """A bad row stops the run with its file and line, or is skipped and counted."""
     system: str | None = None

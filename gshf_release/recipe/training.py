@@ -16,7 +16,8 @@ class Pairs(Section):
     source: Literal["online", "hybrid", "offline"] = "online"
     """The policy's own responses; those and `offline` (D_off of the cited algorithm); or `offline` alone, in one iteration."""
     offline: str | None = None
-    """A file (JSONL, JSON, Parquet) or data set's folder with rows of `prompt`, `chosen` and `rejected`."""
+    """A file (JSONL, JSON, Parquet) or data set's folder with rows of `prompt`, `chosen` and `rejected`, or another form of
+    docs/data.md."""
     choice: Literal["best-vs-worst", "best-vs-random", "first-vs-random", "rejection-sampling"] = "best-vs-worst"
     etas: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """The falling temperatures of `rejection-sampling`, in units of the reward; the last is the target's."""

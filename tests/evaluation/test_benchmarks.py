@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import importlib.util
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from gshf_release import benchmark_data
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.evaluation import benchmarks
+from gshf_release.evaluation import answer_files, benchmarks
 from gshf_release.evaluation.benchmarks import load, questions_file, read_questions
 from gshf_release.sampling.protocol import Decoding
 from tests.evaluation import own
@@ -85,6 +86,39 @@ def test_a_question_id_given_twice_is_an_error(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
     with pytest.raises(DataError, match="question id 501 twice"):
         read_questions("mt_bench", path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_questions_are_read_from_lines_and_lists_in_any_encoding(encoding: str, packed: bool, tmp_path: Path) -> None:
+    files = {"alpaca_eval": own.alpaca_questions(tmp_path), "mt_bench": own.mt_questions(tmp_path)}
+    for protocol, path in files.items():
+        expected = read_questions(protocol, path)
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines() if protocol == "mt_bench" else [json.dumps(row) for row in json.loads(text)]
+        for form in ("\n".join(lines), f"[{', '.join(lines)}]"):
+            content = form.encode(encoding)
+            other = tmp_path / "0123"
+            other.write_bytes(gzip.compress(content) if packed else content)
+            assert read_questions(protocol, other) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("", "is empty"), ("[]", "holds no row"), ("[1]", "expected an object")]
+)
+def test_a_file_without_questions_says_so(content: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=reason):
+        read_questions("alpaca_eval", path)
+
+
+def test_the_benchmark_of_answers_is_told_by_their_columns_not_by_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_text('{"instruction": "Go.", "output": "Gone."}\n', encoding="utf-8")
+    assert answer_files.benchmark_of(path) == "alpaca_eval_2"
+    path.write_text('[{"question_id": 1, "choices": [{"turns": ["a", "b"]}]}]', encoding="utf-8")
+    assert answer_files.benchmark_of(path) == "mt_bench"
 
 
 def test_an_instruction_that_is_no_text_is_named_with_its_row(tmp_path: Path) -> None:

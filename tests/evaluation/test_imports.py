@@ -37,6 +37,27 @@ def test_every_metric_of_every_task_is_a_cell_with_its_error() -> None:
     assert (found["sums: exact_match (strict)"].n, found["sums: exact_match (strict)"].row) == (20, "iteration-2")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n-samples": "", "n-shot": [1]},
+        {"n-samples": {"quiz": 3}, "n-shot": {"quiz": "many"}},
+        {"n-samples": {"quiz": {"effective": {"a": None}}}},
+        {"n-samples": {"quiz": {"effective": -1}}},
+    ],
+)
+def test_what_a_file_says_of_samples_and_shots_is_left_out_where_it_is_none(more: dict[str, Any]) -> None:
+    (found,) = cells({"results": {"quiz": {"acc,none": 0.5}}} | more, "base", "x")
+    assert (found.value, found.n, found.decoding) == (0.5, None, "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_with_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(json.dumps(DOCUMENT).encode(encoding))
+    assert cells(read(path), "base", "x") == cells(DOCUMENT, "base", "x")
+
+
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
 def test_what_is_no_number_is_an_empty_cell_with_a_note(text: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"

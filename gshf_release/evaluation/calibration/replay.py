@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from gshf_release import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation, groups
 from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
@@ -17,7 +17,6 @@ from gshf_release.evaluation.calibration.agreement import Pairs
 from gshf_release.evaluation.calibration.line import Array
 from gshf_release.evaluation.judging import alpaca_eval
 from gshf_release.hashing import seed_from
-from gshf_release.user_files import read_text
 
 
 class Comparison(NamedTuple):
@@ -222,21 +221,18 @@ def read_outputs(path: Path) -> tuple[dict[str, str], str]:
         DataError: It is not such a file (names the row), or holds the answers of several models.
     """
     hint = "Expected is AlpacaEval's model_outputs.json: a list of rows with instruction, output, generator."
-    try:
-        document = json.loads(read_text(path))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not JSON: {error}.", hint=hint) from error
-    if not isinstance(document, list) or not document:
+    document = list(user_files.rows(path))
+    if not document:
         raise DataError(f"{path} must hold a list of rows.", hint=hint)
     answers: dict[str, str] = {}
-    for number, row in enumerate(document, 1):
+    for place, row in document:
+        if isinstance(row, ValueError):
+            raise DataError(f"{place} is not JSON: {row}.", hint=hint) from row
         instruction, output = (row.get("instruction"), row.get("output")) if isinstance(row, dict) else (None, None)
         if not isinstance(instruction, str) or not isinstance(output, str):
-            raise DataError(f"{path} row {number} has no texts `instruction` and `output`.", hint=hint)
+            raise DataError(f"{place} has no texts `instruction` and `output`.", hint=hint)
         answers[instruction] = output
-    names = {str(row["generator"]) for row in document if row.get("generator")}
+    names = {str(row["generator"]) for _, row in document if row.get("generator")}
     if len(names) > 1:
         raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.", hint=hint)
     return answers, names.pop() if names else ""
