@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from gshf_release import checkpoints
+from gshf_release import checkpoints, template_guard
 from gshf_release.errors import CheckpointError
 from gshf_release.hashing import sha256_tree, tree
 from gshf_release.recipe import Recipe
@@ -48,7 +48,7 @@ def write_rendering(context: StageContext) -> None:
     rules = context.recipe.prompts
     tokenizer = checkpoints.load_tokenizer(context.input("base", "model"))
     system = [] if rules.system is None else [Message(role="system", content=rules.system)]
-    ids = render(tokenizer, [*system, Message(role="user", content="Hello")], rules)
+    ids = render(tokenizer, [*system, Message(role="user", content="Hello")], rules, today=context.today)
     beginnings = len(list(itertools.takewhile(lambda token: token == tokenizer.bos_token_id, ids)))
     write_json(
         context.output("rendering.json"),
@@ -93,14 +93,18 @@ def adopt(context: StageContext) -> None:
     A GGUF file is dequantised to FP32; a checkpoint keeps its own dtype.
 
     Raises:
-        CheckpointError: It is missing or broken, has no chat template or no end-of-sequence token.
+        CheckpointError: It is missing or broken, has no chat template or one that loses words, or no end-of-sequence token.
     """
     wanted = context.recipe.base
     path = checkpoints.locate(wanted.model, revision=wanted.revision, sha256=wanted.sha256)
     tokenizer = checkpoints.load_tokenizer(path)
-    render(tokenizer, [{"role": "user", "content": "Hello"}])
+    place, rules = template_guard.template_place(path), context.recipe.prompts
+    if context.recipe.evaluation.only:  # its benchmarks may bring a template of their own
+        render(tokenizer, [{"role": "user", "content": "Hello"}])
+    else:
+        template_guard.check_policy(tokenizer, place, rules, system=rules.system is not None or rules.empty_system)
     model = checkpoints.load_model(path, "fp32" if path.suffix == ".gguf" else "auto")
-    stop_ids(tokenizer, model.generation_config)
+    template_guard.check_turn_end(tokenizer, place, stop_ids(tokenizer, model.generation_config))
     checkpoints.save(model, tokenizer, context.output("model"))
     write_source(path, wanted.model, wanted.revision, context.output("source.json"))
 

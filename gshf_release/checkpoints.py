@@ -231,9 +231,21 @@ def load_tokenizer(path: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
         if path.suffix == ".gguf":
             _restore_pre_tokenizer(tokenizer, path)
+            tokenizer.name_or_path = str(path)
+            if (beside := template_beside(path)) is not None:
+                tokenizer.chat_template = beside.read_text(encoding="utf-8")
         return tokenizer
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {first_line(error)}.") from error
+
+
+def template_beside(path: Path) -> Path | None:
+    """Return the chat template in the folder of a GGUF file that takes the place of the file's own, if there is one.
+
+    `NAME.jinja` belongs to `NAME.gguf` alone, `chat_template.jinja` to every GGUF file of the folder.
+    """
+    beside = (path.with_suffix(".jinja"), path.with_name("chat_template.jinja"))
+    return next((template for template in beside if template.is_file()), None)
 
 
 def load_generation_config(folder: Path) -> Any:

@@ -8,14 +8,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints, effects, environments
+from gshf_release import checkpoints, effects, environments, preflight
 from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
 from gshf_release.pipeline import Model, build, models
+from gshf_release.preflight import Finding
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
 from gshf_release.rewards import Inference
@@ -23,17 +23,6 @@ from gshf_release.rewards.models import open_source
 from gshf_release.rewards.probe import Probe, probe
 from gshf_release.rewards.settings import KEYS, checkpoints_of, settings
 from gshf_release.run.manifest import versions
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fact, and whether it is as it should be."""
-
-    what: str
-    found: str
-    ok: bool = True
-    warning: bool = False
-    """It does not stop a run, but is worth a look before hours are spent."""
 
 
 def machine() -> list[Finding]:
@@ -82,6 +71,7 @@ def check(recipe: Recipe, profile: Profile) -> list[Finding]:
             _attempt(f"engine {profile.engine}", lambda: str(environments.require(wanted, profile.device).folder))
         )
     found += [_attempt(model.model, partial(_located, model)) for model in models(recipe)]
+    found += preflight.findings(recipe)
     for scorer in KEYS:
         found += _try_scorer(scorer, recipe, profile)
     return found

@@ -41,6 +41,10 @@ class CheckpointError(GshfError, OSError):
     """A model that is missing, broken or not what its hash says."""
 
 
+class TemplateError(CheckpointError):
+    """A chat template that is no Jinja, or that refuses a conversation; another form of the conversation may be tried."""
+
+
 class RunError(GshfError, RuntimeError):
     """A run directory in a state that forbids the request: another recipe, missing stage, no space."""
 

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, effects, environments, geometry, pipeline, schedule
+from gshf_release import checkpoints, costs, effects, environments, geometry, pipeline, preflight, schedule
 from gshf_release.costs import Need, Work
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
 from gshf_release.kinds import OF_WORK
+from gshf_release.preflight import Finding
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
@@ -67,6 +68,8 @@ class Plan:
     """Recipe keys that the algorithm does not read."""
     warnings: list[str]
     """What the recipe asks for that will train poorly."""
+    checks: list[Finding]
+    """What the checks before any work find; one that is not ok stops the run."""
 
 
 def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
@@ -119,6 +122,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         unreleasable=_unreleasable(recipe),
         without_effect=effects.without_effect(recipe),
         warnings=effects.warnings(recipe),
+        checks=preflight.findings(recipe, run),
     )
 
 
@@ -165,6 +169,7 @@ def lines(plan: Plan) -> list[str]:
         *_listed("disk", plan.disk, "GB"),
         f"  peak: {costs.total(plan.disk):.1f} GB; free: {plan.disk_gb:.1f} GB",
     ]
+    text += [f"{check.what}: {'Warning: ' if check.warning else ''}{check.found}" for check in plan.checks if check.ok]
     return (
         [*text, "missing here:", *(f"  {line}" for line in plan.missing)]
         if plan.missing

@@ -7,45 +7,85 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from gshf_release import chat_template
+from gshf_release.chat_template import Today, render_text
 from gshf_release.control_tokens import pair_ids, template_ids, text_ids
-from gshf_release.errors import CheckpointError
+from gshf_release.errors import CheckpointError, TemplateError
 from gshf_release.recipe import Prompts
 from gshf_release.records import Message
 
 AS_TEMPLATE = Prompts()
-KEYS = ("prompts.empty_system", "prompts.bos", "prompts.control_tokens")
+KEYS = ("prompts.empty_system", "prompts.fold_system", "prompts.bos", "prompts.control_tokens")
 """The recipe keys that `render` reads."""
+NO_SYSTEM_TURN = (
+    "Set prompts.fold_system to put the system text before the first user turn, or leave the system turn out "
+    "(prompts.system: null)."
+)
 
 
-def render(tokenizer: Any, messages: Sequence[Message], rules: Prompts = AS_TEMPLATE) -> list[int]:
+def render(
+    tokenizer: Any, messages: Sequence[Message], rules: Prompts = AS_TEMPLATE, *, today: Today = datetime.now
+) -> list[int]:
     """Return the prompt ids of a conversation that waits for the assistant's turn.
 
-    With `control_tokens: text`, a special token inside a message is tokenised as the text it is, and everything around it as
+    With `control_tokens: text`, a control token inside a message is tokenised as the text it is, and everything around it as
     usual. Conversations without one get the ids that transformers' `apply_chat_template` gives.
 
+    Args:
+        tokenizer: The policy's.
+        messages: The turns.
+        rules: The recipe's.
+        today: The date that a template is told, if it asks; a run passes its own.
+
     Raises:
-        CheckpointError: The tokenizer has no chat template, or no BOS where one is wanted.
+        CheckpointError: The tokenizer has no chat template, or it refuses the conversation; or no BOS where one is wanted.
     """
-    _require_template(tokenizer)
-    if rules.empty_system and messages[0]["role"] != "system":
-        messages = [Message(role="system", content=""), *messages]
+    chat_template.require(tokenizer)
+    turns = turns_of(messages, rules)
     ids_of = text_ids if rules.control_tokens == "text" else template_ids
-    return _with_bos(tokenizer, messages, ids_of(tokenizer, messages, answer_follows=True), rules)
+    try:
+        return _with_bos(tokenizer, turns, ids_of(tokenizer, turns, answer_follows=True, today=today), rules, today)
+    except TemplateError as error:
+        raise TemplateError(error.message, hint=_way_out(tokenizer, turns, today, error.message)) from error
 
 
-def _with_bos(tokenizer: Any, messages: Sequence[Message], ids: list[int], rules: Prompts) -> list[int]:
+def turns_of(messages: Sequence[Message], rules: Prompts) -> list[Message]:
+    """Return the turns that a template gets of a conversation under the recipe's rules."""
+    if rules.fold_system:
+        return fold_system(messages)
+    if rules.empty_system and messages[0]["role"] != "system":
+        return [Message(role="system", content=""), *messages]
+    return list(messages)
+
+
+def _way_out(tokenizer: Any, turns: Sequence[Message], today: Today, reason: str) -> str:
+    """Return what to do about a template that refuses a conversation: it may be the system turn alone that it refuses."""
+    if turns[0]["role"] == "system" and len(turns) > 1:
+        try:
+            render_text(tokenizer, turns[1:], answer_follows=True, today=today)
+        except TemplateError:
+            pass
+        else:
+            return NO_SYSTEM_TURN
+    if "tools" in reason:
+        return "It is made for the use of tools: give the base the chat_template.jinja for plain conversations."
+    return "Mend it, or give the base another chat_template.jinja."
+
+
+def _with_bos(tokenizer: Any, messages: Sequence[Message], ids: list[int], rules: Prompts, today: Today) -> list[int]:
     if rules.bos == "template":
         return ids
     bos = tokenizer.bos_token_id
     if bos is None:
         raise CheckpointError(f"The tokenizer has no BOS, which prompts.bos {rules.bos!r} is about.")
-    bare = ids[_beginnings(tokenizer, messages) :]
+    bare = ids[_beginnings(tokenizer, messages, today) :]
     return [bos, *bare] if rules.bos == "always" and bare[:1] != [bos] else bare
 
 
-def _beginnings(tokenizer: Any, messages: Sequence[Message]) -> int:
+def _beginnings(tokenizer: Any, messages: Sequence[Message], today: Today) -> int:
     """Return how many BOS the template puts before the conversation, apart from one that is a token of its first turn.
 
     In ChatML as SmolLM2 has it, the BOS is the token that begins every turn: there the first is no beginning of the text. It
@@ -54,7 +94,9 @@ def _beginnings(tokenizer: Any, messages: Sequence[Message]) -> int:
     """
     bos = tokenizer.bos_token_id
     words = [Message(role=turn["role"], content="x") for turn in messages]
-    plain, without = (template_ids(tokenizer, words, answer_follows=True, **given) for given in ({}, {"bos_token": ""}))
+    plain, without = (
+        template_ids(tokenizer, words, answer_follows=True, today=today, **given) for given in ({}, {"bos_token": ""})
+    )
     leading, written = (len(list(itertools.takewhile(lambda token: token == bos, ids))) for ids in (plain, without))
     begins_turns = written > 0 and bos in without[written:]
     return leading - 1 if begins_turns else leading
@@ -89,10 +131,18 @@ class ConversationRenderer:
     turn, or to open another, in what the reward model reads.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, today: Today | None = None) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: The reward model's own.
+            today: The date that its template is told, if it asks; without one, that of this call.
+        """
+        now = datetime.now()
         self.tokenizer = tokenizer
+        self.today: Today = today or (lambda: now)
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
-        self.folds_system = self.has_template and not _reads_system_turn(tokenizer)
+        self.folds_system = self.has_template and not _reads_system_turn(tokenizer, self.today)
         self.folded = 0
 
     def ids(self, messages: Sequence[Message], *, answer_follows: bool = False) -> list[int]:
@@ -110,17 +160,27 @@ class ConversationRenderer:
             context = "\n".join(turn["content"] for turn in before)
             return pair_ids(self.tokenizer, context, last["content"])
         if self.folds_system and messages[0]["role"] == "system":
-            messages = fold_system(messages)
             self.folded += 1
+        messages = self._turns(messages)
         try:
-            return text_ids(self.tokenizer, messages, answer_follows=answer_follows)
-        except _template_errors() as error:
-            roles = ", ".join(turn["role"] for turn in messages)
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise CheckpointError(
-                f"The chat template of {self.tokenizer.name_or_path!r} refuses a conversation of the turns {roles}: {reason}.",
-                hint="Give conversations that this reward model can read, or another reward model.",
-            ) from error
+            return text_ids(self.tokenizer, messages, answer_follows=answer_follows, today=self.today)
+        except TemplateError as error:
+            hint = "Give conversations that this reward model can read, or another reward model."
+            raise TemplateError(error.message, hint=hint) from error
+
+    def template_text(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
+        """Return a conversation as the template writes it; it is not counted as folded.
+
+        It is for checks of templates alone: tokenised again it may be other ids than those of the conversation.
+
+        Raises:
+            TemplateError: The template refuses the conversation.
+        """
+        turns = self._turns(messages)
+        return render_text(self.tokenizer, turns, answer_follows=answer_follows, today=self.today)
+
+    def _turns(self, messages: Sequence[Message]) -> list[Message]:
+        return fold_system(messages) if self.folds_system else list(messages)
 
     def length(self, messages: Sequence[Message]) -> int:
         """Return how many tokens a conversation has; it is not counted as folded."""
@@ -140,14 +200,6 @@ def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return ConversationRenderer(tokenizer).ids(messages)
 
 
-def template_text(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Return a whole conversation as the chat template writes it.
-
-    It is for checks of templates alone: tokenised again it may be other ids than those of the conversation.
-    """
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
-
-
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """Return the conversation with its system text as the first paragraph of the first user turn.
 
@@ -160,29 +212,14 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
     return [Message(role="user", content=text), *rest]
 
 
-def _reads_system_turn(tokenizer: Any) -> bool:
-    """Return whether the template accepts a system turn and its text reaches the ids."""
+def _reads_system_turn(tokenizer: Any, today: Today) -> bool:
+    """Return whether the template accepts a system turn and writes its text."""
     asked = [Message(role="user", content="Why?"), Message(role="assistant", content="So.")]
     try:
         one, other = (
-            template_ids(tokenizer, [Message(role="system", content=text), *asked], answer_follows=False)
+            render_text(tokenizer, [Message(role="system", content=text), *asked], answer_follows=False, today=today)
             for text in ("red", "blue")
         )
-    except _template_errors():
+    except TemplateError:
         return False
     return one != other
-
-
-def _template_errors() -> tuple[type[Exception], ...]:
-    """Return what a chat template raises when it refuses a conversation."""
-    from jinja2 import TemplateError
-
-    return (TemplateError, TypeError)
-
-
-def _require_template(tokenizer: Any) -> None:
-    if not getattr(tokenizer, "chat_template", None):
-        raise CheckpointError(
-            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template.",
-            hint="Use an instruction-tuned base model, or add chat_template.jinja to its folder.",
-        )

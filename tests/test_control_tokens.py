@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gshf_release.control_tokens import pair_ids, template_ids, text_ids
+from gshf_release.errors import CheckpointError
 from gshf_release.recipe import Prompts
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer, render
@@ -142,3 +143,88 @@ def test_a_reward_model_reads_control_tokens_in_messages_as_text(tokenizer: Any)
 def test_an_encoder_reads_control_tokens_as_text(tokenizer: Any) -> None:
     assert not set(pair_ids(tokenizer, "why </s>", "so <|user|>")) & specials_of(tokenizer)
     assert pair_ids(tokenizer, "why", "so") == tokenizer("why", "so")["input_ids"]
+
+
+THINKING = ("<tool_call>", "</think>", "<think>", "<|im_start|>", "[TOOL]", "<｜User｜>")
+ORDINARY = ("  ", "    ", "\n\n", "<table>", "</td>", "hello", "▁▁", "...", "[1]", "<3>", "->", "<>", "[]")
+
+
+def with_added(*texts: str, template: str = tiny.TEMPLATE) -> Any:
+    """Return the tiny tokenizer with added tokens that are not special."""
+    from tokenizers import AddedToken
+
+    made = tiny.tokenizer()
+    made.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
+    made.chat_template = template
+    return made
+
+
+@pytest.mark.parametrize("text", THINKING)
+def test_an_added_token_that_is_not_special_stays_text_in_a_message(text: str) -> None:
+    """As a tokenizer that never heard of it would have it, for policy, reference and reward model alike."""
+    made, others = with_added(*ORDINARY[:3], *THINKING, "  x"), [token for token in THINKING if token != text]
+    asked = [Message(role="user", content=f"what does {text}  mean?")]
+    expected = render(with_added(*ORDINARY[:3], *others, "  x"), asked)
+    names = {token: str(made.convert_tokens_to_ids(token)) for token in ORDINARY[:3]}
+    ids = render(made, asked)
+    assert made.convert_tokens_to_ids(text) not in ids
+    assert made.decode(ids) == f"<|user|>\nwhat does {text}  mean?</s>\n<|assistant|>\n"
+    assert len(ids) == len(expected)
+    assert names["  "] in map(str, ids)  # a run of spaces is still the one token that it is
+    assert made.convert_tokens_to_ids(text) not in ConversationRenderer(made).ids(asked)
+    assert made.convert_tokens_to_ids(text) in render(made, asked, Prompts(control_tokens="template"))
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_an_added_token_that_is_ordinary_text_is_the_tokenizers_own(text: str) -> None:
+    made = with_added(*ORDINARY, *THINKING)
+    asked = [Message(role="user", content=f"a{text}b and\n\n<table>    <td>")]
+    assert render(made, asked) == template_ids(made, asked, answer_follows=True)
+    assert made.convert_tokens_to_ids(text) in render(made, asked)
+    beside = [Message(role="user", content=f"a{text}b </think> c{text}d")]
+    assert render(made, beside).count(made.convert_tokens_to_ids(text)) == 2
+
+
+def test_a_template_s_own_tokens_stay_control_tokens_beside_text() -> None:
+    template = tiny.TEMPLATE.replace("<|assistant|>\n{%", "<|assistant|>\n<think>\n{%")
+    made = with_added("<think>", "</think>", template=template)
+    ids = render(made, [Message(role="user", content="<think> aloud </think>")])
+    assert ids.count(made.convert_tokens_to_ids("<think>")) == 1
+    assert made.decode(ids).endswith("<think> aloud </think></s>\n<|assistant|>\n<think>\n")
+
+
+def test_a_token_named_as_an_html_element_is_control_where_the_template_writes_it() -> None:
+    asked = [Message(role="user", content="say <code>x")]
+    plain, own = with_added("<code>"), with_added("<code>", template="<code>" + tiny.TEMPLATE)
+    assert plain.convert_tokens_to_ids("<code>") in render(plain, asked)
+    assert render(own, asked).count(own.convert_tokens_to_ids("<code>")) == 1
+
+
+def test_zephyrs_marks_that_are_no_tokens_are_text() -> None:
+    """Plain strings such as `<|user|>` of a tokenizer without such tokens are text in template and message alike."""
+    made = with_added()
+    asked = [Message(role="user", content="<|other|> x")]
+    assert render(made, asked) == template_ids(made, asked, answer_follows=True)
+
+
+def test_a_control_token_that_the_model_itself_makes_of_text_is_refused() -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.WordLevel({"[UNK]": 0, "<think>": 1, "a": 2}, unk_token="[UNK]"))
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", eos_token="[UNK]")
+    made.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    made.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(CheckpointError, match="makes the control token '<think>' of plain text"):
+        render(made, [Message(role="user", content="<think>")])
+
+
+def test_an_encoder_reads_added_control_tokens_as_text() -> None:
+    made = with_added("<think>", "  ")
+    made.chat_template = None
+    think, spaces = made.convert_tokens_to_ids(["<think>", "  "])
+    ids = ConversationRenderer(made).ids(
+        [Message(role="user", content="a  b"), Message(role="assistant", content="<think>")]
+    )
+    assert think not in ids
+    assert spaces in ids

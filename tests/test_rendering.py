@@ -48,10 +48,10 @@ def as_transformers(tokenizer: Any, messages: list[Message]) -> list[int]:
 
 
 def test_no_other_module_applies_a_template() -> None:
-    """`control_tokens` is the half of rendering that tells the template's control tokens from those of the messages."""
+    """One place runs templates, on one date and with errors in one line."""
     package = Path(gshf_release.__file__).parent
     found = {path.name for path in package.rglob("*.py") if ".apply_chat_template(" in path.read_text(encoding="utf-8")}
-    assert found == {"rendering.py", "control_tokens.py"}
+    assert found == {"chat_template.py"}
 
 
 def test_there_are_two_hundred_nasty_conversations() -> None:

@@ -20,6 +20,7 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     Example:
       gshf-release prefetch quickstart
     """
+    from gshf_release import preflight
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import fetch
     from gshf_release.evaluation.ask import prefetch
@@ -30,6 +31,9 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for model in [*models(chosen), *writers(chosen)]:
         say(f"{model.model} ...")
         places[model.model] = str(fetch(model.model, revision=model.revision, sha256=model.sha256))
+    for finding in preflight.require(chosen):
+        if finding.warning:
+            say(f"Warning: {finding.what}: {finding.found}.")
     files, missing = prefetch(chosen.evaluation.benchmarks, say)
     if as_json:
         print_json({"models": places, "benchmarks": files, "missing": missing})

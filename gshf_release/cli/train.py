@@ -120,21 +120,29 @@ def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, refer
 
 
 def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
-    """Stop before anything runs if a device is certainly too small, or the base has no form that the release is to have.
+    """Stop before anything runs if a device is certainly too small, or the base cannot be used or released as asked.
 
     Raises:
         RunError: A device is too small.
+        CheckpointError: A chat template cannot be used.
         ReleaseError: A format of `release` cannot be made of the base.
     """
     from gshf_release import planning
 
-    for path, recipe in runs.items():
-        _require_fit(planning.make(recipe, profile, path), recipe)
+    for number, (path, recipe) in enumerate(runs.items()):
+        plan = planning.make(recipe, profile, path)
+        _require_fit(plan, recipe)
+        for check in plan.checks if number == 0 else []:  # the same for every seed
+            if check.warning:
+                say(f"Warning: {check.what}: {check.found}.")
 
 
 def _require_fit(plan: Plan, recipe: Recipe) -> None:
-    from gshf_release.errors import ReleaseError, RunError
+    from gshf_release.errors import CheckpointError, ReleaseError, RunError
 
+    wrong = next((check for check in plan.checks if not check.ok), None)
+    if wrong is not None:
+        raise CheckpointError(wrong.found)
     if plan.unreleasable:
         raise ReleaseError(plan.unreleasable)
     if plan.refusal:
@@ -169,6 +177,7 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
 
     Raises:
         RunError: It cannot fit.
+        CheckpointError: A chat template cannot be used.
         ReleaseError: A format of `release` cannot be made of the base.
     """
     from gshf_release import planning

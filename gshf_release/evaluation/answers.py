@@ -22,7 +22,7 @@ from gshf_release.checkpoints import load_tokenizer
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, kept
 from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
-from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, template
+from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
 from gshf_release.hashing import seed_from
 from gshf_release.recipe import Recipe
 from gshf_release.records import Message, Sample
@@ -33,6 +33,7 @@ from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request
+from gshf_release.template_guard import check_policy
 
 QUESTIONS = "questions.json"
 PROMPTS = "prompts.json"
@@ -194,10 +195,17 @@ def stored_questions(context: StageContext, benchmark: str) -> list[Question]:
 
 
 def write_rendering(context: StageContext) -> None:
-    """Write the first question's prompt as text and ids."""
+    """Write the first question's prompt as text and ids, having tried the template.
+
+    Raises:
+        CheckpointError: The tokenizer's own template refuses a conversation, or loses words of it.
+    """
     asking = Asking(**context.parameter("asking"))
     tokenizer = load_tokenizer(context.input("base", "model"))
     form = _template(context, asking, tokenizer)
+    if isinstance(form, TokenizerTemplate):
+        system = asking.system is not None or context.recipe.prompts.system is not None or form.rules.empty_system
+        check_policy(tokenizer, repr(tokenizer.name_or_path), form.rules, system=system, today=context.today)
     question = stored_questions(context, context.parameter("benchmark"))[0]
     ids = form.ids(conversation(asking, context.recipe, question, []))
     document = {
@@ -345,4 +353,4 @@ def _template(context: StageContext, asking: Asking, tokenizer: Any) -> Template
     rules = context.recipe.prompts
     if asking.empty_system is not None:
         rules = rules.model_copy(update={"empty_system": asking.empty_system})
-    return template(context.parameter("template"), tokenizer, rules)
+    return template(context.parameter("template"), tokenizer, rules, context.today)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
+from gshf_release.chat_template import Today
 from gshf_release.errors import RecipeError
 from gshf_release.recipe import Prompts
 from gshf_release.records import Message
@@ -38,10 +40,11 @@ class TokenizerTemplate:
 
     tokenizer: Any
     rules: Prompts
+    today: Today = datetime.now
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's ids."""
-        return render(self.tokenizer, messages, self.rules)
+        return render(self.tokenizer, messages, self.rules, today=self.today)
 
     def text(self, completion_ids: Sequence[int], stops: Sequence[int]) -> str:
         """Return the answer up to its EOS."""
@@ -122,14 +125,16 @@ def check(name: str | None) -> None:
     _conversation(name.removeprefix(FASTCHAT))
 
 
-def template(name: str | None, tokenizer: Any, rules: Prompts) -> Template:
+def template(name: str | None, tokenizer: Any, rules: Prompts, today: Today = datetime.now) -> Template:
     """Return the template of a name; None is the tokenizer's own.
 
     Raises:
         RecipeError: There is no such template.
     """
     check(name)
-    return TokenizerTemplate(tokenizer, rules) if name is None else FastChatTemplate(tokenizer, name[len(FASTCHAT) :])
+    if name is None:
+        return TokenizerTemplate(tokenizer, rules, today)
+    return FastChatTemplate(tokenizer, name[len(FASTCHAT) :])
 
 
 def _conversation(name: str) -> Any:

@@ -100,7 +100,7 @@ def write_pairs(context: StageContext) -> None:
     """
     path, rules = source_path(context.run, str(context.recipe.pairs.offline)), context.recipe.pairs
     tokenizer = load_tokenizer(context.input("base", "model"))
-    held_out = _held_out(context)
+    held_out, today = _held_out(context), context.today
     pairs: list[Pair] = []
     prompts: dict[str, Prompt] = {}
     counts: Counter[str] = Counter()
@@ -108,7 +108,7 @@ def write_pairs(context: StageContext) -> None:
     counts["bad row"] = len(rows.bad)
     for row in rows.values:
         prompt = with_system(row.prompt, context.recipe.prompts.system)
-        prompt_ids = render(tokenizer, prompt.messages, context.recipe.prompts)
+        prompt_ids = render(tokenizer, prompt.messages, context.recipe.prompts, today=today)
         pair = _pair(tokenizer, prompt.prompt_id, prompt_ids, row)
         reason = "held-out prompt" if content_id(prompt.messages) in held_out else _degenerate(pair, rules)
         if reason is None:

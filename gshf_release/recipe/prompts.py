@@ -95,12 +95,17 @@ class Prompts(Section):
     """A system turn put before every conversation that has none, in training and evaluation alike."""
     empty_system: bool = False
     """Put an empty system turn before a conversation that has none: some supervised models were trained with one."""
+    fold_system: bool = False
+    """Make the system text the first paragraph of the first user turn, for a chat template that takes no system turn (Gemma 2,
+    Mistral-Instruct). Reward models whose templates take none get it so in any case."""
     bos: Literal["template", "always", "never"] = "template"
     """Whether a prompt begins with the tokenizer's BOS: as its chat template says, exactly once, or not at all. One that begins
     every turn, as `<|im_start|>` does in some models, belongs to the first turn and always stays."""
     control_tokens: Literal["text", "template"] = "text"
-    """What the tokenizer's special tokens are inside somebody's message: plain text, or the special tokens themselves, as
-    transformers renders them. Reward models read them as text in either case."""
+    """What the tokenizer's control tokens are inside somebody's message: plain text, or the control tokens themselves, as
+    transformers renders them. They are its special tokens, and added tokens that look like one, such as `<tool_call>` and
+    `</think>`; strings that are no tokens of their own, as Zephyr's `<|user|>`, are text anyway. Reward models read control
+    tokens as text in either case."""
     exclude: tuple[str, ...] = ()
     """Earlier runs (their directories) or JSONL files: prompts used there are not used again."""
     roles: Roles = Roles()
@@ -110,4 +115,6 @@ class Prompts(Section):
     def _one_system_turn(self) -> Self:
         if self.system is not None and self.empty_system:
             raise ValueError("system and empty_system exclude each other")
+        if self.fold_system and self.empty_system:
+            raise ValueError("fold_system and empty_system exclude each other")
         return self

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +206,13 @@ def _space_prefix(tokenizer: dict[str, Any], checkpoint: Path) -> bool:
     scheme = _prefix_scheme(tokenizer)
     if scheme != "first":
         return scheme == "always"
+    from gshf_release.chat_template import render_text
     from gshf_release.checkpoints import load_tokenizer
-    from gshf_release.rendering import template_text
 
     loaded = load_tokenizer(checkpoint)
     if not loaded.chat_template:
         return True
-    text = template_text(loaded, [Message(role="user", content="a")])
+    text = render_text(loaded, [Message(role="user", content="a")], answer_follows=False, today=datetime.now)
     return not text.startswith(tuple(added["content"] for added in tokenizer.get("added_tokens") or ()))
 
 

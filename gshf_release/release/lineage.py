@@ -18,6 +18,7 @@ from gshf_release.preference.offline import SOURCE
 from gshf_release.records import Pair, Prompt, ReferenceLogProbability, Sample, Score, Winner
 from gshf_release.release.adopt import is_adopted
 from gshf_release.rendering import render, response_text, stop_ids
+from gshf_release.run.date import clock
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, tasks
 
@@ -70,8 +71,9 @@ def _samples(run: RunDirectory, iteration: int) -> Drawn:
     policy = _sha256(run, policy_stage(iteration - 1), "model")
     scorer = _sha256(run, "reward/model", "model")
     tokenizer = _tokenizer(run.path / "base" / "model", _sha256(run, policy_stage(0), "model"))
+    rules, today = run.recipe.prompts, clock(run, record=False)
     prompts = {
-        prompt.prompt_id: render(tokenizer, prompt.messages, run.recipe.prompts)
+        prompt.prompt_id: render(tokenizer, prompt.messages, rules, today=today)
         for prompt in Prompt.read(run.path / f"iteration-{iteration}" / "prompts" / "prompts.parquet")
     }
     scores = {}

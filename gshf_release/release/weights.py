@@ -9,9 +9,8 @@ from typing import Any
 
 from gshf_release import checkpoints
 from gshf_release.errors import CheckpointError, ReleaseError
-from gshf_release.records import Message
 from gshf_release.release import rules
-from gshf_release.rendering import template_text
+from gshf_release.template_guard import answer_ends
 
 HEAD = "lm_head.weight"
 EMBEDDING = "embed_tokens.weight"
@@ -99,19 +98,16 @@ def turn_ends(tokenizer: Any, folder: Path) -> list[int]:
     """Return the ids at which a generation must stop: the tokenizer's EOS, and what the template ends an answer with.
 
     Raises:
-        ReleaseError: The template ends an answer with a special token at which `generation_config.json` does not stop.
+        ReleaseError: The template ends an answer with control tokens at none of which `generation_config.json` does not stop.
     """
     ends = {int(tokenizer.eos_token_id)}
     if getattr(tokenizer, "chat_template", None):
-        turns = [Message(role="user", content="Why?"), Message(role="assistant", content="Because.")]
-        text = template_text(tokenizer, turns)
-        after = tokenizer(text.rpartition("Because.")[2], add_special_tokens=False)["input_ids"]
-        closing = next((int(token) for token in after if token in _special(tokenizer)), None)
+        written = answer_ends(tokenizer)
         stops = _ids(checkpoints.load_generation_config(folder).eos_token_id)
-        if closing is not None and closing not in stops:
-            token = tokenizer.convert_ids_to_tokens(closing)
+        if written and not stops.intersection(written):
+            token = tokenizer.convert_ids_to_tokens(written[0])
             raise ReleaseError(f"The chat template ends an answer with {token!r}, generation does not stop there.")
-        ends |= set() if closing is None else {closing}
+        ends |= {next(token for token in written if token in stops)} if written else set()
     return sorted(ends)
 
 

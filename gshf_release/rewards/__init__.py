@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.chat_template import Today
 from gshf_release.checkpoints import Precision, device_of, inference_precision
 from gshf_release.profile import Profile
 from gshf_release.records import Message
@@ -41,7 +42,7 @@ class PairwiseModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """How a scorer is computed; none of it changes a score beyond rounding."""
+    """How a scorer is computed; but for the date, none of it changes a score beyond rounding."""
 
     precision: Precision = "fp32"
     device: str = "cpu"
@@ -49,10 +50,12 @@ class Inference:
     """Sequences in one forward pass."""
     workers: int = 1
     """Batches computed side by side."""
+    today: Today | None = None
+    """The date that a model's chat template is told, if it asks; None is the day on which the model is opened."""
 
     @classmethod
-    def of(cls, profile: Profile) -> Self:
-        """Return what a profile asks for."""
+    def of(cls, profile: Profile, today: Today | None = None) -> Self:
+        """Return what a profile asks for, on the date of a run."""
         device = device_of(profile.device)
         precision = inference_precision(profile.inference_precision, device)
-        return cls(precision, device, profile.scoring_batch, profile.concurrent_batches)
+        return cls(precision, device, profile.scoring_batch, profile.concurrent_batches, today)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
+from gshf_release.chat_template import Today
 from gshf_release.distribution import distributed, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
@@ -79,6 +80,7 @@ def fit(
     scratch: Path,
     output: Path,
     progress: Progress,
+    today: Today | None = None,
 ) -> History:
     """Train from the checkpoint `source` and write the model as `output`; `scratch` keeps what a killed training needs.
 
@@ -101,7 +103,7 @@ def fit(
     model = without_dropout(model)
     tokenizer = checkpoints.load_tokenizer(source)
     choose_padding(tokenizer)
-    renderer = ConversationRenderer(tokenizer)
+    renderer = ConversationRenderer(tokenizer, today)
     encoded = [(entry.key, *_both(renderer, entry.messages, (entry.better, entry.worse))) for entry in comparisons]
     fitting = [entry for entry in encoded if max(map(len, entry[1:])) <= how.max_tokens]
     if not fitting:

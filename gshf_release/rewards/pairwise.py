@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.chat_template import Today
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import next_token_logits
@@ -29,10 +30,19 @@ Key = tuple[str, int]
 class GenerativePreference:
     """P(a is better) = mean over both orders of softmax(logit of its letter, logit of the other letter)."""
 
-    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        precision: Precision,
+        device: str,
+        batch: int,
+        workers: int = 1,
+        today: Today | None = None,
+    ) -> None:
         self.model = load_model(checkpoint, precision, device)
         self.tokenizer = load_tokenizer(checkpoint)
-        self.renderer = ConversationRenderer(self.tokenizer)
+        self.renderer = ConversationRenderer(self.tokenizer, today)
         if not self.renderer.has_template:
             raise EngineError(f"{checkpoint} has no chat template, so it cannot be asked to compare two responses.")
         self.letters = [_single_token(self.tokenizer, letter, checkpoint) for letter in ("A", "B")]
@@ -42,7 +52,14 @@ class GenerativePreference:
     @classmethod
     def open(cls, checkpoint: Path, how: Inference) -> Self:
         """Load a checkpoint."""
-        return cls(checkpoint, precision=how.precision, device=how.device, batch=how.batch, workers=how.workers)
+        return cls(
+            checkpoint,
+            precision=how.precision,
+            device=how.device,
+            batch=how.batch,
+            workers=how.workers,
+            today=how.today,
+        )
 
     def prefer_all(self, duels: Sequence[Duel]) -> npt.NDArray[np.float32]:
         """Return the probability that `a` is better in each duel, float32 (n,).

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gshf_release import packing
 from gshf_release.batches import by_length, in_batches
+from gshf_release.chat_template import Today
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.errors import EngineError
 from gshf_release.records import Message
@@ -31,10 +32,19 @@ class SequenceClassificationReward:
     padded on the right.
     """
 
-    def __init__(self, checkpoint: Path, *, precision: Precision, device: str, batch: int, workers: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        precision: Precision,
+        device: str,
+        batch: int,
+        workers: int = 1,
+        today: Today | None = None,
+    ) -> None:
         self.model = load_model(checkpoint, precision, device, head="reward")
         self.tokenizer = load_tokenizer(checkpoint)
-        self.renderer = ConversationRenderer(self.tokenizer)
+        self.renderer = ConversationRenderer(self.tokenizer, today)
         self.batch = batch
         self.workers = workers
         self.tokens = CPU_TOKENS if device == "cpu" else None
@@ -45,7 +55,14 @@ class SequenceClassificationReward:
     @classmethod
     def open(cls, checkpoint: Path, how: Inference) -> Self:
         """Load a checkpoint."""
-        return cls(checkpoint, precision=how.precision, device=how.device, batch=how.batch, workers=how.workers)
+        return cls(
+            checkpoint,
+            precision=how.precision,
+            device=how.device,
+            batch=how.batch,
+            workers=how.workers,
+            today=how.today,
+        )
 
     @property
     def folded(self) -> int:

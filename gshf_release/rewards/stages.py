@@ -145,7 +145,7 @@ def score(context: StageContext) -> None:
     answered = {sample.prompt_id for sample in samples}
     prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
     folder = context.input(f"{scorer}/model", "model")
-    chosen, how = settings(context.recipe, scorer), Inference.of(context.profile)
+    chosen, how = settings(context.recipe, scorer), Inference.of(context.profile, context.today)
     model = context.opened.get(folder, lambda: models.open_adopted(chosen, folder, how))
     folded = getattr(model, "folded", 0)
     digest = context.input_sha256(f"{scorer}/model", "model")

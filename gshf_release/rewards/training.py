@@ -159,11 +159,12 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         scratch=scratch,
         output=context.output("model"),
         progress=context.progress,
+        today=context.today,
     )
 
 
 def _score_held_out(context: StageContext, limit: int, rows: Sequence[Contrast]) -> list[ContrastScore]:
-    model = SequenceClassificationReward.open(context.output("model"), Inference.of(context.profile))
+    model = SequenceClassificationReward.open(context.output("model"), Inference.of(context.profile, context.today))
     rows = [row for row in rows if bradley_terry.fits(model.renderer, row.messages, (row.better, row.worse), limit)]
     sides = [
         model.score([[*row.messages, Message(role="assistant", content=text)] for row, text in side])

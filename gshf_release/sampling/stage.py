@@ -81,7 +81,8 @@ def sample(context: StageContext) -> None:
     prompts = Prompt.read_part(context.input(prompts_stage, "prompts.parquet"), first, first + size)
     decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
     tokenizer = load_tokenizer(checkpoint)
-    rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, context.recipe.prompts) for prompt in prompts}
+    today, rules = context.today, context.recipe.prompts
+    rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, rules, today=today) for prompt in prompts}
     engine = engine_of(context, checkpoint)
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [

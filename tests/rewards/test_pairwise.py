@@ -98,10 +98,13 @@ def test_a_tokenizer_without_a_token_for_a_letter_is_refused(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Split:
-        chat_template = "{{ messages[0]['content'] }}"
+        chat_template = name_or_path = "{{ messages[0]['content'] }}"
 
-        def apply_chat_template(self, *args: object, **kwargs: object) -> list[int]:
-            return [1]
+        def get_chat_template(self) -> str:
+            return self.chat_template
+
+        def apply_chat_template(self, *args: object, **kwargs: object) -> str:
+            return "text"
 
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             return [7, 8]

@@ -1,0 +1,156 @@
+"""The list of checks before any work: `doctor`, `train --plan`, `prefetch` and `train` go through the same one.
+
+It loads no weights. What is not here yet is said to be unchecked, and checked by the command that finds it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gshf_release import checkpoints, template_guard
+from gshf_release.chat_template import asks_for_date
+from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.prompts import split
+from gshf_release.recipe import Recipe, ScoreSource
+from gshf_release.records import Prompt
+from gshf_release.rendering import stop_ids
+from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings
+from gshf_release.run import inputs
+from gshf_release.run.directory import RunDirectory
+
+KEEPS_WORDS = "every word of a conversation reaches the model"
+DATED = "it writes the date into each conversation: throughout a run that is the day on which the run began"
+NOT_CHECKED = "not checked: "
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact, and whether it is as it should be."""
+
+    what: str
+    found: str
+    ok: bool = True
+    warning: bool = False
+    """It does not stop a run, but is worth a look before hours are spent."""
+
+
+def findings(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
+    """Return what the checks of a recipe find; the first that is not ok is why a run does not begin.
+
+    Args:
+        recipe: The recipe.
+        run: Its run, if there is one: it may hold what the recipe's files were copied from.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return [Finding("templates", f"{NOT_CHECKED}transformers is not installed")]
+    found = list(_look("base template", lambda: _base(recipe, run)))
+    for scorer, key in KEYS.items():
+        for model, locate, pairwise in _scorers(settings(recipe, scorer), key, run):
+            found += _look(f"{scorer} template", lambda: _reward(locate(), pairwise), model)  # noqa: B023 (called at once)
+    return found
+
+
+def require(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
+    """Return the findings, or stop.
+
+    Raises:
+        CheckpointError: Something is not as it should be.
+    """
+    found = findings(recipe, run)
+    for finding in found:
+        if not finding.ok:
+            raise CheckpointError(finding.found)
+    return found
+
+
+def _look(what: str, check: Callable[[], list[str]], model: str = "") -> Iterator[Finding]:
+    """Yield what a check finds: a warning each for what it returns."""
+    try:
+        warnings = check()
+    except _NotHere as error:
+        yield Finding(what, f"{NOT_CHECKED}{error.message}")
+    except GshfError as error:
+        yield Finding(what, str(error), ok=False)
+    else:
+        yield Finding(what, f"{KEEPS_WORDS}{f' ({model})' if model else ''}")
+        for text in warnings:
+            yield Finding(what, text, warning=True)
+
+
+class _NotHere(GshfError):
+    """A model that has not been fetched."""
+
+
+def _here(model: str, **known: str | None) -> Path:
+    try:
+        return checkpoints.locate(model, **known)
+    except CheckpointError as error:
+        raise _NotHere(f"{model} is not here") from error
+
+
+def _base(recipe: Recipe, run: RunDirectory | None) -> list[str]:
+    wanted = recipe.base
+    own = None if run is None else run.path / "base" / "model"
+    adopted = own is not None and (own.parent / "manifest.json").is_file()
+    path = own if own is not None and adopted else _here(wanted.model, revision=wanted.revision, sha256=wanted.sha256)
+    tokenizer, place = checkpoints.load_tokenizer(path), template_guard.template_place(path)
+    template_guard.check_policy(tokenizer, place, recipe.prompts, system=has_system_turns(recipe, run))
+    open_end = template_guard.check_turn_end(tokenizer, place, stop_ids(tokenizer, _Configured(path)))
+    return [text for text in (open_end, DATED if asks_for_date(tokenizer) else "") if text]
+
+
+def _reward(path: Path, pairwise: bool) -> list[str]:
+    tokenizer = checkpoints.load_tokenizer(path)
+    template_guard.check_reward(tokenizer, template_guard.template_place(path), pairwise=pairwise)
+    return [DATED] if getattr(tokenizer, "chat_template", None) and asks_for_date(tokenizer) else []
+
+
+def _scorers(chosen: ScoreSource, key: str, run: RunDirectory | None) -> Iterator[tuple[str, Callable[[], Path], bool]]:
+    """Yield `(model, what finds it, whether it compares pairs)` of every checkpoint whose own template a scorer reads with."""
+    for model, revision in checkpoints_of(chosen):
+        yield model, lambda model=model, revision=revision: _here(model, revision=revision), chosen.kind == "pairwise"
+    own = chosen.contrasts
+    if chosen.trained and own.base != "base":
+        kept = None if run is None else inputs.kept(run, f"{key}.{CONTRAST_BASE}", own.base)
+        yield own.base, lambda: kept or _here(own.base, revision=own.revision, sha256=own.sha256), False
+
+
+def has_system_turns(recipe: Recipe, run: RunDirectory | None = None) -> bool:
+    """Return whether the recipe, or a prompt file that is here, puts a system turn before a conversation."""
+    rules = recipe.prompts
+    if rules.system is not None or rules.empty_system:
+        return True
+    return not recipe.evaluation.only and any(
+        prompt.messages[0]["role"] == "system" for prompt in _prompts(recipe, run)
+    )
+
+
+def _prompts(recipe: Recipe, run: RunDirectory | None) -> Iterator[Prompt]:
+    """Yield the prompts that are here; a file that is missing or bad is named by whoever needs it."""
+    readers = [lambda: split.source_path(recipe.prompts.source, "training/prompts")]
+    if recipe.evaluation.prompts is not None:
+        reference = recipe.evaluation.prompts
+        readers.append(lambda: split.evaluation_path(run, reference))
+    for reader in readers:
+        try:
+            yield from split.read_prompts(reader(), on_bad_row=recipe.prompts.on_bad_row)
+        except GshfError:
+            continue
+
+
+class _Configured:
+    """The end tokens that a checkpoint's files name, as its generation config has them once the model is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.eos_token_id: Any = None
+        for name in ("config.json", "generation_config.json") if path.is_dir() else ():
+            try:
+                content = json.loads((path / name).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            self.eos_token_id = content.get("eos_token_id", self.eos_token_id)
