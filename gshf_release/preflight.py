@@ -5,16 +5,19 @@ It loads no weights. What is not here yet is said to be unchecked, and checked b
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gshf_release import checkpoints, template_guard
 from gshf_release.chat_template import asks_for_date
 from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.preference import offline
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ScoreSource
 from gshf_release.records import Prompt
@@ -48,10 +51,10 @@ def findings(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
     """
     if importlib.util.find_spec("transformers") is None:
         return [Finding("templates", f"{NOT_CHECKED}transformers is not installed")]
-    found = list(_look("base template", lambda: _base(recipe, run)))
+    found = list(_look("base template", partial(_base, recipe, run)))
     for scorer, key in KEYS.items():
         for model, locate, pairwise in _scorers(settings(recipe, scorer), key, run):
-            found += _look(f"{scorer} template", lambda: _reward(locate(), pairwise), model)  # noqa: B023 (called at once)
+            found += _look(f"{scorer} template", partial(_reward, locate, pairwise), model)
     return found
 
 
@@ -104,7 +107,8 @@ def _base(recipe: Recipe, run: RunDirectory | None) -> list[str]:
     return [text for text in (open_end, DATED if asks_for_date(tokenizer) else "") if text]
 
 
-def _reward(path: Path, pairwise: bool) -> list[str]:
+def _reward(locate: Callable[[], Path], pairwise: bool) -> list[str]:
+    path = locate()
     tokenizer = checkpoints.load_tokenizer(path)
     template_guard.check_reward(tokenizer, template_guard.template_place(path), pairwise=pairwise)
     return [DATED] if getattr(tokenizer, "chat_template", None) and asks_for_date(tokenizer) else []
@@ -113,11 +117,12 @@ def _reward(path: Path, pairwise: bool) -> list[str]:
 def _scorers(chosen: ScoreSource, key: str, run: RunDirectory | None) -> Iterator[tuple[str, Callable[[], Path], bool]]:
     """Yield `(model, what finds it, whether it compares pairs)` of every checkpoint whose own template a scorer reads with."""
     for model, revision in checkpoints_of(chosen):
-        yield model, lambda model=model, revision=revision: _here(model, revision=revision), chosen.kind == "pairwise"
+        yield model, partial(_here, model, revision=revision), chosen.kind == "pairwise"
     own = chosen.contrasts
     if chosen.trained and own.base != "base":
         kept = None if run is None else inputs.kept(run, f"{key}.{CONTRAST_BASE}", own.base)
-        yield own.base, lambda: kept or _here(own.base, revision=own.revision, sha256=own.sha256), False
+        found = partial(_here, own.base, revision=own.revision, sha256=own.sha256)
+        yield own.base, (found if kept is None else partial(Path, kept)), False
 
 
 def has_system_turns(recipe: Recipe, run: RunDirectory | None = None) -> bool:
@@ -132,15 +137,16 @@ def has_system_turns(recipe: Recipe, run: RunDirectory | None = None) -> bool:
 
 def _prompts(recipe: Recipe, run: RunDirectory | None) -> Iterator[Prompt]:
     """Yield the prompts that are here; a file that is missing or bad is named by whoever needs it."""
-    readers = [lambda: split.source_path(recipe.prompts.source, "training/prompts")]
+    readers = [partial(split.source_path, recipe.prompts.source, "training/prompts")]
     if recipe.evaluation.prompts is not None:
-        reference = recipe.evaluation.prompts
-        readers.append(lambda: split.evaluation_path(run, reference))
+        readers.append(partial(split.evaluation_path, run, recipe.evaluation.prompts))
     for reader in readers:
-        try:
+        with contextlib.suppress(GshfError):
             yield from split.read_prompts(reader(), on_bad_row=recipe.prompts.on_bad_row)
-        except GshfError:
-            continue
+    if recipe.pairs.offline is not None:
+        with contextlib.suppress(GshfError):
+            path = offline.source_path(run, recipe.pairs.offline)
+            yield from (row.prompt for row in offline.read_preferences(path, recipe.prompts.on_bad_row).values)
 
 
 class _Configured:
