@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gshf_release.evaluation.metrics import doubt
+from gshf_release.evaluation.verdicts.reading import LAST_COUNTS, THOUGHT
 from gshf_release.hashing import sha256_file
 from gshf_release.records import Sample
 from gshf_release.results import find, select
@@ -240,6 +242,32 @@ def test_pairs_of_mt_bench_are_games_against_a_baseline(
     rate = find(cells, metric="adjusted win rate")
     assert rate is not None
     assert (rate.value, rate.n, rate.unit) == (50.0, 6, "%"), "a judge that names the first place makes ties"
+
+
+def test_doubts_about_verdicts_stand_before_the_table_in_it_and_in_the_results(
+    evaluate: Command, tmp_path: Path, test_data: Path, server: ChatServer, command: Command
+) -> None:
+    if not test_data.is_dir():
+        pytest.skip(f"no benchmark data at {test_data}, whose judge prompts are needed; set GSHF_TEST_DATA")
+    server.answer = lambda body: "<think>Maybe [[3]].</think>On a scale of [[1]] to [[10]], this deserves [[9]]"
+    outcome = evaluate("--data", test_data, kind="mt_bench_single")
+    assert outcome.code == 0, outcome.err
+    told = f"6 of 6 judgments: {LAST_COUNTS}"
+    assert f"Warning: {told} (MT-Bench of tiny)." in outcome.err
+    cells = cells_of(tmp_path / "run")
+    average, counted = (find(cells, metric=name) for name in ("average", doubt(LAST_COUNTS)))
+    assert average is not None
+    assert counted is not None
+    assert (average.value, counted.value, counted.n) == (9.0, 6.0, 6)
+    assert told in average.note
+    reported = command("report", tmp_path / "run")
+    assert re.search(rf"Warning: own-mt, judged by .*, tiny: {re.escape(told)}\.", reported.err)
+    assert told in " ".join(reported.out.split())
+    assert command("verify", tmp_path / "run").code == 0
+    (file,) = (tmp_path / "run").glob("tiny/own-mt/*/judgments/single.jsonl")
+    scored = command("score", "mt_bench", file, "--json")
+    assert json.loads(scored.out)[0]["doubts"] == {LAST_COUNTS: 6, THOUGHT: 6}
+    assert told in scored.err
 
 
 def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation(

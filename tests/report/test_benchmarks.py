@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gshf_release.errors import DataError
+from gshf_release.evaluation.metrics import doubt
+from gshf_release.evaluation.verdicts.reading import BY_TEXT, CONTRADICTION, THOUGHT
 from gshf_release.report.benchmarks import benchmark_tables, comparison_tables
+from gshf_release.report.notices import notices
 from gshf_release.report.tables import document
 from gshf_release.results import Cell
 
@@ -123,3 +126,19 @@ def test_a_calibrated_estimate_has_a_column_with_its_interval() -> None:
     _, table = benchmark_tables([*CELLS, *cells])
     assert table.header[-2:] == ["calibrated win rate % (90 % interval)", "n"]
     assert table.rows[0][-2:] == ["40.00 (35.00 to 45.50)", "805"]
+
+
+def test_doubts_stand_before_the_numbers_and_thinking_is_none() -> None:
+    place = {"table": "alpaca_eval_2", "row": "iteration-3", "judge": STAND_IN, "baseline": "gpt4_1106_preview"}
+    found = notices(
+        [
+            *CELLS,
+            Cell(metric=doubt(THOUGHT), value=805.0, n=805, **place),
+            Cell(metric=doubt(CONTRADICTION), value=3.0, n=805, **place),
+            Cell(metric=doubt(BY_TEXT), value=7.0, n=805, **place),
+        ]
+    )
+    assert found == [
+        f"Warning: alpaca_eval_2, judged by {STAND_IN}, iteration-3: 7 of 805 judgments: {BY_TEXT}; "
+        f"3 of 805 judgments: {CONTRADICTION}."
+    ]

@@ -11,7 +11,8 @@ from typing import Any
 
 from gshf_release import user_files
 from gshf_release.errors import DataError
-from gshf_release.evaluation.verdicts.reading import doubts_of
+from gshf_release.evaluation.verdicts import letters
+from gshf_release.evaluation.verdicts.reading import FEW_LETTERS_WEIGHED, doubts_of
 from gshf_release.preference_scale import EXPECTED, other_scale
 from gshf_release.preference_scale import HINT as SCALE_HINT
 
@@ -19,6 +20,12 @@ JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 """The official annotator of AlpacaEval 2."""
 BASELINE = "gpt4_1106_preview"
 """The official baseline of AlpacaEval 2."""
+LETTERS = ("m", "M")
+"""What the annotators that weigh log-probabilities ask for."""
+LETTER_SHARE = 0.5
+"""What both must hold of the first token's probability to be weighed without a word."""
+READ_HERE = ("letter_share", "note", "failed")
+"""Keys of a row whose preference `judging.alpaca_eval` read."""
 HINT = "Expected is AlpacaEval's annotations.json: a list of rows with instruction, output_1, output_2, preference."
 
 
@@ -46,7 +53,7 @@ class Annotation:
     place: str = ""
     """File and row (from 1), for messages."""
     doubts: tuple[str, ...] = ()
-    """What makes one doubt the preference, of `verdicts.reading.DOUBTS`; only rows that were judged here say it."""
+    """What makes one doubt the preference, of `verdicts.reading.DOUBTS`."""
 
     @property
     def win(self) -> float | None:
@@ -91,7 +98,7 @@ def parse(row: Any, place: str) -> Annotation:
         price=_price(row),
         coded_zero=row.get("preference") == 0,
         place=place,
-        doubts=doubts_of(row.get("note")),
+        doubts=_doubts(row),
     )
 
 
@@ -125,6 +132,17 @@ def _preference(row: dict[str, Any], place: str) -> float | None:
             hint="Remove the row, or judge it again.",
         )
     return 1.5 if value == 0 else float(value)
+
+
+def _doubts(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what makes one doubt a row's preference: its note; else how little the letters held that the library weighed."""
+    if any(key in row for key in READ_HERE):
+        return doubts_of(row.get("note"))
+    said = row.get("preference_raw_completion", row.get("raw_completion"))
+    logprobs = said.get("logprobs") if isinstance(said, dict) else None
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    share = sum(letters.exactly(tokens, LETTERS).values())
+    return (FEW_LETTERS_WEIGHED,) if row.get("preference") is not None and 0 < share < LETTER_SHARE else ()
 
 
 def _price(row: dict[str, Any]) -> float | None:

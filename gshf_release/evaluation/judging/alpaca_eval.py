@@ -176,12 +176,7 @@ def preference(logprobs: object, style: Annotator) -> float | None:
     It is 2 - p(numerator) / sum of p(denominators) over the very first token's alternatives that are spelled exactly so
     (`logprob_parser` in alpaca_eval/completion_parsers.py); None if none of them has a probability.
     """
-    first = logprobs[0] if isinstance(logprobs, list) and logprobs and isinstance(logprobs[0], Mapping) else {}
-    known: dict[str, float] = {}
-    for each in first.get("top_logprobs") or []:
-        value = letters.probability(each.get("logprob")) if isinstance(each, Mapping) else None
-        if value is not None and each.get("token") in style.denominators:
-            known[each["token"]] = value
+    known = letters.exactly(logprobs, style.denominators)
     total = sum(known.values())
     return 2.0 - known.get(style.numerator, 0.0) / total if total > 0 else None
 

@@ -19,6 +19,7 @@ from gshf_release.benchmark_data import (
     BenchmarkFile,
 )
 from gshf_release.errors import EngineError
+from gshf_release.evaluation.alpaca_eval.annotations import LETTER_SHARE
 from gshf_release.hashing import sha256_json
 from gshf_release.profile import Server
 from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
@@ -83,7 +84,9 @@ class JudgeSettings(Section):
     """Whether its numbers are those of the leaderboard. Only the leaderboard's own model, asked its way, may say so."""
     annotator: str = "weighted_alpaca_eval_gpt4_turbo"
     """AlpacaEval: whose prompt and weighting of log-probabilities is used, a name in alpaca-eval's evaluators_configs."""
-    letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # assumption: the letters are what the judge meant to say
+    letter_share: Annotated[float, Field(gt=0, le=1)] = (
+        LETTER_SHARE  # assumption: the letters are what the judge meant to say
+    )
     """AlpacaEval: what both letters must hold of the first token's probability to be weighed; below it the text counts. An
     official judge is weighed whatever they hold, as the library does, and says so."""
     references: Literal["original", "corrected"] = "original"

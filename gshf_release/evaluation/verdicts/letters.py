@@ -34,7 +34,9 @@ FOLLOWED = re.compile(
 )
 """What follows a letter that begins a text and is the verdict: not `M is worse than m`."""
 ROUNDING = 1e-3
-"""By how much probabilities may exceed 1: servers print a few digits."""
+"""By how much a log-probability may exceed 0: servers print a few digits."""
+MOST = 1.1
+"""Beyond this sum, the alternatives' numbers are no probabilities of one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def weigh(logprobs: object, first: str, second: str, text: str = "") -> Weighed 
         return None
     entry, word = tokens[place[0]], place[1]
     found = _alternatives(entry)
-    if str(entry.get("token")) not in found or sum(value for _, value in found.values()) > 1 + ROUNDING:
+    if str(entry.get("token")) not in found or sum(value for _, value in found.values()) > MOST:
         return None
     held = {first: 0.0, second: 0.0}
     for token, value in found.values():
@@ -81,6 +83,18 @@ def weigh(logprobs: object, first: str, second: str, text: str = "") -> Weighed 
     begins_longer_word = spelled(entry).strip(AROUND) in held and word not in held  # the `M` of `Model`
     share = 0.0 if begins_longer_word else sum(held.values())
     return Weighed(min(1.0, share), held[second] / share if share > 0 else 0.0)
+
+
+def exactly(logprobs: object, spellings: Sequence[str]) -> dict[str, float]:
+    """Return `{spelling: probability}` of the very first token's alternatives, as alpaca_eval's library weighs them."""
+    first = logprobs[0] if isinstance(logprobs, list) and logprobs and isinstance(logprobs[0], Mapping) else {}
+    listed = first.get("top_logprobs")
+    found: dict[str, float] = {}
+    for each in listed if isinstance(listed, list) else []:
+        value = probability(each.get("logprob")) if isinstance(each, Mapping) else None
+        if value is not None and each.get("token") in spellings:
+            found[each["token"]] = value
+    return found
 
 
 def named(text: str, first: str, second: str, *, cut: bool = False) -> Named | None:

@@ -11,6 +11,7 @@ import pytest
 
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval.annotations import groups, read
+from gshf_release.evaluation.verdicts.reading import FEW_LETTERS, FEW_LETTERS_WEIGHED
 from tests.evaluation.alpaca_eval.rows import annotation
 
 
@@ -109,3 +110,23 @@ def test_a_file_that_is_missing_and_a_folder_are_one_line(tmp_path: Path) -> Non
 def test_models_judges_and_baselines_are_told_apart() -> None:
     rows = [annotation(), annotation(generator_2="other"), annotation(annotator="x"), annotation(generator_1="y")]
     assert [len(group) for group in groups([*rows, *rows])] == [2, 2, 2, 2]
+
+
+def raw(*alternatives: tuple[str, float], text: str = "m") -> dict[str, Any]:
+    top = [{"token": token, "logprob": value} for token, value in alternatives]
+    return {"finish_reason": "length", "logprobs": {"content": [{**top[0], "top_logprobs": top}]}, "text": text}
+
+
+def test_a_preference_that_the_library_took_from_crumbs_is_told(tmp_path: Path) -> None:
+    crumbs = raw(("<think>", -0.0001), ("M", -14.0), ("m", -16.5), text="<think>")
+    (thought,) = read(write(tmp_path / "a.json", [row(preference_raw_completion=crumbs)]))
+    assert thought.doubts == (FEW_LETTERS_WEIGHED,)
+    few = raw(("Hm", -0.1), ("M", -4.0), ("m", -5.0), text="Hm")
+    (found,) = read(write(tmp_path / "a.json", [row(preference_raw_completion=few)]))
+    assert (found.preference, found.doubts) == (1.25, (FEW_LETTERS_WEIGHED,))
+    sure = raw(("m", -0.1), ("M", -4.0))
+    assert read(write(tmp_path / "a.json", [row(raw_completion=sure)]))[0].doubts == ()
+    (noted,) = read(write(tmp_path / "a.json", [row(raw_completion=few, note=FEW_LETTERS)]))
+    assert noted.doubts == (FEW_LETTERS,)
+    for damaged in ("m", None, {"logprobs": 3}, {"logprobs": {"content": [None]}, "message": 7}):
+        assert read(write(tmp_path / "a.json", [row(raw_completion=damaged)]))[0].doubts == ()

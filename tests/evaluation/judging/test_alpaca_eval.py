@@ -37,7 +37,7 @@ from gshf_release.evaluation.verdicts.reading import (
     THOUGHT,
     Reading,
 )
-from tests.servers.judge import Fault, JudgeServer, longer_wins, replay, stored_judgments
+from tests.servers.judge import Fault, JudgeServer, Reply, longer_wins, replay, stored_judgments
 
 Make = Callable[..., JudgeSession]
 NAME = "weighted_alpaca_eval_gpt4_turbo"
@@ -231,6 +231,29 @@ def test_a_row_without_log_probabilities_says_so(session: Make, server: JudgeSer
     assert [row.get("note") for row in found] == ["letter of the text, no log-probabilities", None, None, None]
     assert found[0]["preference"] in (1.0, 2.0)
     assert said[-1] == ("Warning: 1 of 4 judgments: letter of the text, no log-probabilities (AlpacaEval 2 of mine).")
+
+
+def test_the_share_of_the_letters_and_the_thinking_are_kept_in_the_row(session: Make, server: JudgeServer) -> None:
+    said: list[str] = []
+    server.judge = lambda body: Reply(" m", {" m": 0.6, "M": 0.3, "m": 0.05}, reasoning="Hm.")
+    found = annotate(OUTPUTS, BASELINE, session("alpaca-eval", say=said.append))
+    judged = [row for row in found if row["preference_raw_completion"] is not None]
+    assert [row["letter_share"] for row in judged] == pytest.approx([0.95] * 3)
+    assert {row["reasoning"] for row in judged} == {"Hm."}
+    assert all(min(row["preference"] - 1, 2 - row["preference"]) == pytest.approx(0.3 / 0.95) for row in judged)
+    assert said[-1] == f"3 of 4 judgments: {THOUGHT} (AlpacaEval 2 of mine)."
+
+
+def test_crumbs_of_probability_never_decide(session: Make, server: JudgeServer) -> None:
+    server.judge = lambda body: Reply("<think>\nLet me", {"<think>": 0.9999, "M": 1e-6}, finish_reason="length")
+    with pytest.raises(EngineError, match=r"3 of 4 .*parameters\.max_tokens"):
+        annotate(OUTPUTS, BASELINE, session("alpaca-eval"))
+    said: list[str] = []
+    server.judge = lambda body: Reply("m", {"Hm": 0.9, "m": 0.01})
+    found = annotate(OUTPUTS, BASELINE, session("alpaca-eval", say=said.append))
+    assert {row["preference"] for row in found} <= {1.0, 1.5, 2.0}
+    assert [row.get("note") for row in found] == [FEW_LETTERS, FEW_LETTERS, None, FEW_LETTERS]
+    assert f"Warning: 3 of 4 judgments: {FEW_LETTERS} (AlpacaEval 2 of mine)." in said
 
 
 def test_a_failed_judgment_is_no_preference_and_is_counted(session: Make, server: JudgeServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from gshf_release.errors import DataError
+from gshf_release.errors import DataError, EngineError
 from gshf_release.evaluation.judging import judges, mt_bench
 from gshf_release.evaluation.judging.mt_bench import judge_pair, judge_single
 from gshf_release.evaluation.judging.session import JudgeSession
-from gshf_release.evaluation.mt_bench.ratings import rating, winner
+from gshf_release.evaluation.mt_bench.ratings import NO_RATING, OFF_SCALE, rating, winner
+from gshf_release.evaluation.verdicts.reading import LAST_COUNTS, THOUGHT
 from tests.servers.judge import Fault, JudgeServer, Reply, by_rule, replay, stored_judgments
 
 Make = Callable[..., JudgeSession]
@@ -93,6 +95,58 @@ def test_a_judgment_without_rating_scores_minus_one_and_counts_as_failed(
     found = judge_single(QUESTIONS, answers("mine"), one, REFERENCES)
     assert [row["score"] for row in found if row["question_id"] == 3] == [-1]
     assert one.spending.failed == 1
+
+
+def test_thinking_stands_apart_and_the_last_rating_counts_and_is_told(
+    session: Make, server: JudgeServer, templates: dict[str, Any]
+) -> None:
+    said: list[str] = []
+    server.judge = lambda body: Reply("<think>Maybe [[3]]</think>Of [[1]] to [[10]]: [[9]]", reasoning="Hm, [[2]].")
+    found = judge_single(QUESTIONS[:1], answers("mine"), session(say=said.append), REFERENCES)
+    assert [(row["score"], row["judgment"], row["reasoning"]) for row in found] == [
+        (9, "Of [[1]] to [[10]]: [[9]]", "Hm, [[2]].\nMaybe [[3]]")
+    ] * 2
+    assert {row["note"] for row in found} == {f"{LAST_COUNTS}; {THOUGHT}"}
+    assert f"Warning: 2 of 2 judgments: {LAST_COUNTS} (MT-Bench of mine)." in said
+    assert f"2 of 2 judgments: {THOUGHT} (MT-Bench of mine)." in said
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply("Good because", finish_reason="length"), "parameters.max_tokens"),
+        (Reply("<think>[[8]]", finish_reason="length"), "parameters.max_tokens"),
+        (Reply("", reasoning="I give [[8]]", finish_reason="length"), "parameters.max_tokens"),
+        (Reply("Rating: [[11]]"), OFF_SCALE),
+        (Reply("x[0] is used. Final score: 9/10"), NO_RATING),
+    ],
+)
+def test_a_reply_without_a_rating_fails_with_its_reason_and_is_asked_for_again(
+    session: Make, server: JudgeServer, templates: dict[str, Any], reply: Reply, reason: str
+) -> None:
+    server.judge = lambda body: reply
+    for _ in range(2):
+        with pytest.raises(EngineError, match=rf"2 of 2 judgments .* failed \(2 x .*{re.escape(reason)}"):
+            judge_single(QUESTIONS[:1], answers("mine"), session(), REFERENCES)
+    assert server.numbers == 4
+    server.judge = by_rule
+    assert all(1 <= row["score"] <= 10 for row in judge_single(QUESTIONS[:1], answers("mine"), session(), REFERENCES))
+
+
+def test_a_failed_judgment_within_the_allowed_share_keeps_its_text_and_reason(
+    session: Make, server: JudgeServer, templates: dict[str, Any]
+) -> None:
+    server.judge = lambda body: Reply("Rating: [[11]]") if "fine 3" in body["messages"][1]["content"] else by_rule(body)
+    found = judge_single(QUESTIONS, answers("mine"), session("mt-bench-single", "failed_share=0.5"), REFERENCES)
+    (row,) = (row for row in found if row["question_id"] == 3)
+    assert (row["score"], row["judgment"], row["failed"]) == (-1, "Rating: [[11]]", OFF_SCALE)
+
+
+def test_games_are_read_without_the_thinking(session: Make, server: JudgeServer, templates: dict[str, Any]) -> None:
+    server.judge = lambda body: Reply("<think>[[A]]?</think>[[B]]")
+    (row, _) = judge_pair(QUESTIONS[:1], answers("x"), answers("y"), session("mt-bench-pair"), REFERENCES)
+    assert (row["g1_winner"], row["g2_winner"], row["g1_judgment"]) == ("model_2", "model_1", "[[B]]")
+    assert (row["g1_reasoning"], row["g2_note"]) == ("[[A]]?", THOUGHT)
 
 
 def test_an_empty_judgment_scores_minus_one(session: Make, server: JudgeServer, templates: dict[str, Any]) -> None:

@@ -125,6 +125,8 @@ def test_damaged_log_probabilities_are_none(logprobs: object) -> None:
 
 def test_shares_that_add_up_to_more_than_one_are_no_probabilities() -> None:
     assert held(token("m", 0.0, ("m", 0.0), ("M", 0.0))) is None
+    sloppy = token(" m", -0.05, (" m", -0.05), (" M", -3.0), ("m", -9.0), ("M", -4.0))  # they add up to 1.02
+    assert held(sloppy) == (1.0, pytest.approx(0.066803, abs=2e-6))
 
 
 def test_the_older_form_of_alternatives() -> None:

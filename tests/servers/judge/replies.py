@@ -23,6 +23,8 @@ class Reply:
 
     text: str
     probabilities: Mapping[str, float] | None = None
+    finish_reason: str = "stop"
+    reasoning: str = ""
 
 
 Judge = Callable[[Body], Reply]

@@ -178,8 +178,10 @@ class JudgeServer:
         choice: dict[str, Any] = {
             "index": 0,
             "message": {"role": "assistant", "content": text},
-            "finish_reason": "stop",
+            "finish_reason": reply.finish_reason,
         }
+        if reply.reasoning:
+            choice["message"]["reasoning_content"] = reply.reasoning
         if body.get("logprobs") and logprobs and self.logprobs and reply.probabilities and not empty:
             choice["logprobs"] = _logprobs(reply, body["top_logprobs"])
         document = {"object": "chat.completion", "model": f"{body['model']}-0001", "choices": [choice]}
