@@ -27,7 +27,7 @@ from gshf_release.report.tables import document
 from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
-from gshf_release.run import inputs, trust
+from gshf_release.run import inputs, staleness, trust
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -431,5 +431,11 @@ def require_finished(
     """
     by_name = check_graph(stages)
     for task in tasks(list(wanted)):
-        if state(task, run, recipe, by_name) is not State.FINISHED:
-            raise RunError(f"{run.path}: {task.label} is not finished, or its files changed.", hint=f"Run: {command}")
+        condition = state(task, run, recipe, by_name)
+        if condition is not State.FINISHED:
+            stale = staleness.find(run, recipe, stages)
+            why = {State.MISSING: "is not finished", State.DAMAGED: "has files that changed"}.get(
+                condition, "is outdated"
+            )
+            told = f" {stale.line}" if stale is not None else ""
+            raise RunError(f"{run.path}: {task.label} {why}.{told}", hint=f"Run: {command}")

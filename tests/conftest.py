@@ -136,8 +136,14 @@ def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
 @pytest.fixture(scope="session")
 def facts_file(tiny_folder: Path) -> Path:
     """Return the facts that the tiny run's cards show."""
-    path = tiny_folder / "facts.yaml"
-    path.write_text("license: apache-2.0\nbase_model: someone/tiny\nreported: fsfairx-zephyr-7b\n", encoding="utf-8")
+    path, reported = tiny_folder / "facts.yaml", tiny_folder / "someones-tiny.yaml"
+    reported.write_text(
+        "name: someone/tiny\nsource: https://huggingface.co/someone/tiny\nbenchmark: AlpacaEval 2\njudge: a judge\n"
+        "baseline: a baseline\nrows: [{row: base, win rate: 35.95, LC win rate: 34.79, length: 916}]\n"
+        "length_unit: characters\n",
+        encoding="utf-8",
+    )
+    path.write_text(f"license: apache-2.0\nbase_model: someone/tiny\nreported: {reported}\n", encoding="utf-8")
     return path
 
 

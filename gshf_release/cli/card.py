@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gshf_release.cli.terminal import say, show, shown_path
+from gshf_release.cli.terminal import say, show, shown_path, stale_line
 
 
 @click.command(name="card")
@@ -53,30 +53,38 @@ def _reported(name: str, out: Path | None) -> None:
 def _of_run(run: Path, iteration: int | None) -> str:
     from gshf_release.release import assumptions, card_templates
     from gshf_release.release.adopt import require_own
-    from gshf_release.release.card import Card, render
+    from gshf_release.release.card import Card, left_out, render
     from gshf_release.release.facts import Facts
-    from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, visible
+    from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, require_training, visible
     from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
     require_own(directory)
+    require_training(directory)
     number = iteration or final_iteration(directory)
     if not 1 <= number <= directory.recipe.loop.iterations:
         raise click.BadParameter(
             f"{number} is not between 1 and {directory.recipe.loop.iterations}", param_hint="--iteration"
         )
+    notices = stale_line(directory)
     published = released_card(directory, number)
-    if published is not None:
+    if published is not None and not notices:
         return published
+    for line in notices:
+        say(line)
     results, recipe = run / "results.json", recipe_up_to(directory.recipe, number)
+    facts = Facts.of_run(recipe.release.facts, directory)
+    if told := left_out(facts, recipe, recipe.release.repository or ""):
+        say(told)
     card = Card(
         recipe=recipe,
         repository=recipe.release.repository or recipe.name,
         iteration=number,
         cells=visible(read_cells(results), number) if results.is_file() else [],
-        facts=Facts.of_run(recipe.release.facts, directory),
+        facts=facts,
         assumptions=assumptions.load(directory, recipe),
         templates=card_templates.kept(directory),
+        notices=tuple(notices),
     )
     return render(card)

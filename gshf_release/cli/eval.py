@@ -16,6 +16,7 @@ from gshf_release.cli.terminal import (
     say,
     show,
     shown_path,
+    stale_line,
 )
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
     from gshf_release.results import read_cells, select
 
     cells = read_cells(directory.path / "results.json")
-    found = notices(cells)
+    found = [*stale_line(directory), *notices(cells)]
     for line in found:
         say(line)
     if as_json:

@@ -47,6 +47,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
     from gshf_release.errors import ReleaseError
     from gshf_release.release import manifest, signing
     from gshf_release.release.adopt import require_own
+    from gshf_release.release.stages import require_training
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
 
@@ -73,6 +74,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
             hint="Publish the run itself: gshf-release publish RUN --to OWNER/NAME",
         )
     require_own(RunDirectory.open(run))
+    require_training(RunDirectory.open(run))
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
             _push(staged, str(repository), as_json, options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path
+from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path, stale_line
 
 if TYPE_CHECKING:
     from gshf_release.report.tables import Table
@@ -67,11 +67,11 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
 
-    RunDirectory.open(run)
+    directory = RunDirectory.open(run)
     if not (run / "results.json").is_file():
         raise RunError(f"{run} has no results yet.", hint="Run: gshf-release train RECIPE")
     cells = read_cells(run / "results.json")
-    found = notices(cells)
+    found = [*stale_line(directory), *notices(cells)]
     for line in found:
         say(line)
     if plot is not None:
@@ -95,8 +95,13 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
     from gshf_release.errors import RunError
     from gshf_release.report.seeds import all_seed_tables, merge, read_seeds, seed_folders
     from gshf_release.results import select
+    from gshf_release.run.directory import RunDirectory
 
-    seeds = read_seeds(seed_folders(parent))
+    folders = seed_folders(parent)
+    seeds = read_seeds(folders)
+    for seed, folder in folders.items():
+        for line in stale_line(RunDirectory(folder)):
+            say(f"Seed {seed}: {line}")
     tables = all_seed_tables(seeds, every_iteration=every_iteration)
     if not any(seeds.values()):
         raise RunError(f"No seed of {parent} has results yet.", hint="Run: gshf-release train RECIPE --seeds 0,1,2")
@@ -124,6 +129,9 @@ def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as
     methods = {}
     for parent in parents:
         folders = seed_folders(parent) or {0: parent}
+        for folder in folders.values():
+            for line in stale_line(RunDirectory.open(folder)):
+                say(f"{shown_path(folder)}: {line}")
         recipes = [RunDirectory.open(folder).recipe for folder in folders.values()]
         name = label(recipes[0])
         if name in methods:

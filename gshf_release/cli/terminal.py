@@ -195,6 +195,14 @@ def print_table(table: Table) -> None:
     console.print()
 
 
+def stale_line(run: RunDirectory) -> list[str]:
+    """Return the line that stands before the numbers of a run whose recipe changed since they were made; nothing else."""
+    from gshf_release.run import staleness
+
+    found = staleness.find(run)
+    return [] if found is None else [found.line]
+
+
 def default_run(name: str) -> Path:
     """Return the run directory of a recipe's name."""
     return Path("runs") / name

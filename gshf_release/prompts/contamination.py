@@ -27,6 +27,7 @@ STAGE = "prompts/contamination"
 FACTS, CONTAMINATED = "contamination.json", "contaminated.jsonl"
 TABLE = "contamination"
 UNCHECKED = "NOT CHECKED"
+TOO_CLOSE = "too close to "
 PROMPTS, OFFLINE = "prompts", "offline pairs"
 PARTS = {
     PROMPTS: ("prompts", "prompts.exclude of another run takes"),
@@ -113,6 +114,12 @@ def numbers(context: StageContext) -> list[Cell]:
     return cells
 
 
+def benchmarks(cells: Sequence[Cell], *, checked: bool) -> list[str]:
+    """Return the benchmarks that the prompts were compared with, or those that they were not, as the cells say."""
+    found = [cell for cell in cells if cell.table == TABLE and (cell.value is not None) == checked]
+    return list(dict.fromkeys(cell.metric.removeprefix(TOO_CLOSE) for cell in found))
+
+
 def _part(role: str) -> str:
     return OFFLINE if role == used.OFFLINE else PROMPTS
 
@@ -125,8 +132,8 @@ def _cells(document: dict[str, Any], part: str, place: dict[str, Any]) -> list[C
         keys = sorted(set(of_it))
         more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
         note = ", ".join(keys[:SHOWN]) + more
-        cells.append(Cell(metric=f"too close to {name}", value=len(of_it), note=note, **place))
+        cells.append(Cell(metric=f"{TOO_CLOSE}{name}", value=len(of_it), note=note, **place))
     for name, reason in document["unchecked"].items():
         note = f"{UNCHECKED}: {reason}"
-        cells.append(Cell(metric=f"too close to {name}", value=None, note=note, **place))
+        cells.append(Cell(metric=f"{TOO_CLOSE}{name}", value=None, note=note, **place))
     return cells

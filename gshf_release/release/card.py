@@ -17,6 +17,7 @@ from gshf_release.checkpoints import PREFIX
 from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.plots import reported_curve
+from gshf_release.prompts import contamination
 from gshf_release.recipe import Recipe, read_mapping
 from gshf_release.release import assumptions, card_templates, metadata
 from gshf_release.release.assumptions import Assumption
@@ -83,7 +84,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
         "substitutes": metadata.substitutes(shown),
         "validation": tables.validation_table(card.cells),
         "scorers": tables.scorer_table(card.cells),
-        "reported": tables.reported_table(card.facts.reported) if card.facts.reported else None,
+        "reported": _reported(card),
         **extra,
     }
     if template in (QUANTIZED, COMPRESSED):
@@ -91,6 +92,41 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
     else:
         head = metadata.model(card)
     return f"---\n{head}---\n\n{card_templates.render(template, values, card.templates)}"
+
+
+def _reported(card: Card) -> tables.Table | None:
+    """Return the table of reported numbers, if they are this model's."""
+    if card.facts.reported is None or not belongs(card.facts, card.recipe, card.repository):
+        return None
+    return tables.reported_table(card.facts.reported)
+
+
+def belongs(facts: Facts, recipe: Recipe, repository: str = "") -> bool:
+    """Return whether the reported numbers that facts name are this model's business: it is their model, base or recipe.
+
+    Args:
+        facts: With `reported`, a name or a file.
+        recipe: What the card's model was made with.
+        repository: Where it is published.
+    """
+    if facts.reported is None:
+        return False
+    path = assets.find(facts.reported, "eval/reported", ".yaml")
+    content = read_mapping(path)
+    own = {facts.base_model, recipe.base.model, repository} - {None, ""}
+    if str(content.get("name")) in own:
+        return True
+    return recipe.name == path.stem and content.get("base") in {None, facts.base_model, recipe.base.model}
+
+
+def left_out(facts: Facts, recipe: Recipe, repository: str = "") -> str:
+    """Return the line that says why a card shows no reported numbers although facts name some; else nothing."""
+    if facts.reported is None or belongs(facts, recipe, repository):
+        return ""
+    return (
+        f"The numbers reported in {Path(facts.reported).name} are left out of the card: they are of another model than this "
+        "one, its base or its recipe."
+    )
 
 
 def of_the_run(cells: Sequence[Cell]) -> list[Cell]:
@@ -163,6 +199,8 @@ def _common(card: Card) -> dict[str, Any]:
         "ingredients": _ingredients(card),
         "uncompared": card.facts.uncompared(),
         "compared": tables.contamination_table(card.cells),
+        "looked_at": contamination.benchmarks(card.cells, checked=True),
+        "not_looked_at": contamination.benchmarks(card.cells, checked=False),
     }
 
 

@@ -142,6 +142,9 @@ def card_of(context: StageContext, iteration: int) -> card.Card:
             hint="Write a YAML file with `license: apache-2.0` (and base_model: OWNER/NAME) and set release.facts to it.",
         )
     recipe = recipe_up_to(context.recipe, iteration)
+    told = card.left_out(facts, recipe, context.recipe.release.repository or "")
+    if told and iteration == len(context.parameter("iterations")):
+        context.say(told)
     return card.Card(
         recipe=recipe,
         repository=context.recipe.release.repository or context.recipe.name,
@@ -200,6 +203,21 @@ def visible(cells: Sequence[Cell], iteration: int) -> list[Cell]:
     """Return the cells that the card of an iteration shows: none of a later one."""
     shown = [f"iteration-{number}" for number in range(1, iteration + 1)]
     return [entry for entry in cells if not entry.row.startswith("iteration-") or entry.row in shown]
+
+
+def require_training(run: RunDirectory) -> None:
+    """Refuse a card or a publication of a run that only evaluates: it made no model, and claims nothing of how one was made.
+
+    Raises:
+        ReleaseError: Names what shows its numbers.
+    """
+    recipe = run.recipe
+    if recipe.evaluation.only:
+        raise ReleaseError(
+            f"{run.path} only evaluates {recipe.base.model}: it trained nothing, so it has no model card and no release.",
+            hint=f"Its numbers: gshf-release report {run.path}. A checkpoint: gshf-release publish FOLDER --facts FILE "
+            f"--results {run.path / 'results.json'} --out DIR",
+        )
 
 
 def released_card(run: RunDirectory, iteration: int) -> str | None:

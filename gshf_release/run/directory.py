@@ -32,11 +32,14 @@ from gshf_release import documents
 from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse, read_mapping
+from gshf_release.recipe.differences import differences
 from gshf_release.run import schema
 from gshf_release.run.stage import RESULTS, Stage, Task
 
 FORMAT = 1
 DOCUMENT = "run.json"
+CHANGED_RECIPE = "recipe changed"
+"""Event of the journal: `keys` has `{dotted key: [then, now]}`."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -261,6 +264,7 @@ class RunDirectory:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise self._other_recipe() from None
+                self._log_changes(recipe)
                 self.record_recipe(recipe)
                 write_text(self.path / "plan.json", _plan(stages))
             fcntl.flock(stream, fcntl.LOCK_SH)
@@ -268,6 +272,14 @@ class RunDirectory:
                 raise self._other_recipe()
             self.record_profile(profile)
             yield
+
+    def _log_changes(self, recipe: Recipe) -> None:
+        """Note in the journal which keys of the recipe are about to change, with both values."""
+        path = self.path / "recipe.yaml"
+        if path.is_file():
+            changes = differences(read_mapping(path), recipe.model_dump(mode="json"))
+            if changes:
+                self.log(CHANGED_RECIPE, keys=changes)
 
     def _records(self, recipe: Recipe, stages: list[Stage]) -> bool:
         wanted = {"recipe.yaml": _yaml(recipe), "plan.json": _plan(stages)}

@@ -15,8 +15,9 @@ from markdown_it import MarkdownIt
 
 from gshf_release.errors import ReleaseError
 from gshf_release.recipe import Pairs, Recipe
+from gshf_release.recipe import load as load_recipe
 from gshf_release.release.assumptions import Assumption
-from gshf_release.release.card import Card, render
+from gshf_release.release.card import Card, left_out, render
 from gshf_release.release.card_templates import escape_text
 from gshf_release.release.facts import Facts
 from gshf_release.release.lineage import Lineage, verify_lineage
@@ -112,7 +113,7 @@ def test_measured_and_reported_stand_apart(released: RunDirectory) -> None:
     reported = section(text(released), "Results: reported elsewhere")
     assert "35.95" in reported
     assert "not measured here" in reported
-    assert "huggingface.co/sfairXC" in reported
+    assert "huggingface.co/someone/tiny" in reported
     assert "35.95" not in measured
     assert "second scorer" not in reported
 
@@ -204,7 +205,18 @@ def test_what_the_run_compared_itself_is_stated(tiny_recipe: Recipe) -> None:
     assert "| too close to alpaca-eval | 2 | 24 | alpaca-eval/7, alpaca-eval/9 |" in content
     assert "NOT CHECKED: its file is not on this machine" in content
     assert "Not done" not in content
-    assert "external preference data, with the prompts of benchmarks" not in content
+    assert "**The run did not check mt-bench**" in content
+    assert "prompts of all its roles with those of alpaca-eval:" in content
+    assert "removed none" not in content
+
+
+def test_decontamination_that_was_not_checked_claims_nothing(tiny_recipe: Recipe) -> None:
+    place = {"table": "contamination", "row": "prompts", "artefact": "a", "n": 24, "value": None}
+    missed = [Cell(metric=f"too close to {name}", note="NOT CHECKED: no file", **place) for name in ("a", "b")]
+    found = section(card(tiny_recipe, missed), "Decontamination")
+    assert "**The run did not check a and b**" in found
+    for claim in ("removed", "The run compared", "stayed in"):
+        assert claim not in found
 
 
 def test_the_prompts_of_external_pairs_are_compared_by_name(tiny_recipe: Recipe) -> None:
@@ -213,7 +225,7 @@ def test_the_prompts_of_external_pairs_are_compared_by_name(tiny_recipe: Recipe)
         Cell(table="contamination", row="offline pairs", artefact="a", n=9, metric="too close to mt-bench", value=1)
     ]
     content = card(given, cells)
-    assert "and those of the external preference data, with the prompts of benchmarks" in content
+    assert "and those of the external preference data, with those of mt-bench:" in content
     assert "| offline pairs: too close to mt-bench | 1 | 9 |" in content
 
 
@@ -478,3 +490,43 @@ def test_a_few_failed_judgments_of_all_that_were_asked_for_leave_a_benchmark_who
     assert "| 800 of 805 |" in content
     many = [entry.model_copy(update={"n": 780}) if entry.metric != "failed judgments" else entry for entry in cells]
     assert index_of(card(tiny_recipe, many)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "stem", "shown"),
+    [
+        ("someone/tiny", None, "any", True),  # it is the base
+        ("tester/tiny", None, "any", True),  # it is the model itself
+        ("somebody/else", "someone/tiny", "tiny", True),  # it is the recipe
+        ("somebody/else", None, "tiny", True),
+        ("somebody/else", "another/base", "tiny", False),  # the same name on another base
+        ("somebody/else", "someone/tiny", "any", False),
+    ],
+)
+def test_reported_numbers_are_shown_only_of_the_models_own_base_or_recipe(
+    tiny_recipe: Recipe, tmp_path: Path, name: str, base: str | None, stem: str, shown: bool
+) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    rows = "rows: [{row: iteration-1, win rate: 12.34, length: 5}]"
+    path.write_text(
+        f"name: {name}\nsource: https://x.org/y\nbenchmark: B\njudge: j\nbaseline: b\nlength_unit: characters\n{rows}\n"
+        + (f"base: {base}\n" if base else ""),
+        encoding="utf-8",
+    )
+    assert ("12.34" in card(tiny_recipe, [], reported=str(path))) is shown
+    told = left_out(facts(reported=str(path)), tiny_recipe, "tester/tiny")
+    assert told == "" if shown else f"{stem}.yaml are left out of the card" in told
+
+
+def test_the_numbers_of_a_7b_model_are_on_no_card_of_a_135m_model() -> None:
+    assert Facts.load("quickstart").reported is None
+    assert left_out(facts(reported="fsfairx-zephyr-7b"), load_recipe("quickstart"))
+    known = Facts.load("fsfairx-zephyr-7b")
+    assert not left_out(known, load_recipe("fsfairx-zephyr-7b"))
+    assert left_out(known, load_recipe("quickstart"))
+
+
+def test_what_weakens_every_number_stands_before_them(tiny_recipe: Recipe) -> None:
+    line = "Stale: the numbers were made with training.beta 0.1; the recipe now says 0.3."
+    body = render(Card(tiny_recipe, "tester/tiny", 2, [], facts(), notices=(line,))).split("---\n", 2)[2]
+    assert body.strip().split("\n")[2] == f"> **{line}**"

@@ -88,6 +88,8 @@ class Reported(Section):
     """`{row, win rate, LC win rate, length}`, as cards show them."""
     length_unit: str
     claims: list[Claim] = Field(default_factory=list)
+    base: str | None = None
+    """The model that was trained; with it a recipe of this file's name is known to be the one that is reported."""
     models: dict[str, list[str]] = Field(default_factory=dict)
     """`{row: what files call its model}`, beside `name` for the last row and the leaderboard's name."""
     leaderboard: Leaderboard | None = None
