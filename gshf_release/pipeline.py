@@ -258,7 +258,10 @@ def render(run: RunDirectory) -> None:
     """Write results.csv and results.md beside results.json, which they are rendered from."""
     cells = read_cells(run.path / "results.json")
     write_csv(cells, run.path / "results.csv")
-    write_text(run.path / "results.md", document(run.recipe.name, cells, effects.notice(run.recipe)))
+    stale = staleness.find(run)
+    notices = [*([stale.line] if stale is not None else []), effects.notice(run.recipe)]
+    notice = "\n\n".join(line for line in notices if line)
+    write_text(run.path / "results.md", document(run.recipe.name, cells, notice))
 
 
 def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_model: bool) -> RunDirectory:

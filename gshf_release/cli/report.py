@@ -73,7 +73,7 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     cells = read_cells(run / "results.json")
     found = [*stale_line(directory), *notices(cells)]
     for line in found:
-        say(line)
+        show(f"> **{line}**\n") if as_markdown and not as_json else say(line)
     if plot is not None:
         say(f"{shown_path(plot)}: {plots.learning_curve(cells, plot)}")
     if as_json:

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY, Outcome
 EDITED = "Written with the template of a project."
 
 REPORTED = """\
-name: example-model
+name: someone/example-model
 source: https://example.com/card
 benchmark: AlpacaEval 2
 judge: somebody
@@ -42,7 +42,7 @@ def workplace(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     content["loop"]["iterations"] = 1
     content["release"] = {"facts": "facts.yaml", "datasets": ["judgments"]}
     (place / "facts.yaml").write_text(
-        "license: apache-2.0\nreported: reported.yaml\n"
+        "license: apache-2.0\nbase_model: someone/example-model\nreported: reported.yaml\n"
         "ingredients: {base: {license: mit}, prompts: {license: mit}, evaluation_prompts: {license: mit}}\n",
         encoding="utf-8",
     )
@@ -82,7 +82,7 @@ def test_a_moved_run_needs_no_file_outside_it(
     ]
     assert [outcome.code for outcome in told] == [0] * len(told), [outcome.err for outcome in told]
     assert json.loads(told[-1].out)["unfinished"] == 0
-    assert "example-model" in told[-2].out
+    assert "someone/example-model" in told[-2].out
     (card,) = (elsewhere / "out").glob("tiny/iter-1/README.md")
     assert EDITED in card.read_text(encoding="utf-8")
     journal = (elsewhere / "moved" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
