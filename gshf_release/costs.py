@@ -16,8 +16,8 @@ from gshf_release.run.stage import Stage
 
 TRAINING_BYTES = 16
 """Per parameter: FP32 weights and gradients, and AdamW's two FP32 moments."""
-CHECKPOINT_BYTES = 12
-"""Per parameter: FP32 weights and AdamW's moments."""
+CHECKPOINT_BYTES = {"none": 12, "fsdp": 12, "zero-2": 16, "zero-3": 12}
+"""Per parameter: FP32 weights and AdamW's moments; ZeRO-2 writes the weights twice, as the model's and as the optimiser's."""
 CHECKPOINTS = 3
 """Two are kept while a third is written."""
 LAYER_BYTES = 34
@@ -334,8 +334,9 @@ def disk(
     parameters: float | None,
     reward_parameters: float | None,
     prompt_tokens: float,
+    sharding: str = "none",
 ) -> list[Need]:
-    """Return what a run keeps on disk at its peak, in 1e9 bytes."""
+    """Return what a run keeps on disk at its peak, in 1e9 bytes. `sharding` is the profile's."""
     base_bytes = 4 if recipe.base.model.endswith(".gguf") else 2
     iterations = recipe.loop.iterations
     data = work.sampled_tokens * RESPONSE_BYTES + work.responses * prompt_tokens * 4
@@ -343,12 +344,13 @@ def disk(
         width, trained, size = 4, parameters, "parameters"
     else:  # the policy is merged and rounded
         width, trained, size = 2, adapter_parameters(recipe, base), ADAPTER_FORMULA
-    writing = f"{CHECKPOINTS} x {size} x {CHECKPOINT_BYTES} bytes, while it trains"
+    written = CHECKPOINT_BYTES[sharding]
+    writing = f"{CHECKPOINTS} x {size} x {written} bytes, while it trains"
     return [
         _need("base", base_bytes, parameters, f"parameters x {base_bytes} bytes"),
         _need("reward model", 2, reward_parameters, "reward parameters x 2 bytes"),
         _need("policies", width * iterations, parameters, f"{iterations} iterations x parameters x {width} bytes"),
-        _need("checkpoints", CHECKPOINTS * CHECKPOINT_BYTES, trained, writing),
+        _need("checkpoints", CHECKPOINTS * written, trained, writing),
         Need("responses", data / 1e9, f"tokens x {RESPONSE_BYTES} bytes and the prompts' ids"),
     ]
 

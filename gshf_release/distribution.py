@@ -6,7 +6,7 @@ Three things go wrong without a word otherwise (accelerate 1.15, transformers 5.
 - In BF16 it lets FSDP2 round weights, outputs and the sums of gradients, and autocasts nothing. Log-probabilities of 500
   tokens, summed in BF16, are off by nats: a first DPO loss of 0.63 to 0.90 was seen where it is ln 2. With outputs and sums in
   FP32 it was 0.684 to 0.696: norms and embeddings, which autocast leaves alone, are still rounded, and so are activations.
-- A checkpoint holds the weights twice.
+- A checkpoint, of DeepSpeed too, holds the weights once more than anybody reads.
 """
 
 from __future__ import annotations
@@ -48,10 +48,8 @@ def distributed(trainer: type) -> Any:
             return stack
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            if (
-                _internal_call and self.is_fsdp_enabled
-            ):  # a checkpoint: FSDP's own file of all weights is what is read again
-                return
+            if _internal_call and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+                return  # a checkpoint: what FSDP or DeepSpeed writes beside this is what is read again
             super().save_model(output_dir, _internal_call)
 
     return Distributed

@@ -100,7 +100,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     memory += costs.inference_memory(
         recipe, profile, base, parameters, reward_parameters, device, prompt_tokens, available
     )
-    disk = costs.disk(recipe, work, base, parameters, reward_parameters, prompt_tokens)
+    disk = costs.disk(recipe, work, base, parameters, reward_parameters, prompt_tokens, profile.sharding)
     free = shutil.disk_usage(_existing(path)).free / 1e9
     return Plan(
         name=recipe.name,

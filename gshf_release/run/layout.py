@@ -15,6 +15,8 @@ from gshf_release.profile import Profile
 from gshf_release.run.directory import write_text
 
 COMPLETE, ASIDE = "complete", "aside"
+FSDP_WEIGHTS = "pytorch_model_fsdp.bin"
+"""The file, named by accelerate, that only FSDP writes."""
 WHOLE = ("none", "fsdp")
 """What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
 
@@ -70,6 +72,12 @@ def lay_out(scratch: Path, profile: Profile) -> str | None:
 
 
 def _layout(checkpoint: Path) -> Layout | None:
-    """Return who wrote a complete checkpoint; None where it does not matter, or an earlier version left it unsaid."""
+    """Return who wrote a complete checkpoint; None where it does not matter, or an earlier version left it unsaid.
+
+    Earlier versions said `fsdp` on a CPU too, where accelerate had dropped it: those checkpoints divide the data alone.
+    """
     text = (checkpoint / COMPLETE).read_text(encoding="utf-8")
-    return Layout(**json.loads(text)) if text else None
+    written = Layout(**json.loads(text)) if text else None
+    if written is not None and written.sharding == "fsdp" and not (checkpoint / FSDP_WEIGHTS).is_file():
+        return written._replace(sharding="none")
+    return written

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gshf_release.profile import Profile
-from gshf_release.run.layout import COMPLETE, Layout, lay_out, mark
+from gshf_release.run.layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark
 
 
 def checkpoint(folder: Path, step: int, layout: Layout | None) -> Path:
@@ -61,6 +61,21 @@ def test_what_does_not_say_who_wrote_it_fits_every_profile(tmp_path: Path) -> No
     """Reward models divide the data alone, whatever the profile says."""
     kept = checkpoint(tmp_path, 9, None)
     assert lay_out(tmp_path, Profile(processes=2, sharding="zero-3")) is None
+    assert kept.exists()
+
+
+def test_a_checkpoint_that_calls_itself_fsdp_without_its_file_divides_the_data_alone(tmp_path: Path) -> None:
+    """As earlier versions wrote on CPUs."""
+    fsdp = Profile(processes=2, sharding="fsdp")
+    kept = checkpoint(tmp_path, 9, Layout.of(fsdp))
+    assert lay_out(tmp_path, fsdp) == (
+        "the checkpoint of sharding none on 2 processes does not fit sharding fsdp on 2 processes"
+    )
+    assert found(tmp_path) == ["aside/none-2/checkpoint-9"]
+    assert lay_out(tmp_path, Profile(processes=2)) is None
+    assert kept.exists()
+    (kept / FSDP_WEIGHTS).touch()
+    assert lay_out(tmp_path, fsdp) is None
     assert kept.exists()
 
 
