@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 from gshf_release.errors import RunError
+from gshf_release.run import launch
 from gshf_release.run.layout import Layout
 
 MADE_FOR = "accelerate>=1.15,<2"
@@ -103,7 +105,8 @@ def running(trainer: Any) -> Layout:
     from torch.nn.parallel import DistributedDataParallel
 
     model, processes = trainer.model_wrapped, int(trainer.accelerator.num_processes)
-    if isinstance(model, FSDPModule) and all(_in_parts(weight, processes) for weight in model.parameters()):
+    wrapped = isinstance(model, FSDPModule)
+    if wrapped and all(_in_parts(weight, processes) for weight in model.parameters()):
         return Layout("fsdp", processes)
     if hasattr(model, "zero_optimization_stage"):  # DeepSpeed's engine
         return Layout(f"zero-{model.zero_optimization_stage()}", processes)
@@ -140,3 +143,33 @@ def require(wanted: Layout, found: Layout, device: str) -> None:
         f"{name} is not active on {wanted.processes} processes: {instead}.",
         hint=f"Install what this package was made for ({MADE_FOR}), or set another sharding in the profile.",
     )
+
+
+def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
+    """Return the trained model with all its weights, or None on the ranks that do not write.
+
+    Every process must call it: where the weights are divided among them, each has a part.
+
+    Args:
+        trainer: The finished trainer.
+        unsharded: Loads a model of the same kind to put gathered weights into.
+    """
+    if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+        return trainer.accelerator.unwrap_model(trainer.model) if launch.rank() == 0 else None
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if launch.rank() > 0:
+        return None
+    _load_whole_models_again()
+    model = unsharded()
+    model.load_state_dict(weights)
+    return model
+
+
+def _load_whole_models_again() -> None:
+    """End the time in which transformers, as ZeRO-3's arguments make it, divides every model it loads among the processes.
+
+    On the one rank that goes on, the division would wait for the others for ever.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()

@@ -31,14 +31,12 @@ class Resumable(TrainerCallback):
 
     Args:
         progress: Hears of every step.
+        layout: Of the checkpoints.
         minutes: Checkpoint when this long has passed since the last one.
         at_end: Also checkpoint the last step, for those who want to keep the optimiser's state.
-        layout: Of the checkpoints; None where every profile can go on from them.
     """
 
-    def __init__(
-        self, progress: Progress, *, minutes: float = math.inf, at_end: bool = False, layout: Layout | None = None
-    ) -> None:
+    def __init__(self, progress: Progress, layout: Layout, *, minutes: float = math.inf, at_end: bool = False) -> None:
         self.progress = progress
         self.layout = layout
         self.minutes = minutes

@@ -48,7 +48,7 @@ def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
 def test_a_checkpoint_is_due_when_its_minutes_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("gshf_release.resumption.time.monotonic", lambda: now[0])
-    callback = Resumable(silent, minutes=10)
+    callback = Resumable(silent, ALONE, minutes=10)
     due = []
     for second in (1, 599, 601, 700):
         now[0] = second

@@ -95,6 +95,7 @@ def train(
         on_bad_row=on_bad_row,
         checkpoint_every=checkpoint_every,
         progress=_progress(),
+        say=say,
     )
     if as_json:
         print_json({"model": str(out)} | {name: value for name, value in document.items() if name != "steps"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release import adapters, checkpoints
-from gshf_release.distribution import running
+from gshf_release.distribution import gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.hashing import seed_from
@@ -151,36 +151,6 @@ def _start_folder(context: StageContext) -> Path:
     return context.input(BASE if adapter else context.parameter("init"), "model")
 
 
-def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
-    """Return the trained model with all its weights, or None on the ranks that do not write.
-
-    Every process must call it: where the weights are divided among them, each has a part.
-
-    Args:
-        trainer: The finished trainer.
-        unsharded: Loads a model of the same kind to put gathered weights into.
-    """
-    if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
-        return trainer.accelerator.unwrap_model(trainer.model) if launch.rank() == 0 else None
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if launch.rank() > 0:
-        return None
-    _load_whole_models_again()
-    model = unsharded()
-    model.load_state_dict(weights)
-    return model
-
-
-def _load_whole_models_again() -> None:
-    """End the time in which transformers, as ZeRO-3's arguments make it, divides every model it loads among the processes.
-
-    On the one rank that goes on, the division would wait for the others for ever.
-    """
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
-
-
 def keep_optimiser(context: StageContext) -> None:
     """Keep the state of the finished optimisation if the recipe says so: the newest checkpoint without the weights."""
     from gshf_release.resumption import latest_checkpoint
@@ -202,7 +172,7 @@ def resumable(context: StageContext) -> Resumable:
 
     kept = context.recipe.loop.keep.optimiser != "none"
     minutes, layout = context.profile.checkpoint_minutes, Layout.of(context.profile)
-    return Resumable(context.progress, minutes=minutes, at_end=kept, layout=layout)
+    return Resumable(context.progress, layout, minutes=minutes, at_end=kept)
 
 
 def training_arguments(

@@ -13,15 +13,15 @@ from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
 from gshf_release.chat_template import Today
-from gshf_release.distribution import distributed, running
+from gshf_release.distribution import distributed, gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.profile import Profile
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
-from gshf_release.run.context import Progress
-from gshf_release.run.layout import Layout
+from gshf_release.run.context import Progress, Say, quiet
+from gshf_release.run.layout import Layout, lay_out
 from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
 
 
@@ -81,15 +81,17 @@ def fit(
     output: Path,
     progress: Progress,
     today: Today | None = None,
+    say: Say = quiet,
 ) -> History:
     """Train from the checkpoint `source` and write the model as `output`; `scratch` keeps what a killed training needs.
 
-    Where several processes train together, each has the whole model and a part of every batch; all return when it is written.
+    Where several processes train together, each has a part of every batch, and under FSDP of the weights; all return when the
+    model is written. `say` hears why a training that was stopped begins again.
 
     Raises:
         DataError: No pair fits.
         RecipeError: The processes do not divide the batch.
-        RunError: Another number of processes came together than the profile asks for.
+        RunError: Another number of processes came together than the profile asks for, or they divide the model otherwise.
         Interrupted: Asked to stop; a checkpoint has been saved.
     """
     from transformers import set_seed
@@ -98,9 +100,7 @@ def fit(
 
     set_seed(how.seed)
     device = checkpoints.device_of(profile.device)
-    place = device if profile.world_size == 1 else "cpu"
-    model = checkpoints.load_model(source, "fp32", place, head="reward", layers=how.layers, new_head=True)
-    model = without_dropout(model)
+    model = _start(source, how, device if profile.world_size == 1 else "cpu")
     tokenizer = checkpoints.load_tokenizer(source)
     choose_padding(tokenizer)
     renderer = ConversationRenderer(tokenizer, today)
@@ -110,13 +110,28 @@ def fit(
         raise DataError(f"None of {len(encoded)} pairs fits max_tokens {how.max_tokens}.", hint="Raise it.")
     trainer = _trainer(model, tokenizer, fitting, how, profile, scratch, progress)
     launch.require_world_size(profile, trainer.args.world_size)
-    steps = run_trainer(trainer, scratch, profile.training_threads, Layout("none", profile.world_size))
-    if launch.rank() == 0:
-        checkpoints.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
+    if launch.rank() == 0 and (why := lay_out(scratch, layout(profile))):
+        say(f"{why}; the training of the reward model begins again, and the checkpoint is kept until it is finished.")
+    trainer.accelerator.wait_for_everyone()
+    steps = run_trainer(trainer, scratch, profile.training_threads, layout(profile))
+    trained = gather(trainer, lambda: _start(source, how, "cpu"))
+    if trained is not None:
+        checkpoints.save(trained, tokenizer, output)
     trainer.accelerator.wait_for_everyone()
     metrics = [{"loss": entry["loss"], "accuracy": entry["accuracy"]} for entry in steps]
     distribution = running(trainer)._asdict()
     return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded, distribution)
+
+
+def layout(profile: Profile) -> Layout:
+    """Return how the processes of a profile divide a reward model: FSDP its weights, DeepSpeed's profiles the data alone."""
+    return Layout("fsdp" if profile.sharding == "fsdp" else "none", profile.world_size)
+
+
+def _start(source: Path, how: Fitting, device: str) -> Any:
+    """Return the model to train: the body of a checkpoint under a head that the seed draws."""
+    model = checkpoints.load_model(source, "fp32", device, head="reward", layers=how.layers, new_head=True)
+    return without_dropout(model)
 
 
 def choose_padding(tokenizer: Any) -> None:
@@ -162,6 +177,7 @@ def _trainer(
         batch=how.batch_pairs,
         micro_batch=micro_batch,
         processes=processes,
+        sharding=layout(profile).sharding,
         examples=len(order),
         learning_rate=how.learning_rate,
         schedule=how.schedule,
@@ -176,7 +192,7 @@ def _trainer(
         args=RewardConfig(**arguments, max_length=None, gradient_checkpointing=how.activation_checkpointing),
         train_dataset=Dataset.from_list([{"chosen_ids": better, "rejected_ids": worse} for better, worse in sides]),
         processing_class=tokenizer,
-        callbacks=[Resumable(progress, minutes=profile.checkpoint_minutes)],
+        callbacks=[Resumable(progress, layout(profile), minutes=profile.checkpoint_minutes)],
     )
 
 

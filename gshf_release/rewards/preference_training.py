@@ -36,7 +36,7 @@ from gshf_release.rewards.data import parse_preference
 from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run import interrupt, launch, messages
-from gshf_release.run.context import Progress, silent
+from gshf_release.run.context import Progress, Say, quiet, silent
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.processes import Processes
@@ -136,6 +136,7 @@ def train(
     on_bad_row: OnBadRow = "fail",
     checkpoint_every: int = 50,
     progress: Progress = silent,
+    say: Say = quiet,
 ) -> dict[str, Any]:
     """Train a reward model and return the content of its `training.json`. The same call again goes on, or has nothing to do.
 
@@ -147,6 +148,7 @@ def train(
         on_bad_row: Whether a bad row stops it, or is counted.
         checkpoint_every: Optimiser steps between two checkpoints.
         progress: Hears of the optimiser steps.
+        say: Hears why a training that was stopped begins again.
 
     Raises:
         DataError: A row is bad, or the split leaves nothing to train or to measure on.
@@ -164,10 +166,10 @@ def train(
         return finished
     with _working_in(out, facts) as lock, interrupt.stop_gently():
         if profile.world_size == 1:
-            return _work(job, rows, facts, progress)
+            return _work(job, rows, facts, progress, say)
         name = f"reward-{sha256_json(str(out.resolve()))[:12]}"
         command = launch.torchrun([__name__, str(job.write())], name, profile, os.environ)
-        with Processes(command, job.stop_file, [lock], elsewhere=profile.nodes > 1) as processes:
+        with Processes(command, job.stop_file, [lock], say=say, elsewhere=profile.nodes > 1) as processes:
             processes.finish(f"{out}", progress)
     return read_json(out / DOCUMENT)
 
@@ -181,7 +183,8 @@ def main(file: str) -> int:
             interrupt.watch(job.stop_file)
             checkpoints.prepare(job.profile)
             rows = _rows(job)
-            _work(job, rows, _facts(job, rows), messages.teller_among_others().progress)
+            teller = messages.teller_among_others()
+            _work(job, rows, _facts(job, rows), teller.progress, teller.say)
             leave_processes()
     except GshfError as error:
         messages.print_marked(messages.of_error(error))
@@ -206,10 +209,10 @@ def _facts(job: Job, rows: Rows[Preference]) -> dict[str, Any]:
     }
 
 
-def _work(job: Job, rows: Rows[Preference], facts: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _work(job: Job, rows: Rows[Preference], facts: dict[str, Any], progress: Progress, say: Say) -> dict[str, Any]:
     """Train, score what was held out, and publish; of several processes that of rank 0 alone publishes."""
     labelled = divide(rows, job.options)
-    history = _fit(job, labelled, progress)
+    history = _fit(job, labelled, progress, say)
     scores, too_long = _score(job.scratch / "model", labelled, job.options, job.profile)
     return _publish(job, facts, rows, history, scores, too_long) if launch.rank() == 0 else {}
 
@@ -237,7 +240,7 @@ def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
     return labelled
 
 
-def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress) -> History:
+def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress, say: Say) -> History:
     """Train and write the model into the scratch folder."""
     options, profile = job.options, job.profile
     how = Fitting(
@@ -259,7 +262,7 @@ def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress) -> History:
         shutil.rmtree(model, ignore_errors=True)
     source = checkpoints.locate(options.base, revision=options.revision)
     comparisons = [entry.comparison for entry in labelled if not entry.held_out]
-    return fit(source, comparisons, how, profile, scratch=job.scratch, output=model, progress=progress)
+    return fit(source, comparisons, how, profile, scratch=job.scratch, output=model, progress=progress, say=say)
 
 
 def _score(

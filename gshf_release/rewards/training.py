@@ -160,6 +160,7 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
         output=context.output("model"),
         progress=context.progress,
         today=context.today,
+        say=context.say,
     )
 
 

@@ -1,7 +1,6 @@
 """How the checkpoints of an unfinished training are laid out, and whether a profile can go on from them.
 
-A checkpoint ends with a mark, so that one cut by a kill is known. The mark holds the layout, or nothing where every profile can
-go on: reward models divide the data alone, whatever the profile says.
+A checkpoint ends with a mark, so that one cut by a kill is known. The mark holds the layout.
 """
 
 from __future__ import annotations
@@ -41,27 +40,27 @@ class Layout(NamedTuple):
         return f"sharding {self.sharding} on {self.processes} process{'' if self.processes == 1 else 'es'}"
 
 
-def mark(checkpoint: Path, layout: Layout | None) -> None:
-    """Say that a checkpoint is complete, and who wrote it if that matters."""
-    write_text(checkpoint / COMPLETE, "" if layout is None else json.dumps(layout._asdict()) + "\n")
+def mark(checkpoint: Path, layout: Layout) -> None:
+    """Say that a checkpoint is complete, and who wrote it."""
+    write_text(checkpoint / COMPLETE, json.dumps(layout._asdict()) + "\n")
 
 
-def lay_out(scratch: Path, profile: Profile) -> str | None:
-    """Put the checkpoints that a profile can go on from in place and the others aside; return why training begins again, if so.
+def lay_out(scratch: Path, wanted: Layout) -> str | None:
+    """Put the checkpoints that a training can go on from in place and the others aside; return why it begins again, if so.
 
-    Called before the training processes start, which must all find the same checkpoints. What is aside comes back for a
-    profile that it fits, and goes when the stage is finished. Those that a kill cut go at once, lest their files mix.
+    Called before any of the training processes looks for a checkpoint: all must find the same. What is aside comes back for a
+    layout that it fits, and goes when the stage is finished. Those that a kill cut go at once, lest their files mix.
     """
-    wanted, misfits = Layout.of(profile), set()
+    misfits = set()
     for checkpoint in [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]:
         if not (checkpoint / COMPLETE).is_file():
             shutil.rmtree(checkpoint)
             continue
         written = _layout(checkpoint)
-        fits = written is None or wanted.fits(written)
+        fits = wanted.fits(written)
         if not fits and checkpoint.parent == scratch:
             misfits.add(str(written))
-        folder = scratch if fits else scratch / ASIDE / "-".join(map(str, written or ()))
+        folder = scratch if fits else scratch / ASIDE / "-".join(map(str, written))
         if checkpoint.parent != folder:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / checkpoint.name, ignore_errors=True)
@@ -71,13 +70,14 @@ def lay_out(scratch: Path, profile: Profile) -> str | None:
     return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}"
 
 
-def _layout(checkpoint: Path) -> Layout | None:
-    """Return who wrote a complete checkpoint; None where it does not matter, or an earlier version left it unsaid.
+def _layout(checkpoint: Path) -> Layout:
+    """Return who wrote a complete checkpoint.
 
-    Earlier versions said `fsdp` on a CPU too, where accelerate had dropped it: those checkpoints divide the data alone.
+    Earlier versions left the mark of reward models, which divided the data alone, empty. And they said `fsdp` on a CPU too,
+    where accelerate had dropped it: those checkpoints divide the data alone.
     """
     text = (checkpoint / COMPLETE).read_text(encoding="utf-8")
-    written = Layout(**json.loads(text)) if text else None
-    if written is not None and written.sharding == "fsdp" and not (checkpoint / FSDP_WEIGHTS).is_file():
+    written = Layout(**json.loads(text)) if text else Layout("none", 1)
+    if written.sharding == "fsdp" and not (checkpoint / FSDP_WEIGHTS).is_file():
         return written._replace(sharding="none")
     return written

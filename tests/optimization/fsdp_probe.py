@@ -86,7 +86,7 @@ def trainer(pairs: Sequence[dict[str, Any]], scratch: Path, seed: int, precision
         args=DPOConfig(**arguments, max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False),
         train_dataset=Dataset.from_list(list(pairs)),
         processing_class=tiny.tokenizer(),
-        callbacks=[Resumable(silent)],
+        callbacks=[Resumable(silent, Layout(sharding, launch.world_size()))],
     )
 
 

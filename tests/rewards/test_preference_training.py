@@ -26,6 +26,7 @@ from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.preference_training import SCRATCH, Options, _working_in, train
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.conftest import REPOSITORY, Outcome
+from tests.optimization.stopped import weights as tensors_of
 from tests.run.work import wait
 
 GOOD, BAD = "the cat sat on a mat", "rain near cup gold banks tea"
@@ -233,17 +234,37 @@ def test_two_training_processes_give_the_losses_of_one(
 
 
 @pytest.mark.slow
-def test_one_process_stopped_goes_on_in_two_processes_of_a_profile_that_shards(
+def test_one_process_stopped_goes_on_in_two_processes_of_a_profile_of_deepspeed(
     trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """They divide the data alone, so that any of their checkpoints fits."""
+    """They divide the data alone, so that its checkpoint fits."""
     stop_after_three_steps(data, tmp_path / "out", tiny_folder)
     (begun,) = (tmp_path / "out" / SCRATCH).glob("checkpoint-*")
     assert begun.name == "checkpoint-3"
-    found = train(data, tmp_path / "out", options(tiny_folder), TWO.model_copy(update={"sharding": "fsdp"}))
+    found = train(data, tmp_path / "out", options(tiny_folder), TWO.model_copy(update={"sharding": "zero-3"}))
     losses, alone = ([step["loss"] for step in each["steps"]] for each in (found, document(trained)))
     assert losses == pytest.approx(alone, abs=1e-4)
     assert losses[:3] == alone[:3], "these were not trained again"
+    assert found["distribution"] == {"sharding": "none", "processes": 2}
+
+
+@pytest.mark.slow
+def test_fsdp_gives_the_losses_of_one_process_and_does_not_read_its_checkpoint(
+    trained: Path, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    stop_after_three_steps(data, tmp_path / "out", tiny_folder)
+    said: list[str] = []
+    fsdp = TWO.model_copy(update={"sharding": "fsdp"})
+    found = train(data, tmp_path / "out", options(tiny_folder), fsdp, say=said.append)
+    assert found["distribution"] == {"sharding": "fsdp", "processes": 2}
+    assert said == [
+        "the checkpoint of sharding none on 1 process does not fit sharding fsdp on 2 processes; "
+        "the training of the reward model begins again, and the checkpoint is kept until it is finished."
+    ]
+    losses, alone = ([step["loss"] for step in each["steps"]] for each in (found, document(trained)))
+    assert losses == pytest.approx(alone, abs=1e-5)
+    tensors, expected = tensors_of(tmp_path / "out"), tensors_of(trained)
+    assert all(tensors[name] == pytest.approx(value, rel=0, abs=1e-5) for name, value in expected.items())
 
 
 @pytest.mark.slow
