@@ -169,7 +169,8 @@ def _content(content: Any) -> tuple[str, str]:
         return content, ""
     if not isinstance(content, list):
         raise UnreadableReply(f"an answer whose content is neither text nor a list of parts ({type(content).__name__})")
-    written, thought = [], []
+    written: list[str] = []
+    thought: list[str] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         thinks = isinstance(kind, str) and kind.startswith(("thinking", "reasoning", "thought"))

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from gshf_release import openai_client, profile
-from gshf_release.errors import AnswerError, EngineError, Interrupted, NetworkError, RecipeError
+from gshf_release.errors import (
+    AnswerError,
+    EngineError,
+    Interrupted,
+    NetworkError,
+    RecipeError,
+    RefusedRequestError,
+)
 from gshf_release.openai_client import ChatClient, ChatRequest
 from gshf_release.openai_replies import ChatAnswer, read_chat
 from gshf_release.profile import Server
@@ -283,3 +290,112 @@ def test_answers_that_never_can_be_read_are_told_from_a_dead_server(server: Chat
 def test_a_file_of_requests_can_be_sent_and_asked_for(server: ChatServer) -> None:
     with pytest.raises(EngineError, match="HTTP 404: no /v1/files"):
         client(server).send("POST", "/files", b"{}")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/chat/completions", "/chat/completions/"])
+def test_an_address_is_taken_as_meant(server: ChatServer, ending: str) -> None:
+    assert ChatClient(Server(address=server.address + ending)).complete(request()).text == "you said hello"
+
+
+def test_an_address_without_its_version_says_what_to_add(server: ChatServer) -> None:
+    root = server.address.removesuffix("/v1")
+    with pytest.raises(EngineError, match=rf"HTTP 404.*server.address={root}/v1"):
+        ChatClient(Server(address=root)).complete(request())
+
+
+@pytest.mark.parametrize("address", ["http://host:99999/v1", "http://host:port/v1", f"http://{'a' * 70}.example/v1"])
+def test_an_address_that_cannot_be_asked_is_one_line(address: str) -> None:
+    with pytest.raises((EngineError, NetworkError)):
+        ChatClient(Server(address=address, attempts=1)).complete(request())
+
+
+@pytest.mark.parametrize("written", [f"{KEY}\n", f" {KEY}\r\n", f"\t{KEY}"])
+def test_blanks_around_a_key_do_not_count(server: ChatServer, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", written)
+    client(server).complete(request())
+    assert server.received[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("inside", "what"),
+    [
+        ("\n", "a line break"),
+        ("\r\nHost: x", "a line break"),
+        ('"', "a quote"),
+        (" ", "a blank"),
+        ("\x1b", "a control character"),
+        ("\u2013", "not of ASCII"),
+        ("\udcff", "not of ASCII"),
+        ("\x7f", "not of ASCII"),
+    ],
+)
+def test_a_key_that_cannot_be_sent_is_named_by_its_variable(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, inside: str, what: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"sk-abcdefgh{inside}ijklmnop")
+    with pytest.raises(EngineError) as caught:
+        client(server).complete(request())
+    told = str(caught.value)
+    assert told.startswith("The key in the environment variable OPENAI_API_KEY cannot be sent: it holds ")
+    assert what in told
+    assert "abcdefgh" not in str(caught.value)
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("data: {}\n\n", "answers with an event stream, which was not asked for"),
+        ('{"error": {"message": "no such model", "code": 404}}', "HTTP 404: no such model"),
+        ('{"error": {"message": "Insufficient credits", "code": 402}}', "HTTP 402: Insufficient credits"),
+    ],
+)
+def test_a_200_that_will_not_pass_ends_at_once(server: ChatServer, body: str, reason: str) -> None:
+    server.fail(Fault(body=body))
+    with pytest.raises(EngineError, match=reason):
+        client(server).complete(request())
+    assert len(server.received) == 1
+
+
+def test_an_answer_without_end_is_given_up(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_client, "MOST_BYTES", 100_000)
+    server.fail(Fault(body=" " * 200_000), times=9)
+    with pytest.raises(AnswerError, match="an answer of more than 0 MiB"):
+        client(server).complete(request())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_packed_answer_is_unpacked_within_the_bound(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr(openai_client, "MOST_BYTES", 1_000_000)
+    answer = {"choices": [{"message": {"content": "packed" if packed else " " * 2_000_000}}]}
+    server.fail(Fault(body=json.dumps(answer), packed=True), times=9)
+    if packed:
+        assert client(server).complete(request()).text == "packed"
+    else:
+        with pytest.raises(AnswerError, match="an answer of more than"):
+            client(server).complete(request())
+
+
+def test_a_refusal_of_one_request_is_told_from_one_of_all(server: ChatServer) -> None:
+    server.fail(Fault(status=400, message="maximum context length is 9 tokens"))
+    with pytest.raises(RefusedRequestError) as caught:
+        client(server).complete(request())
+    assert caught.value.reason == "HTTP 400: maximum context length is 9 tokens"
+    assert not caught.value.unclear
+    server.fail(Fault(status=400, message="odd"))
+    with pytest.raises(RefusedRequestError) as caught:
+        client(server).complete(request())
+    assert caught.value.unclear
+
+
+def test_a_password_in_an_address_is_never_shown() -> None:
+    for address in (
+        "http://me:s3cretPASS99@host/v1",
+        "http://me:s3cret/PASS99@host/v1",
+        "http://h/v1?key=s3cretPASS99",
+    ):
+        with pytest.raises(RecipeError) as caught:
+            profile.with_server(profile.Profile(), address)
+        assert "PASS99" not in str(caught.value)

@@ -82,6 +82,11 @@ if TYPE_CHECKING:
     metavar="USD",
     help="US dollars that the command's judgments may cost in all.",
 )
+@click.option(
+    "--ask-again",
+    type=click.Choice(["failed", "all"]),
+    help="Ask the judge once more, although it has judged: about what failed, or about everything, not from the cache.",
+)
 @click.option("--batch", is_flag=True, help="Judge through the endpoint's Batch API.")
 @click.option(
     "--calibration",
@@ -123,8 +128,9 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     gets a run of its own, runs/eval-<name>. The parent that `train --seeds` made is evaluated seed by seed.
 
     Judgments are kept and shared by all runs: a command given again pays for nothing twice, and another judge makes no new
-    answers. Rows of one judge are compared on the same prompts. Beside the win rate by a judge that was calibrated stands the
-    estimate of the official one.
+    answers. The cache does not know when another model hides behind the same address and name: --ask-again all asks anew and
+    replaces what is cached. Rows of one judge are compared on the same prompts. Beside the win rate by a judge that was
+    calibrated stands the estimate of the official one.
 
     \b
     Examples:
@@ -132,6 +138,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
       gshf-release eval runs/quickstart --benchmark mt_bench --judge my-judge.yaml --max-cost 5
       gshf-release eval ./my-model --benchmark alpaca_eval_2 --template fastchat:zephyr
       gshf-release eval my-model --outputs model_outputs.json
+      gshf-release eval runs/mine --benchmark mt_bench --judge my-judge.yaml --ask-again failed
       gshf-release eval runs/mine --benchmark alpaca_eval_2 --baseline runs/other --judge my-judge.yaml
       gshf-release eval runs/mine --import results_2026.json --row iteration-3
     """
@@ -139,6 +146,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
     from gshf_release.cli.report import show_seeds
+    from gshf_release.evaluation.judgments import unasked
     from gshf_release.release.adopt import require_own
     from gshf_release.report.seeds import refresh, write_merged
     from gshf_release.run.directory import seed_runs
@@ -159,6 +167,8 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
         observer = Terminal(directory)
         how = {"allow_redo": options["allow_redo"], "trust_code": options["trust_code"]}
         pipeline.evaluate(directory, where, observer=observer, wanted=wanted, **how)
+        for stage in unasked(directory, wanted or []):
+            say(f"{stage}: finished before, 0 judgments asked; --ask-again failed (or all) asks once more.")
         refresh(directory.path)
     if seeds:
         write_merged(Path(target))
@@ -229,7 +239,7 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         return None
     from gshf_release.evaluation.ask import Wish, ask
 
-    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration")
+    names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration", "ask_again")
     wish = Wish(
         benchmarks=named or recipe.evaluation.benchmarks,
         rows=_rows(options["iterations"], policies),

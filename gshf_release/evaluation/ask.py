@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gshf_release import benchmark_data
 from gshf_release.errors import NetworkError, RunError
@@ -25,6 +26,7 @@ from gshf_release.evaluation.benchmarks import Benchmark
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.requests import (
+    AskedAgain,
     BenchmarkRequest,
     BorrowedFiles,
     ImportRequest,
@@ -63,6 +65,8 @@ class Wish:
     allow_unverified: bool = False
     calibration: Path | None = None
     """Of the judge; None takes the one in the cache, if there is one."""
+    ask_again: Literal["failed", "all"] | None = None
+    """Ask the judge once more, although it has judged: about what failed, or about everything."""
 
 
 def _silent(text: str) -> None:
@@ -269,8 +273,13 @@ def _judge(
         repeats=wish.repeats,
         rows=rows,
         calibration=calibrated.keep(run, judge, wish.calibration),
+        asked_again=_again(wish, rows),
     )
     return label, request
+
+
+def _again(wish: Wish, rows: Sequence[str]) -> dict[str, AskedAgain]:
+    return {} if wish.ask_again is None else dict.fromkeys(rows, AskedAgain(what=wish.ask_again, at=time.time()))
 
 
 def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:

@@ -21,7 +21,7 @@ from gshf_release.evaluation.judging import alpaca_eval, mt_bench
 from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
-from gshf_release.evaluation.requests import BenchmarkRequest, JudgeRequest, read
+from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, JudgeRequest, read
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Input, Stage
@@ -89,7 +89,7 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
         work="gshf_release.evaluation.judgments:judge",
         inputs=(questions, own),
         outputs=files,
-        parameters={**place, **asked_of(judge, request), "questions": asked.questions},
+        parameters={**place, **asked_of(judge, request), "questions": asked.questions, **_again(request, row)},
     )
     scored = Stage(
         name=scores_stage(row, benchmark, label),
@@ -112,6 +112,12 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
         numbers="gshf_release.evaluation.scores:numbers",
     )
     return [judged, scored]
+
+
+def _again(request: JudgeRequest, row: str) -> dict[str, Any]:
+    """Return the parameter by which a row's judgments are made once more, if that was asked for."""
+    wish = request.asked_again.get(row)
+    return {} if wish is None else {"asked_again": wish.model_dump(mode="json")}
 
 
 def judge(context: StageContext) -> None:
@@ -158,7 +164,15 @@ def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSe
     waits = context.run.short_lock("judging") if judging.max_cost is not None else contextlib.nullcontext()
     with waits:  # two workers at once would each spend what is left
         left = None if judging.max_cost is None else max(0.0, judging.max_cost - spent(context.run))
-        session = JudgeSession(settings, default_folder(), max_cost=left, say=context.say, batch=judging.batch)
+        again = context.task.stage.parameters.get("asked_again")
+        session = JudgeSession(
+            settings,
+            default_folder(),
+            max_cost=left,
+            say=context.say,
+            batch=judging.batch,
+            since=0.0 if again is None else AskedAgain(**again).since,
+        )
         try:
             yield session
         finally:
@@ -169,6 +183,23 @@ def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSe
 def begin_spending(run: RunDirectory) -> None:
     """Let the money that a command may spend count from now."""
     run.log(SPENDING_BEGINS)
+
+
+def unasked(run: RunDirectory, wanted: Sequence[str]) -> list[str]:
+    """Return the stages of judgments that were finished before the command began, so that it asked no judge.
+
+    Args:
+        run: The run.
+        wanted: The stages of scores that the command brought about.
+    """
+    done: set[str] = set()
+    for entry in run.journal():
+        if entry["event"] == SPENDING_BEGINS:
+            done = set()
+        elif entry["event"] == SPENDING:
+            done.add(str(entry.get("stage")))
+    judged = [name.removesuffix("/scores") + "/judgments" for name in wanted if name.endswith("/scores")]
+    return [name for name in judged if name not in done]
 
 
 def spent(run: RunDirectory) -> float:

@@ -15,10 +15,18 @@ NOISE_SHARE = "judge noise share"
 DOUBT = "judgments: "
 """Before what makes one doubt a verdict, of `verdicts.reading.DOUBTS`: how many judgments have it; `n` is all of them."""
 
+ANSWERED_BY = "answered by "
+"""Before the name of a model that made judgments."""
+
 
 def doubt(what: str) -> str:
     """Return the metric of how many judgments have something that makes one doubt their verdict."""
     return DOUBT + what
+
+
+def answered_by(model: str) -> str:
+    """Return the metric of how many judgments a model made, by the name that the judge's server gave."""
+    return ANSWERED_BY + model
 
 
 def low(metric: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,20 @@ class BorrowedFiles(Section):
     """Why it is not here."""
 
 
+class AskedAgain(Section):
+    """A wish to ask a judge once more about what it was asked before."""
+
+    what: Literal["failed", "all"]
+    """Only what failed, or everything."""
+    at: float
+    """When, in seconds since 1970: judgments that are older do not count."""
+
+    @property
+    def since(self) -> float:
+        """Return from when on a judgment in the cache counts."""
+        return self.at if self.what == "all" else 0.0
+
+
 class JudgeRequest(Section):
     """One judge asked about some rows of one benchmark."""
 
@@ -45,6 +59,8 @@ class JudgeRequest(Section):
     rows: tuple[str, ...]
     calibration: str | None = None
     """sha256 of the run's copy of the judge's calibration."""
+    asked_again: Mapping[str, AskedAgain] = Field(default_factory=dict)
+    """By row; the last wish of each."""
 
 
 class BenchmarkRequest(Section):
@@ -123,7 +139,8 @@ def with_judge(
     earlier = judges.get(label)
     rows = tuple(dict.fromkeys([*(earlier.rows if earlier is not None else ()), *judge.rows]))
     calibration = judge.calibration or (earlier.calibration if earlier is not None else None)
-    judges[label] = judge.model_copy(update={"rows": rows, "calibration": calibration})
+    again = {**(earlier.asked_again if earlier is not None else {}), **judge.asked_again}
+    judges[label] = judge.model_copy(update={"rows": rows, "calibration": calibration, "asked_again": again})
     asked = asked.model_copy(update={"existing": existing | dict(asked.existing), "judges": judges})
     return requests.model_copy(update={"benchmarks": {**requests.benchmarks, benchmark: asked}})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,7 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
             **place,
         ),
         *doubts.cells(limit, place),
+        *_answered_by_cells([row.answered_by for rows in repeats for row in rows], place),
         *_noise_cells(comparisons.alpaca_eval_noise(repeats), rate, place),
         *_calibrated_cells(context, rate, place),
     ]
@@ -167,6 +169,15 @@ class Doubts:
             Cell(metric=metrics.doubt(what), value=float(number), n=self.total, note=note, **place)
             for what, number in self.counts.items()
         ]
+
+
+def _answered_by_cells(names: Sequence[str], place: Mapping[str, Any]) -> list[Cell]:
+    """Return a cell for each model that the judge's server named, with the number of its judgments."""
+    counts = Counter(name for name in names if name)
+    return [
+        Cell(metric=metrics.answered_by(name), value=float(count), n=len(names), **place)
+        for name, count in sorted(counts.items())
+    ]
 
 
 def averaged(repeats: Sequence[Sequence[Annotation]]) -> list[Annotation]:
@@ -271,7 +282,8 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         note=_joined(bound, limit),
         **place,
     )
-    return [*found, failed, *doubts.cells(limit, place)]
+    answered = _answered_by_cells([one.answered_by for one in singles], place)
+    return [*found, failed, *doubts.cells(limit, place), *answered]
 
 
 def _judgments_in_all(context: StageContext) -> dict[str, int]:
@@ -351,6 +363,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
             **place,
         ),
         *doubts.cells(limit, place),
+        *_answered_by_cells([name for one in pairs for name in one.answered_by], place),
     ]
 
 

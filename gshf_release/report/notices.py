@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gshf_release.evaluation.metrics import doubt
-from gshf_release.evaluation.verdicts.reading import DOUBTS, THOUGHT
+from gshf_release.evaluation.metrics import ANSWERED_BY, doubt
+from gshf_release.evaluation.verdicts.reading import DOUBTS, OTHER_MODEL, SEVERAL_MODELS, THOUGHT
 from gshf_release.report import partial
 from gshf_release.results import Cell, find, rows_of, select
 
@@ -28,5 +28,15 @@ def doubtful(cells: Sequence[Cell]) -> list[str]:
                 if entry and entry.value
             ]
             if told:
-                lines.append(f"Warning: {table}, judged by {judge}, {row}: {'; '.join(told)}.")
+                lines.append(
+                    f"Warning: {table}, judged by {judge}, {row}: {'; '.join(told)}{_models(chosen, row, found)}."
+                )
     return lines
+
+
+def _models(cells: Sequence[Cell], row: str, doubts: Mapping[str, Cell | None]) -> str:
+    """Return the models that made a row's judgments, where that is in doubt."""
+    if not (doubts[OTHER_MODEL] or doubts[SEVERAL_MODELS]):
+        return ""
+    made = [entry for entry in select(cells, row=row) if entry.metric.startswith(ANSWERED_BY)]
+    return " (" + ", ".join(f"{entry.metric} {entry.value:.0f}" for entry in made) + ")"

@@ -77,6 +77,49 @@ def test_the_same_command_again_asks_nobody(evaluate: Command, server: ChatServe
     assert len(server.received) == asked
 
 
+def test_a_finished_judge_is_asked_again_about_everything_when_told_to(
+    evaluate: Command, server: ChatServer, tmp_path: Path, command: Command
+) -> None:
+    assert evaluate().code == 0
+    asked = len(server.received)
+    server.answer = lambda body: "M"
+    outcome = evaluate("--ask-again", "all")
+    assert outcome.code == 0, outcome.err
+    assert len(server.received) == 2 * asked
+    other = evaluate(run=tmp_path / "other")
+    assert len(server.received) == 2 * asked, "the cached judgments were replaced"
+    assert f"{asked} of {asked} judgments from the cache" in other.err
+    once_more = evaluate()
+    assert len(server.received) == 2 * asked
+    assert "/judgments: finished before, 0 judgments asked; --ask-again" in once_more.err
+    assert command("verify", tmp_path / "run").code == 0
+
+
+def test_a_finished_judge_is_asked_again_about_what_failed(
+    evaluate: Command, server: ChatServer, tmp_path: Path
+) -> None:
+    healthy = server.answer
+    server.answer = lambda body: "?" if own.INSTRUCTIONS[1] in str(body) else healthy(body)
+    assert evaluate(failed_share=0.5).code == 0
+    asked = len(server.received)
+    failed = find(cells_of(tmp_path / "run"), metric="failed judgments")
+    assert failed is not None
+    assert failed.value == 1
+    server.answer = healthy
+    assert evaluate("--ask-again", "failed", failed_share=0.5).code == 0
+    assert len(server.received) == asked + 1
+    mended = find(cells_of(tmp_path / "run"), metric="failed judgments")
+    assert mended is not None
+    assert mended.value == 0
+
+
+def test_the_models_that_judged_are_in_the_results(evaluate: Command, server: ChatServer, tmp_path: Path) -> None:
+    assert evaluate().code == 0
+    cell = find(cells_of(tmp_path / "run"), metric="answered by stub")
+    assert cell is not None
+    assert cell.value == len(server.received)
+
+
 def test_another_run_of_the_same_answers_pays_nothing(evaluate: Command, server: ChatServer, tmp_path: Path) -> None:
     assert evaluate(run=tmp_path / "one").code == 0
     asked = len(server.received)

@@ -12,7 +12,7 @@ from typing import Any
 from gshf_release import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation.verdicts import letters
-from gshf_release.evaluation.verdicts.reading import FEW_LETTERS_WEIGHED, doubts_of
+from gshf_release.evaluation.verdicts.reading import FEW_LETTERS_WEIGHED, answered_by, doubts_of
 from gshf_release.preference_scale import EXPECTED, other_scale
 from gshf_release.preference_scale import HINT as SCALE_HINT
 
@@ -54,6 +54,8 @@ class Annotation:
     """File and row (from 1), for messages."""
     doubts: tuple[str, ...] = ()
     """What makes one doubt the preference, of `verdicts.reading.DOUBTS`."""
+    answered_by: str = ""
+    """The model that the judge's server named; only rows that were judged here say it."""
 
     @property
     def win(self) -> float | None:
@@ -99,6 +101,7 @@ def parse(row: Any, place: str) -> Annotation:
         coded_zero=row.get("preference") == 0,
         place=place,
         doubts=_doubts(row),
+        answered_by=answered_by(row),
     )
 
 

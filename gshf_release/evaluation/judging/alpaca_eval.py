@@ -220,6 +220,7 @@ def read_preference(judgment: Judgment, style: Annotator, settings: JudgeSetting
     elif named is not None:
         value = 1.0 if named.letter == first else 2.0
         doubts += [BY_TEXT if weighed is None else FEW_LETTERS] + [LAST_COUNTS] * named.several
+    doubts += [judgment.doubt] if judgment.doubt else []
     failed = judgment.failed
     if not failed and value is None:
         failed = without_verdict(answer, judgment.reasoning, judgment.finish_reason, NO_LETTER)
@@ -261,7 +262,12 @@ def _row(pair: Pair, judged: tuple[Judgment, Preference] | None, judge: str) -> 
     if preferred.share is not None:
         row["letter_share"] = preferred.share
     thinking = "\n".join(filter(None, (judgment.reasoning, preferred.answer.thinking)))
-    further = {"reasoning": thinking, "note": preferred.reading.note, "failed": preferred.reading.failed}
+    further = {
+        "answered_by": judgment.model,
+        "reasoning": thinking,
+        "note": preferred.reading.note,
+        "failed": preferred.reading.failed,
+    }
     return row | {key: text for key, text in further.items() if text}
 
 

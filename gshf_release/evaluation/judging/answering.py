@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL, SEVERAL_MODELS
+
 VERSION = re.compile(
     r"[-_@:.](v?\d{3,}[a-z]?|v\d+(\.\d+)*|\d{4}-\d{2}(-\d{2})?|\d{2}-\d{2,4}|(preview|exp)(-\d{2}-\d{2,4}|-\d{4})?)(-v\d+(:\d+)?)?"
 )
@@ -35,6 +37,12 @@ class AnsweringModels:
     def add(self, answered: str, count: int = 1) -> None:
         """Count judgments; servers that do not name their model count under an empty name."""
         self.counts[answered] += count
+
+    def doubt(self, answered: str) -> str:
+        """Return what makes one doubt a judgment of this model, of `verdicts.reading.DOUBTS`."""
+        if answered and not same_model(self.asked, answered):
+            return OTHER_MODEL
+        return SEVERAL_MODELS if answered and sum(1 for name in self.counts if name) > 1 else ""
 
     def warning(self) -> str:
         """Return a sentence if another model answered than was asked for, or several did; else nothing."""

@@ -50,6 +50,8 @@ class Judgment:
     """Why there is no judgment, or empty. A judgment that could not be understood has its text all the same."""
     reasoning: str = ""
     """What the judge thought before it answered, where the server gives that apart; never part of `text`."""
+    doubt: str = ""
+    """What makes one doubt it whatever it says, of `verdicts.reading.DOUBTS`; never stored."""
 
 
 def refused_judgment(reason: str) -> Judgment:

@@ -1,15 +1,16 @@
 """MT-Bench's protocol: grades of single answers, and games between two models, as FastChat's llm_judge makes them.
 
 The prompts' templates and the reference answers are benchmark data; rows come out as FastChat's gen_judgment.py writes them.
-Beside its keys a row has `reasoning`, the judge's thinking, `note`, what makes one doubt the verdict, and `failed`, why there
-is none, each only where there is something to say; in a row of two games they begin with `g1_` or `g2_`.
+Beside its keys a row has `answered_by`, the model that the server named, `reasoning`, the judge's thinking, `note`, what makes
+one doubt the verdict, and `failed`, why there is none, each only where there is something to say; in a row of two games they
+begin with `g1_` or `g2_`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,10 @@ def _winner(judgment: Judgment, official: bool) -> Reading[str]:
 
 
 def _read(reading: Reading[Value], judgment: Judgment) -> Reading[Value]:
-    """Return a reading, or why the judgment could not be had at all."""
-    return Reading(None, judgment.failed) if judgment.failed else reading
+    """Return a reading with what makes one doubt the judgment itself, or why the judgment could not be had at all."""
+    if judgment.failed:
+        return Reading(None, judgment.failed)
+    return replace(reading, doubts=(judgment.doubt, *reading.doubts)) if judgment.doubt else reading
 
 
 def _accept(session: JudgeSession, readings: Sequence[Reading[Any]], what: str) -> None:
@@ -163,7 +166,12 @@ def _single_row(
 def _remarks(prefix: str, judgment: Judgment, reading: Reading[Any], official: bool) -> dict[str, str]:
     """Return the further keys of a row."""
     thinking = [judgment.reasoning, "" if official else set_aside(judgment.text).thinking]
-    found = {"reasoning": "\n".join(filter(None, thinking)), "note": reading.note, "failed": reading.failed}
+    found = {
+        "answered_by": judgment.model,
+        "reasoning": "\n".join(filter(None, thinking)),
+        "note": reading.note,
+        "failed": reading.failed,
+    }
     return {prefix + key: text for key, text in found.items() if text}
 
 

@@ -141,10 +141,21 @@ class JudgeSession:
             judgments = concurrently(self._ask, left, self.client.server.concurrent_requests)
             found |= {each.key: judgment for each, judgment in zip(left, judgments, strict=True)}
             self.say(f"{self.settings.name}: {self.spending}.")
-        for judgment in found.values():
+        return self._with_doubts([found[each.key] for each in wanted])
+
+    def _with_doubts(self, judgments: Sequence[Judgment]) -> list[Judgment]:
+        """Return judgments that say whether another model made them than was asked for, which is told once."""
+        before = self.models.warning()
+        for judgment in judgments:
             if not judgment.failed:
                 self.models.add(judgment.model)
-        return [found[each.key] for each in wanted]
+        warning = self.models.warning()
+        if warning and warning != before:
+            self.say(f"Warning: {warning}")
+        return [
+            judgment if judgment.failed else replace(judgment, doubt=self.models.doubt(judgment.model))
+            for judgment in judgments
+        ]
 
     def accept(self, failures: Sequence[str], total: int, what: str) -> None:
         """Count failed judgments, and refuse the result if they are too many.

@@ -17,7 +17,7 @@ from gshf_release import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench import ratings
 from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED
-from gshf_release.evaluation.verdicts.reading import doubts_of
+from gshf_release.evaluation.verdicts.reading import answered_by, doubts_of
 
 WINNERS = ("model_1", "model_2", "tie", NO_WINNER)
 OFFICIAL_MODELS = ("gpt-4", "gpt-4-0613")
@@ -47,6 +47,8 @@ class Judgment:
     """File and line, for messages."""
     doubts: tuple[str, ...] = ()
     """What makes one doubt the rating, of `verdicts.reading.DOUBTS`."""
+    answered_by: str = ""
+    """The model that the judge's server named; only rows that were judged here say it."""
     stored: float | None = None
     """The rating in the file, where the text was read otherwise; None if it is `score`."""
 
@@ -79,6 +81,8 @@ class PairJudgment:
     place: str = ""
     doubts: tuple[str, ...] = ()
     """What makes one doubt either game's winner, of `verdicts.reading.DOUBTS`."""
+    answered_by: tuple[str, ...] = ()
+    """The models that the judge's server named for the two games; only rows that were judged here say it."""
     read_anew: bool = False
     """Whether a winner is another one than the file's."""
 
@@ -125,6 +129,7 @@ def parse(row: dict[str, Any], place: str) -> Judgment:
         repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
         place=place,
         doubts=doubts,
+        answered_by=answered_by(row),
         stored=None if score == stored else stored,
     )
 
@@ -153,6 +158,7 @@ def parse_pair(row: dict[str, Any], place: str) -> PairJudgment:
         repeat=_integer(row, "repeat", place) if "repeat" in row else 0,
         place=place,
         doubts=tuple(dict.fromkeys((*first[1], *second[1]))),
+        answered_by=tuple(filter(None, (answered_by(row, "g1_"), answered_by(row, "g2_")))),
         read_anew=[first[0], second[0]] != winners,
     )
 

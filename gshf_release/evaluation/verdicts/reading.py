@@ -18,7 +18,20 @@ BY_TEXT = "letter of the text, no log-probabilities"
 FEW_LETTERS = "letter of the text, the letters hold too little probability"
 FEW_LETTERS_WEIGHED = "weighed, though the letters hold little probability"
 CONTRADICTION = "text and log-probabilities name different answers"
-DOUBTS = (LAST_COUNTS, FASTCHAT_COUNTS, CUT_AFTER, BY_TEXT, FEW_LETTERS, FEW_LETTERS_WEIGHED, CONTRADICTION, THOUGHT)
+OTHER_MODEL = "made by another model than was asked for"
+SEVERAL_MODELS = "made by several versions of the model that was asked for"
+DOUBTS = (
+    OTHER_MODEL,
+    SEVERAL_MODELS,
+    LAST_COUNTS,
+    FASTCHAT_COUNTS,
+    CUT_AFTER,
+    BY_TEXT,
+    FEW_LETTERS,
+    FEW_LETTERS_WEIGHED,
+    CONTRADICTION,
+    THOUGHT,
+)
 """All of them, in the order in which they are told; rows of judgments hold them under `note`, joined by `SEPARATOR`."""
 SEPARATOR = "; "
 
@@ -77,6 +90,12 @@ def without_verdict(answer: Answer, reasoning: str, finish_reason: str, nothing:
 def doubts_of(note: object) -> tuple[str, ...]:
     """Return the doubts in a stored row's note; remarks of other tools are none."""
     return tuple(part for part in note.split(SEPARATOR) if part in DOUBTS) if isinstance(note, str) else ()
+
+
+def answered_by(row: Mapping[str, object], prefix: str = "") -> str:
+    """Return the model that a judge's server named in a stored row, or nothing."""
+    name = row.get(f"{prefix}answered_by")
+    return name if isinstance(name, str) else ""
 
 
 def count(rows: Iterable[Sequence[str]]) -> dict[str, int]:

@@ -42,6 +42,33 @@ def test_what_fails_in_a_batch_is_asked_for_one_by_one(session: Make, server: Ju
     assert server.numbers == 2
 
 
+def test_a_batch_whose_requests_all_failed_ends_with_their_words_and_nothing_is_asked_one_by_one(
+    session: Make, server: JudgeServer
+) -> None:
+    server.batches.broken = {0, 1, 2}
+    with pytest.raises(
+        EngineError, match=r"All 3 requests of the batch batch-1 at .* failed: 3 x HTTP 500: broken\. None"
+    ):
+        session(batch=True).judge(prompts(3))
+    assert server.numbers == 0
+
+
+def test_what_failed_in_a_batch_is_said_before_it_is_asked_for(session: Make, server: JudgeServer) -> None:
+    said: list[str] = []
+    server.batches.broken = {1}
+    session("mt-bench-single", *PRICES, "price.batch=0.5", batch=True, say=said.append).judge(prompts(3))
+    assert "1 of 3 requests of the batch batch-1 failed: 1 x HTTP 500: broken." in said
+    assert any("1 judgments to ask some-judge for one by one, 2 in the cache" in line for line in said)
+
+
+def test_a_limit_holds_for_what_failed_in_a_batch(session: Make, server: JudgeServer) -> None:
+    server.batches.broken = {0, 1}
+    overrides = (*PRICES, "price.batch=0.1", "expected_tokens=2000")
+    with pytest.raises(EngineError, match=r"expected to cost \$0.12.* --max-cost is \$0.05"):
+        session("mt-bench-single", *overrides, batch=True, max_cost=0.05).judge(prompts(3))
+    assert server.numbers == 0
+
+
 def test_a_killed_command_waits_for_its_batch_instead_of_sending_it_again(
     session: Make, server: JudgeServer, tmp_path: Path
 ) -> None:

@@ -70,7 +70,8 @@ def test_single_rows_are_fastchats(session: Make, templates: dict[str, Any]) -> 
     assert found[3]["user_prompt"] == " question: Write {a}. Shorter. answer: fine 1 {more}"
     assert found[4]["user_prompt"].endswith("ref It is 2. It is 3.")
     keys = ["question_id", "model", "judge", "user_prompt", "judgment", "score", "turn", "tstamp"]
-    assert all(list(row) == keys for row in found)
+    assert all(list(row) == [*keys, "answered_by"] for row in found)
+    assert {row["answered_by"] for row in found} == {"some-judge-0001"}
     assert all(row["score"] == rating(row["judgment"]) and isinstance(row["score"], int) for row in found)
     assert {row["judge"][0] for row in found} == {"some-judge"}
 

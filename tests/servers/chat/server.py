@@ -9,6 +9,7 @@ It checks the key, counts how many requests are under way at once, and keeps the
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -31,6 +32,8 @@ class Fault:
     body: str | None = None
     drop: bool = False
     location: str | None = None
+    packed: bool = False
+    """Whether the body goes out with gzip, though nobody asked for that."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class ChatServer:
         if fault is not None:
             content = json.dumps({"error": {"message": fault.message}}) if fault.body is None else fault.body
             extra = {"Retry-After": fault.retry_after, "Location": fault.location}
-            _send(handler, fault.status or 200, content, extra)
+            extra["Content-Encoding"] = "gzip" if fault.packed else None
+            _send(handler, fault.status or 200, gzip.compress(content.encode()) if fault.packed else content, extra)
         elif self.key is not None and handler.headers.get("Authorization") != f"Bearer {self.key}":
             told = handler.headers.get("Authorization")
             _send(handler, 401, json.dumps({"error": {"message": f"Incorrect API key provided: {told}."}}))
@@ -152,9 +156,9 @@ def _completion(text: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send(
-    handler: BaseHTTPRequestHandler, status: int, content: str, headers: dict[str, str | None] | None = None
+    handler: BaseHTTPRequestHandler, status: int, content: str | bytes, headers: dict[str, str | None] | None = None
 ) -> None:
-    payload = content.encode()
+    payload = content.encode() if isinstance(content, str) else content
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", str(len(payload)))
