@@ -41,6 +41,8 @@ MOST_BYTES = 32 * 2**20
 MOST_FILE_BYTES = 2**30
 """Of any other answer, such as the results of a batch."""
 PIECE_BYTES = 2**16
+SLOWEST = 10_000.0
+"""Bytes a second that an answer must have once it has begun, after the time that the profile allows."""
 ENDPOINT = "/chat/completions"
 NOT_IN_A_KEY = {"\n": "a line break", "\r": "a line break", " ": "a blank", '"': "a quote", "'": "a quote"}
 Item = TypeVar("Item")
@@ -287,16 +289,17 @@ class ChatClient:
     def _read(self, stream: IO[bytes], headers: email.message.Message, most: int) -> bytes:
         """Return a body, unpacked; one that is too long, or comes too slowly, is given up."""
         unpack = _unpacker(headers.get("Content-Encoding"))
-        end = time.monotonic() + self.server.timeout_seconds
+        begun = time.monotonic()
         pieces, length = [], 0
-        while piece := stream.read(PIECE_BYTES):
+        receive = getattr(stream, "read1", stream.read)  # read() would wait for all of a piece that comes byte by byte
+        while piece := receive(PIECE_BYTES):
             if unpack is not None:
                 piece = unpack.decompress(piece, most)
             pieces.append(piece)
             length += len(piece)
             if length >= most:
                 raise _Passing(f"an answer of more than {most // 2**20} MiB", answered=True)
-            if time.monotonic() > end:
+            if time.monotonic() - begun > self.server.timeout_seconds + length / SLOWEST:
                 raise _Passing("an answer that does not end", charged=True)
             interrupt.check()
         return b"".join(pieces)

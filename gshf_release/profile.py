@@ -14,7 +14,8 @@ class Server(Section):
     """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, and many others."""
 
     address: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = None
-    """Up to and without `/chat/completions`, for example https://api.openai.com/v1; no user, password or key in it."""
+    """Up to `/v1`, as a rule, for example https://api.openai.com/v1; an ending `/chat/completions` does not count. No user,
+    password or key stands in it."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; the key itself stands in no file."""
     key_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"

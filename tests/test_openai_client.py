@@ -364,6 +364,14 @@ def test_an_answer_without_end_is_given_up(server: ChatServer, monkeypatch: pyte
         client(server).complete(request())
 
 
+def test_an_answer_that_drips_is_given_up(server: ChatServer) -> None:
+    server.fail(Fault(body=" " * 200, drip_seconds=0.05), times=9)
+    begun = time.monotonic()
+    with pytest.raises(NetworkError, match="an answer that does not end"):
+        client(server, attempts=1, timeout_seconds=0.5).complete(request())
+    assert time.monotonic() - begun < 8, "the whole answer takes 10 seconds"
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_packed_answer_is_unpacked_within_the_bound(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch, packed: bool

@@ -67,7 +67,7 @@ def test_another_judge_makes_no_new_answers_and_leaves_the_first_ones_cells(eval
     assert answers.stat().st_mtime_ns == before
     cells = cells_of(tmp_path / "run")
     assert select(cells, judge="own-alpaca-eval-2/stub") == first
-    assert len(select(cells, judge="second/stub")) == len(first) == 4
+    assert len(select(cells, judge="second/stub")) == len(first) > 4
 
 
 def test_the_same_command_again_asks_nobody(evaluate: Command, server: ChatServer) -> None:
@@ -134,7 +134,8 @@ def test_a_limit_is_asked_alone_and_noted(evaluate: Command, server: ChatServer,
     assert outcome.code == 0
     cell = find(cells_of(tmp_path / "run"), metric="win rate")
     assert cell is not None
-    assert (cell.n, cell.of, cell.note) == (2, 5, "the first 2 questions")
+    assert (cell.n, cell.of) == (2, 5)
+    assert cell.note.endswith("; the first 2 questions")
     assert len(server.received) == 2
     told = "Incomplete: own-alpaca, judged by own-alpaca-eval-2/stub: tiny 2 of 5 judgments."
     assert told in outcome.err
@@ -148,7 +149,8 @@ def test_a_limit_is_not_remembered_by_the_next_command(evaluate: Command, server
     assert "own-alpaca: all 5 questions are asked. The last request was for the first 2." in outcome.err
     cell = find(cells_of(tmp_path / "run"), metric="win rate")
     assert cell is not None
-    assert (cell.n, cell.of, cell.note) == (5, 5, "")
+    assert (cell.n, cell.of) == (5, 5)
+    assert "the first" not in cell.note
     assert "ncomplete" not in outcome.err + (tmp_path / "run/results.md").read_text(encoding="utf-8")
 
 
@@ -346,6 +348,7 @@ def test_mt_bench_asks_the_second_turn_with_the_first_answer_in_the_conversation
         "first turn",
         "second turn",
         "failed judgments",
+        "answered by stub",
         *(f"average: {name}" for name in own.CATEGORIES),
     }
 

@@ -9,6 +9,7 @@ It checks the key, counts how many requests are under way at once, and keeps the
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
@@ -32,6 +33,8 @@ class Fault:
     body: str | None = None
     drop: bool = False
     location: str | None = None
+    drip_seconds: float = 0.0
+    """Pause after each byte of the body."""
     packed: bool = False
     """Whether the body goes out with gzip, though nobody asked for that."""
 
@@ -126,6 +129,9 @@ class ChatServer:
         if fault is not None:
             content = json.dumps({"error": {"message": fault.message}}) if fault.body is None else fault.body
             extra = {"Retry-After": fault.retry_after, "Location": fault.location}
+            if fault.drip_seconds:
+                _drip(handler, content, fault.drip_seconds)
+                return
             extra["Content-Encoding"] = "gzip" if fault.packed else None
             _send(handler, fault.status or 200, gzip.compress(content.encode()) if fault.packed else content, extra)
         elif self.key is not None and handler.headers.get("Authorization") != f"Bearer {self.key}":
@@ -135,6 +141,17 @@ class ChatServer:
             _send(handler, 404, json.dumps({"error": {"message": f"no {handler.path}"}}))
         else:
             _send(handler, 200, json.dumps(_completion(self.answer(body), body)))
+
+
+def _drip(handler: BaseHTTPRequestHandler, content: str, pause: float) -> None:
+    """Send a body byte by byte, for as long as somebody listens."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for letter in content:
+            handler.wfile.write(letter.encode())
+            time.sleep(pause)
 
 
 def _completion(text: str, body: dict[str, Any]) -> dict[str, Any]:
