@@ -41,7 +41,13 @@ def require(tokenizer: Any) -> None:
         CheckpointError: It has none.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise CheckpointError(f"The tokenizer of {tokenizer.name_or_path!r} has no chat template.", hint=NO_TEMPLATE)
+        name = str(tokenizer.name_or_path)
+        hint = NO_TEMPLATE
+        if name.endswith(".gguf"):
+            hint = (
+                f"Use an instruction-tuned base model, or write its template into {name.removesuffix('.gguf')}.jinja."
+            )
+        raise CheckpointError(f"The tokenizer of {name!r} has no chat template.", hint=hint)
 
 
 def source(tokenizer: Any) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gshf_release import hub_errors, rope
 from gshf_release.assets import cache_folder
 from gshf_release.errors import CheckpointError, DataError, NetworkError
+from gshf_release.gguf_reading import restore_pre_tokenizer, template_beside
 from gshf_release.hashing import sha256_file
 from gshf_release.hub_errors import first_line
 from gshf_release.run import stopwatch
@@ -194,6 +195,7 @@ def load_model(
         CheckpointError: The weights cannot be read.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -206,8 +208,8 @@ def load_model(
     family: Any = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
     try:
         model, report = family.from_pretrained(*_location(path, options), output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}.") from error
+    except (*_UNREADABLE, StrictDataclassError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be loaded: {_reason(error)}.", hint=_instead(path)) from error
     missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith(NEW_HEADS)))
     if missing:
         raise CheckpointError(f"{path} lacks the weights {', '.join(missing[:3])}; random ones would take their place.")
@@ -224,28 +226,37 @@ def load_tokenizer(path: Path) -> Any:
     Raises:
         CheckpointError: It cannot be read.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
         if path.suffix == ".gguf":
-            _restore_pre_tokenizer(tokenizer, path)
+            restore_pre_tokenizer(tokenizer, path)
             tokenizer.name_or_path = str(path)
             if (beside := template_beside(path)) is not None:
                 tokenizer.chat_template = beside.read_text(encoding="utf-8")
         return tokenizer
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {first_line(error)}.") from error
+    except CheckpointError:
+        raise
+    except (*_UNREADABLE, StrictDataclassError) as error:
+        reason = _reason(error)
+        raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {reason}.", hint=_instead(path)) from error
 
 
-def template_beside(path: Path) -> Path | None:
-    """Return the chat template in the folder of a GGUF file that takes the place of the file's own, if there is one.
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
+"""What transformers raises for files that it cannot read; of GGUF files also where it finds a list instead of a number."""
 
-    `NAME.jinja` belongs to `NAME.gguf` alone, `chat_template.jinja` to every GGUF file of the folder.
-    """
-    beside = (path.with_suffix(".jinja"), path.with_name("chat_template.jinja"))
-    return next((template for template in beside if template.is_file()), None)
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, with the second where the first only announces it."""
+    first = first_line(error)
+    return " ".join(str(error).split()).rstrip(".") if first.endswith(":") else first
+
+
+def _instead(path: Path) -> str:
+    return "Take the checkpoint folder that the file was made of." if path.suffix == ".gguf" else ""
 
 
 def load_generation_config(folder: Path) -> Any:
@@ -318,20 +329,6 @@ def _has_bf16_instructions() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _restore_pre_tokenizer(tokenizer: Any, path: Path) -> None:
-    """Put back the digit splitting that transformers leaves out when it reads a SmolLM tokenizer from GGUF.
-
-    Without it `12` is one token more or less than in the original, and the model sees numbers it never saw in training.
-    """
-    from gguf import GGUFReader
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
-        steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
-        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
 
 
 def _location(path: Path, options: dict[str, Any], *, weights: bool = True) -> tuple[str]:

@@ -81,20 +81,28 @@ def _of_gguf(path: Path) -> Geometry:
     reader = GGUFReader(path)
     kind = _field(reader, "general.architecture")
 
-    def size(name: str) -> int | None:
+    def sizes(name: str) -> list[int]:
+        """Return a size of every layer: one number for all, or one each (Gemma 4, hybrid models); [] if it is not there."""
         value = _field(reader, f"{kind}.{name}")
-        return None if value is None else int(value)
+        return [] if value is None else [int(entry) for entry in (value if isinstance(value, list) else [value])]
 
-    width, heads = size("embedding_length"), size("attention.head_count")
-    key_values = size("attention.head_count_kv") or heads
+    width, heads = max(sizes("embedding_length"), default=None), sizes("attention.head_count")
+    keys = _a_layer(heads, sizes("attention.head_count_kv") or heads, sizes("attention.key_length"), width)
     embedding = next((tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
     return Geometry(
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
-        layers=size("block_count"),
+        layers=max(sizes("block_count"), default=None),
         width=width,
-        key_values=key_values * (width // heads) if key_values and width and heads else None,
+        key_values=keys,
         vocabulary=None if embedding is None else int(embedding.shape[1]),
     )
+
+
+def _a_layer(heads: list[int], key_heads: list[int], lengths: list[int], width: int | None) -> int | None:
+    """Return the numbers that a layer keeps of a token's keys, on the average; layers without attention keep none."""
+    most = max(heads, default=0)
+    length = max(lengths, default=0) or (width // most if width and most else 0)
+    return math.ceil(length * sum(key_heads) / len(key_heads)) if length and any(key_heads) else None
 
 
 def _field(reader: Any, name: str) -> Any:

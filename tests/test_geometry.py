@@ -89,3 +89,19 @@ def test_a_gguf_file_tells_its_sizes(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     assert read(tmp_path / "tiny.gguf") == Geometry(96, layers=2, width=8, key_values=4, vocabulary=11)
+
+
+def test_head_counts_of_every_layer_are_averaged(tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(64)
+    writer.add_head_count([4, 4])
+    writer.add_head_count_kv([2, 4])
+    writer.add_feed_forward_length([128, 96])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read(tmp_path / "tiny.gguf") == Geometry(0, layers=2, width=64, key_values=48)  # (2 + 4) / 2 heads of 16

@@ -21,13 +21,9 @@ from gguf import GGUFWriter
 from gguf.constants import TokenType
 
 from gshf_release.errors import ReleaseError
+from gshf_release.gguf_reading import LLAMA_3
 from gshf_release.records import Message
 
-LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How Llama 3 splits text before its merges: llama.cpp's `llama-bpe`."""
 PRE_TOKENIZERS = {
     ("ByteLevel",): "gpt-2",
     ("Digits(individual)", "ByteLevel"): "smollm",
