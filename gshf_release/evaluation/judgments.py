@@ -105,7 +105,7 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
             "questions": asked.questions,
             "decoding": "as given" if row in asked.existing else asked.asking.label,
             "note": f"the first {asked.count} questions" if asked.limit is not None else "",
-            **({} if asked.whole is None else {"whole": asked.whole}),
+            **({} if asked.whole is None else {"whole": asked.whole, "doubts": True}),
             "repeats": request.repeats,
             "calibration": request.calibration,
         },

@@ -97,7 +97,7 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
     limit = context.parameter("note")
     whole = context.task.stage.parameters.get("whole")
     doubts = Doubts(
-        [row.doubts for rows in repeats for row in rows if row.preference is not None], sum(map(len, repeats))
+        context, [row.doubts for rows in repeats for row in rows if row.preference is not None], sum(map(len, repeats))
     )
     length = statistics.mean([float(len(row.output_2)) for row in repeats[0]])
     rate = Cell(
@@ -152,15 +152,16 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
 class Doubts:
     """What makes one doubt the verdicts behind a row's numbers."""
 
-    def __init__(self, judged: Sequence[Sequence[str]], total: int) -> None:
-        """Count them.
+    def __init__(self, context: StageContext, judged: Sequence[Sequence[str]], total: int) -> None:
+        """Count them; a stage of before they were counted keeps its numbers as they were recorded.
 
         Args:
+            context: The stage's.
             judged: The doubts about each judgment that counts.
             total: How many judgments there are, the failed ones included.
         """
         self.total = total
-        self.counts = reading.count(judged)
+        self.counts = reading.count(judged) if context.task.stage.parameters.get("doubts") else {}
         self.note = "; ".join(reading.told(self.counts, total))
 
     def cells(self, note: str, place: Mapping[str, Any]) -> list[Cell]:
@@ -264,7 +265,7 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     }
     for name in dict.fromkeys(categories.values()):
         groups[f"average: {name}"] = [one for one in singles if categories[str(one.question_id)] == name]
-    doubts = Doubts([one.doubts for one in singles if one.parsed], len(singles))
+    doubts = Doubts(context, [one.doubts for one in singles if one.parsed], len(singles))
     notes = {"average": _joined(doubts.note, limit)}
     found = [
         _rating_cell(metric, group, whole.get(metric), notes.get(metric, limit), place)
@@ -334,7 +335,7 @@ def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
         clusters.setdefault(question, []).append(value)
     error = statistics.clustered_error(list(clusters.values()))
     limit, whole = context.parameter("note"), _judgments_in_all(context).get("average")
-    doubts = Doubts([one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
+    doubts = Doubts(context, [one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(
         metric="adjusted win rate",
