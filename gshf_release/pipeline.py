@@ -288,7 +288,7 @@ def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_m
     path = Path(model).expanduser()
     short = path.resolve().stem if path.suffix == ".gguf" else path.resolve().name
     named = short if path.exists() else Path(model).stem if ":" in model else model.replace("/", "--")
-    name = f"{EVALUATION_PREFIX}{requests.slug(named).lower()}"[:80]
+    name = f"{EVALUATION_PREFIX}{requests.ascii_slug(named).lower()}"[:80]
     found = str(path.resolve()) if path.exists() else model
     recipe = Recipe(name=name, base=Base(model=found), evaluation=Evaluation(only=True, prompts=None))
     run = RunDirectory.create(folder or Path("runs") / name, recipe, profile)

@@ -159,7 +159,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     directories = [_directory(str(one), folder, where, options) for one in seeds.values() or [target]]
     for directory in directories:
         require_own(directory, "eval {checkpoint} --benchmark NAME")
-        wanted = _ask(directory, options)
+        wanted = _ask(directory, target, options)
         if options["outputs"] is None and options["imported"] is None:
             prepare(where)
         if seeds:
@@ -218,7 +218,7 @@ def _use_data(data: Path | None) -> None:
         os.environ[VARIABLE] = str(data.resolve())
 
 
-def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
+def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[str] | None:
     """Remember what is asked for and return the stages that fulfil it; None is the whole evaluation."""
     from gshf_release.pipeline import policies_of
 
@@ -245,10 +245,19 @@ def _ask(directory: RunDirectory, options: dict[str, Any]) -> list[str] | None:
         rows=_rows(options["iterations"], policies),
         judge_overrides=options["overrides"],
         allow_unverified=options["allow_unverified_data"],
+        model=_model_name(directory, target),
         **{name: options[name] for name in names},
     )
     wanted = ask(directory, wish, policies, say)
     return wanted if named else None
+
+
+def _model_name(directory: RunDirectory, target: str) -> str | None:
+    """Return what the command calls the model whose answers it brings; None where it names a run."""
+    from gshf_release.run.directory import DOCUMENT
+
+    named_run = (Path(target) / DOCUMENT).is_file() or not directory.recipe.evaluation.only
+    return None if named_run else Path(target).name
 
 
 def _rows(iterations: tuple[int, ...], policies: list[str]) -> tuple[str, ...]:

@@ -87,16 +87,23 @@ def benchmark_of(path: Path) -> str:
     return "mt_bench" if "choices" in read_json_rows(path)[0] else "alpaca_eval_2"
 
 
-def model_of(protocol: str, path: Path) -> str:
-    """Return what an answer file calls its model.
+MODEL_KEYS = {"alpaca_eval": "generator", "mt_bench": "model_id"}
+"""Where an answer names its model."""
+
+
+def model_of(protocol: str, path: Path, otherwise: str | None = None) -> str:
+    """Return what an answer file calls its model; rows that name none are of the same.
+
+    Args:
+        protocol: Of the benchmark.
+        path: The file.
+        otherwise: The name where no row has one; None takes the file's.
 
     Raises:
         DataError: It holds no answers, or those of several models.
     """
-    if protocol == "alpaca_eval":
-        names = {str(row.get("generator") or path.stem) for row in alpaca_eval_answers(path).values()}
-    else:
-        names = {str(line.get("model_id") or path.stem) for line in mt_bench_answers(path).values()}
-    if len(names) != 1:
+    rows = alpaca_eval_answers(path) if protocol == "alpaca_eval" else mt_bench_answers(path)
+    names = {str(row[MODEL_KEYS[protocol]]) for row in rows.values() if row.get(MODEL_KEYS[protocol])}
+    if not rows or len(names) > 1:
         raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.")
-    return names.pop()
+    return names.pop() if names else otherwise or path.name.partition(".")[0]

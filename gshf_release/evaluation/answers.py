@@ -170,14 +170,19 @@ def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]
     return [*found, sampled]
 
 
-def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str) -> Stage:
-    """Declare a row of existing answers, read from the run's own copy of their file."""
+def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str, model: str | None) -> Stage:
+    """Declare a row of existing answers, read from the run's own copy of their file; `model` names those that name none."""
     return Stage(
         name=answers_stage(row, benchmark),
         work="gshf_release.evaluation.answers:adopt_answers",
         inputs=(Input(questions_stage(benchmark), QUESTIONS),),
         outputs=(answer_files.FILES[asking.protocol],),
-        parameters={"protocol": asking.protocol, "benchmark": benchmark, "sha256": sha256},
+        parameters={
+            "protocol": asking.protocol,
+            "benchmark": benchmark,
+            "sha256": sha256,
+            **({} if model is None else {"model": model}),
+        },
     )
 
 
@@ -339,6 +344,10 @@ def adopt_answers(context: StageContext) -> None:
         context.say(
             f"The answers given with --outputs answer {len(chosen)} of the {len(keys)} questions that are asked."
         )
+    model = context.task.stage.parameters.get("model")
+    if model is not None:
+        key = answer_files.MODEL_KEYS[protocol]
+        chosen = [row | {key: row.get(key) or model} for row in chosen]
     if protocol == "alpaca_eval":
         answer_files.write_alpaca_eval(chosen, context.output(answer_files.FILES[protocol]))
     else:

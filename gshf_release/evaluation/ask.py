@@ -37,6 +37,7 @@ from gshf_release.evaluation.requests import (
     with_judge,
     write,
 )
+from gshf_release.hashing import sha256_json
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
@@ -59,6 +60,8 @@ class Wish:
     limit: int | None = None
     """Only the first questions; None and 0 ask all, whatever was asked before."""
     repeats: int = 1
+    model: str | None = None
+    """What `outputs` are called if they do not say it themselves; None takes the name of the file."""
     outputs: Path | None = None
     """Existing answers, which are judged instead of the rows'."""
     data: Path | None = None
@@ -188,10 +191,11 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
     template = wish.template if wish.template is not None or known is None else known.template
     whole = len(benchmarks.read_questions(benchmark.protocol, path))
     limit = wish.limit if wish.limit and wish.limit < whole else None
-    existing = {}
+    existing, names = {}, {}
     if wish.outputs is not None:
-        model = answer_files.model_of(benchmark.protocol, wish.outputs)
-        existing[slug(model)] = kept.keep(run, wish.outputs)
+        model = answer_files.model_of(benchmark.protocol, wish.outputs, wish.model)
+        row = _row_of(model, known)
+        existing[row], names[row] = kept.keep(run, wish.outputs), model
     return BenchmarkRequest(
         asking=benchmark.asking,
         questions=kept.keep(run, path),
@@ -201,8 +205,16 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
         limit=limit,
         template=None if template == TOKENIZER else template,
         existing=existing,
+        names=names,
         borrowed=_borrowed(run, benchmark, wish),
     )
+
+
+def _row_of(model: str, known: BenchmarkRequest | None) -> str:
+    """Return the row of a model's answers; no two models share one, although their names may make one folder."""
+    row = slug(model)
+    taken = known.names.get(row) if known is not None else None
+    return row if taken in (None, model) else f"{row}-{sha256_json(model)[:8]}"
 
 
 def _differences(name: str, asked: BenchmarkRequest, known: BenchmarkRequest | None, wish: Wish) -> list[str]:
@@ -259,7 +271,10 @@ def _judge(
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
         sha256 = asked.questions if baseline is None else kept.keep(run, baseline)
-        name = answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
+        otherwise = answers.QUESTIONS if baseline is None else baseline.name
+        name = answer_files.model_of(
+            asked.asking.protocol, kept.path(run, sha256), otherwise.partition(".")[0] or otherwise
+        )
         if baseline is not None and name in _models(
             run, asked, rows
         ):  # two runs of one recipe, say, must not pass for one model
@@ -285,7 +300,7 @@ def _again(wish: Wish, rows: Sequence[str]) -> dict[str, AskedAgain]:
 def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:
     """Return what the answer files of the rows call their models."""
     given = {
-        row: answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
+        row: asked.names.get(row) or answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
         for row, sha256 in asked.existing.items()
     }
     return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}

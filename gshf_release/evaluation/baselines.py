@@ -7,7 +7,7 @@ from pathlib import Path
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, benchmarks
 from gshf_release.evaluation.benchmarks import Benchmark
-from gshf_release.evaluation.requests import slug
+from gshf_release.evaluation.requests import ascii_slug
 from gshf_release.run import inputs
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 
@@ -30,7 +30,7 @@ def find(reference: str, benchmark: Benchmark) -> Path:
     if path.is_file():
         return path
     file = answer_files.FILES[benchmark.protocol]
-    for folder in (path, Path("runs") / f"eval-{slug(reference.replace('/', '--')).lower()}"):
+    for folder in (path, Path("runs") / f"eval-{ascii_slug(reference.replace('/', '--')).lower()}"):
         if (folder / DOCUMENT).is_file():
             found = sorted(folder.glob(f"*/{benchmark.name}/answers/{file}"), key=lambda entry: _order(entry.parts[-4]))
             if found:

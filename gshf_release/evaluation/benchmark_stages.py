@@ -31,7 +31,8 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
         stages.append(answers.declare_rendering(name, asked.asking, asked.template))
     for row in rows:
         if row in asked.existing:
-            stages.append(answers.declare_existing(name, asked.asking, row, asked.existing[row]))
+            given, model = asked.existing[row], asked.names.get(row)
+            stages.append(answers.declare_existing(name, asked.asking, row, given, model))
         else:
             model = answers.model_name(recipe, row)
             stages += answers.declare_row(

@@ -6,7 +6,9 @@ of an evaluation that no recipe mentions. A request is only added to or replaced
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,8 @@ from gshf_release.run.directory import RunDirectory, read_json, write_json
 
 FILE = "evaluations/requests.json"
 FORMAT = 1
+LONGEST = 80
+"""Bytes of a folder's name."""
 
 
 class BorrowedFiles(Section):
@@ -80,6 +84,8 @@ class BenchmarkRequest(Section):
     borrowed: BorrowedFiles = BorrowedFiles()
     existing: Mapping[str, str] = Field(default_factory=dict)
     """`{row: sha256}` of answers that were given as a file."""
+    names: Mapping[str, str] = Field(default_factory=dict)
+    """`{row: what its model is called}` of those answers, as the file says or, if it does not, the command."""
     judges: Mapping[str, JudgeRequest] = Field(default_factory=dict)
     """By the name of their folder."""
 
@@ -141,20 +147,43 @@ def with_judge(
     calibration = judge.calibration or (earlier.calibration if earlier is not None else None)
     again = {**(earlier.asked_again if earlier is not None else {}), **judge.asked_again}
     judges[label] = judge.model_copy(update={"rows": rows, "calibration": calibration, "asked_again": again})
-    asked = asked.model_copy(update={"existing": existing | dict(asked.existing), "judges": judges})
+    names = {**(known.names if known is not None else {}), **asked.names}
+    given_now = {"existing": existing | dict(asked.existing), "names": names, "judges": judges}
+    asked = asked.model_copy(update=given_now)
     return requests.model_copy(update={"benchmarks": {**requests.benchmarks, benchmark: asked}})
 
 
 def slug(text: str) -> str:
-    """Return a text as a folder's name.
+    """Return a name in any script as a folder's name: letters and digits stay, what stands between them becomes `-`.
 
-    Raises:
-        RunError: Nothing of it can be used.
+    Two names of which more than the signs between words is lost, or that are too long, differ by their hash.
     """
+    plain = unicodedata.normalize("NFC", text)
+    lost = any(letter not in "._-" and not _is_word(letter) and not letter.isascii() for letter in plain)
+    found = "".join(letter if letter in "._-" or _is_word(letter) else " " for letter in plain)
+    return _named(re.sub(r" +", "-", found).strip("-."), text, lost)
+
+
+def ascii_slug(text: str) -> str:
+    """Return a name as `slug` does, in letters of ASCII alone, as a recipe's name must be."""
     found = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    return _named(found, text, not text.isascii())
+
+
+def _is_word(letter: str) -> bool:
+    """Return whether a character is part of a word in some script: a letter, a mark on one, a digit."""
+    return unicodedata.category(letter)[0] in "LMN"
+
+
+def _named(found: str, text: str, lost: bool) -> str:
+    """Return a folder's name of at most 80 bytes, with the text's hash where it alone would not tell texts apart."""
+    mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     if not found:
-        raise RunError(f"{text!r} has no letter or digit that could name a folder.")
-    return found[:80]
+        return f"name-{mark}"
+    short = found.encode("utf-8")[:LONGEST].decode("utf-8", "ignore")
+    if short == found and not lost:
+        return found
+    return f"{found.encode('utf-8')[: LONGEST - 9].decode('utf-8', 'ignore')}-{mark}"
 
 
 def rows_known(rows: Sequence[str], policies: Sequence[str], existing: Mapping[str, str]) -> list[str]:

@@ -384,3 +384,20 @@ def test_killed_while_judging_and_resumed_pays_no_judgment_twice(
     assert set(after) & set(before[:-1]) == set()  # the last one was cut off before its answer could be kept
     assert len(set(before) | set(after)) == len(own.INSTRUCTIONS)
     assert RunDirectory.open(tmp_path / "run").plan
+
+
+@pytest.mark.parametrize("names", [(), ("模型-α",), ("theirs", None)])
+def test_answers_without_a_name_bear_that_of_the_command_everywhere(
+    command: Command, files: Path, server: ChatServer, tmp_path: Path, names: tuple[str | None, ...]
+) -> None:
+    outputs: list[dict[str, Any]] = [{"instruction": text, "output": "x" * 60} for text in own.INSTRUCTIONS]
+    for row, name in zip(outputs, names, strict=False):
+        row |= {"generator": name} if name else {}
+    (files / "o.json").write_text(json.dumps(outputs), encoding="utf-8")
+    words = ["--benchmark", files / "own-alpaca.yaml", "--judge", own.judge(files, "alpaca_eval_2", server.address)]
+    outcome = command("eval", "My-Model", *words, "--outputs", files / "o.json", "--run", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    name = next((name for name in names if name), "My-Model")
+    assert {cell.row for cell in cells_of(tmp_path / "run")} == {name}
+    (path,) = (tmp_path / "run" / name).glob("own-alpaca/*/judgments/annotations.json")
+    assert {row["generator_2"] for row in json.loads(path.read_text(encoding="utf-8"))} == {name}

@@ -10,7 +10,7 @@ import pytest
 from gshf_release import benchmark_data, pipeline
 from gshf_release.errors import CheckpointError, EngineError, RecipeError, RunError
 from gshf_release.evaluation.ask import Wish, ask, prefetch
-from gshf_release.evaluation.requests import read, slug
+from gshf_release.evaluation.requests import ascii_slug, read, slug
 from gshf_release.profile import Profile
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.run.directory import RunDirectory
@@ -131,8 +131,33 @@ def test_a_folder_evaluates_one_model(run: RunDirectory) -> None:
 
 def test_a_text_becomes_a_folder_name() -> None:
     assert slug("me/My Model: v1") == "me-My-Model-v1"
-    with pytest.raises(RunError, match="no letter or digit"):
-        slug("///")
+    assert slug("模型-α") == "模型-α"
+    assert slug("हिंदी मॉडल") == "हिंदी-मॉडल"
+    assert ascii_slug("me/My Model: v1") == "me-My-Model-v1"
+
+
+def test_no_two_names_make_one_folder() -> None:
+    names = [
+        "模型-α",
+        "模型-β",
+        "🦙",
+        "🐫",
+        "///",
+        "",
+        "a🦙",
+        "a🐫",
+        "x" * 81,
+        "x" * 82,
+        "模" * 90,
+        "模" * 91,
+        "\ud83d",
+        "a",
+    ]
+    for make in (slug, ascii_slug):
+        made = [make(name) for name in names]
+        assert len(set(made)) == len(names)
+        assert all(0 < len(name.encode()) <= 80 and "/" not in name and name not in (".", "..") for name in made)
+    assert all(name.isascii() for name in map(ascii_slug, names))
 
 
 def test_prefetch_names_what_only_the_length_control_lacks(
