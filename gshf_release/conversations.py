@@ -9,7 +9,7 @@ every form with an example.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -70,7 +70,7 @@ def read_rows(
     """
     use = ColumnUse()
     rows = datafiles.read_rows(
-        path, lambda row: parse(row, use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
+        path, partial(parse, use=use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
     )
     use.tell(path, PLAIN)
     return rows
@@ -135,6 +135,8 @@ class _Layout(NamedTuple):
     joined: tuple[str, ...]
     """Those of the kinds `system`, `input` and `history`."""
     refused: tuple[str, ...]
+    only: str
+    """The one column of the kinds `question`, `turns` and `joined`; empty if there are several or none."""
 
 
 @lru_cache(maxsize=1024)
@@ -142,11 +144,16 @@ def _layout(columns: tuple[str, ...]) -> _Layout:
     def those(*kinds: Kind) -> tuple[str, ...]:
         return tuple(name for name in COLUMNS if name in columns and COLUMNS[name] in kinds)
 
-    return _Layout(columns, those("question"), those("turns"), those("system", "input", "history"), those("refused"))
+    questions, turns, joined = those("question"), those("turns"), those("system", "input", "history")
+    asking = (*questions, *turns, *joined)
+    only = questions[0] if len(asking) == len(questions) == 1 else ""
+    return _Layout(columns, questions, turns, joined, those("refused"), only)
 
 
 @lru_cache(maxsize=1024)
-def _unread(columns: tuple[str, ...], read: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _unread(
+    columns: tuple[str, ...], read: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the columns that were read, and of the others the unknown and the known."""
     others = [name for name in columns if name not in read]
     known = tuple(name for name in others if name in COLUMNS)
@@ -156,19 +163,22 @@ def _unread(columns: tuple[str, ...], read: frozenset[str]) -> tuple[tuple[str, 
 class _Reading:
     """One row while it is read: which of its columns were taken."""
 
-    __slots__ = ("_beyond", "_extra", "_known", "_read", "_waited", "layout", "row")
+    __slots__ = ("_before", "_beyond", "_earlier", "_extra", "_known", "_read", "_waited", "layout", "row")
 
     def __init__(self, row: Any) -> None:
         if not isinstance(row, dict):
             raise ValueError(f"expected an object, found {type(row).__name__}")
         self.row: dict[str, Any] = row
         self.layout = _layout(tuple(row))
-        self._read: set[str] = set()
+        self._read: list[str] = []
         self._beyond: dict[str, str] = {}
         """The answer, or later turns, that a conversation beside a question has, by column."""
         self._extra: list[str] = []
         """Keys of turns that were not read, as `messages.id`."""
         self._known: list[Message] | None = None
+        self._earlier: list[Any] = []
+        """The turns before an answer as they came, and as they were read."""
+        self._before: list[Message] = []
         self._waited: dict[str, list[Message]] = {}
         for name in self.layout.refused:
             if not empty(row[name]):
@@ -179,7 +189,7 @@ class _Reading:
         value = self.row[name]
         repeats = name == "context" and isinstance(value, str) and not empty(self.row.get("context_messages"))
         if repeats and self.turns("context_messages")[-1]["content"].strip() in value:
-            self._read.add(name)
+            self._read.append(name)
             return
         raise ValueError(f"the column {name!r} cannot be read: {REFUSED[name]}")
 
@@ -190,7 +200,7 @@ class _Reading:
             ValueError: No column holds them, or two contradict each other.
         """
         if self._known is None:
-            self._known = self._joined(self._waiting(""))
+            self._known = self._beside("")
             if not self._known:
                 raise ValueError(self._nothing())
         return list(self._known)
@@ -204,25 +214,39 @@ class _Reading:
             ValueError: There is none, it answers no one, or its own turns contradict the other columns.
         """
         value = self.row.get(name)
-        turns = [Message(role="assistant", content=value)] if isinstance(value, str) else self.turns(name)
-        if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
-            raise ValueError(f"expected an answer: the last turn under {name!r} must be the assistant's, and not empty")
-        self._read.add(name)
-        own = turns[:-1]
-        if not own or own[0]["role"] == "assistant":
-            own = [*self.before(), *own]
+        if (
+            isinstance(value, list) and self._earlier and value[:-1] == self._earlier
+        ):  # the sides of a preference begin alike
+            before, last = self._before, parse_turn(value[-1], name, self._extra)
         else:
-            own, _ = _agreed(self._beside(name) or self._joined(own), own, self.layout, name)
-        if own[-1]["role"] != "user":
+            before, last = self._account(name, value)
+        if last["role"] != "assistant" or not last["content"].strip():
+            raise ValueError(f"expected an answer: the last turn under {name!r} must be the assistant's, and not empty")
+        if before[-1]["role"] != "user":
             raise ValueError(f"{name!r} answers no one: the turn before the last must be the user's")
-        return [*own, turns[-1]]
+        self._read.append(name)
+        return [*before, last]
+
+    def _account(self, name: str, value: Any) -> tuple[list[Message], Message]:
+        """Return what comes before the answer under `name`, and the answer's own last turn."""
+        if isinstance(value, str):
+            return self.before(), {"role": "assistant", "content": value}
+        *own, last = self.turns(name)
+        if not own or own[0]["role"] == "assistant":
+            return [*self.before(), *own], last
+        before, _ = _agreed(self._beside(name) or self._joined(own), own, self.layout, name)
+        if isinstance(value, list):
+            self._earlier, self._before = value[:-1], before
+        return before, last
 
     def count(self, use: ColumnUse | None, *answers: str) -> None:
         """Count the row's columns; a conversation that ends in none of `answers` was not read to its end."""
         if use is None:
             return
-        left = [name for name, text in self._beyond.items() if text not in answers] if self._beyond else ()
-        read, unread, known = _unread(self.layout.columns, frozenset(self._read.difference(left)))
+        taken = self._read
+        if self._beyond:
+            taken = [name for name in taken if self._beyond.get(name) in (None, *answers)]
+        read, unread, known = _unread(self.layout.columns, tuple(taken))
         unsaid = tuple(name for name in known if empty(self.row[name])) if known else ()
         if known or self._extra:
             unread = (*unread, *(name for name in known if name not in unsaid), *dict.fromkeys(self._extra))
@@ -255,18 +279,23 @@ class _Reading:
             answer: A column that holds the answer and is left out; a conversation that stands beside it, or beside a question,
                 may end with an answer of its own, which is not taken. Empty if the answer is a text or not wanted.
         """
+        if self.layout.only:
+            text = self.row[self.layout.only]
+            if isinstance(text, str) and text and not text.isspace():  # most rows: one text, and nothing that joins it
+                self._read.append(self.layout.only)
+                return [{"role": "user", "content": text}]
         found: list[Message] = []
         for name in self.layout.questions:
             if not empty(self.row[name]):
                 turns = self._question(name)
                 found = _agreed(found, turns, self.layout, name)[0] if found else turns
-                self._read.add(name)
+                self._read.append(name)
         self._check_input(found)
         for name in self.layout.turns:
             if name == answer or empty(self.row[name]):
                 continue
             turns = self.turns(name)
-            self._read.add(name)
+            self._read.append(name)
             ends = len(turns) > 1 and turns[-1]["role"] == "assistant"
             if ends and (found or answer or self._repeats_answer(turns[-1]["content"])):
                 self._beyond[name] = turns.pop()["content"]
@@ -308,7 +337,7 @@ class _Reading:
             value = self.row[name]
             if empty(value):
                 continue
-            self._read.add(name)
+            self._read.append(name)
             if COLUMNS[name] == "history":
                 rest = [*self._history(name), *rest]
             elif COLUMNS[name] == "system":
@@ -326,7 +355,7 @@ class _Reading:
         return [
             Message(role=role, content=text)
             for pair in pairs
-            for role, text in zip(("user", "assistant"), pair, strict=True)
+            for role, text in zip(("user", "assistant"), pair or (), strict=True)
         ]
 
     def _nothing(self) -> str:

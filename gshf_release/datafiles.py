@@ -33,11 +33,12 @@ class ColumnUse:
     """Counts which columns of a file's rows were read, and which were not: none is dropped without a word."""
 
     def __init__(self) -> None:
-        self._rows: Counter[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = Counter()
+        self._rows: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], int] = {}
 
     def add(self, read: tuple[str, ...], unread: tuple[str, ...], empty: tuple[str, ...] = ()) -> None:
         """Count one row: its columns that were read, those that were not, and known ones that are empty."""
-        self._rows[read, unread, empty] += 1
+        kind = (read, unread, empty)
+        self._rows[kind] = self._rows.get(kind, 0) + 1
 
     @property
     def read(self) -> dict[str, int]:
@@ -63,7 +64,7 @@ class ColumnUse:
 
     def tell(self, path: Path, plain: Collection[str], fate: str = "columns not used") -> None:
         """Name the columns on the terminal, unless all were read and all of these are `plain`: then they need no word."""
-        read, unread, rows = self.read, self.unread, self._rows.total()
+        read, unread, rows = self.read, self.unread, sum(self._rows.values())
         if not unread and read.keys() <= set(plain):
             return
         parts = [f"reads {_named(read, rows)}", *([f"{fate}: {_named(unread, rows)}"] if unread else [])]

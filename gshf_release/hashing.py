@@ -29,7 +29,7 @@ def sha256_tree(files: dict[str, str]) -> str:
     return sha256_json(files)
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 
 
 def canonical_json(value: Any) -> str:
