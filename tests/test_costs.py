@@ -164,6 +164,12 @@ def test_disk_by_hand() -> None:
     )
 
 
+@pytest.mark.parametrize(("sharding", "written"), [("fsdp", 12), ("zero-3", 12), ("zero-2", 16)])
+def test_a_checkpoint_takes_what_its_sharding_writes(sharding: str, written: int) -> None:
+    work = costs.Work(3, 10, 1000, 1e6, 0, 5, 0, {})
+    assert by_step(costs.disk(recipe(), work, GEOMETRY, 1e9, 2e9, 50, sharding))["checkpoints"] == 3 * written
+
+
 def test_disk_of_an_adapter_by_hand() -> None:
     """BF16 policies; checkpoints of 64 x 2 layers x 7 matrices x 3.5 x 10 numbers."""
     work = costs.Work(3, 10, 1000, 1e6, 0, 5, 0, {})
