@@ -1,7 +1,7 @@
 """Other evaluations join: the results of lm-evaluation-harness become cells (for example to see an alignment tax).
 
 Its result file (`results_*.json`) has, under `results`, `{task: {"acc,none": 0.5, "acc_stderr,none": 0.01, "alias": ...}}` and
-under `n-samples` the number of samples of every task.
+under `n-samples` the number of samples of every task. Before version 0.4 the metrics were called `acc` and `acc_stderr`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def adopt(context: StageContext) -> None:
     """Copy what the cells are made of out of the result file."""
     document = read(kept.path(context.run, context.parameter("sha256")))
     names = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "model_name")
-    write_json(context.output(FILE), {key: document[key] for key in names if key in document})
+    kept_part = {key: document[key] for key in names if key in document}
+    shots = _of_task(document, "config", "num_fewshot")  # where versions before 0.4 have it, for all tasks
+    if "n-shot" not in document and isinstance(shots, int):
+        kept_part["n-shot"] = dict.fromkeys(document["results"], shots)
+    write_json(context.output(FILE), kept_part)
 
 
 def numbers(context: StageContext) -> list[Cell]:
@@ -63,21 +67,31 @@ def read(path: Path) -> dict[str, Any]:
     good = isinstance(results, dict) and results and all(isinstance(entry, dict) for entry in results.values())
     if not good:
         raise DataError(f'{path} is no result file of lm-evaluation-harness: it has no tasks under "results".')
+    if "config_general" in document:
+        raise DataError(
+            f"{path} is a result file of lighteval, not of lm-evaluation-harness.",
+            hint="Run the tasks with lm-evaluation-harness: its numbers of the same name are made otherwise.",
+        )
+    if not cells(document, "", ""):
+        raise DataError(f'{path} holds no metric under "results": nothing could be imported.')
     return dict(document)
 
 
 def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
     """Return the metrics as cells: `<task>: <metric>`, with the filter in brackets if it is not `none`."""
     found = []
+    old = not any(
+        "," in key for entry in document["results"].values() for key in entry
+    )  # no filters before version 0.4
     for task, entry in document["results"].items():
         shots, counts = _of_task(document, "n-shot", task), _of_task(document, "n-samples", task)
         count = counts.get("effective") if isinstance(counts, Mapping) else None
         for key, value in entry.items():
-            metric, comma, chosen = key.partition(",")
+            metric, comma, chosen = (key, ",", "none") if old else key.partition(",")
             known = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
             if not comma or metric.endswith("_stderr") or not (known or str(value) in NO_NUMBERS):
                 continue
-            error = entry.get(f"{metric}_stderr,{chosen}")
+            error = entry.get(f"{metric}_stderr" if old else f"{metric}_stderr,{chosen}")
             found.append(
                 Cell(
                     table=TABLE,

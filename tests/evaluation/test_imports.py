@@ -82,3 +82,27 @@ def test_a_result_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
     assert read(path) == DOCUMENT
+
+
+def test_a_file_of_before_version_0_4_is_read() -> None:
+    entry = {"acc": 0.5, "acc_stderr": 0.01, "acc_norm": 0.6, "acc_norm_stderr": 0.02, "alias": "quiz"}
+    found = cells({"results": {"quiz": entry}, "n-shot": {"quiz": 0}}, "base", "x")
+    assert [(cell.metric, cell.value, cell.standard_error, cell.decoding) for cell in found] == [
+        ("quiz: acc", 0.5, 0.01, "0-shot"),
+        ("quiz: acc_norm", 0.6, 0.02, "0-shot"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"results": {"quiz": {"alias": "quiz"}}}, "holds no metric"),
+        ({"results": {"quiz": {}}}, "holds no metric"),
+        ({"config_general": {}, "results": {"lighteval|gsm8k|5": {"qem": 0.3}}}, "is a result file of lighteval"),
+    ],
+)
+def test_a_file_of_which_nothing_would_be_imported_is_refused(tmp_path: Path, content: Any, told: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError, match=told):
+        read(path)
