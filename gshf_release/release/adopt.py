@@ -20,10 +20,13 @@ from typing import Any
 from gshf_release.datafiles import ColumnUse, place_rows
 from gshf_release.errors import DataError, ReleaseError, RunError
 from gshf_release.hashing import canonical_json, sha256_tree, tree
+from gshf_release.notices import notice
+from gshf_release.preference_scale import EXPECTED, other_scale
+from gshf_release.printable import one_line
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Row
-from gshf_release.release.adopted_rows import kind_of
+from gshf_release.release.adopted_rows import ANNOTATION, kind_of
 from gshf_release.release.foreign import TAKEN
 from gshf_release.release.staging import link_or_copy
 from gshf_release.run.directory import DOCUMENT, RunDirectory, write_json
@@ -162,7 +165,7 @@ def _data(source: Path, folder: Path) -> tuple[int, int, str]:
         target = folder / "files" / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-        use = ColumnUse()
+        use, preferences = ColumnUse(), list[Any]()
         for place, value in _values(file):
             where = place.replace(f"{root}/", "", 1)
             try:
@@ -171,10 +174,16 @@ def _data(source: Path, folder: Path) -> tuple[int, int, str]:
                 if not isinstance(value, dict):
                     raise ValueError(f"expected an object, found {type(value).__name__}")
                 rows.append(AdoptedRow(where, kind_of(value, use), canonical_json(value), UNKNOWN))
+                preferences += [value["preference"]] if rows[-1].kind == ANNOTATION else []
             except (ValueError, TypeError) as error:
                 content = "" if isinstance(value, ValueError) else json.dumps(value, ensure_ascii=False, default=str)
                 rest.append({"place": where, "reason": str(error), "content": content})
         use.tell(file, use.read, "columns kept whose meaning is not known")
+        scale = other_scale(preferences)
+        if scale:
+            notice(
+                f"Warning: {one_line(file)}: its preferences are {scale}; AlpacaEval's go {EXPECTED}. Kept as they are."
+            )
     AdoptedRow.write(rows, folder / "rows.parquet")
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in rest)
     (folder / "rest.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -10,6 +10,8 @@ from gshf_release.datafiles import ColumnUse
 
 Parse = Callable[[Any, ColumnUse], Any]
 
+ANNOTATION = "alpaca_eval annotation"
+
 
 class RowKind(NamedTuple):
     """One kind of row."""
@@ -42,7 +44,7 @@ KINDS = (
         "prompt prompt_id responses rewards all_generated_responses all_rm_scores",
     ),
     _kind(
-        "alpaca_eval annotation",
+        ANNOTATION,
         "instruction output_1 output_2 preference",
         "generator_1 generator_2 annotator dataset price_per_example time_per_example raw_completion "
         "preference_price_per_example preference_time_per_example preference_raw_completion preference_date preference_version",

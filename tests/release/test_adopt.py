@@ -183,3 +183,15 @@ def test_publishing_an_adopted_run_names_the_checkpoint_to_publish(
     assert f"gshf-release publish {tmp_path / 'run' / 'adopted' / '01-mine' / 'model'} --facts" in outcome.line
     assert not (tmp_path / "out").exists()
     assert "it has no iterations of its own" in command("card", tmp_path / "run").line, "no recipe made it"
+
+
+def test_annotations_on_another_scale_are_adopted_with_a_warning(
+    tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    source, run = tmp_path / "a.jsonl", tmp_path / "run"
+    row = {"instruction": "Why?", "output_1": "So.", "output_2": "No."}
+    source.write_text("".join(json.dumps(row | {"preference": value}) + "\n" for value in (0, 1)), encoding="utf-8")
+    outcome = command("adopt", source, "--run", run)
+    assert outcome.code == 0
+    assert "2 rows (alpaca_eval annotation)" in outcome.out
+    assert "its preferences are 0 and 1; AlpacaEval's go from 1" in outcome.err
