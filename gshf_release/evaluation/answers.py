@@ -95,7 +95,15 @@ def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage
 
 
 def declare_row(
-    recipe: Recipe, benchmark: str, asking: Asking, count: int, row: str, policy: str, model: str, name: str | None
+    recipe: Recipe,
+    benchmark: str,
+    asking: Asking,
+    count: int,
+    row: str,
+    policy: str,
+    model: str,
+    name: str | None,
+    turns_asked: int | None = None,
 ) -> list[Stage]:
     """Declare a row's answers.
 
@@ -108,10 +116,11 @@ def declare_row(
         policy: The stage of its model.
         model: What the answer files call it.
         name: The template, None for the tokenizer's own.
+        turns_asked: The most turns that a question has; None is what the protocol has.
     """
     steps: list[Stage] = []
     turns: list[Stage] = []
-    for turn in range(1, (1 if asking.protocol == "alpaca_eval" else 2) + 1):
+    for turn in range(1, (turns_asked or (1 if asking.protocol == "alpaca_eval" else 2)) + 1):
         parameters = {
             "asking": asking.model_dump(mode="json"),
             "benchmark": benchmark,
@@ -241,8 +250,10 @@ def write_prompts(context: StageContext) -> None:
 
 
 def _shard_questions(context: StageContext) -> list[Question]:
+    """Return this shard's questions that have the turn."""
     size, shard = context.parameter("prompts_per_shard"), context.task.shard
-    return stored_questions(context, context.parameter("benchmark"))[shard * size : (shard + 1) * size]
+    own = stored_questions(context, context.parameter("benchmark"))[shard * size : (shard + 1) * size]
+    return [question for question in own if len(question.turns) >= context.parameter("turn")]
 
 
 def _prompt_ids(context: StageContext, asking: Asking, form: Template) -> dict[str, list[int]]:
@@ -313,14 +324,15 @@ def write_answers(context: StageContext) -> None:
     benchmark, row, model = (context.parameter(key) for key in ("benchmark", "row", "model"))
     questions = stored_questions(context, benchmark)
     turns = [
-        _answers_of(context, f"{row}/{benchmark}/turn-{number}") for number in range(1, len(questions[0].turns) + 1)
+        _answers_of(context, f"{row}/{benchmark}/turn-{number}")
+        for number in range(1, max(len(question.turns) for question in questions) + 1)
     ]
     if context.parameter("protocol") == "alpaca_eval":
         rows = [answer_files.alpaca_eval_row(question, turns[0][question.key], model) for question in questions]
         answer_files.write_alpaca_eval(rows, context.output(answer_files.FILES["alpaca_eval"]))
     else:
         lines = [
-            answer_files.mt_bench_line(question, [turn[question.key] for turn in turns], model)
+            answer_files.mt_bench_line(question, [turn[question.key] for turn in turns if question.key in turn], model)
             for question in questions
         ]
         answer_files.write_mt_bench(lines, context.output(answer_files.FILES["mt_bench"]))

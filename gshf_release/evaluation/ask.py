@@ -189,7 +189,8 @@ def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dic
 def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
     path = benchmarks.questions_file(benchmark, wish.data)
     template = wish.template if wish.template is not None or known is None else known.template
-    whole = len(benchmarks.read_questions(benchmark.protocol, path))
+    questions = benchmarks.read_questions(benchmark.protocol, path)
+    whole = len(questions)
     limit = wish.limit if wish.limit and wish.limit < whole else None
     existing, names = {}, {}
     if wish.outputs is not None:
@@ -202,6 +203,7 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
         published=benchmark.published,
         count=limit or whole,
         whole=whole,
+        turns=max(len(question.turns) for question in questions[:limit]),
         limit=limit,
         template=None if template == TOKENIZER else template,
         existing=existing,

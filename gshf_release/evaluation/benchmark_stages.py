@@ -36,7 +36,7 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
         else:
             model = answers.model_name(recipe, row)
             stages += answers.declare_row(
-                recipe, name, asked.asking, asked.count, row, policies[row], model, asked.template
+                recipe, name, asked.asking, asked.count, row, policies[row], model, asked.template, asked.turns
             )
     for label, request in asked.judges.items():
         for row in request.rows:

@@ -180,7 +180,7 @@ def read_questions(protocol: str, path: Path, limit: int | None = None) -> list[
             for number, row in enumerate(read_json_rows(path, ("instruction",)))
         ]
     else:
-        found = [_two_turns(path, line, row) for line, row in enumerate(read_json_rows(path), 1)]
+        found = [_one_or_two_turns(path, line, row) for line, row in enumerate(read_json_rows(path), 1)]
     keys = [question.key for question in found]
     if len(set(keys)) < len(keys):
         raise DataError(f"{path} has the question id {next(key for key in keys if keys.count(key) > 1)} twice.")
@@ -204,9 +204,11 @@ def read_json_rows(path: Path, texts: tuple[str, ...] = ()) -> list[dict[str, An
     return rows
 
 
-def _two_turns(path: Path, line: int, row: Mapping[str, Any]) -> Question:
+def _one_or_two_turns(path: Path, line: int, row: Mapping[str, Any]) -> Question:
     turns = row.get("turns")
-    good = isinstance(turns, list) and len(turns) == 2 and all(isinstance(turn, str) for turn in turns)
+    good = isinstance(turns, list) and len(turns) in (1, 2) and all(isinstance(turn, str) for turn in turns)
     if not good or not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
-        raise DataError(f'{path}, question {line}: expected "question_id", "category" and two texts under "turns".')
+        raise DataError(
+            f'{path}, question {line}: expected "question_id", "category" and one or two texts under "turns".'
+        )
     return Question(str(row["question_id"]), row["category"], tuple(turns))  # type: ignore[arg-type]

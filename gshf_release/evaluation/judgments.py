@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.errors import RecipeError
+from gshf_release import benchmark_data
+from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, answers, kept
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
 from gshf_release.evaluation.judging import alpaca_eval, mt_bench
@@ -141,7 +142,7 @@ def judge(context: StageContext) -> None:
                 answer_files.write_alpaca_eval(judged, context.output(file))
             return
         questions, rows = _asked_rows(context), read_json_rows(own_file(context))
-        references = mt_bench.read_references(settings.references) if _need_references(questions) else {}
+        references = _references(context, settings, questions)
         if kind == "mt_bench_single":
             lines = mt_bench.judge_single(questions, rows, session, references, repeats)
         else:
@@ -225,6 +226,37 @@ def _asked_rows(context: StageContext) -> list[dict[str, Any]]:
     asked = {question.key for question in answers.stored_questions(context, context.parameter("benchmark"))}
     rows = read_json_rows(kept.path(context.run, context.parameter("questions")))
     return [row for row in rows if str(row["question_id"]) in asked]
+
+
+def _references(
+    context: StageContext, settings: JudgeSettings, questions: Sequence[Mapping[str, Any]]
+) -> dict[int, Mapping[str, Any]]:
+    """Return the reference answers by question: a question of one's own brings them along, under `reference`.
+
+    The published file of questions has some too, which FastChat does not read; its own questions keep the published answers.
+    """
+    if not _need_references(questions):
+        return {}
+    own = {row["question_id"]: row for row in questions if _has_references(row)}
+    if context.parameter("questions") == benchmark_data.MT_BENCH.sha256:
+        own = {}
+    with contextlib.suppress(DataError):  # another file of that name; then a question's own reference is its best
+        if own and (path := benchmark_data.find(benchmark_data.MT_BENCH)) is not None:
+            published = {row["question_id"]: row["turns"] for row in read_json_rows(path)}
+            own = {number: row for number, row in own.items() if published.get(number) != row["turns"]}
+    needed = {row["question_id"] for row in questions if row["category"] in mt_bench.NEEDS_REFERENCE}
+    known = mt_bench.read_references(settings.references) if needed - own.keys() else {}
+    return {**known, **{number: {"choices": [{"turns": row["reference"]}]} for number, row in own.items()}}
+
+
+def _has_references(question: Mapping[str, Any]) -> bool:
+    """Return whether a question brings a reference answer for each of its turns."""
+    given = question.get("reference")
+    return (
+        isinstance(given, list)
+        and len(given) >= len(question["turns"])
+        and all(isinstance(text, str) for text in given)
+    )
 
 
 def _need_references(questions: Sequence[Mapping[str, Any]]) -> bool:

@@ -79,6 +79,8 @@ class BenchmarkRequest(Section):
     """How many are asked."""
     whole: PositiveInt | None = None
     """How many the file has; None in requests of before this was recorded."""
+    turns: PositiveInt | None = None
+    """The most turns that a question has; None in requests of before this was recorded: what the protocol has."""
     limit: PositiveInt | None
     template: str | None
     borrowed: BorrowedFiles = BorrowedFiles()

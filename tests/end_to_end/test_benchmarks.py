@@ -20,7 +20,7 @@ from gshf_release.hashing import sha256_file
 from gshf_release.records import Sample
 from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
-from tests.conftest import REPOSITORY
+from tests.conftest import PUBLISHED_DATA, REPOSITORY
 from tests.end_to_end.judged import Command, cells_of, one_at_a_time
 from tests.evaluation import own
 from tests.servers.chat import ChatServer, Fault
@@ -401,3 +401,42 @@ def test_answers_without_a_name_bear_that_of_the_command_everywhere(
     assert {cell.row for cell in cells_of(tmp_path / "run")} == {name}
     (path,) = (tmp_path / "run" / name).glob("own-alpaca/*/judgments/annotations.json")
     assert {row["generator_2"] for row in json.loads(path.read_text(encoding="utf-8"))} == {name}
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_own_questions_of_one_turn_and_with_own_references_are_judged(
+    evaluate: Command, files: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    shared = PUBLISHED_DATA / "mt_bench"
+    if not shared.is_dir():
+        pytest.skip(f"no MT-Bench data at {shared}; set GSHF_TEST_DATA")
+    monkeypatch.setenv("GSHF_BENCHMARK_DATA", str(PUBLISHED_DATA))
+    rows = [
+        {"question_id": 1, "category": "law", "turns": ["What is a tort?"]},
+        {
+            "question_id": 2,
+            "category": "math",
+            "turns": ["What is 2 + 2?", "And 3 + 3?"],
+            "reference": ["OWN-4", "OWN-6"],
+        },
+        {"question_id": 3, "category": "math", "turns": ["What is 1 + 1?"], "reference": ["OWN-2"]},
+    ]
+    options: list[object] = []
+    if existing:
+        answers = [
+            {"question_id": row["question_id"], "choices": [{"index": 0, "turns": ["x"] * len(row["turns"])}]}  # type: ignore[arg-type]
+            for row in rows
+        ]
+        (files / "mine.jsonl").write_text("\n".join(json.dumps(row) for row in answers), encoding="utf-8")
+        options = ["--outputs", files / "mine.jsonl"]
+    (files / "question.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    outcome = evaluate(*options, kind="mt_bench_single")
+    assert outcome.code == 0, outcome.err
+    asked = [body["messages"][-1]["content"] for body in (entry.body for entry in server.received)]
+    assert len(asked) == 4
+    assert sum("OWN-4" in text for text in asked) == 2
+    assert sum("OWN-6" in text for text in asked) == 1
+    assert sum("OWN-2" in text for text in asked) == 1
+    average = find(cells_of(tmp_path / "run"), metric="average")
+    assert average is not None
+    assert (average.n, average.of) == (4, 4)
