@@ -204,6 +204,7 @@ def evaluate(
     allow_redo: bool,
     observer: Observer,
     wanted: Sequence[str] | None = None,
+    on_purpose: Sequence[str] = (),
     trust_code: bool = False,
 ) -> None:
     """Bring the evaluation stages to their finished state.
@@ -214,6 +215,7 @@ def evaluate(
         allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
         observer: Hears of the progress.
         wanted: Only these evaluation stages and what they read; None is the whole evaluation.
+        on_purpose: Stages that the user has just asked to redo: `allow_redo` is not needed for them.
         trust_code: Import the Python functions that the run's recipe names as scorers, whoever made the run.
 
     Raises:
@@ -237,7 +239,16 @@ def evaluate(
     _trust(run, recipe, graph, goal, trust_code)
     outside.keep(run, recipe)
     judgments.begin_spending(run)
-    execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
+    execute(
+        graph.stages,
+        run,
+        recipe,
+        profile,
+        goal=goal,
+        allow_redo=allow_redo,
+        on_purpose=on_purpose,
+        observer=observer,
+    )
     render(run)
 
 

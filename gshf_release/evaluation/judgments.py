@@ -199,8 +199,12 @@ def unasked(run: RunDirectory, wanted: Sequence[str]) -> list[str]:
             done = set()
         elif entry["event"] == SPENDING:
             done.add(str(entry.get("stage")))
-    judged = [name.removesuffix("/scores") + "/judgments" for name in wanted if name.endswith("/scores")]
-    return [name for name in judged if name not in done]
+    return [name for name in behind(wanted) if name not in done]
+
+
+def behind(scores: Sequence[str]) -> list[str]:
+    """Return the stages of the judgments that stages of scores read."""
+    return [name.removesuffix("/scores") + "/judgments" for name in scores if name.endswith("/scores")]
 
 
 def spent(run: RunDirectory) -> float:

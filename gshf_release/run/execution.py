@@ -97,6 +97,7 @@ def execute(
     *,
     goal: list[Stage] | None = None,
     allow_redo: bool = False,
+    on_purpose: Collection[str] = (),
     observer: Observer | None = None,
 ) -> None:
     """Bring the stages of `goal` (all if None) to their finished state and merge the results.
@@ -111,6 +112,7 @@ def execute(
         profile: How.
         goal: The part to finish; what it reads from other stages must be finished already.
         allow_redo: Redo finished work that the recipe no longer matches, even if it is much.
+        on_purpose: Names of stages that the user has just asked to redo: their time does not count.
         observer: Hears of the progress.
 
     Raises:
@@ -124,7 +126,7 @@ def execute(
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, told, workers)
     by_name = walk.by_name
     _require_environments(walk)
-    _announce_redo(walk, allow_redo)
+    _announce_redo(walk, allow_redo, on_purpose)
     with run.work_on(recipe, profile, stages), _session(run), interrupt.stop_gently():
         pending = tasks(walk.goal)
         if profile.parallel_workers > 1:
@@ -373,7 +375,7 @@ def _sessions_in_use(
     return {stay_of(task.stage, walk.profile) for task in (*busy, *wanted)}
 
 
-def _announce_redo(walk: Execution, allow_redo: bool) -> None:
+def _announce_redo(walk: Execution, allow_redo: bool, on_purpose: Collection[str]) -> None:
     """Say which finished work a changed recipe would redo, and refuse if it is much.
 
     What depends on changed work is counted too, although it may turn out to be unchanged.
@@ -392,7 +394,7 @@ def _announce_redo(walk: Execution, allow_redo: bool) -> None:
                 redone.append(task)
     if not redone:
         return
-    seconds = sum(spent.get(task.label, 0.0) for task in redone)
+    seconds = sum(spent.get(task.label, 0.0) for task in redone if task.stage.name not in on_purpose)
     names = list(dict.fromkeys(task.stage.name for task in redone))
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     minutes = f"{seconds / 60:.1f} minutes"
