@@ -19,6 +19,7 @@ from gshf_release.evaluation.calibration.replay import read_official
 from gshf_release.evaluation.judging import batch
 from gshf_release.evaluation.judgments import spent
 from gshf_release.evaluation.reproduction.evidence import Source, from_run
+from gshf_release.evaluation.verdicts.reading import BY_TEXT
 from gshf_release.release.benchmark_judgments import BenchmarkJudgment
 from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
@@ -202,7 +203,7 @@ def test_repeated_comparisons_are_averaged_and_show_the_judges_noise(
     rate = find(cells, metric="win rate")
     assert rate is not None
     assert rate.value == pytest.approx(100 * 1.5 / 5)
-    assert rate.note == "mean of 2 judgments of each answer"
+    assert rate.note.split("; ") == ["mean of 2 judgments of each answer", f"10 of 10 judgments: {BY_TEXT}"]
     noise = find(cells, metric=metrics.NOISE)
     assert noise is not None
     assert noise.value == pytest.approx(math.sqrt(2 * 50**2 / 5))  # one of five items differs by 100, freedom 5

@@ -49,7 +49,9 @@ LABELLED = re.compile(rf"(?i:(?:\b|(?<=[^\W\d_a-z]))(?:{LABELS}))[\s*_:=(`\"'-]{
 SPOKEN = re.compile(rf"(?i:(?:{LABELS}))[\s*_]*:[\s*_]*\Z|(?i:(?:{LABELS}))\s+is:?\s*\Z")
 """The stricter form that single brackets need."""
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
-GRADE = re.compile(r"(?:(?i:rating|score)\s*[:=]?\s*)?([+-]?\d{1,15}(?:\.\d{0,15})?)(?:\s*/\s*10(?:\.0)?)?")
+GRADE = re.compile(
+    r"(?:(?i:rating|score)\s*[:=]?\s*)?([+-]?\d{1,15}(?:\.\d{0,15})?)(?:\s*/\s*10(?:\.0)?|\s+out\s+of\s+10)?"
+)
 NO_GRADE = re.compile(r"[+-]?\s*\.?\d|nan\b|[+-]?inf|n/?a\b|none\b|null\b|[?-]+\Z", re.IGNORECASE)
 """What stands in the place of a rating and is none; other words in brackets, such as `[[rating]]`, are the prompt's own."""
 LIST = re.compile(r"[^,;]+(?:[,;]\s+[^,;]+)+|[^,;]+(?:,[^,;]+){2,}")

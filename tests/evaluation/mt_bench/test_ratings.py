@@ -73,6 +73,7 @@ def test_real_judgments_are_read_as_stored(test_data: Path) -> None:
         ("[[ 9 ]]", 9),
         ("[[9.5]]", 9.5),
         ("[[9/10]]", 9),
+        ("[[ 9 out of 10 ]]", 9),
         ("[[**9**]]", 9),
         ("[[Rating: 9]]", 9),
         ("[[10]]", 10),
