@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.checkpoints import Precision
-from gshf_release.errors import RecipeError
+from gshf_release.errors import CheckpointError, RecipeError
 from gshf_release.recipe import Adapter, Training
 
 FOLDER = "adapter"
@@ -51,9 +51,15 @@ def attach(base: Any, settings: Adapter, seed: int) -> Any:
 
 
 def load(base: Any, folder: Path, *, trainable: bool = False) -> Any:
-    """Return the base with the adapter in a folder."""
+    """Return the base with the adapter in a folder.
+
+    Raises:
+        CheckpointError: Its weights are no safetensors file: peft would take a pickle instead.
+    """
     from peft import PeftModel
 
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise CheckpointError(f"{folder} has no adapter_model.safetensors.")
     return PeftModel.from_pretrained(base, str(folder), adapter_name=NAME, is_trainable=trainable)
 
 

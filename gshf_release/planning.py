@@ -6,6 +6,7 @@ Counted from the declared stages, the sizes of the models (`geometry`) and the h
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -230,15 +231,19 @@ def _states(stages: list[Stage], run: RunDirectory, recipe: Recipe) -> list[dict
 
 
 def _sizes(recipe: Recipe) -> dict[str, Geometry]:
-    """Return the sizes of the models that are here, by the stage that reads them."""
+    """Return the sizes of the models that are here, by the stage that reads them.
+
+    Raises:
+        CheckpointError: The files of one are damaged.
+    """
     found = {}
     for needed in pipeline.models(recipe):
         try:
-            found[needed.stage] = geometry.read(
-                checkpoints.locate(needed.model, revision=needed.revision, sha256=needed.sha256)
-            )
-        except (CheckpointError, OSError, ValueError, KeyError):
-            continue  # said to be missing elsewhere, or a configuration of an unknown kind
+            path = checkpoints.locate(needed.model, revision=needed.revision, sha256=needed.sha256)
+        except CheckpointError:
+            continue  # said to be missing elsewhere
+        with contextlib.suppress(KeyError):  # a configuration of an unknown kind
+            found[needed.stage] = geometry.read(path)
     return found
 
 

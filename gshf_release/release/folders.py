@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from gshf_release.errors import ReleaseError
 from gshf_release.release import manifest
+from gshf_release.run.directory import read_json
 
 DATA_SETS = ("preferences", "judgments")
 """Suffixes of the repositories that are data sets on the Hub."""
@@ -22,7 +22,7 @@ FINAL = "final.json"
 def final_folder(release: Path, repository: str) -> str | None:
     """Return the name of the folder that `main` is to show, or None if the release does not say."""
     path = release / repository / FINAL
-    return f"iter-{json.loads(path.read_text(encoding='utf-8'))['iteration']}" if path.is_file() else None
+    return f"iter-{read_json(path).get('iteration')}" if path.is_file() else None
 
 
 def release_folders(release: Path, repository: str) -> list[Path]:

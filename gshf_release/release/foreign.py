@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from gshf_release import __version__, checkpoints
+from gshf_release.checkpoint_files import read_object, refuse_code
 from gshf_release.errors import CheckpointError, GshfError, NetworkError, ReleaseError
-from gshf_release.recipe import AllowedFinding, read_mapping
+from gshf_release.recipe import AllowedFinding, parse, read_mapping
 from gshf_release.release import card_templates, evidence, hub_client, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.staging import link_or_copy
@@ -85,7 +86,7 @@ def _make(folder: Path, target: Path, name: str, facts: str, results: Path | Non
         (target / evidence.RESULTS).parent.mkdir()
         write_cells(cells, target / evidence.RESULTS)
     (target / "README.md").write_text(_card(known, name, target.name, cells), encoding="utf-8")
-    allowed = [AllowedFinding.model_validate(entry) for entry in own.get("allowed_findings", [])]
+    allowed = _allowed(own.get("allowed_findings") or [], facts)
     rules.check_folder(target, allowed)
     digest = templates.sha256(target)
     document: dict[str, Any] = {
@@ -97,6 +98,13 @@ def _make(folder: Path, target: Path, name: str, facts: str, results: Path | Non
     document |= {} if digest is None else {"chat_template_sha256": digest}
     manifest.write(target, document | {key: value for key, value in own.items() if value})
     return left_out
+
+
+def _allowed(entries: Any, where: str) -> list[AllowedFinding]:
+    if not isinstance(entries, list):
+        raise ReleaseError(f"{where}: allowed_findings must be a list.")
+    named = [entry if isinstance(entry, dict) else {"file": entry} for entry in entries]
+    return [parse(AllowedFinding, entry, f"{where}: allowed_findings {at}") for at, entry in enumerate(named, 1)]
 
 
 def _facts(reference: str, target: Path) -> tuple[dict[str, Any], Facts]:
@@ -118,6 +126,7 @@ def _facts(reference: str, target: Path) -> tuple[dict[str, Any], Facts]:
 
 def _take(folder: Path, target: Path) -> list[Path]:
     """Copy what belongs to the model. The config loses the path it was loaded from."""
+    refuse_code(folder)
     taken = sorted(path for pattern in TAKEN for path in folder.glob(pattern))
     taken = [path for path in taken if not rules.TRAINING_STATE.search(path.name)]
     if not any(path.suffix == ".safetensors" for path in taken):
@@ -132,7 +141,7 @@ def _take(folder: Path, target: Path) -> list[Path]:
     for name in ("config.json", "tokenizer_config.json"):
         path = target / name
         if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path)
             kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "name_or_path")}
             if kept != content:
                 path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

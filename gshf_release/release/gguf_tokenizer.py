@@ -9,7 +9,6 @@ Source of key names and token types: the GGUF specification, https://github.com/
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from typing import Any
 from gguf import GGUFWriter
 from gguf.constants import TokenType
 
-from gshf_release.errors import ReleaseError
+from gshf_release.checkpoint_files import read_object
+from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.gguf_reading import LLAMA_3
 from gshf_release.records import Message
 
@@ -326,14 +326,9 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if optional and not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReleaseError(
-            f"{path}: cannot be read ({error}).", hint="GGUF needs a Hugging Face checkpoint folder."
-        ) from None
-    if not isinstance(content, dict):
-        raise ReleaseError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-    return content
+        return read_object(path)
+    except CheckpointError as error:
+        raise ReleaseError(error.message, hint="GGUF needs a Hugging Face checkpoint folder.") from error
 
 
 def _first(*values: Any) -> Any:

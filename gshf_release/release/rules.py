@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.errors import ReleaseError
+from gshf_release import documents
+from gshf_release.checkpoint_files import read_object, refuse_code
+from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.recipe import AllowedFinding
 from gshf_release.release import secrets
 
@@ -32,6 +33,8 @@ ALLOWED = (
 TEXT = (".json", ".jsonl", ".jinja", ".md", ".txt", ".yaml", ".csv", ".svg", ".sig")
 LARGEST_FILE = 200 * 10**9
 """Bytes. The Hub recommends files below 200 GB (hub-docs, storage limits); larger weights belong into shards."""
+LARGEST_HEADER = 10**8
+"""Bytes; the safetensors library refuses longer ones."""
 MOST_FILES = 10_000
 """Files in one folder: the Hub's limit for a folder of a repository (hub-docs, repository recommendations)."""
 TRAINING_STATE = re.compile(
@@ -89,6 +92,7 @@ def check_folder(folder: Path, allowed: Sequence[AllowedFinding] = ()) -> None:
             raise ReleaseError(f"{name} is a symbolic link; a release holds files only.")
         if path.is_file():
             _check_file(path, name)
+    refuse_code(folder)
     if len(paths) > MOST_FILES:
         raise ReleaseError(f"{folder} holds {len(paths)} files; the Hub takes {MOST_FILES} in a folder.")
     secrets.check_folder(folder, allowed)
@@ -135,10 +139,10 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """
     with path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        if not 0 < size <= path.stat().st_size - 8:
+        if not 0 < size <= min(path.stat().st_size - 8, LARGEST_HEADER):
             raise ReleaseError(f"{path.name} is not a safetensors file.")
         try:
-            header: dict[str, Any] = dict(json.loads(stream.read(size)))
+            header: dict[str, Any] = dict(documents.parse_json(stream.read(size).decode("utf-8")))
         except (ValueError, TypeError) as error:
             raise ReleaseError(f"{path.name} has a damaged safetensors header.") from error
     header.pop("__metadata__", None)
@@ -190,8 +194,8 @@ def check_dtype(folder: Path, dtype: str = "BF16") -> dict[str, int]:
 def _check_index(index: Path, tensors: dict[str, str]) -> None:
     """Compare the index with the shards both ways."""
     try:
-        listed = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+        listed = dict(read_object(index)["weight_map"])
+    except (CheckpointError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{index.name} is damaged.") from error
     wrong = sorted(name for name in set(listed) | set(tensors) if listed.get(name) != tensors.get(name))
     if wrong:

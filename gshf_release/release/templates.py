@@ -6,10 +6,10 @@ A template is a program that every user runs; a changed one can change what a mo
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from gshf_release.checkpoint_files import read_object
 from gshf_release.errors import ReleaseError
 
 FILE = "chat_template.jinja"
@@ -20,10 +20,14 @@ def template_of(folder: Path) -> str | None:
     """Return the chat template of a checkpoint folder, or None if it has none.
 
     Raises:
-        ReleaseError: `tokenizer_config.json` and `chat_template.jinja` hold different ones.
+        ReleaseError: `tokenizer_config.json` and `chat_template.jinja` hold different ones, or one is no text.
+        CheckpointError: `tokenizer_config.json` is damaged.
     """
     path = folder / FILE
-    own = path.read_bytes().decode("utf-8") if path.is_file() else None
+    try:
+        own = path.read_bytes().decode("utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise ReleaseError(f"{path} is not UTF-8 text.") from error
     configured = _configured(folder / "tokenizer_config.json")
     if own is not None and configured is not None and own != configured:
         raise ReleaseError(f"tokenizer_config.json and {FILE} hold different chat templates.")
@@ -92,12 +96,10 @@ def _configured(path: Path) -> str | None:
     """Return the default template of a tokenizer config, which may hold one text or several with names."""
     if not path.is_file():
         return None
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise ReleaseError(f"{path.name} is damaged.") from error
+    value: Any = read_object(path).get("chat_template")
     if isinstance(value, list):
-        value = next((entry.get("template") for entry in value if entry.get("name") == "default"), None)
+        named = [entry for entry in value if isinstance(entry, dict)]
+        value = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
     return None if value is None else str(value)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gshf_release import checkpoints
+from gshf_release.checkpoint_files import read_object
 from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.release import rules
 from gshf_release.template_guard import answer_ends
@@ -39,7 +39,7 @@ def check_tied(folder: Path) -> None:
     Raises:
         ReleaseError: It is missing, or differs.
     """
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     where = {name: path for path in sorted(folder.glob("*.safetensors")) for name in rules.safetensors_header(path)}
     embedding = next((name for name in where if name.endswith(EMBEDDING)), None)
     if embedding is None:
@@ -59,12 +59,12 @@ def check_ends(folder: Path) -> None:
     """
     if not (folder / "generation_config.json").is_file():
         raise ReleaseError("There is no generation_config.json, so a generation may not stop.")
-    ends = _ids(_json(folder / "generation_config.json").get("eos_token_id"))
+    ends = _ids(read_object(folder / "generation_config.json").get("eos_token_id"))
     if not ends:
         raise ReleaseError("generation_config.json has no eos_token_id, so a generation may not stop.")
-    wanted = {"config.json": _ids(_json(folder / "config.json").get("eos_token_id"))}
+    wanted = {"config.json": _ids(read_object(folder / "config.json").get("eos_token_id"))}
     if (folder / "tokenizer_config.json").is_file():
-        eos = _json(folder / "tokenizer_config.json").get("eos_token")
+        eos = read_object(folder / "tokenizer_config.json").get("eos_token")
         text = eos.get("content") if isinstance(eos, dict) else eos
         found = None if text is None else _token_id(folder / "tokenizer.json", str(text))
         wanted["tokenizer_config.json"] = set() if found is None else {found}
@@ -144,16 +144,23 @@ def _special(tokenizer: Any) -> set[int]:
 
 def _ids(value: Any) -> set[int]:
     values: Sequence[Any] = value if isinstance(value, list) else [value]
+    wrong = [entry for entry in values if entry is not None and (not isinstance(entry, int) or isinstance(entry, bool))]
+    if wrong:
+        raise ReleaseError(f"eos_token_id is {str(wrong[0])[:60]!r}, which is no token's number.")
     return {int(entry) for entry in values if entry is not None}
 
 
 def _token_id(path: Path, text: str) -> int | None:
     if not path.is_file():
         return None
-    content = _json(path)
-    added = {entry["content"]: int(entry["id"]) for entry in content.get("added_tokens", [])}
-    vocabulary = content.get("model", {}).get("vocab", {})
-    return added.get(text, vocabulary.get(text) if isinstance(vocabulary, dict) else None)
+    content = read_object(path)
+    try:
+        added = {str(entry["content"]): int(entry["id"]) for entry in content.get("added_tokens") or []}
+        vocabulary = (content.get("model") or {}).get("vocab", {})
+        found = added.get(text, vocabulary.get(text) if isinstance(vocabulary, dict) else None)
+        return None if found is None else int(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: its tokens are no tokens.") from error
 
 
 def _bytes(path: Path, name: str) -> bytes:
@@ -162,12 +169,3 @@ def _bytes(path: Path, name: str) -> bytes:
         header = int.from_bytes(stream.read(8), "little")
         stream.seek(8 + header + start)
         return stream.read(end - start)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}.") from error
-    except (ValueError, TypeError) as error:
-        raise ReleaseError(f"{path.name} is damaged.") from error

@@ -54,6 +54,7 @@ class VllmEngine:
             self._llm: Any = LLM(
                 str(checkpoint),
                 skip_tokenizer_init=True,
+                trust_remote_code=False,
                 generation_config="vllm",  # the recipe's decoding is the whole truth, not the checkpoint's own defaults
                 dtype=dtype,
                 max_num_seqs=batch,

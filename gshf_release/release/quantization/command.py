@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gshf_release import checkpoints, environments
+from gshf_release.checkpoint_files import refuse_code, refuse_pickles
 from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.hashing import sha256_json, sha256_tree, tree
 from gshf_release.records import Sample
@@ -66,6 +67,8 @@ def quantize(
         texts_of = _no_texts
     else:
         raise CheckpointError(f"{path} is neither a run nor a checkpoint folder.")
+    refuse_code(source)
+    refuse_pickles(source)
     gptq = any(scheme.kind == "gptq" for scheme in chosen)
     schemes.check(source, chosen)
     for environment in sorted({scheme.environment for scheme in chosen}):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gshf_release.checkpoint_files import NEVER_REMOTE
 from gshf_release.errors import ReleaseError
 from gshf_release.release.quantization import logits
 
@@ -36,14 +37,14 @@ def quantize(
 
     torch.manual_seed(seed % 2**32)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16, use_safetensors=True, **NEVER_REMOTE)
     try:
         oneshot(model=model, **_recipe(scheme, sequences, group_size))
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise ReleaseError(f"llm-compressor could not quantize to {scheme}: {_first_line(error)}.") from error
     model.config._name_or_path = ""
     model.save_pretrained(output, save_compressed=True)
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(output)
+    AutoTokenizer.from_pretrained(checkpoint, **NEVER_REMOTE).save_pretrained(output)
     # llm-compressor's own recipe names Python objects, which a YAML reader would have to build; config.json says it all.
     (Path(output) / "recipe.yaml").unlink(missing_ok=True)
     packages = ("llmcompressor", "compressed-tensors", "transformers")
@@ -95,7 +96,7 @@ def _open(model: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True, **NEVER_REMOTE).eval()
 
 
 def logits_of(model: Any, ids: Sequence[int]) -> Any:
@@ -122,7 +123,8 @@ def answer(model: Any, folder: str, prompt: list[int], limit: int, stops: list[i
             pad_token_id=stops[0],
         )[0, len(prompt) :].tolist()
     stopped = bool(found) and found[-1] in stops
-    text = AutoTokenizer.from_pretrained(folder).decode(found[:-1] if stopped else found, skip_special_tokens=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **NEVER_REMOTE)
+    text = tokenizer.decode(found[:-1] if stopped else found, skip_special_tokens=True)
     return {"text": text, "tokens": len(found) - stopped, "stopped": stopped}
 
 
