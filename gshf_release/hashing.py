@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes as 64 hex digits."""
+    """Return the sha256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        OSError: It cannot be read; a pipe in its place would be waited for, a device never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

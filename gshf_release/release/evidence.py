@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gshf_release import statistics
+from gshf_release import documents, statistics
 from gshf_release.errors import DataError
 from gshf_release.records import Judgment
 from gshf_release.release.metadata import RESULTS_FILE as RESULTS
@@ -84,7 +82,7 @@ def check_card(folder: Path) -> tuple[int, list[str]]:
         cells = read_cells(folder / RESULTS)
         text = card.read_text(encoding="utf-8")
         index = _metadata(text).get("model-index") or []
-    except (DataError, ValueError, yaml.YAMLError) as error:
+    except (DataError, ValueError) as error:
         return 0, [f"README.md or {RESULTS} is damaged: {str(error).splitlines()[0]}"]
     checked = [*_index_numbers(index, cells), *_table_numbers(text, cells)]
     wrong = [line for line in checked if line]
@@ -106,7 +104,8 @@ def _same(recorded: Cell, found: Estimate) -> bool:
 
 def _metadata(text: str) -> dict[str, Any]:
     found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    return dict(yaml.safe_load(found.group(1)) or {}) if found else {}
+    document = documents.parse_yaml(found.group(1)) if found else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _index_numbers(index: Sequence[Any], cells: Sequence[Cell]) -> Iterable[str]:

@@ -128,6 +128,7 @@ def _take(folder: Path, target: Path) -> list[Path]:
     """Copy what belongs to the model. The config loses the path it was loaded from."""
     refuse_code(folder)
     taken = sorted(path for pattern in TAKEN for path in folder.glob(pattern))
+    refuse_links_out(folder, taken)
     taken = [path for path in taken if not rules.TRAINING_STATE.search(path.name)]
     if not any(path.suffix == ".safetensors" for path in taken):
         raise ReleaseError(
@@ -146,6 +147,24 @@ def _take(folder: Path, target: Path) -> list[Path]:
             if kept != content:
                 path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return taken
+
+
+def refuse_links_out(folder: Path, paths: Sequence[Path]) -> None:
+    """Refuse links to files elsewhere: a folder that somebody else made could bring any file of this machine into a release.
+
+    Weights are looked into and may lie elsewhere; so may everything in the Hub's cache, which is made of links.
+
+    Raises:
+        ReleaseError: Names the link.
+    """
+    here = folder.resolve()
+    blobs = here.parents[1] / "blobs" if here.parent.name == "snapshots" else here
+    for path in paths:
+        target = path.resolve()
+        if path.suffix != ".safetensors" and not (target.is_relative_to(here) or target.parent == blobs):
+            raise ReleaseError(
+                f"{path} is a link to {target}, outside of the folder.", hint="Put the file itself there."
+            )
 
 
 def _dtype(folder: Path) -> str:

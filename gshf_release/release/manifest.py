@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+from gshf_release import documents
 from gshf_release.errors import VerificationError
 from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.run.directory import write_json
+from gshf_release.run.schema import is_inner_path
 
 NAME = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 """Signs the manifest, so the manifest cannot list it."""
+CLIENTS_CACHE = re.compile(
+    r"\.cache/huggingface/(?:\.gitignore|CACHEDIR\.TAG|trees/[0-9a-f]+\.json|.*\.(?:metadata|lock|incomplete))"
+)
+"""What the Hub's client leaves in a folder that it downloads into; no loader looks there."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write(folder: Path, facts: dict[str, Any]) -> None:
@@ -28,30 +35,61 @@ def list_again(folder: Path) -> None:
 
 def files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return `{path: {sha256, size}}` of every file but the manifest, its signature and the client's cache."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     names = {path.relative_to(folder).as_posix(): path for path in found}
     return {
         name: {"sha256": sha256_file(path), "size": path.stat().st_size}
         for name, path in names.items()
-        if name not in (NAME, SIGNATURE, ".gitattributes") and not name.startswith(".cache/")
+        if name not in (NAME, SIGNATURE, ".gitattributes") and not CLIENTS_CACHE.fullmatch(name)
     }
+
+
+def oddities(folder: Path) -> list[str]:
+    """Return a line for each entry of a folder that no hash speaks for: links, pipes, devices, and names that collide."""
+    wrong, spellings = [], dict[str, str]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            wrong.append(f"{name} is a symbolic link; a release holds files only.")
+        elif not path.is_file() and not path.is_dir():
+            wrong.append(f"{name} is a pipe or a device; a release holds files only.")
+        elif not is_inner_path(name):
+            wrong.append(f"{name!r} is no name for a file of a release.")
+        if spellings.setdefault(name.casefold(), name) != name:
+            wrong.append(f"{name} and {spellings[name.casefold()]} are one file where case does not count.")
+    return wrong
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder.
 
     Raises:
-        VerificationError: There is none, or it is damaged.
+        VerificationError: There is none, it is damaged, or it vouches for nothing or for files elsewhere.
     """
     path = folder / NAME
     if not path.is_file():
         raise VerificationError(f"{folder} has no {NAME}.")
     try:
-        document = dict(json.loads(path.read_text(encoding="utf-8")))
-        document["files"] = dict(document["files"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VerificationError(f"{path} is damaged.") from error
-    return document
+        document = documents.read_json(path)
+    except ValueError as error:
+        raise VerificationError(f"{path} is damaged.", hint=f"{str(error).capitalize()}.") from error
+    listed = document.get("files") if isinstance(document, dict) else None
+    if not isinstance(listed, dict):
+        raise VerificationError(f"{path} is damaged.", hint="It lists no files.")
+    if not listed:
+        raise VerificationError(f"{path} lists no file, so it vouches for nothing.")
+    for name, entry in listed.items():
+        if not is_inner_path(name) or name == NAME:
+            raise VerificationError(f"{path} names {name[:100]!r}, which is no file of the folder.")
+        if not _is_entry(entry):
+            raise VerificationError(f"{path} has no sha256 and size for {name}.")
+    return dict(document)
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or isinstance(entry["size"], bool):
+        return False
+    return isinstance(entry.get("sha256"), str) and SHA256.fullmatch(entry["sha256"]) is not None
 
 
 def digest(folder: Path) -> str:
@@ -77,8 +115,11 @@ def verify(folder: Path) -> int:
     """Compare a folder with its manifest; return the number of files checked.
 
     Raises:
-        VerificationError: A file is missing, added or changed, or there is no readable manifest.
+        VerificationError: A file is missing, added or changed, something is no plain file, or there is no readable manifest.
     """
+    odd = oddities(folder)
+    if odd:
+        raise VerificationError(f"{folder}: {odd[0]}")
     count, wrong = differences(folder)
     if wrong:
         raise VerificationError(f"{folder}: {len(wrong)} file(s) differ from {NAME}: {', '.join(wrong[:5])}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from gshf_release import documents
 from gshf_release.checkpoint_files import read_object, refuse_code
-from gshf_release.errors import CheckpointError, ReleaseError
+from gshf_release.errors import CheckpointError, GshfError, ReleaseError
 from gshf_release.recipe import AllowedFinding
 from gshf_release.release import secrets
 
@@ -43,6 +43,7 @@ TRAINING_STATE = re.compile(
 STATE_TENSOR = re.compile(r"(?:^|\.)(?:exp_avg(?:_sq)?|momentum_buffer|optimizer|state_step|max_exp_avg_sq)(?:\.|$)")
 BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "I16": 16, "I8": 8, "U8": 8, "F8_E4M3": 8}
 """Of one value, by dtype in the header; other dtypes are not checked against their shape."""
+FIRST_BYTES = {".gguf": b"GGUF", ".parquet": b"PAR1", ".png": b"\x89PNG"}
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -98,6 +99,23 @@ def check_folder(folder: Path, allowed: Sequence[AllowedFinding] = ()) -> None:
     secrets.check_folder(folder, allowed)
 
 
+def forbidden(folder: Path) -> list[str]:
+    """Return a line for each file that no release may hold by its name, its first bytes or the code it names."""
+    wrong = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        name = path.relative_to(folder).as_posix()
+        try:
+            if ".cache" not in path.relative_to(folder).parts:
+                _check_file(path, name)
+        except GshfError as error:
+            wrong.append(error.message)
+    try:
+        refuse_code(folder)
+    except CheckpointError as error:
+        wrong.append(error.message)
+    return wrong
+
+
 def _check_file(path: Path, name: str) -> None:
     """Refuse a file by its name, its size or its first bytes: an ending is only a promise."""
     if TRAINING_STATE.search(name):
@@ -111,8 +129,10 @@ def _check_file(path: Path, name: str) -> None:
         raise ReleaseError(f"{name} has {size / 1e9:.0f} GB; the Hub takes files up to {LARGEST_FILE / 1e9:.0f} GB.")
     with path.open("rb") as stream:
         start = stream.read(4)
-    if PICKLE.match(start) or start == b"PK\x03\x04":
+    if PICKLE.match(start) or start[:2] == b"PK":
         raise ReleaseError(f"{name} must not be published: by its first bytes it is a pickle or an archive.")
+    if path.suffix in FIRST_BYTES and start != FIRST_BYTES[path.suffix]:
+        raise ReleaseError(f"{name} must not be published: it does not begin as a {path.suffix[1:]} file.")
     if path.suffix in TEXT:
         _check_text(path, name)
     elif path.suffix == ".safetensors":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from gshf_release.errors import CheckpointError, ReleaseError, VerificationError
+from gshf_release.errors import GshfError, VerificationError
 from gshf_release.release import evidence, manifest, rules, signing, templates, weights
 
 Answer = TypeVar("Answer")
@@ -32,15 +33,19 @@ def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None =
     Raises:
         VerificationError: One line for each thing that is wrong.
     """
+    odd = manifest.oddities(folder)
+    if odd:
+        raise VerificationError("\n".join(odd))
     files, changed = manifest.differences(folder)
     wrong = [f"{folder / name}: differs from {manifest.NAME}." for name in changed]
+    wrong += [] if changed else rules.forbidden(folder)
     signer = _collect(lambda: signing.verify(folder, key), wrong)
     tensors = numbers = 0
     if not hashes_only and not changed:
         tensors = _collect(lambda: _tensors(folder), wrong) or 0
         _collect(lambda: _template(folder), wrong)
         for check in (evidence.recompute, evidence.check_card):
-            count, lines = check(folder)
+            count, lines = _collect(partial(check, folder), wrong) or (0, [])
             numbers += count
             wrong += lines
     if wrong:
@@ -51,9 +56,11 @@ def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None =
 def _collect(check: Callable[[], Answer], wrong: list[str]) -> Answer | None:
     try:
         return check()
-    except (ReleaseError, VerificationError, CheckpointError) as error:
+    except GshfError as error:
         wrong.append(str(error))
-        return None
+    except Exception as error:  # the hashes are right, but anybody can write hashes
+        wrong.append(f"A file is damaged: {type(error).__name__}: {' '.join(str(error).split())[:200]}.")
+    return None
 
 
 def _tensors(folder: Path) -> int:

@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -121,10 +122,16 @@ def damage(task: Task, run: RunDirectory, manifest: Mapping[str, Any]) -> list[s
         for name in sorted(set(found) | set(recorded["files"])):
             if found.get(name) != recorded["files"].get(name):
                 wrong.append(run.relative(path / name if name else path))
+        wrong += [run.relative(entry) for entry in sorted(path.rglob("*")) if not _is_plain(entry)]
     cells = run.results(task.stage)
-    if manifest["cells"] is not None and (not cells.exists() or sha256_file(cells) != manifest["cells"]):
+    if manifest["cells"] is not None and (not cells.is_file() or sha256_file(cells) != manifest["cells"]):
         wrong.append(run.relative(cells))
     return wrong
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether a path is a file or folder of its own; what lies behind a link is in no manifest."""
+    return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
 def state(task: Task, run: RunDirectory, recipe: Recipe, stages: Mapping[str, Stage], *, hashes: bool = True) -> State:
