@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gshf_release import assets
-from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
+from gshf_release.recipe import Count, Name, PositiveInt, Section, parse, read_mapping
 
 
 class Server(Section):
@@ -22,7 +22,7 @@ class Server(Section):
     """The header that carries the key: `Authorization` (as a bearer token), or Azure's `api-key`."""
     api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
     """Azure's `api-version`; its address ends in `/openai/deployments/DEPLOYMENT`."""
-    concurrent_requests: PositiveInt = 8
+    concurrent_requests: Count = 8
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     attempts: PositiveInt = 6
     """How often a request is tried before the command gives up."""
@@ -37,7 +37,7 @@ class Vllm(Section):
     """Where there is no GPU, memory for the cache of keys and values in 2^30 bytes."""
     context_tokens: PositiveInt | None = None
     """Longest prompt with its answer; None is the model's own context, which must fit the cache."""
-    tensor_parallel: PositiveInt = 1
+    tensor_parallel: Count = 1
     """GPUs that one copy of the model is spread over."""
     compile: bool = True
     """Faster sampling for a slower start; on a CPU it takes a C++ compiler."""
@@ -72,14 +72,14 @@ class Profile(Section):
 
     name: Name = "laptop"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt | None = None
+    threads: Count | None = None
     """CPU threads of torch; None leaves torch's own choice."""
-    training_threads: PositiveInt | None = None
+    training_threads: Count | None = None
     """CPU threads of torch in optimiser steps, whose matrices are large enough for several; None: as `threads`."""
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
     """What samples. `vllm` lives in its own environment (gshf-release setup vllm). `openai` is the server of `server`: it must
     serve the policy's own folder and answer with token ids, as `vllm serve FOLDER` does."""
-    replicas: PositiveInt = 1
+    replicas: Count = 1
     """Copies of the engine that sample side by side under Ray, on an existing cluster or this machine. On a cluster the
     run must lie on a file system that all machines share."""
     inference_precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -94,17 +94,17 @@ class Profile(Section):
     scoring_batch: PositiveInt = 32
     """Sequences scored together by reward models and for log-probabilities. On a CPU reward models take fewer where these would
     have more than 2,048 tokens, for large batches are slower there."""
-    concurrent_batches: PositiveInt = 1
+    concurrent_batches: Count = 1
     """Batches sampled or scored side by side in threads; on a CPU better than more `threads` for each."""
     micro_batch_pairs: PositiveInt = 4
     """Pairs in one forward and backward pass; batch_pairs must be a multiple."""
     activation_checkpointing: bool = False
     measure_in_turn: bool = False
     """Bring the three models of the validation (trained, rounded, base) to the device one at a time."""
-    processes: PositiveInt = 1
+    processes: Count = 1
     """Training processes of a machine, one a GPU. More than one starts the optimisation through torchrun, and the scoring of
     responses and the log-probabilities of pairs under the reference; one start does all shards of a stage."""
-    nodes: PositiveInt = 1
+    nodes: Count = 1
     """Machines that train together, each with `processes`; more than one needs an allocation of Slurm."""
     sharding: Literal["none", "zero-2", "zero-3", "fsdp"] = "none"
     """What the training processes divide among themselves. `none`: only the data. `zero-2`: gradients and the optimiser's state
@@ -115,7 +115,7 @@ class Profile(Section):
     """`worker` runs each stage in a process of its own, which returns all its memory. Where there is a GPU, `auto` runs the
     stages between two engines or trainings in a process that ends with them: one that has computed on a GPU keeps some of its
     memory until it ends. Elsewhere `auto` is `in-process`."""
-    parallel_workers: Annotated[int, Field(ge=1)] = 1
+    parallel_workers: Count = 1
     """How many tasks run at once. More than one: each in a worker, a process that stays for the tasks to come."""
     vllm: Vllm = Vllm()
     server: Server = Server()

@@ -18,7 +18,7 @@ class Evaluation(Section):
     max_new_tokens: PositiveInt = 2048
     control_temperature: Annotated[float, Field(gt=0, lt=0.7)] = 0.3
     """The base is also decoded at this temperature: a gain that it reaches too is mere sharpening."""
-    best_of: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    best_of: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = ()
     """Compare with the best of n of the base's own answers to the test prompts, chosen by the training reward; every policy
     then also answers at temperature 1."""
     second_scorer: SecondScorer = SecondScorer()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release.recipe.section import PositiveInt, Section
+from gshf_release.recipe.section import Count, PositiveInt, Section
 
 
 class Base(Section):
@@ -35,7 +35,7 @@ class Loop(Section):
     algorithm: Literal["gshf", "raft"] = "gshf"
     """`gshf`: DPO on pairs. `raft`: a supervised step on the best response to each prompt (arXiv 2304.06767); it reads no key
     about pairs and their loss, and those that a recipe sets are named when the run begins."""
-    iterations: PositiveInt = 3
+    iterations: Count = 3
     init: Literal["previous", "base"] = "previous"
     """Where each optimisation starts: pi_(t-1) as in the authors' public runs, or pi_0 as Algorithm 2 says."""
     reference: str = "base"
@@ -78,7 +78,7 @@ class Loop(Section):
 class Sampling(Section):
     """The two exploration policies: half of the n responses at each temperature, no truncation of the distribution."""
 
-    n: Annotated[int, Field(ge=2)] = 8
+    n: Annotated[int, Field(ge=2, le=10_000)] = 8
     temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 0.7)
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0

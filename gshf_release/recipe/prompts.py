@@ -12,8 +12,8 @@ from gshf_release.recipe.section import PositiveInt, Section, Share
 class Roles(Section):
     """How many prompts each of the five disjoint roles gets. No prompt serves two roles."""
 
-    reward: Annotated[int, Field(ge=0)] = 0
-    second_scorer: Annotated[int, Field(ge=0)] = 0
+    reward: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    second_scorer: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     per_iteration: PositiveInt = 20_000
     validation: PositiveInt = 256
     test: PositiveInt = 512

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gshf_release.recipe.section import PositiveInt, Section, Share
+from gshf_release.recipe.section import Count, PositiveInt, Section, Share
 
 PYTHON = "python:"
 """Begins the name of a scorer that is a Python function."""
@@ -34,7 +34,7 @@ class Contrasts(Section):
         "cut",
         "repeated",
     )
-    samples_per_prompt: PositiveInt = 2
+    samples_per_prompt: Count = 2
     temperature: Annotated[float, Field(gt=0)] = 0.7
     held_out: Share = 0.25
     """Share of the role's prompts kept out of training, on which accuracy per kind is measured."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release.checkpoint_files import refuse_code
 from gshf_release.datafiles import ColumnUse, place_rows
 from gshf_release.errors import DataError, ReleaseError, RunError
 from gshf_release.hashing import canonical_json, sha256_tree, tree
@@ -27,9 +28,9 @@ from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
 from gshf_release.records import Row
 from gshf_release.release.adopted_rows import ANNOTATION, kind_of
-from gshf_release.release.foreign import TAKEN
+from gshf_release.release.foreign import TAKEN, refuse_links_out
 from gshf_release.release.staging import link_or_copy
-from gshf_release.run.directory import DOCUMENT, RunDirectory, write_json
+from gshf_release.run.directory import DOCUMENT, UNFINISHED, RunDirectory, write_json
 from gshf_release.run.manifest import write_manifest
 from gshf_release.run.stage import Stage, Task
 
@@ -74,15 +75,42 @@ def adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
         path: The run directory to make.
         name: What it is called.
 
+    Until it is finished the run holds a mark: nothing opens it, and the same command after a kill begins anew.
+
     Raises:
         RunError: There is a run already, or a source is missing or holds nothing of use.
         DataError: A data file cannot be read at all.
     """
-    if (path / DOCUMENT).exists():
-        raise RunError(f"{path} is a run already.", hint="Choose another folder with --run.")
     for source in sources:
         if not source.exists():
             raise RunError(f"{source} does not exist.")
+    mark = path / UNFINISHED
+    if mark.exists():
+        _discard(path)
+    if (path / DOCUMENT).exists():
+        raise RunError(f"{path} is a run already.", hint="Choose another folder with --run.")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and is not a run directory.", hint="Choose another folder with --run.")
+    path.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    try:
+        made = _adopt(sources, path, name)
+        mark.unlink()
+    except BaseException:
+        _discard(path)
+        raise
+    return made
+
+
+def _discard(path: Path) -> None:
+    """Remove what an unfinished adoption left, so that a kill in between leaves nothing at its place."""
+    aside = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.replace(aside)
+    shutil.rmtree(aside)
+
+
+def _adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
     scorer = {"model": UNKNOWN}
     document = {"name": name, "base": scorer, "reward": scorer, "evaluation": {"second_scorer": scorer}}
     recipe = parse(Recipe, document, "--name")
@@ -132,12 +160,18 @@ def refuse(context: Any) -> None:
     )
 
 
+def _stage_name(number: int, source: Path) -> str:
+    """Return the name of an adopted stage, which is also its folder: characters that no plan may hold become `_`."""
+    name = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in source.resolve().name)
+    return f"{PREFIX}{number:02d}-{name}"
+
+
 def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> tuple[Stage, Adopted]:
     checkpoint = source.is_dir() and (source / "config.json").is_file()
     what = "checkpoint" if checkpoint else "data"
     facts = {"kind": what, "provenance": UNKNOWN, "source": source.name, "source_sha256": sha256_tree(tree(source))}
     stage = Stage(
-        name=f"{PREFIX}{number:02d}-{source.resolve().name}",
+        name=_stage_name(number, source),
         work="gshf_release.release.adopt:refuse",
         outputs=OUTPUTS[what],
         parameters=facts,
@@ -146,7 +180,10 @@ def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> 
     folder.mkdir(parents=True)
     rows, rest, kinds = (0, 0, "checkpoint") if checkpoint else _data(source, folder)
     if checkpoint:
-        for file in sorted({path for pattern in TAKEN for path in source.glob(pattern)}):
+        refuse_code(source)
+        taken = sorted({path for pattern in TAKEN for path in source.glob(pattern)})
+        refuse_links_out(source, taken)
+        for file in taken:
             link_or_copy(file, folder / "model" / file.name)
     write_json(folder / "provenance.json", {**facts, "kinds": kinds, "rows": rows, "rest": rest})
     write_manifest(Task(stage), run, recipe, {})

@@ -40,6 +40,8 @@ FORMAT = 1
 DOCUMENT = "run.json"
 CHANGED_RECIPE = "recipe changed"
 """Event of the journal: `keys` has `{dotted key: [then, now]}`."""
+UNFINISHED = "adopt.partial"
+"""In a run that `adopt` has begun to make and not finished."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,6 +121,8 @@ class RunDirectory:
             if seeds:
                 raise RunError(f"{path} holds the runs of {len(seeds)} seeds.", hint=f"Name one, such as {seeds[0]}.")
             raise RunError(f"{path} is not a run directory.", hint="Begin one with: gshf-release train RECIPE")
+        if (path / UNFINISHED).exists():
+            raise RunError(f"{path} is half an adoption.", hint="The same adopt command again makes it whole.")
         return cls(path)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -176,3 +178,69 @@ def test_debugging_shows_the_traceback(command: Command, monkeypatch: pytest.Mon
     assert outcome.code == 1
     assert "Traceback" in outcome.err
     assert "RecipeError" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling": {"n": 10**12}},
+        {"loop": {"iterations": 10**9}},
+        {"sampling": {"max_new_tokens": 2**40}},
+        {"prompts": {"roles": {"per_iteration": 10**15}}},
+    ],
+)
+def test_numbers_beyond_any_use_are_refused_at_once(
+    command: Command, recipe: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(recipe().read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    outcome = command("train", path, "--plan")
+    assert outcome.code == 1
+    assert "should be less than or equal to" in outcome.line
+
+
+def test_a_fault_that_nobody_foresaw_is_one_line(
+    command: Command, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gshf_release import pipeline
+
+    def fail(*arguments: object) -> None:
+        raise KeyError("\x1b[31mred\nand more")
+
+    monkeypatch.setattr(pipeline, "build", fail)
+    outcome = command("doctor", recipe())
+    assert outcome.code == 1
+    assert outcome.line.startswith("Error: KeyError in doctor.py, line ")
+    assert "GSHF_DEBUG=1 shows where" in outcome.line
+    assert "\x1b" not in outcome.line
+    monkeypatch.setenv("GSHF_DEBUG", "1")
+    assert "Traceback" in command("doctor", recipe()).err
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_a_run_is_written_for_its_owner_whatever_the_umask(
+    command: Command, tmp_path: Path, umask: int, tiny_folder: Path
+) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"instruction": "a", "output": "b"}\n', encoding="utf-8")
+    before = os.umask(umask)
+    try:
+        assert command("adopt", tmp_path / "pairs.jsonl", "--run", tmp_path / "run").code == 0
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode for path in (tmp_path / "run", *(tmp_path / "run").rglob("*"))]
+    assert not any(mode & 0o022 for mode in modes)
+    assert umask != 0o077 or not any(mode & 0o077 for mode in modes)
+
+
+def test_init_after_a_kill_goes_on_and_an_edited_file_stays(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert command("init", folder).code == 0
+    shutil.rmtree(folder / "model_cards")
+    (folder / ".gshf-release").unlink()
+    (folder / ".init.partial" / "eval").mkdir(parents=True)
+    assert command("init", folder).code == 0
+    assert (folder / "model_cards" / "README.md").is_file()
+    assert (folder / ".gshf-release").is_file()
+    assert not (folder / ".init.partial").exists()
+    (folder / "eval" / "README.md").write_text("mine", encoding="utf-8")
+    assert "exists; nothing was written" in command("init", folder).line

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gshf_release
 from gshf_release.hashing import canonical_json
 from gshf_release.release.adopt import AdoptedRow
 from gshf_release.release.adopted_rows import kind_of
@@ -195,3 +200,44 @@ def test_annotations_on_another_scale_are_adopted_with_a_warning(
     assert outcome.code == 0
     assert "2 rows (alpaca_eval annotation)" in outcome.out
     assert "its preferences are 0 and 1; AlpacaEval's go from 1" in outcome.err
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gshf_release.release import adopt
+def die(*arguments, **options): os.kill(os.getpid(), signal.SIGKILL)
+setattr(adopt, sys.argv[3], die)
+adopt.adopt([Path(sys.argv[1])], Path(sys.argv[2]), "run")
+"""
+
+
+@pytest.mark.parametrize("at", ["_adopt", "_data", "write_manifest"])
+def test_an_adoption_that_was_killed_is_begun_anew_and_opens_as_no_run(
+    tmp_path: Path, command: Callable[..., Outcome], at: str
+) -> None:
+    source, run = lines(tmp_path / "pairs.jsonl", ROWS["preference pair"]), tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", KILLED, source, run, at], check=False, env=with_package())
+    assert killed.returncode == -signal.SIGKILL
+    if (run / "run.json").exists():
+        assert "is half an adoption. The same adopt command again makes it whole." in command("verify", run).line
+    assert command("adopt", source, "--run", run).code == 0
+    assert command("verify", run).code == 0
+
+
+def test_an_adoption_that_fails_leaves_nothing(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds neither" in command("adopt", tmp_path / "empty", "--run", tmp_path / "run").line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    source = lines(tmp_path / "pairs.jsonl", ROWS["preference pair"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine", encoding="utf-8")
+    assert "is not a run directory" in command("adopt", source, "--run", tmp_path / "run").line
+    assert (tmp_path / "run" / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+def with_package() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(gshf_release.__file__).parents[1])}

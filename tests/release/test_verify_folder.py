@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,3 +191,101 @@ def test_lineage_is_not_claimed_of_a_release_whether_here_or_on_the_hub(
         outcome = command("verify", target, "--lineage")
         assert outcome.code == 3
         assert "only a run holds the responses it was trained on" in outcome.line
+
+
+# -- folders that others made ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("pytorch_model.bin", b"\x80\x04N.", ".bin is not on the list"),
+        ("weights.pt", b"x", ".pt is not on the list"),
+        ("code.py", b"x", ".py is not on the list"),
+        ("optimizer.json", b"{}", "a state of training"),
+        ("vocab.txt", b"\x80\x04N.", "a pickle or an archive"),
+        ("more.model", b"PK\x03\x04", "a pickle or an archive"),
+        ("m.gguf", b"cos\nsystem\n", "does not begin as a gguf file"),
+        ("rows.parquet", b"cos\nsystem\n", "does not begin as a parquet file"),
+        ("x.safetensors", b"cos\nsystem\n(S'x'\ntR.", "not a safetensors file"),
+        ("processor_config.json", b'{"auto_map": {"AutoProcessor": "p.P"}}', "names custom code"),
+    ],
+)
+def test_a_listed_file_that_no_release_may_hold_is_found(folder: Path, name: str, content: bytes, reason: str) -> None:
+    (folder / name).write_bytes(content)
+    relist(folder)
+    for hashes_only in (False, True):
+        assert any(name in line and reason in line for line in failures(folder, hashes_only=hashes_only))
+
+
+def test_links_and_pipes_are_found_and_not_waited_for(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pytorch_model.bin").write_bytes(b"x")
+    (folder / "extra").symlink_to(tmp_path / "elsewhere")
+    (folder / "dangling.json").symlink_to(tmp_path / "none")
+    os.mkfifo(folder / "pipe.json")
+    (folder / "config.json").rename(tmp_path / "config.json")
+    (folder / "config.json").symlink_to(tmp_path / "config.json")
+    assert failures(folder) == [
+        "config.json is a symbolic link; a release holds files only.",
+        "dangling.json is a symbolic link; a release holds files only.",
+        "extra is a symbolic link; a release holds files only.",
+        "pipe.json is a pipe or a device; a release holds files only.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "lists no file, so it vouches for nothing"),
+        ([], "is damaged"),
+        (None, "is damaged"),
+        ({"../outside.json": {"sha256": "0" * 64, "size": 1}}, "'../outside.json', which is no file of the folder"),
+        ({"/etc/passwd": {"sha256": "0" * 64, "size": 1}}, "'/etc/passwd', which is no file of the folder"),
+        ({"a/./b": {"sha256": "0" * 64, "size": 1}}, "which is no file of the folder"),
+        ({"a\\b": {"sha256": "0" * 64, "size": 1}}, "which is no file of the folder"),
+        ({"a\u001b[2J": {"sha256": "0" * 64, "size": 1}}, "which is no file of the folder"),
+        ({"manifest.json": {"sha256": "0" * 64, "size": 1}}, "which is no file of the folder"),
+        ({"config.json": {"sha256": 3, "size": 1}}, "has no sha256 and size for config.json"),
+        ({"config.json": ["0" * 64, 1]}, "has no sha256 and size for config.json"),
+    ],
+)
+def test_a_manifest_that_vouches_for_nothing_or_for_other_files_is_refused(
+    folder: Path, files: object, reason: str
+) -> None:
+    document = json.loads((folder / manifest.NAME).read_text(encoding="utf-8")) | {"files": files}
+    (folder / manifest.NAME).write_text(json.dumps(document), encoding="utf-8")
+    (line,) = failures(folder)
+    assert reason in line
+
+
+def test_a_file_named_twice_in_the_manifest_is_refused(folder: Path) -> None:
+    text = (folder / manifest.NAME).read_text(encoding="utf-8")
+    (folder / manifest.NAME).write_text(text.replace('"files": {', '"files": {}, "files": {'), encoding="utf-8")
+    with pytest.raises(VerificationError, match="name 'files' stands twice"):
+        verify_folder(folder)
+
+
+def test_names_that_differ_in_case_alone_are_found(folder: Path) -> None:
+    (folder / "readme.md").write_text("another", encoding="utf-8")
+    relist(folder)
+    assert "readme.md and README.md are one file where case does not count." in failures(folder)
+
+
+def test_nothing_hides_in_the_clients_cache(folder: Path) -> None:
+    cache = folder / ".cache" / "huggingface"
+    cache.mkdir(parents=True)
+    (cache / ".gitignore").write_text("*", encoding="utf-8")
+    assert verify_folder(folder).files == 9
+    (cache / "payload.py").write_text("x", encoding="utf-8")
+    assert failures(folder) == [f"{cache / 'payload.py'}: differs from manifest.json."]
+
+
+@pytest.mark.parametrize(
+    "index", ["3", "[3]", "[{results: 3}]", "[{results: [{metrics: [3]}]}]", "!!python/object:os.system [x]", "[" * 200]
+)
+def test_a_card_of_another_shape_is_one_line(folder: Path, index: str) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(f"---\nmodel-index: {index}\n---\n" + text.split("---\n", 2)[2], encoding="utf-8")
+    relist(folder)
+    assert all("\n" not in line and len(line) < 400 for line in failures(folder))
