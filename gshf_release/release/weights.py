@@ -100,6 +100,8 @@ def turn_ends(tokenizer: Any, folder: Path) -> list[int]:
     Raises:
         ReleaseError: The template ends an answer with control tokens at none of which `generation_config.json` does not stop.
     """
+    if tokenizer.eos_token_id is None:
+        raise ReleaseError(f"The tokenizer of {folder} has no end-of-sequence token, so a generation may not stop.")
     ends = {int(tokenizer.eos_token_id)}
     if getattr(tokenizer, "chat_template", None):
         written = answer_ends(tokenizer)
