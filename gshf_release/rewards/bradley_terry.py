@@ -23,6 +23,7 @@ from gshf_release.run import launch
 from gshf_release.run.context import Progress, Say, quiet
 from gshf_release.run.layout import Layout, lay_out
 from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
+from gshf_release.template_guard import check_reward, template_place
 
 
 class Comparison(NamedTuple):
@@ -90,6 +91,7 @@ def fit(
 
     Raises:
         DataError: No pair fits.
+        CheckpointError: The model's chat template loses words of a conversation.
         RecipeError: The processes do not divide the batch.
         RunError: Another number of processes came together than the profile asks for, or they divide the model otherwise.
         Interrupted: Asked to stop; a checkpoint has been saved.
@@ -98,10 +100,11 @@ def fit(
 
     from gshf_release.resumption import run_trainer
 
+    tokenizer = checkpoints.load_tokenizer(source)
+    check_reward(tokenizer, template_place(source), today=today)
     set_seed(how.seed)
     device = checkpoints.device_of(profile.device)
     model = _start(source, how, device if profile.world_size == 1 else "cpu")
-    tokenizer = checkpoints.load_tokenizer(source)
     choose_padding(tokenizer)
     renderer = ConversationRenderer(tokenizer, today)
     encoded = [(entry.key, *_both(renderer, entry.messages, (entry.better, entry.worse))) for entry in comparisons]

@@ -17,11 +17,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release import checkpoints
 from gshf_release.batches import leave_processes
+from gshf_release.chat_template import Today
 from gshf_release.conversations import PREFERENCE_EXAMPLE, Preference, read_rows
 from gshf_release.datafiles import OnBadRow, Rows, data_files
 from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
@@ -37,7 +39,7 @@ from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run import interrupt, launch, messages
 from gshf_release.run.context import Progress, Say, quiet, silent
-from gshf_release.run.directory import read_json, write_json
+from gshf_release.run.directory import read_json, write_json, write_text
 from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.processes import Processes
 from gshf_release.sharding import split_batch
@@ -45,6 +47,8 @@ from gshf_release.sharding import split_batch
 DOCUMENT = "training.json"
 SCRATCH = ".training"
 JOB = "job.json"
+DATE = "date"
+"""In the scratch folder: when the training began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,7 @@ def _work(job: Job, rows: Rows[Preference], facts: dict[str, Any], progress: Pro
     """Train, score what was held out, and publish; of several processes that of rank 0 alone publishes."""
     labelled = divide(rows, job.options)
     history = _fit(job, labelled, progress, say)
-    scores, too_long = _score(job.scratch / "model", labelled, job.options, job.profile)
+    scores, too_long = _score(job, labelled)
     return _publish(job, facts, rows, history, scores, too_long) if launch.rank() == 0 else {}
 
 
@@ -265,15 +269,14 @@ def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress, say: Say) -
     return fit(source, comparisons, how, profile, scratch=job.scratch, output=model, progress=progress, say=say)
 
 
-def _score(
-    model: Path, labelled: Sequence[Labelled], options: Options, profile: Profile
-) -> tuple[list[PreferenceScore], int]:
+def _score(job: Job, labelled: Sequence[Labelled]) -> tuple[list[PreferenceScore], int]:
     """Return the scores of the held-out preferences that fit, and how many do not.
 
     Raises:
         DataError: None fits.
     """
-    reward = SequenceClassificationReward.open(model, Inference.of(profile))
+    how, options = Inference.of(job.profile, _clock(job)), job.options
+    reward = SequenceClassificationReward.open(job.scratch / "model", how)
     outside = [entry for entry in labelled if entry.held_out]
     fitting = [
         entry
@@ -373,7 +376,14 @@ def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[int]:
                 hint=f"Choose another folder with --out, or remove {scratch}.",
             )
         write_json(begun, facts)
+        if not (scratch / DATE).is_file():
+            write_text(scratch / DATE, datetime.now().isoformat(timespec="seconds"))
         yield lock.fileno()
+
+
+def _clock(job: Job) -> Today:
+    """Return the date on which the training began, for a template that writes it: a resumed one gives the same ids."""
+    return lambda: datetime.fromisoformat((job.scratch / DATE).read_text(encoding="utf-8").strip())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from gshf_release.errors import EngineError
 from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.rewards import Inference
+from gshf_release.template_guard import check_reward, template_place
 
 CPU_TOKENS = 2048
 """In a batch on a CPU at most: its products are as fast as they get with far fewer, and its caches hold no more."""
@@ -42,8 +43,9 @@ class SequenceClassificationReward:
         workers: int = 1,
         today: Today | None = None,
     ) -> None:
-        self.model = load_model(checkpoint, precision, device, head="reward")
         self.tokenizer = load_tokenizer(checkpoint)
+        check_reward(self.tokenizer, template_place(checkpoint), today=today)
+        self.model = load_model(checkpoint, precision, device, head="reward")
         self.renderer = ConversationRenderer(self.tokenizer, today)
         self.batch = batch
         self.workers = workers

@@ -327,3 +327,15 @@ def test_data_that_are_not_there_are_one_line(
     outcome = command("reward", "train", "gone.jsonl", "--base", tiny_folder / "tiny", "--out", tmp_path / "out")
     assert outcome.code == 1
     assert "gone.jsonl does not exist" in outcome.line
+
+
+def test_a_training_that_goes_on_another_day_keeps_the_date_on_which_it_began(tmp_path: Path) -> None:
+    """A template that writes the date gives the same ids then."""
+    from gshf_release.rewards import preference_training
+
+    with preference_training._working_in(tmp_path / "out", {"options": 1}):
+        date = tmp_path / "out" / preference_training.SCRATCH / preference_training.DATE
+        date.write_text("2021-01-02T03:04:05", encoding="utf-8")
+    with preference_training._working_in(tmp_path / "out", {"options": 1}):
+        job = preference_training.Job(tmp_path, tmp_path / "out", None, None)  # type: ignore[arg-type]
+        assert preference_training._clock(job)().isoformat() == "2021-01-02T03:04:05"
