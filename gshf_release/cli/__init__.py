@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -85,8 +86,9 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(_interrupted(arguments))
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(_interrupted(arguments))
