@@ -9,7 +9,7 @@ every form with an example.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -70,7 +70,7 @@ def read_rows(
     """
     use = ColumnUse()
     rows = datafiles.read_rows(
-        path, partial(parse, use=use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
+        path, lambda row: parse(row, use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
     )
     use.tell(path, PLAIN)
     return rows
