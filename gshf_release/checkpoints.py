@@ -27,6 +27,7 @@ from gshf_release.errors import CheckpointError, DataError, GshfError, NetworkEr
 from gshf_release.gguf_reading import restore_pre_tokenizer, template_beside
 from gshf_release.hashing import sha256_file
 from gshf_release.hub_errors import first_line
+from gshf_release.portability import generation_config, make_portable
 from gshf_release.run import stopwatch
 from gshf_release.run.schema import is_inner_path
 
@@ -300,8 +301,16 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.config._name_or_path = ""
     model.config.name_or_path = ""
     model.config.use_cache = True  # trainers switch it off; whoever loads the checkpoint wants to generate
+    _sample_as_said(model.generation_config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    make_portable(folder)
+
+
+def _sample_as_said(generation: Any) -> None:
+    """Let a generation config that says how to sample also say that it does; transformers saves no other."""
+    if generation is not None and generation_config(generation.to_dict()).get("do_sample"):
+        generation.do_sample = True
 
 
 def device_of(name: str) -> str:

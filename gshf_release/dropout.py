@@ -48,7 +48,7 @@ def _require_equal_in_training(model: Any) -> None:
             model.train(training)
             found.append(model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float())
     model.train(was_training)
-    if not torch.allclose(*found, rtol=1e-3, atol=1e-3):
+    if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-3):
         raise EngineError(
             f"{type(model).__name__} computes something else in training than in evaluation, without any dropout.",
             hint="Choose another base: trained on such numbers, the policy would not begin at the reference.",

@@ -70,7 +70,7 @@ def _own_positions(module: Any, given: tuple[Any, ...], options: dict[str, Any])
     """Count positions in a padded batch by row: where padding counts too, a row seems as long as its batch is wide."""
     mask, cache = options.get("attention_mask"), options.get("past_key_values")
     fresh = cache is None or cache.get_seq_length() == 0
-    if options.get("position_ids") is None and fresh and getattr(mask, "ndim", 0) == 2:
+    if options.get("position_ids") is None and fresh and mask is not None and mask.ndim == 2:
         options = {**options, "position_ids": (mask.long().cumsum(dim=1) - 1).clamp(min=0)}
     return given, options
 

@@ -6,7 +6,6 @@ rules hold as for a run's own releases: headers, end tokens, chat template, secr
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from typing import Any
 import yaml
 
 from gshf_release import __version__, checkpoints
-from gshf_release.checkpoint_files import read_object, refuse_code
+from gshf_release.checkpoint_files import refuse_code
 from gshf_release.errors import CheckpointError, GshfError, NetworkError, ReleaseError
+from gshf_release.portability import make_portable
 from gshf_release.recipe import AllowedFinding, parse, read_mapping
 from gshf_release.release import card_templates, evidence, hub_client, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
@@ -125,7 +125,7 @@ def _facts(reference: str, target: Path) -> tuple[dict[str, Any], Facts]:
 
 
 def _take(folder: Path, target: Path) -> list[Path]:
-    """Copy what belongs to the model. The config loses the path it was loaded from."""
+    """Copy what belongs to the model. The configurations lose the path they were loaded from; transformers 4 reads them too."""
     refuse_code(folder)
     taken = sorted(path for pattern in TAKEN for path in folder.glob(pattern))
     refuse_links_out(folder, taken)
@@ -139,13 +139,7 @@ def _take(folder: Path, target: Path) -> list[Path]:
         raise ReleaseError(f"{folder} is an adapter.", hint="Merge it into its base first: model.merge_and_unload().")
     for path in taken:
         link_or_copy(path, target / path.name)
-    for name in ("config.json", "tokenizer_config.json"):
-        path = target / name
-        if path.is_file():
-            content = read_object(path)
-            kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "name_or_path")}
-            if kept != content:
-                path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    make_portable(target)
     return taken
 
 

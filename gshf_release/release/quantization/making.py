@@ -20,6 +20,7 @@ import numpy as np
 from gshf_release import checkpoints, environments
 from gshf_release.errors import ReleaseError
 from gshf_release.hashing import sha256_file
+from gshf_release.portability import make_portable
 from gshf_release.release import rules, templates
 from gshf_release.release.gguf import write_gguf
 from gshf_release.release.quantization import compressed_work, job, logits, losses, schemes
@@ -128,6 +129,7 @@ def make_compressed(
     for extra in ("chat_template.jinja", "generation_config.json"):
         if (work.checkpoint / extra).is_file():
             shutil.copyfile(work.checkpoint / extra, output / extra)
+    make_portable(output)
     templates_equal(work.checkpoint, templates.template_of(output), output.name)
     own = work.reference("transformers-quant")
     common = {"sequences": ids, "vocabulary": work.vocabulary}
