@@ -219,7 +219,9 @@ class ContinuousBatch:
     def _call(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
         """Return the logits after the last column, (rows, vocabulary), and the hidden states they are made of, if needed."""
         device = self.model.device
-        options: dict[str, Any] = {"position_ids": positions.to(device), "logits_to_keep": 1}
+        # A mixture of experts whose configuration asks for a router loss would compute it of one new token and a long mask.
+        options: dict[str, Any] = {"logits_to_keep": 1, "output_router_logits": False}
+        options["position_ids"] = positions.to(device)
         options = {name: value for name, value in options.items() if name in self.accepted}
         output = self.model(
             input_ids=ids.to(device), attention_mask=mask.to(device), past_key_values=cache, use_cache=True, **options
