@@ -88,6 +88,8 @@ def _parent(path: Path, seeds: dict[int, Path], as_json: bool, **options: Any) -
 
 
 def _show(found: dict[str, Any]) -> None:
+    for text in found.get("unchecked", []):
+        show(f"Not checked: {text}.")
     show(_sentence(found))
     if "digest" in found:
         show(f"manifest sha256 {found['digest']}")  # word for word what the tag's message says
@@ -100,12 +102,13 @@ def _show(found: dict[str, Any]) -> None:
 
 def _run(path: Path, *, hashes_only: bool, lineage: bool, key: Path | None) -> dict[str, Any]:
     from gshf_release.release.lineage import verify_lineage
-    from gshf_release.release.verify import verify_run
+    from gshf_release.release.verify import unchecked, verify_run
     from gshf_release.run.directory import RunDirectory
 
     run = RunDirectory.open(path)
     found: dict[str, Any] = verify_run(run, hashes_only=hashes_only, key=key)._asdict()
-    return found | (verify_lineage(run)._asdict() if lineage else {})
+    left = unchecked(run, found["unfinished"])
+    return found | ({"unchecked": left} if left else {}) | (verify_lineage(run)._asdict() if lineage else {})
 
 
 def _folder(path: Path, hashes_only: bool, key: Path | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gshf_release.release import evidence, manifest, templates
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import Cell, read_cells
+from gshf_release.rewards.settings import user_code_of
 from gshf_release.run import declarations, inputs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
@@ -56,6 +57,19 @@ def verify_run(run: RunDirectory, *, hashes_only: bool = False, key: Path | None
     if wrong or replaced:
         raise VerificationError("\n".join([*wrong, *replaced]))
     return Verified(files, numbers, unfinished)
+
+
+def unchecked(run: RunDirectory, unfinished: int) -> list[str]:
+    """Return in words what `verify_run` leaves unverified of a run.
+
+    Args:
+        run: The run.
+        unfinished: How many of its tasks are not finished, as `verify_run` counts them.
+    """
+    found = [f"the scores of {name}, which is code that the run names" for name in user_code_of(run.recipe)]
+    if unfinished and (run.path / "results.json").is_file():
+        found.append("results.json, which is the merge of all stages' numbers once all are finished")
+    return found
 
 
 def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:

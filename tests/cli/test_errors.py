@@ -202,12 +202,12 @@ def test_numbers_beyond_any_use_are_refused_at_once(
 def test_a_fault_that_nobody_foresaw_is_one_line(
     command: Command, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gshf_release import pipeline
+    from gshf_release import doctor
 
     def fail(*arguments: object) -> None:
         raise KeyError("\x1b[31mred\nand more")
 
-    monkeypatch.setattr(pipeline, "build", fail)
+    monkeypatch.setattr(doctor, "build", fail)
     outcome = command("doctor", recipe())
     assert outcome.code == 1
     assert outcome.line.startswith("Error: KeyError in doctor.py, line ")

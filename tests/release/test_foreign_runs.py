@@ -114,6 +114,16 @@ def test_no_command_imports_a_scorer_that_only_the_run_names(
     assert not evil.exists()
 
 
+def test_verify_says_what_it_leaves_unverified(copy: RunDirectory, command: Command, evil: Path) -> None:
+    name_the_evil_function(copy)
+    forge(copy, lambda stages: None)
+    outcome = command("verify", copy.path)
+    first, second = outcome.out.strip().splitlines()[:2]
+    assert first == "Not checked: the scores of python:evil_module:f, which is code that the run names."
+    assert "numbers come out as recorded" in second
+    assert not evil.exists()
+
+
 def test_eval_asks_for_trust_before_any_work(copy: RunDirectory, command: Command, evil: Path) -> None:
     recipe = yaml.safe_load((copy.path / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["evaluation"]["second_scorer"] |= {"model": "python:evil_module:f"}
