@@ -40,8 +40,9 @@ class Family:
 
 
 def iteration_number(row: str) -> int:
-    """Return t of `iteration-t`."""
-    return int(row.removeprefix("iteration-"))
+    """Return t of `iteration-t`; 0 for a row of another name, which results from elsewhere may have."""
+    number = row.removeprefix("iteration-")
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
 
 
 def gains(cells: Sequence[Cell]) -> list[Cell]:
