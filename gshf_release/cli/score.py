@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gshf_release.evaluation.alpaca_eval.scoring import AlpacaEvalScore
     from gshf_release.evaluation.mt_bench.scoring import MTBenchPairScore, MTBenchScore
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 ALPACA_EVAL = "alpaca_eval_2"
 MT_BENCH = "mt_bench"
 ERROR_NOTE = "± standard error; the judgments of a question go together."

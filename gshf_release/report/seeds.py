@@ -167,7 +167,7 @@ def _benchmark_table(
         "A seed's cell: its number ± the standard error over prompts. The last column is the standard error of the mean over "
         "training seeds, which the errors over prompts do not contain."
     ]
-    marks = list(dict.fromkeys(found for cells in chosen.values() if (found := partial.mark(cells))))
+    marks = list(dict.fromkeys(told for cells in chosen.values() if (told := partial.mark(cells))))
     notes = [*([f"Incomplete in at least one seed. {partial.ADVICE}"] if marks else []), *notes]
     title = f"{table}, judged by {judge}{against}, over {len(seeds)} seeds{''.join(marks)}"
     return Table(title, header, rows, notes)

@@ -94,7 +94,7 @@ def _outdated(run: RunDirectory, recipe: Recipe, by_name: Mapping[str, Stage]) -
 def _with_inputs(stages: Sequence[Stage], by_name: Mapping[str, Stage]) -> list[Stage]:
     """Return the stages and all that they read, directly or not, in order."""
     names = {stage.name for stage in stages}
-    for stage in reversed(by_name.values()):
+    for stage in reversed(list(by_name.values())):
         if stage.name in names:
             names |= {item.stage for item in stage.inputs}
     return [stage for stage in by_name.values() if stage.name in names]
