@@ -118,13 +118,13 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node and measure it; an alias counts as what it stands for."""
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             named = self.anchors.get(event.anchor)
             if named is not None and id(named) not in self._extent:
                 raise yaml.composer.ComposerError(None, None, f"*{event.anchor} is inside itself", event.start_mark)
         self._level += 1
         if self._level > DEEPEST:
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, f"it nests deeper than {DEEPEST} levels", mark)
         node = super().compose_node(parent, index)
         self._level -= 1
