@@ -29,7 +29,7 @@ def test_loss_and_gradient_are_the_plain_mean(micro_batch: int, tiny_folder: Pat
     tokenizer = checkpoints.load_tokenizer(tiny_folder / "reward")
     trainer = bradley_terry._trainer(model, tokenizer, PAIRS, how, EXACT, tmp_path / "scratch", silent)
     trainer.args.max_grad_norm = 1e9
-    noting = Noting(silent)
+    noting = Noting(silent, bradley_terry.layout(EXACT))
     noting.folder = tmp_path / "gradients"
     trainer.add_callback(noting)
     steps = run_trainer(trainer, tmp_path / "scratch", 1)
