@@ -29,10 +29,11 @@ def test_loss_and_gradient_are_the_plain_mean(micro_batch: int, tiny_folder: Pat
     tokenizer = checkpoints.load_tokenizer(tiny_folder / "reward")
     trainer = bradley_terry._trainer(model, tokenizer, PAIRS, how, EXACT, tmp_path / "scratch", silent)
     trainer.args.max_grad_norm = 1e9
-    noting = Noting(silent, bradley_terry.layout(EXACT))
+    layout = bradley_terry.layout(EXACT)
+    noting = Noting(silent, layout)
     noting.folder = tmp_path / "gradients"
     trainer.add_callback(noting)
-    steps = run_trainer(trainer, tmp_path / "scratch", 1)
+    steps = run_trainer(trainer, tmp_path / "scratch", 1, layout)
     order = sorted(PAIRS, key=lambda pair: seed_from(0, "order", 0, pair[0]))
     for number, pairs in enumerate((order[:4], order[4:])):
         plain = checkpoints.load_model(tiny_folder / "reward", "fp32", head="reward").double()
