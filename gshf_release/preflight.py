@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory
 
 KEEPS_WORDS = "every word of a conversation reaches the model"
+READ = "every row is read"
 DATED = "it writes the date into each conversation: throughout a run that is the day on which the run began"
 NOT_CHECKED = "not checked: "
 
@@ -55,6 +56,8 @@ def findings(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
     for scorer, key in KEYS.items():
         for model, locate, pairwise in _scorers(settings(recipe, scorer), key, run):
             found += _look(f"{scorer} template", partial(_reward, locate, pairwise), model)
+    for what, locate, read in [] if recipe.evaluation.only else _files(recipe, run):
+        found += _look(what, partial(_rows, locate, read), fine=READ)
     return found
 
 
@@ -71,7 +74,7 @@ def require(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
     return found
 
 
-def _look(what: str, check: Callable[[], list[str]], model: str = "") -> Iterator[Finding]:
+def _look(what: str, check: Callable[[], list[str]], model: str = "", fine: str = KEEPS_WORDS) -> Iterator[Finding]:
     """Yield what a check finds: a warning each for what it returns."""
     try:
         warnings = check()
@@ -80,13 +83,13 @@ def _look(what: str, check: Callable[[], list[str]], model: str = "") -> Iterato
     except GshfError as error:
         yield Finding(what, str(error), ok=False)
     else:
-        yield Finding(what, f"{KEEPS_WORDS}{f' ({model})' if model else ''}")
+        yield Finding(what, f"{fine}{f' ({model})' if model else ''}")
         for text in warnings:
             yield Finding(what, text, warning=True)
 
 
 class _NotHere(GshfError):
-    """A model that has not been fetched."""
+    """A model or a file that has not been brought."""
 
 
 def _here(model: str, **known: str | None) -> Path:
@@ -136,17 +139,39 @@ def has_system_turns(recipe: Recipe, run: RunDirectory | None = None) -> bool:
 
 
 def _prompts(recipe: Recipe, run: RunDirectory | None) -> Iterator[Prompt]:
-    """Yield the prompts that are here; a file that is missing or bad is named by whoever needs it."""
-    readers = [partial(split.source_path, recipe.prompts.source, "training/prompts")]
+    """Yield the prompts that are here; a file that is missing or bad is a finding of its own."""
+    for _, locate, read in _files(recipe, run):
+        with contextlib.suppress(GshfError):
+            yield from read(locate())
+
+
+def _files(
+    recipe: Recipe, run: RunDirectory | None
+) -> Iterator[tuple[str, Callable[[], Path], Callable[[Path], Iterable[Prompt]]]]:
+    """Yield `(recipe key, what finds the file, what reads its prompts)` of every file of prompts or pairs."""
+    rule = recipe.prompts.on_bad_row
+    read = partial(split.read_prompts, on_bad_row=rule)
+    yield "prompts.source", partial(split.source_path, recipe.prompts.source, "training/prompts"), read
     if recipe.evaluation.prompts is not None:
-        readers.append(partial(split.evaluation_path, run, recipe.evaluation.prompts))
-    for reader in readers:
-        with contextlib.suppress(GshfError):
-            yield from split.read_prompts(reader(), on_bad_row=recipe.prompts.on_bad_row)
+        yield "evaluation.prompts", partial(split.evaluation_path, run, recipe.evaluation.prompts), read
     if recipe.pairs.offline is not None:
-        with contextlib.suppress(GshfError):
-            path = offline.source_path(run, recipe.pairs.offline)
-            yield from (row.prompt for row in offline.read_preferences(path, recipe.prompts.on_bad_row).values)
+        locate = partial(offline.source_path, run, recipe.pairs.offline)
+        yield "pairs.offline", locate, lambda path: [row.prompt for row in offline.read_preferences(path, rule).values]
+
+
+def _rows(locate: Callable[[], Path], read: Callable[[Path], Iterable[Prompt]]) -> list[str]:
+    """Read a file that is here.
+
+    Raises:
+        DataError: A row of it cannot be read.
+    """
+    try:
+        path = locate()
+    except GshfError as error:
+        raise _NotHere(error.message) from error
+    for _ in read(path):
+        pass
+    return []
 
 
 class _Configured:

@@ -76,7 +76,10 @@ def findings(path: Path) -> list[preflight.Finding]:
 
 def test_what_is_well_is_said_so(made: Callable[..., Path]) -> None:
     found = findings(made(tiny.TEMPLATE))
-    assert [finding.what for finding in found] == ["base template", "reward template", "second-scorer template"]
+    assert [finding.what for finding in found] == [
+        *("base template", "reward template", "second-scorer template"),
+        *("prompts.source", "evaluation.prompts"),
+    ]
     assert all(finding.ok and not finding.warning for finding in found)
 
 
@@ -112,3 +115,27 @@ def test_end_tokens_are_those_of_the_files(made: Callable[..., Path], tmp_path: 
     config = tmp_path / "tiny" / "generation_config.json"
     config.write_text('{"eos_token_id": [1, 2]}', encoding="utf-8")
     assert findings(path)[0].ok
+
+
+def _prompts_from(folder: Path, name: str) -> dict[str, Any]:
+    return dict(tiny.recipe(folder)["prompts"]) | {"source": str(folder / name)}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_row_that_cannot_be_read_ends_every_command_before_any_work(
+    command: Command, made: Callable[..., Path], tmp_path: Path, words: Any
+) -> None:
+    path = made(tiny.TEMPLATE, prompts=_prompts_from(tmp_path, "bad.jsonl"))
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "Why?"}\n{"prompt": "Why?", "tools": [{"name": "search"}]}\n')
+    first, *options = words
+    found = command(first, path, *options, *(["--run", tmp_path / "run"] if first == "train" else []))
+    assert found.code == 1
+    assert "bad.jsonl:2: " in (found.out if first == "doctor" else found.err.strip().splitlines()[-1])
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_that_are_not_here_are_not_checked(made: Callable[..., Path], tmp_path: Path) -> None:
+    path = made(tiny.TEMPLATE, prompts=_prompts_from(tmp_path, "nowhere.jsonl"))
+    (found,) = [finding for finding in findings(path) if finding.what == "prompts.source"]
+    assert found.ok
+    assert found.found.startswith("not checked: ")
