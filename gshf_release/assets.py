@@ -50,6 +50,8 @@ def names(folder: str, suffix: str) -> list[str]:
 def find(reference: str, folder: str, suffix: str) -> Path:
     """Return the path of an asset given as a path or as a bare name.
 
+    A bare word is a name first: a file called `laptop` in the folder we stand in shall not become the profile of that name.
+
     Args:
         reference: A path to an existing file, or a name such as `quickstart`.
         folder: Where bare names are looked up, for example `training/recipes`.
@@ -59,12 +61,14 @@ def find(reference: str, folder: str, suffix: str) -> Path:
         RecipeError: Neither exists; the nearest name is given.
     """
     path = Path(reference).expanduser()
-    if path.is_file():
+    if path.is_file() and (reference.endswith(suffix) or path.name != reference):
         return path
     for root in roots():
         named = root / folder / f"{reference.removesuffix(suffix)}{suffix}"
         if named.is_file():
             return named
+    if path.is_file():
+        return path
     known = names(folder, suffix)
     nearest = difflib.get_close_matches(Path(reference).name.removesuffix(suffix), known, n=1)
     suggestion = f"Did you mean {nearest[0]!r}?" if nearest else f"Known names: {', '.join(known)}."

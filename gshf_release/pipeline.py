@@ -13,6 +13,7 @@ from gshf_release.checkpoints import locate
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
+from gshf_release.evaluation.judging import endpoints
 from gshf_release.optimization import reference
 from gshf_release.preference import offline
 from gshf_release.profile import Profile
@@ -178,7 +179,9 @@ def train(
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
     goal = [*graph.train, *(graph.evaluation if evaluation else given)]
     trust.remember(run.path, user_code_of(recipe))
+    endpoints.remember_recipe(recipe)
     if evaluation:
+        _require_endpoints(run, recipe, graph, goal, trust_code=False)
         judgments.begin_spending(run)
     execute(graph.stages, run, recipe, profile, goal=goal, allow_redo=allow_redo, observer=observer)
     render(run)
@@ -216,11 +219,12 @@ def evaluate(
         observer: Hears of the progress.
         wanted: Only these evaluation stages and what they read; None is the whole evaluation.
         on_purpose: Stages that the user has just asked to redo: `allow_redo` is not needed for them.
-        trust_code: Import the Python functions that the run's recipe names as scorers, whoever made the run.
+        trust_code: Import the Python functions that the run's recipe names as scorers, and ask judges where the run says,
+            whoever made the run.
 
     Raises:
         RunError: Training has not finished.
-        EngineError: A scorer that is still needed is a Python function that only the run names.
+        EngineError: A scorer that is still needed is a Python function, or a judge at an address, that only the run names.
     """
     recipe = run.recipe
     graph = as_trained(run, recipe)
@@ -263,6 +267,21 @@ def _trust(run: RunDirectory, recipe: Recipe, graph: Graph, goal: Sequence[Stage
         if scorer in KEYS and state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             for reference in user_code(settings(recipe, scorer)):
                 trust.require(reference)
+    _require_endpoints(run, recipe, graph, goal, trust_code)
+
+
+def _require_endpoints(
+    run: RunDirectory, recipe: Recipe, graph: Graph, goal: Sequence[Stage], trust_code: bool
+) -> None:
+    """Refuse, before any work, to ask judges where only the run says that they are."""
+    by_name = check_graph(graph.stages)
+    asking = [task for task in tasks(list(goal)) if task.stage.work == judgments.WORK]
+    for task in asking:
+        if state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
+            judge = judgments.judge_of(run, task.stage)
+            if trust_code:
+                endpoints.remember(judge.endpoint)
+            endpoints.require(judge)
 
 
 def render(run: RunDirectory) -> None:

@@ -115,7 +115,9 @@ if TYPE_CHECKING:
 @click.option("--row", metavar="ROW", help="Whose results --import holds: base, iteration-1, ...")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the evaluation of a MODEL.")
 @click.option(
-    "--trust-code", is_flag=True, help="Import the python: scorers that RUN names, though you did not train it here."
+    "--trust-code",
+    is_flag=True,
+    help="Import the python: scorers that RUN names and ask its judges where it says, though you did not make it here.",
 )
 @profile_option
 @click.option("--allow-redo", is_flag=True, help="Redo finished work that a change affects, even if it is much.")
@@ -244,6 +246,7 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
     wish = Wish(
         benchmarks=named or recipe.evaluation.benchmarks,
         rows=_rows(options["iterations"], policies),
+        named_by_run=not named,
         judge_overrides=options["overrides"],
         allow_unverified=options["allow_unverified_data"],
         model=_model_name(directory, target),

@@ -23,7 +23,7 @@ from gshf_release.evaluation import (
     templates,
 )
 from gshf_release.evaluation.benchmarks import Benchmark
-from gshf_release.evaluation.judging import judges
+from gshf_release.evaluation.judging import endpoints, judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.requests import (
     AskedAgain,
@@ -52,6 +52,8 @@ class Wish:
     benchmarks: tuple[str, ...]
     rows: tuple[str, ...]
     """Policies of the run that shall answer."""
+    named_by_run: bool = False
+    """Whether the benchmarks are those of the run's recipe, not of the command."""
     judge: str | None = None
     judge_overrides: tuple[str, ...] = ()
     """`key=value` of the judge's settings."""
@@ -101,7 +103,10 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str], say: Callable[[s
         if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
             raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
         judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides, run)
-        judge.ready()
+        endpoint = judge.ready()[1]
+        own = None if wish.named_by_run else reference
+        if endpoints.is_given(wish.judge, wish.judge_overrides, own, benchmark.judge):
+            endpoints.remember(endpoint)
         judgments.check_fits(benchmark, judge)
         baseline = _baseline(run, reference, benchmark, wish, judge)
         label, request = _judge(run, wish, judge, asked, rows, baseline)

@@ -18,7 +18,7 @@ from gshf_release import benchmark_data
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, answers, kept
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
-from gshf_release.evaluation.judging import alpaca_eval, mt_bench
+from gshf_release.evaluation.judging import alpaca_eval, endpoints, mt_bench
 from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
@@ -31,6 +31,7 @@ FILES = {"alpaca_eval_2": "annotations.json", "mt_bench_single": "single.jsonl",
 """What a judge of each kind writes."""
 PROTOCOLS = {"alpaca_eval_2": "alpaca_eval", "mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench"}
 SCORE = "score.json"
+WORK = "gshf_release.evaluation.judgments:judge"
 SPENDING, SPENDING_BEGINS = "judged", "judging begins"
 """Events of the journal."""
 
@@ -87,7 +88,7 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     place = {"benchmark": benchmark, "kind": judge.benchmark, "label": label, "row": row}
     judged = Stage(
         name=judgments_stage(row, benchmark, label),
-        work="gshf_release.evaluation.judgments:judge",
+        work=WORK,
         inputs=(questions, own),
         outputs=files,
         parameters={**place, **asked_of(judge, request), "questions": asked.questions, **_again(request, row)},
@@ -129,7 +130,7 @@ def judge(context: StageContext) -> None:
         NetworkError: Its server gave up; the same command goes on without asking again what was answered.
     """
     kind, repeats = context.parameter("kind"), context.parameter("repeats")
-    settings = _settings(context)
+    settings = judge_of(context.run, context.task.stage)
     path = context.output(FILES[kind])
     with _session(context, settings) as session:
         if kind == "alpaca_eval_2":
@@ -152,15 +153,16 @@ def judge(context: StageContext) -> None:
         answer_files.write_mt_bench(lines, path)
 
 
-def _settings(context: StageContext) -> JudgeSettings:
+def judge_of(run: RunDirectory, stage: Stage) -> JudgeSettings:
     """Return the judge as it was last asked for: where it is may have changed since the stage was declared."""
-    place = [context.parameter(key) for key in ("benchmark", "label")]
-    return JudgeSettings.model_validate(read(context.run).benchmarks[place[0]].judges[place[1]].judge)
+    benchmark, label = stage.parameters["benchmark"], stage.parameters["label"]
+    return JudgeSettings.model_validate(read(run).benchmarks[benchmark].judges[label].judge)
 
 
 @contextlib.contextmanager
 def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSession]:
     """Open the judge with what is left of the command's money; what it spends is written into the journal, come what may."""
+    endpoints.require(settings)
     judging = context.profile.judging
     waits = context.run.short_lock("judging") if judging.max_cost is not None else contextlib.nullcontext()
     with waits:  # two workers at once would each spend what is left

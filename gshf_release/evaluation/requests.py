@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gshf_release.errors import RunError
 from gshf_release.evaluation.benchmarks import Asking
+from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.recipe import PositiveInt, Section, parse
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 
@@ -121,7 +122,11 @@ def read(run: RunDirectory | None) -> Requests:
     if run is None or not (run.path / FILE).is_file():
         return Requests()
     try:
-        return parse(Requests, read_json(run.path / FILE), str(run.path / FILE))
+        requests = parse(Requests, read_json(run.path / FILE), str(run.path / FILE))
+        for benchmark in requests.benchmarks.values():
+            for label, request in benchmark.judges.items():
+                parse(JudgeSettings, dict(request.judge), f"{run.path / FILE} (judge {label})")
+        return requests
     except ValueError as error:
         raise RunError(
             f"{run.path / FILE} is damaged: {error}", hint="Restore it, or remove it and ask again."

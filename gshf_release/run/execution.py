@@ -27,7 +27,7 @@ from gshf_release.results import read_cells, write_cells
 from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.layout import Layout, lay_out
+from gshf_release.run.layout import Layout, lay_out, withhold
 from gshf_release.run.manifest import State, state
 from gshf_release.run.opened import Opened
 from gshf_release.run.order import next_launch
@@ -246,7 +246,9 @@ def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: c
         return None
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
-    if why := lay_out(walk.run.scratch(task), Layout.of(walk.profile)):
+    scratch, wanted = walk.run.scratch(task), Layout.of(walk.profile)
+    foreign = withhold(scratch, wanted) if launch.distributed(task.stage, walk.profile) else None
+    if why := foreign or lay_out(scratch, wanted):
         walk.observer.notice(
             f"{task.label}: {why}; the stage begins again, and the checkpoint is kept until it is finished."
         )

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from gshf_release.profile import Profile
+from gshf_release.run import trust
 from gshf_release.run.directory import write_text
 
-COMPLETE, ASIDE = "complete", "aside"
+COMPLETE, ASIDE, FOREIGN = "complete", "aside", "foreign"
 FSDP_WEIGHTS = "pytorch_model_fsdp.bin"
 """The file, named by accelerate, that only FSDP writes."""
 WHOLE = ("none", "fsdp")
@@ -34,6 +35,15 @@ class Layout(NamedTuple):
     def fits(self, other: Layout) -> bool:
         """Return whether what `other` wrote can be read by this one."""
         return self.sharding == other.sharding and (self.sharding in WHOLE or self.processes == other.processes)
+
+    @property
+    def pickled(self) -> bool:
+        """Whether such checkpoints are unpickled, which runs whatever they name: DeepSpeed's are (`weights_only=False`).
+
+        Those of one process, of plain data parallelism and of FSDP are read by `torch.load(weights_only=True)`: FSDP's state
+        is saved whole (FULL_STATE_DICT), so that the pickled `.metadata` of torch.distributed.checkpoint is not read.
+        """
+        return self.sharding not in WHOLE
 
     def __str__(self) -> str:
         """Name it."""
@@ -68,6 +78,28 @@ def lay_out(scratch: Path, wanted: Layout) -> str | None:
     if not misfits or any(scratch.glob("checkpoint-*")):
         return None
     return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}"
+
+
+def withhold(scratch: Path, wanted: Layout) -> str | None:
+    """Put checkpoints aside for good that would be unpickled though this user did not write them; return why, if there are any.
+
+    Called before `lay_out`. From here on, what lies in the folder is this user's.
+    """
+    if not wanted.pickled or trust.owns(scratch):
+        return None
+    found = [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]
+    for checkpoint in found:
+        folder = scratch / FOREIGN / checkpoint.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / checkpoint.name, ignore_errors=True)
+        checkpoint.replace(folder / checkpoint.name)
+    scratch.mkdir(parents=True, exist_ok=True)
+    trust.own(scratch)
+    return (
+        "its checkpoint would be unpickled by DeepSpeed, and was not written by this user at this place"
+        if found
+        else None
+    )
 
 
 def _layout(checkpoint: Path) -> Layout:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gshf_release.errors import GshfError, RunError
 from gshf_release.results import write_cells
-from gshf_release.run import launch, stopwatch
+from gshf_release.run import launch, stopwatch, trust
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import fingerprint, input_hashes, write_manifest
@@ -88,7 +88,10 @@ def _keep_scratch_only_of(wanted: str, run: RunDirectory, task: Task) -> None:
     scratch = run.scratch(task)
     mark = scratch / "fingerprint"
     if scratch.exists() and (not mark.is_file() or mark.read_text(encoding="utf-8") != wanted):
+        word = trust.owner(scratch)
         shutil.rmtree(scratch)
+        if word:  # the folder is empty: what will lie in it is whose the command has just said
+            write_text(scratch / trust.OWNER, word)
     write_text(mark, wanted)
 
 

@@ -3,11 +3,14 @@
 A reward may be a Python function, `python:package.module:function`. The recipe that `train` is given is the user's word, and so
 is `--trust-code`. The functions that a command may import travel to its workers in an environment variable. Which of them a
 run has used on this machine is noted in the user's cache, so that later commands on the user's own run need no flag.
+
+A checkpoint that is unpickled may be code as well. Whose checkpoints lie in a stage's scratch folder is noted likewise.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from gshf_release import documents
 from gshf_release.assets import cache_folder
 from gshf_release.errors import EngineError
 from gshf_release.hashing import sha256_json
-from gshf_release.run.directory import write_json
+from gshf_release.run.directory import write_json, write_text
 
 VARIABLE = "GSHF_TRUSTED_CODE"
 FOLDER = "trusted-code"
+OWNER = "owner"
+"""A file in a stage's scratch folder, whose random word stands in the user's cache too."""
 
 
 def allow(references: Iterable[str]) -> None:
@@ -62,10 +67,34 @@ def require(reference: str) -> None:
         )
 
 
+def own(scratch: Path) -> None:
+    """Note that the checkpoints that will lie in a stage's scratch folder are this user's."""
+    word = secrets.token_hex(16)
+    write_text(scratch / OWNER, word)
+    write_json(_note(scratch), {"scratch": str(scratch.resolve()), "word": word})
+
+
+def owns(scratch: Path) -> bool:
+    """Return whether this user, and nobody else, has written the checkpoints in a stage's scratch folder at this place."""
+    try:
+        document = documents.read_json(_note(scratch))
+    except (OSError, ValueError):
+        return False
+    return document == {"scratch": str(scratch.resolve()), "word": owner(scratch)}
+
+
+def owner(scratch: Path) -> str:
+    """Return the word in a stage's scratch folder that tells whose checkpoints lie there; empty if there is none."""
+    try:
+        return (scratch / OWNER).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
 def _allowed() -> set[str]:
     return set(os.environ.get(VARIABLE, "").split("\n")) - {""}
 
 
-def _note(run: Path) -> Path:
-    """Return the note of a run in the user's cache, named after where the run lies."""
-    return cache_folder() / FOLDER / f"{sha256_json(str(run.resolve()))[:32]}.json"
+def _note(place: Path) -> Path:
+    """Return the note of a run, or of a scratch folder, in the user's cache, named after where it lies."""
+    return cache_folder() / FOLDER / f"{sha256_json(str(place.resolve()))[:32]}.json"
