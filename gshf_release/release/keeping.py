@@ -9,7 +9,7 @@ from gshf_release.loop import policy_stage
 from gshf_release.optimization.common import OPTIMISER
 from gshf_release.release.stages import final_iteration
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.pruning import prunable, prune
+from gshf_release.run.pruning import inside, prunable, prune
 
 
 def superfluous(run: RunDirectory) -> list[Path]:
@@ -50,4 +50,4 @@ def _optimisers(run: RunDirectory) -> list[Path]:
     kept = run.recipe.loop.keep.optimiser
     numbers = range(1, run.recipe.loop.iterations + 1) if kept == "none" else _others(run) if kept == "final" else []
     paths = [run.path / policy_stage(number) / OPTIMISER for number in numbers]
-    return [path for path in paths if path.exists()]
+    return [inside(run, path) for path in paths if path.exists()]

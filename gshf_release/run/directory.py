@@ -40,6 +40,8 @@ FORMAT = 1
 DOCUMENT = "run.json"
 CHANGED_RECIPE = "recipe changed"
 """Event of the journal: `keys` has `{dotted key: [then, now]}`."""
+OWN_FOLDERS = (".locks", "inputs", "results", "evaluations")
+"""Of a run, which hold small files that commands write and remove."""
 UNFINISHED = "adopt.partial"
 """In a run that `adopt` has begun to make and not finished."""
 
@@ -48,6 +50,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file so that readers see either the old or the new content, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
+    if temporary.is_symlink():  # somebody put it there, to have another file written
+        temporary.unlink()
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -94,6 +98,7 @@ class RunDirectory:
             RunError: The folder holds a run of another name, or something that is no run.
         """
         run = cls(path)
+        _refuse_links(path)
         if path.exists() and not (path / DOCUMENT).exists() and not _only_begun(path):
             raise RunError(f"{path} exists and is not a run directory.", hint="Choose another folder with --run.")
         path.mkdir(parents=True, exist_ok=True)
@@ -123,6 +128,7 @@ class RunDirectory:
             raise RunError(f"{path} is not a run directory.", hint="Begin one with: gshf-release train RECIPE")
         if (path / UNFINISHED).exists():
             raise RunError(f"{path} is half an adoption.", hint="The same adopt command again makes it whole.")
+        _refuse_links(path)
         return cls(path)
 
     @property
@@ -320,6 +326,26 @@ class RunDirectory:
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
             yield stream.fileno()
+
+
+def _refuse_links(run: Path) -> None:
+    """Refuse a run whose own small files are links: a command that writes them would write, or remove, what they point to.
+
+    Folders of stages may be links, to another disk for example.
+
+    Raises:
+        RunError: Names the link.
+    """
+    if not run.is_dir():
+        return
+    entries = [path for path in run.iterdir() if path.name in OWN_FOLDERS or not path.is_dir()]
+    for folder in OWN_FOLDERS:
+        entries += (run / folder).rglob("*")
+    for path in entries:
+        if path.is_symlink():
+            raise RunError(
+                f"{path} is a link, and commands write there.", hint="Put the file or folder itself in its place."
+            )
 
 
 def seed_runs(path: Path) -> dict[int, Path]:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from gshf_release.errors import RunError
 from gshf_release.profile import Profile
 from gshf_release.run import trust
 from gshf_release.run.directory import write_text
@@ -60,7 +61,12 @@ def lay_out(scratch: Path, wanted: Layout) -> str | None:
 
     Called before any of the training processes looks for a checkpoint: all must find the same. What is aside comes back for a
     layout that it fits, and goes when the stage is finished. Those that a kill cut go at once, lest their files mix.
+
+    Raises:
+        RunError: The folder is a link.
     """
+    if scratch.is_symlink():
+        raise RunError(f"{scratch} is a link, and checkpoints are moved and removed there.", hint="Remove the link.")
     misfits = set()
     for checkpoint in [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]:
         if not (checkpoint / COMPLETE).is_file():

@@ -30,8 +30,19 @@ def prunable(run: RunDirectory, outputs: Sequence[tuple[str, str]]) -> list[Path
                     f"{name}/{file} is still needed: {reader.label} is not finished.",
                     hint=f"Finish the run first: gshf-release eval {run.path}, then publish.",
                 )
-        found.append(run.path / name / file)
+        found.append(inside(run, run.path / name / file))
     return found
+
+
+def inside(run: RunDirectory, path: Path) -> Path:
+    """Return a path of the run that is about to be removed.
+
+    Raises:
+        RunError: It lies elsewhere, by a link.
+    """
+    if not path.resolve().is_relative_to(run.path.resolve()):
+        raise RunError(f"{path} lies outside the run, by a link; prune removes nothing there.")
+    return path
 
 
 def prune(run: RunDirectory, outputs: Sequence[tuple[str, str]]) -> int:

@@ -80,7 +80,7 @@ def owns(scratch: Path) -> bool:
         document = documents.read_json(_note(scratch))
     except (OSError, ValueError):
         return False
-    return document == {"scratch": str(scratch.resolve()), "word": owner(scratch)}
+    return bool(document == {"scratch": str(scratch.resolve()), "word": owner(scratch)})
 
 
 def owner(scratch: Path) -> str:
