@@ -169,8 +169,16 @@ def _print_alpaca_eval(scores: list[AlpacaEvalScore]) -> None:
 
 def _count(one: AlpacaEvalScore) -> str:
     """Return the judgments, and of how many if instructions are missing."""
-    whole = one.n_total + one.n_null + (one.n_missing or 0)
-    return f"{one.n_total} of {whole} (incomplete)" if one.n_missing else str(one.n_total)
+    return _of_all(one.n_total, one.n_null, one.n_missing or 0)
+
+
+def _of_all(judged: int, failed: int, missing: int) -> str:
+    """Return a count, with the whole where judgments failed or are missing: marked if the number is one of a part."""
+    from gshf_release.report.partial import WHOLE
+
+    whole = judged + failed + missing
+    part = " (incomplete)" if missing or judged < WHOLE * whole else ""
+    return str(judged) if judged == whole else f"{judged} of {whole}{part}"
 
 
 def _notes(scores: list[AlpacaEvalScore]) -> list[str]:
@@ -213,7 +221,7 @@ def _single_row(one: MTBenchScore) -> list[str]:
     means = [(one.average, one.standard_error), (one.first_turn, one.first_turn_error)]
     means += [(one.second_turn, one.second_turn_error)]
     shown = [_with_error(value, error, 3) for value, error in means]
-    count = f"{one.n} of {one.n + one.n_unparsed + one.n_missing} (incomplete)" if one.n_missing else str(one.n)
+    count = _of_all(one.n, one.n_unparsed, one.n_missing)
     return [one.model, *shown, _number(one.lower_bound, 3), count, str(one.n_unparsed), one.judge]
 
 
@@ -224,6 +232,6 @@ def _pair_row(one: MTBenchPairScore) -> list[str]:
         str(one.tie),
         str(one.loss),
         _with_error(_percent(one.adjusted_win_rate), _percent(one.standard_error)),
-        str(one.n),
+        _of_all(one.n, one.n_errors, one.n_missing),
         one.judge,
     ]

@@ -208,3 +208,45 @@ def test_part_of_mt_bench_is_marked_in_the_table(command: Command, tmp_path: Pat
     outcome = command("score", "mt_bench", path)
     assert "158 of MT-Bench's 160 judgments are missing" in outcome.err
     assert "2 of 160 (incomplete)" in outcome.out
+
+
+def test_failed_judgments_are_marked_in_the_table(command: Command, tmp_path: Path) -> None:
+    rows = stored(judged(), annotator="x")
+    for row in rows[:6]:
+        row["preference"] = None
+    outcome = command("score", "alpaca_eval_2", write(tmp_path / "a.json", rows))
+    assert "6 rows have no judgment" in outcome.err
+    assert "54 of 60 (incomplete)" in outcome.out
+    path = tmp_path / "j.jsonl"
+    scores = [line(question_id=81 + number // 2, turn=1 + number % 2) for number in range(160)]
+    path.write_text("\n".join(json.dumps(row | {"score": 80}) for row in scores[:40]), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines("\n" + json.dumps(row) for row in scores[40:])
+    assert "120 of 160 (incomplete)" in command("score", "mt_bench", path).out
+    path.write_text("\n".join(json.dumps(row | {"score": -1 if not n else 8}) for n, row in enumerate(scores)))
+    told = command("score", "mt_bench", path).out
+    assert "159 of 160" in told
+    assert "incomplete" not in told
+
+
+def test_part_of_the_games_is_marked_in_the_table(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(pair(g1_winner="model_1", g2_winner="model_1")), encoding="utf-8")
+    assert "1 of 160 (incomplete)" in command("score", "mt_bench", path).out
+
+
+@pytest.mark.parametrize("judge", ["gpt-4", "judge-z"])
+def test_stored_verdicts_that_the_texts_contradict_are_told(command: Command, tmp_path: Path, judge: str) -> None:
+    path = tmp_path / "j.jsonl"
+    rows = [
+        line(judge=[judge, "single-v1"], score=3, judgment="Rating: [[8]]"),
+        line(judge=[judge, "single-v1"], turn=2, score=8, judgment='{"rating": 8}'),  # another program's reading
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    outcome = command("score", "mt_bench", path)
+    assert (
+        "1 ratings in the file are not those that the judge's texts state (j.jsonl:1: 3, its text says 8); the file's count."
+    ) in outcome.err.replace(f"{tmp_path}/", "")
+    game = pair(g1_winner="model_2", g2_winner="model_1", g1_judgment="[[A]]", g2_judgment="[[B]]")
+    path.write_text(json.dumps(game | {"judge": [judge, "pair-v2"]}), encoding="utf-8")
+    assert "1 winners in the file are not those that the judge's texts name" in command("score", "mt_bench", path).err

@@ -51,6 +51,8 @@ class Judgment:
     """The model that the judge's server named; only rows that were judged here say it."""
     stored: float | None = None
     """The rating in the file, where the text was read otherwise; None if it is `score`."""
+    stated: float | None = None
+    """The rating that the text states, where `score` is the file's and another one; by no reading is it this one."""
 
     @property
     def parsed(self) -> bool:
@@ -85,6 +87,8 @@ class PairJudgment:
     """The models that the judge's server named for the two games; only rows that were judged here say it."""
     read_anew: bool = False
     """Whether a winner is another one than the file's."""
+    contradicted: bool = False
+    """Whether a winner is the file's although the text, by any reading, names another one."""
 
 
 def read(path: Path) -> tuple[list[Judgment], list[PairJudgment]]:
@@ -117,7 +121,7 @@ def parse(row: dict[str, Any], place: str) -> Judgment:
     """
     judge, prompt = _judge(row, place)
     stored = _number(row, "score", place)
-    score, doubts = _rating(row, judge, stored)
+    score, doubts, stated = _rating(row, judge, stored)
     return Judgment(
         question_id=_integer(row, "question_id", place),
         model=_text(row, "model", place),
@@ -131,6 +135,7 @@ def parse(row: dict[str, Any], place: str) -> Judgment:
         doubts=doubts,
         answered_by=answered_by(row),
         stored=None if score == stored else stored,
+        stated=stated,
     )
 
 
@@ -160,35 +165,37 @@ def parse_pair(row: dict[str, Any], place: str) -> PairJudgment:
         doubts=tuple(dict.fromkeys((*first[1], *second[1]))),
         answered_by=tuple(filter(None, (answered_by(row, "g1_"), answered_by(row, "g2_")))),
         read_anew=[first[0], second[0]] != winners,
+        contradicted=first[2] or second[2],
     )
 
 
-def _rating(row: dict[str, Any], judge: str, stored: float) -> tuple[float, tuple[str, ...]]:
-    """Return the rating of a line and the doubts about it."""
+def _rating(row: dict[str, Any], judge: str, stored: float) -> tuple[float, tuple[str, ...], float | None]:
+    """Return the rating of a line, the doubts about it, and the one that its text states if the file's is none of it."""
     text = row.get("judgment")
     if any(key in row for key in READ_HERE) or not isinstance(text, str):
-        return stored, doubts_of(row.get("note"))
+        return stored, doubts_of(row.get("note")), None
     official = judge in OFFICIAL_MODELS
-    if ratings.rating(text) != stored:
-        return stored, ()
     reading = ratings.read_rating(text, official=official)
+    if ratings.rating(text) != stored:
+        return stored, (), None if reading.value == stored else reading.value
     if official:
-        return stored, reading.doubts
-    return (UNPARSED if reading.value is None else reading.value), reading.doubts
+        return stored, reading.doubts, None
+    return (UNPARSED if reading.value is None else reading.value), reading.doubts, None
 
 
-def _winner(row: dict[str, Any], judge: str, game: int, stored: str) -> tuple[str, tuple[str, ...]]:
-    """Return the winner of a line's game 1 or 2, and the doubts about it."""
+def _winner(row: dict[str, Any], judge: str, game: int, stored: str) -> tuple[str, tuple[str, ...], bool]:
+    """Return the winner of a line's game 1 or 2, the doubts about it, and whether the text names another one."""
     text = row.get(f"g{game}_judgment")
     if any(f"g{game}_{key}" in row for key in READ_HERE) or not isinstance(text, str):
-        return stored, doubts_of(row.get(f"g{game}_note"))
+        return stored, doubts_of(row.get(f"g{game}_note")), False
     official = judge in OFFICIAL_MODELS
-    if winner_of(ratings.winner(text), game) != stored:
-        return stored, ()
     reading = ratings.read_winner(text, official=official)
+    named = winner_of(reading.value or NO_WINNER, game)
+    if winner_of(ratings.winner(text), game) != stored:
+        return stored, (), named not in (stored, NO_WINNER)
     if official:
-        return stored, reading.doubts
-    return winner_of(reading.value or NO_WINNER, game), reading.doubts
+        return stored, reading.doubts, False
+    return named, reading.doubts, False
 
 
 def winner_of(verdict: str, game: int) -> str:

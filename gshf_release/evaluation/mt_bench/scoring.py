@@ -90,6 +90,8 @@ class MTBenchPairScore:
     n_errors: int
     """Comparisons that the judge failed on, left out."""
     n_duplicates: int
+    n_missing: int
+    """Games of MT-Bench's questions that were never played, against all opponents together."""
     opponents: tuple[str, ...]
     doubts: dict[str, int] = field(default_factory=dict)
     """`{what makes one doubt a verdict: comparisons}`, of those that count."""
@@ -212,6 +214,12 @@ def _reading_warnings(newest: list[Judgment], fastchat: float | None) -> list[st
             f"{anew} ratings in the file are not what the judge's answers say: FastChat's rule took them from thinking, from a "
             f"scale or from code. The answers count; FastChat would print {_shown(fastchat)}."
         )
+    other = [one for one in newest if one.stated is not None]
+    if other:
+        found.append(
+            f"{len(other)} ratings in the file are not those that the judge's texts state ({other[0].place}: "
+            f"{other[0].score:g}, its text says {other[0].stated:g}); the file's count."
+        )
     counts = reading.count(one.doubts for one in newest if one.parsed)
     return found + [f"{sentence}." for sentence in reading.warnings(counts, len(newest))]
 
@@ -227,7 +235,9 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
     win, tie, loss = (outcomes.count(name) for name in ("win", "tie", "loss"))
     count = len(played)
     duplicates, errors = len(rows) - len(newest), len(newest) - len(played)
-    warnings = [*left_out, *_missing_games(newest)]
+    missing = _missing_games(newest)
+    told = [f"{lack} of MT-Bench's {EXPECTED} games between {names} are missing." for names, lack in missing.items()]
+    warnings = [*left_out, *told]
     if duplicates:
         warnings.append(f"{duplicates} of {len(rows)} comparisons were made again later; the newest counts.")
     if errors:
@@ -235,6 +245,12 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
     anew = sum(one.read_anew for one in newest)
     if anew:
         warnings.append(f"{anew} winners in the file are not what the judge's answers say; the answers count.")
+    other = [one for one in newest if one.contradicted]
+    if other:
+        warnings.append(
+            f"{len(other)} winners in the file are not those that the judge's texts name (first: {other[0].place}); the file's "
+            "count."
+        )
     doubts = reading.count(one.doubts for one in played)
     warnings += [f"{sentence}." for sentence in reading.warnings(doubts, len(newest))]
     return MTBenchPairScore(
@@ -250,21 +266,21 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
         n=len(played),
         n_errors=errors,
         n_duplicates=duplicates,
+        n_missing=sum(missing.values()),
         opponents=tuple(dict.fromkeys(one.model_2 if one.model_1 == model else one.model_1 for one in newest)),
         doubts=doubts,
         warnings=tuple(warnings),
     )
 
 
-def _missing_games(newest: Sequence[PairJudgment]) -> list[str]:
-    """Return how many of MT-Bench's games were not played against each opponent."""
-    found = []
+def _missing_games(newest: Sequence[PairJudgment]) -> dict[str, int]:
+    """Return `{"a and b": n}`: how many of MT-Bench's games were not played against each opponent."""
+    found = {}
     for pair in dict.fromkeys(frozenset((one.model_1, one.model_2)) for one in newest):
         own = [one for one in newest if {one.model_1, one.model_2} == pair]
         played = {(one.question_id, one.turn) for one in own if category(one.question_id) != OTHER}
         if played and len(played) < EXPECTED:
-            names = f"{own[0].model_1} and {own[0].model_2}"
-            found.append(f"{EXPECTED - len(played)} of MT-Bench's {EXPECTED} games between {names} are missing.")
+            found[f"{own[0].model_1} and {own[0].model_2}"] = EXPECTED - len(played)
     return found
 
 
