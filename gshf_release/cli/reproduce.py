@@ -81,9 +81,10 @@ def command(
     measured += _answers(reported, outputs, rejudged, data, allow_unverified_data)
     measured += _measured_runs(reported, deepest, runs)
     notices = check(reported, measured)
+    found = reproduce(reported, published(reported), measured, deepest)
+    notices += found.uncompared()
     for line in notices:
         say(f"Warning: {line}")
-    found = reproduce(reported, published(reported), measured, deepest)
     if as_json:
         print_json(found.document() | {"notices": notices})
     else:

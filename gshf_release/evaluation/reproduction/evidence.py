@@ -66,7 +66,12 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
         measured = Measured(
             rung, source.row, "mt_bench", "average", one.average, one.judge, place=place, model=one.model
         )
-        return [measured if one.average is not None else _without(measured, "no rating could be read")]
+        if one.average is None:
+            return [_without(measured, "no rating could be read")]
+        size = one.n + one.n_unparsed + one.n_missing
+        if one.n < scoring.COMPLETE * size:
+            return [_without(measured, f"only {one.n} of {size} judgments are in {source.path.name}")]
+        return [measured]
     rows = read_annotations(source.path)
     if len(groups(rows)) != 1:
         raise DataError(f"{place} holds several models, judges or baselines.", hint="Give the judgments of one.")

@@ -93,6 +93,18 @@ class Reproduction:
                 text += f"; breaks at {rung}: {', '.join(names)}"
         return text
 
+    def uncompared(self) -> list[str]:
+        """Return a sentence for each file or run that was given and compared with nothing, with the reason."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for outcome in self.outcomes:
+            for check in outcome.checks:
+                if check.status == UNCHECKABLE and check.place:
+                    found.setdefault((check.place, outcome.claim.benchmark, check.why), []).append(outcome.claim.metric)
+        return [
+            f"{place} is not compared with the claims on {benchmark} ({', '.join(metrics)}): {why}."
+            for (place, benchmark, why), metrics in found.items()
+        ]
+
     def document(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
         return {

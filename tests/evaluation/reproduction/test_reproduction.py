@@ -235,13 +235,14 @@ def test_what_nobody_published_is_said(tmp_path: Path) -> None:
 
 def test_mt_bench_is_checked_from_its_ratings(tmp_path: Path) -> None:
     path = tmp_path / "gpt-4_single.jsonl"
-    scores = {(81, 1): 8, (81, 2): 7, (82, 1): 7, (82, 2): 8}
+    scores = {(question, turn): 6 + (question + turn) % 4 for question in range(81, 161) for turn in (1, 2)}
     lines = [
         {"question_id": q, "model": "m", "judge": ["gpt-4", "p"], "turn": t, "score": s, "tstamp": 1.0, "judgment": "-"}
         for (q, t), s in scores.items()
     ]
     for changed, expected in ((0, VERIFIED), (1, CONTRADICTED)):
-        lines[0]["score"] = 8 + changed
+        for line in lines[:40]:
+            line["score"] += changed
         path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
         measured = from_judgments(Source("iteration-1", path), "judgments", AlpacaEvalData())
         assert status(verdict(tmp_path, "judgments", measured), "average") == (expected, "judgments")
@@ -446,3 +447,27 @@ def test_a_run_that_measured_a_part_confirms_and_contradicts_nothing(tmp_path: P
         None,
         f"only 20 of 805 judgments were made in {tmp_path / 'results.json'}",
     )
+
+
+def test_a_part_of_mt_bench_confirms_and_contradicts_nothing_and_says_so(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    path = tmp_path / "gpt-4_single.jsonl"
+    row = {"model": "model", "judge": ["gpt-4", "p"], "turn": 1, "score": 2, "tstamp": 1.0, "judgment": "-"}
+    path.write_text("\n".join(json.dumps(row | {"question_id": 81 + n}) for n in range(80)), encoding="utf-8")
+    outcome = command("reproduce", claims(tmp_path / "claims.yaml"), "--annotations", path, "--json")
+    assert outcome.code == 0, outcome.err
+    told = f"{path} is not compared with the claims on mt_bench (average): only 80 of 160 judgments are in {path.name}."
+    assert json.loads(outcome.out)["notices"] == [told]
+    assert f"Warning: {told}" in outcome.err
+
+
+def test_judgments_that_are_compared_with_nothing_are_named_with_the_reason(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    path = annotations(tmp_path, annotator="my-judge")
+    outcome = command("reproduce", claims(tmp_path / "claims.yaml"), "--annotations", path)
+    assert (
+        f"Warning: {path} is not compared with the claims on alpaca_eval_2 (win rate, standard error): judged by my-judge, not "
+        "by the official judge; calibrate it to compare."
+    ) in outcome.err
