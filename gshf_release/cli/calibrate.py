@@ -139,6 +139,11 @@ def _new_model(found: Calibration, name: str, preferences: Any, *, as_json: bool
 def _show(found: Calibration) -> None:
     from gshf_release.report.tables import Table
 
+    if found.failed:
+        say(
+            f"Warning: {found.failed} of {found.failed + found.agreement.pairs} judgments failed; a prompt on which one failed "
+            f"is left out for every model: {found.prompts} prompts remain."
+        )
     rows = [
         [
             entry.model,

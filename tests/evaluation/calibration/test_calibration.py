@@ -275,3 +275,14 @@ def test_the_command_refuses_a_model_outside_the_range(command: Callable[..., Ou
     assert outcome.code == 1
     assert "outside the calibrated range" in outcome.err.splitlines()[-1]
     assert "outside the calibrated range" in json.loads(outcome.out)["new_model"]["refused"]
+
+
+def test_failed_judgments_are_said_before_the_table(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    judge = StubJudge(ROWS, 0.9, fails=frozenset({"made-up task 3", "made-up task 8"}))
+    files = [part for path in write(ROWS, tmp_path / "official") for part in ("--annotations", path)]
+    mine = [part for path in stored(ROWS, judge, tmp_path / "m") for part in ("--stored", path)]
+    outcome = command("calibrate", "mine", *files, *mine, "--out", tmp_path / "c.json")
+    assert outcome.code == 0, outcome.err
+    assert (
+        "Warning: 12 of 2400 judgments failed; a prompt on which one failed is left out for every model: 398 prompts remain."
+    ) in outcome.err
