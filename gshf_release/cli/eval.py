@@ -148,7 +148,7 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
     from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
     from gshf_release.cli.report import show_seeds
-    from gshf_release.evaluation.judgments import behind, unasked
+    from gshf_release.evaluation.judgments import behind, failed_before, unasked
     from gshf_release.release.adopt import require_own
     from gshf_release.report.seeds import refresh, write_merged
     from gshf_release.run.directory import seed_runs
@@ -171,7 +171,9 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
         how = {"allow_redo": options["allow_redo"], "trust_code": options["trust_code"]}
         pipeline.evaluate(directory, where, observer=observer, wanted=wanted, on_purpose=again, **how)
         for stage in unasked(directory, wanted or []):
-            say(f"{stage}: finished before, 0 judgments asked; --ask-again failed (or all) asks once more.")
+            failed = failed_before(directory, stage)
+            told = f", {failed} had failed and count as missing" if failed else ""
+            say(f"{stage}: finished before, 0 judgments asked{told}; --ask-again failed (or all) asks once more.")
         refresh(directory.path)
     if seeds:
         write_merged(Path(target))

@@ -204,6 +204,12 @@ def unasked(run: RunDirectory, wanted: Sequence[str]) -> list[str]:
     return [name for name in behind(wanted) if name not in done]
 
 
+def failed_before(run: RunDirectory, stage: str) -> int:
+    """Return how many judgments of a finished stage failed, as its journal says."""
+    told = [entry for entry in run.journal() if entry["event"] == SPENDING and entry.get("stage") == stage]
+    return int(told[-1].get("failed") or 0) if told else 0
+
+
 def behind(scores: Sequence[str]) -> list[str]:
     """Return the stages of the judgments that stages of scores read."""
     return [name.removesuffix("/scores") + "/judgments" for name in scores if name.endswith("/scores")]

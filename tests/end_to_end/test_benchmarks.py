@@ -107,6 +107,7 @@ def test_a_finished_judge_is_asked_again_about_what_failed(
     failed = find(cells_of(tmp_path / "run"), metric="failed judgments")
     assert failed is not None
     assert failed.value == 1
+    assert "finished before, 0 judgments asked, 1 had failed and count as missing;" in evaluate(failed_share=0.5).err
     server.answer = healthy
     assert evaluate("--ask-again", "failed", failed_share=0.5).code == 0
     assert len(server.received) == asked + 1
