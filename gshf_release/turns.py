@@ -72,7 +72,7 @@ def parse_turn(turn: Any, column: str = "messages", extra: list[str] | None = No
         raise ValueError(
             f'every turn needs a "{who}" and a text under "{what}"; one of the {role} under {column!r} has none'
         )
-    if role != "system" and not content.strip():
+    if role == "user" and not content.strip():
         raise ValueError(f"a turn of the {role} under {column!r} is empty")
     return {"role": role, "content": content}
 

@@ -139,7 +139,7 @@ REFUSALS: list[tuple[Row, str]] = [
     ),
     ({"messages": [{"role": "user", "content": []}]}, "one of the user under 'messages' has none"),
     ({"messages": [said("user", " "), GOOD, USER]}, "a turn of the user under 'messages' is empty"),
-    ({"messages": [USER, said("assistant", ""), USER]}, "a turn of the assistant under 'messages' is empty"),
+    ({"messages": [USER, {"role": "assistant"}, USER]}, "one of the assistant under 'messages' has none"),
     ({"messages": [{"role": ["user"], "content": "why"}]}, "unknown role"),
     ({"messages": "why"}, "expected a text or turns under 'messages'"),
     ({"messages": [USER, GOOD]}, "the last turn must be the user's"),
@@ -341,7 +341,7 @@ def test_earlier_turns_are_kept() -> None:
         ({"prompt": "why", "chosen": [{"role": "assistant"}], "rejected": "b"}, "every turn needs"),
         (
             {"prompt": "why", "chosen": [said("assistant", "")], "rejected": "b"},
-            "a turn of the assistant under 'chosen' is empty",
+            "the last turn under 'chosen' must be the assistant's, and not empty",
         ),
         ({"prompt": "why", "chosen": "a", "rejected": "b", "tools": [1]}, "the column 'tools' cannot be read"),
         (
