@@ -301,7 +301,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.config._name_or_path = ""
     model.config.name_or_path = ""
     model.config.use_cache = True  # trainers switch it off; whoever loads the checkpoint wants to generate
-    _sample_as_said(model.generation_config)
+    _sample_as_said(getattr(model, "generation_config", None))  # encoders have none
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_portable(folder)

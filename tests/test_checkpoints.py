@@ -274,3 +274,16 @@ def test_a_data_set_that_is_not_here_is_not_looked_for_on_the_hub(name: str) -> 
 
 def test_an_existing_path_of_data_beats_a_hub_id(tmp_path: Path) -> None:
     assert fetch_data(str(tmp_path)) == tmp_path
+
+
+def test_an_encoder_is_saved_without_a_generation_config(tmp_path: Path) -> None:
+    """Reward models may be encoders, which generate nothing."""
+    from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForSequenceClassification(BertConfig(vocab_size=512, pad_token_id=0, num_labels=1, **sizes)).eval()
+    save(model, tiny.tokenizer(), tmp_path / "encoder")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "encoder").eval()
+    ids = torch.tensor([[1, 5, 7, 2]])
+    torch.testing.assert_close(again(ids).logits, model(ids).logits)
+    assert not (tmp_path / "encoder" / "generation_config.json").exists()
