@@ -3,7 +3,8 @@
     mask = Mask("sk-secret...", "OPENAI_API_KEY")
     mask("Incorrect API key: sk-sec...")     # "Incorrect API key: $OPENAI_API_KEY"
 
-A server may repeat the key whole, cut it (`sk-abc...wxyz`), or encode it for a URL, for JSON or as base64.
+A server may repeat the key whole, cut it (`sk-abc...wxyz`), encode it for a URL, for JSON, for HTML or as base64, or change its
+case.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Mask:
         long = len(secret) >= PIECE
         forms = set(_forms(secret)) if long else set()
         self._pieces = frozenset(form[i : i + PIECE] for form in forms for i in range(len(form) - PIECE + 1))
+        self._spelt = _spelt(secret) if long and not self._words else None
         whole = not long and len(secret) >= SHORTEST and not secret.isalpha()
         self._whole = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)") if whole else None
 
@@ -64,6 +66,8 @@ class Mask:
         if len(text) < SHORTEST or not self._secret:
             return []
         found = sorted([*self._runs(text), *self._cuts(text)])
+        if self._spelt is not None:
+            found += [match.span() for match in self._spelt.finditer(text)]
         if self._whole is not None:
             found += [match.span() for match in self._whole.finditer(text)]
         merged: list[tuple[int, int]] = []
@@ -100,6 +104,12 @@ class Mask:
             tail = next((k for k in lengths if text.startswith(self._secret[-k:], marks.end())), 0)
             if head >= CUT_END or tail >= CUT_END or (head and tail):
                 yield marks.start() - head, marks.end() + tail
+
+
+def _spelt(secret: str) -> re.Pattern[str]:
+    """Return a pattern of the whole secret in either case, with blanks between its characters, or as numbers for HTML."""
+    letters = [f"(?:{re.escape(letter)}|&#0*{ord(letter)};|&#x0*{ord(letter):x};)" for letter in secret]
+    return re.compile(r"[\s\u200b\u00ad]*".join(letters), re.IGNORECASE)
 
 
 def without_password(text: str) -> str:

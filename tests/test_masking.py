@@ -38,6 +38,11 @@ MASK = Mask(KEY, "MY_KEY")
         "".join(f"%{ord(letter):02X}" for letter in KEY),
         "".join(f"\\u{ord(letter):04x}" for letter in KEY),
         json.dumps({"key": KEY}),
+        KEY.upper(),
+        " ".join(KEY),
+        f"{KEY[:20]}\n{KEY[20:]}",
+        "".join(f"&#{ord(letter)};" for letter in KEY),
+        "".join(f"&#x{ord(letter):X};" for letter in KEY),
     ],
 )
 def test_a_key_is_hidden_whole_cut_and_encoded(told: str) -> None:
