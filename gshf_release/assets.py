@@ -17,6 +17,10 @@ MARKER = ".gshf-release"
 """A file of this name makes a folder a project: its copies of the assets come before the shipped ones."""
 
 
+RUN = "run.json"
+"""A file of this name makes a folder a run."""
+
+
 def cache_folder() -> Path:
     """Return where fetched packages and environments are kept: `GSHF_CACHE`, else `~/.cache/gshf-release`."""
     return Path(os.environ.get("GSHF_CACHE") or Path.home() / ".cache" / "gshf-release")
@@ -30,9 +34,9 @@ def shipped() -> Path:
 
 
 def project() -> Path | None:
-    """Return the project that `gshf-release init` made and we stand in, if any."""
+    """Return the project that `gshf-release init` made and we stand in, if any; a run is none, for it may be anybody's."""
     here = Path.cwd()
-    return here if (here / MARKER).is_file() else None
+    return here if (here / MARKER).is_file() and not (here / RUN).exists() else None
 
 
 def roots() -> list[Path]:

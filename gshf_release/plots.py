@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
     from matplotlib import pyplot as plt
 
     rows = iterations_of(select(cells, table=table))
-    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+    with _style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
         _draw_gains(left, cells, table, rows)
         _draw_cost(right, cells, rows)
@@ -55,7 +56,7 @@ def reported_curve(document: Mapping[str, Any], path: Path) -> str:
     rows, unit = document["rows"], document["length_unit"]
     positions = range(len(rows))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+    with _style():
         figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
         for key, colour in REPORTED.items():
             axis.plot(positions, [row[key] for row in rows], color=colour, marker="o", ms=4, label=f"{key}, %")
@@ -88,7 +89,7 @@ def reward_against_divergence(points: Sequence[Point], path: Path) -> str:
     from matplotlib import pyplot as plt
 
     methods = list(dict.fromkeys(point.method for point in points))
-    with plt.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False}):
+    with _style():
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
         for axis, (judge, name) in zip(axes, NAMES.items(), strict=True):
             for number, method in enumerate(methods):
@@ -104,6 +105,17 @@ def reward_against_divergence(points: Sequence[Point], path: Path) -> str:
     return "Gain over the base at temperature 1 against the divergence from it: " + ", ".join(
         "best of n" if method == UNTRAINED else method for method in methods
     )
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Draw in our own style, whatever a `matplotlibrc` says: the current folder's may be anybody's, with a LaTeX preamble."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False})
+        yield
 
 
 def _draw_method(axis: Any, points: Sequence[Point], judge: str, colour: str) -> None:

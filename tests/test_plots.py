@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import gshf_release
 from gshf_release.plots import learning_curve
 from gshf_release.results import Cell, read_cells
 from gshf_release.run.directory import RunDirectory
@@ -24,6 +28,19 @@ def test_drawing_leaves_the_callers_settings_alone(finished: RunDirectory, tmp_p
     learning_curve(read_cells(finished.path / "results.json"), tmp_path / "a.png")
     changed = {key for key, value in mpl.rcParams.items() if before[key] != value}
     assert changed <= {"backend"}
+
+
+def test_settings_of_the_folder_change_nothing(finished: RunDirectory, tmp_path: Path) -> None:
+    """Start a Python of its own: matplotlib reads the current folder's file when it is imported."""
+    (tmp_path / "matplotlibrc").write_text(
+        "backend: module://nowhere\ntext.usetex: true\nfont.size: 40\n", encoding="utf-8"
+    )
+    call = "from gshf_release.plots import *; from gshf_release.results import read_cells; "
+    call += f"learning_curve(read_cells(Path({str(finished.path / 'results.json')!r})), Path('here.png'))"
+    variables = os.environ | {"PYTHONPATH": str(Path(gshf_release.__file__).parents[1])}
+    subprocess.run([sys.executable, "-P", "-c", call], cwd=tmp_path, env=variables, check=True)
+    learning_curve(read_cells(finished.path / "results.json"), tmp_path / "usual.png")
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "usual.png").read_bytes()
 
 
 def test_missing_cells_are_gaps(tmp_path: Path) -> None:
