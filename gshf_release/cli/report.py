@@ -93,21 +93,22 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
     """
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
-    from gshf_release.report.seeds import all_seed_tables, merge, read_seeds, seed_folders
+    from gshf_release.report.seeds import all_seed_tables, merge, read_seeds, seed_folders, seed_notices
     from gshf_release.results import select
     from gshf_release.run.directory import RunDirectory
 
     folders = seed_folders(parent)
     seeds = read_seeds(folders)
-    for seed, folder in folders.items():
-        for line in stale_line(RunDirectory(folder)):
-            say(f"Seed {seed}: {line}")
+    stale = [f"Seed {seed}: {line}" for seed, folder in folders.items() for line in stale_line(RunDirectory(folder))]
+    found = [*stale, *seed_notices(seeds)]
+    for line in found:
+        show(f"> **{line}**\n") if as_markdown and not as_json else say(line)
     tables = all_seed_tables(seeds, every_iteration=every_iteration)
     if not any(seeds.values()):
         raise RunError(f"No seed of {parent} has results yet.", hint="Run: gshf-release train RECIPE --seeds 0,1,2")
     if as_json:
         by_seed = {str(seed): [cell.model_dump() for cell in cells] for seed, cells in seeds.items()}
-        print_json({"cells": [cell.model_dump() for cell in merge(seeds)], "seeds": by_seed})
+        print_json({"cells": [cell.model_dump() for cell in merge(seeds)], "seeds": by_seed, "notices": found})
         return
     _print(tables, as_markdown)
     missing = [seed for seed, cells in seeds.items() if not select(cells, table="test")]

@@ -353,8 +353,10 @@ def adopt_answers(context: StageContext) -> None:
     if not chosen:
         raise DataError(f"The answers given with --outputs answer none of the {len(keys)} questions that are asked.")
     if len(chosen) < len(keys):
+        other = len(found) - len(chosen)
+        told = f"; {other} of the {len(found)} answers are to other questions and left out" if other else ""
         context.say(
-            f"The answers given with --outputs answer {len(chosen)} of the {len(keys)} questions that are asked."
+            f"The answers given with --outputs answer {len(chosen)} of the {len(keys)} questions that are asked{told}."
         )
     model = context.task.stage.parameters.get("model")
     if model is not None:

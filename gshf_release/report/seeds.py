@@ -11,6 +11,7 @@ from gshf_release.errors import VerificationError
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report import benchmarks, partial
+from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table, markdown
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
 from gshf_release.run.directory import seed_runs, write_text
@@ -32,6 +33,11 @@ def seed_folders(path: Path) -> dict[int, Path]:
 def read_seeds(folders: Mapping[int, Path]) -> dict[int, list[Cell]]:
     """Return the cells of every seed."""
     return {seed: read_cells(folder / "results.json") for seed, folder in folders.items()}
+
+
+def seed_notices(seeds: Mapping[int, Sequence[Cell]]) -> list[str]:
+    """Return what weakens the benchmarks' numbers of each seed, in lines that stand before the tables over seeds."""
+    return [f"Seed {seed}: {line}" for seed, cells in seeds.items() for line in notices(cells)]
 
 
 def merge(seeds: Mapping[int, Sequence[Cell]]) -> list[Cell]:
@@ -72,6 +78,7 @@ def write_merged(parent: Path) -> None:
     write_cells(cells, parent / "results.json")
     write_csv(cells, parent / "results.csv")
     parts = [f"# Results of {parent.resolve().name} over {len(seeds)} seeds"]
+    parts += [f"> **{line}**" for line in seed_notices(seeds)]
     for table in all_seed_tables(seeds, every_iteration=True):
         parts += [f"## {table.title}", markdown(table), *table.notes]
     write_text(parent / "results.md", "\n\n".join(parts) + "\n")

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.results import read_cells
+from gshf_release.evaluation.metrics import answered_by, doubt
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
+from gshf_release.report.seeds import write_merged
+from gshf_release.results import Cell, read_cells, write_cells
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import Outcome
 
@@ -75,3 +78,24 @@ def test_a_command_for_one_run_names_a_seed(command: Command, parent: Path) -> N
     outcome = command("publish", parent, "--out", parent / "out")
     assert outcome.code == 1
     assert "holds the runs of 2 seeds. Name one, such as" in outcome.line
+
+
+def test_what_weakens_a_seeds_numbers_stands_before_the_mean_over_seeds(command: Command, parent: Path) -> None:
+    place = {"table": "alpaca_eval_2", "row": "iteration-1", "judge": "a/judge", "n": 500, "of": 805}
+    path = parent / "seed-1" / "results.json"
+    values = {"LC win rate": 20.0, doubt(OTHER_MODEL): 500.0, answered_by("another"): 500.0}
+    write_cells([*read_cells(path), *(Cell(**place, metric=name, value=value) for name, value in values.items())], path)
+    write_merged(parent)
+    told = [
+        "Seed 1: Incomplete: alpaca_eval_2, judged by a/judge: iteration-1 500 of 805 judgments. A number of a part does not "
+        "compare with numbers of the whole benchmark.",
+        f"Seed 1: Warning: alpaca_eval_2, judged by a/judge, iteration-1: 500 of 500 judgments: {OTHER_MODEL} "
+        "(answered by another 500).",
+    ]
+    assert json.loads(command("report", parent, "--json").out)["notices"] == told
+    assert all(line in command("report", parent).err for line in told)
+    marked = command("report", parent, "--markdown").out
+    text = (parent / "results.md").read_text(encoding="utf-8")
+    for line in told:
+        assert marked.index(f"> **{line}**") < marked.index("mean over seeds")
+        assert text.index(f"> **{line}**") < text.index("mean over seeds")

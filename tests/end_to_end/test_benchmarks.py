@@ -202,6 +202,21 @@ def test_existing_answers_are_judged_without_a_model(
     assert not (tmp_path / "run/base").exists()
 
 
+def test_answers_to_other_questions_are_left_out_and_counted(
+    command: Command, files: Path, server: ChatServer, tmp_path: Path
+) -> None:
+    asked = (*own.INSTRUCTIONS[:4], own.INSTRUCTIONS[4] + " ")
+    outputs = [{"instruction": text, "output": "x" * 60, "generator": "theirs"} for text in asked]
+    (files / "theirs.json").write_text(json.dumps(outputs), encoding="utf-8")
+    judge = own.judge(files, "alpaca_eval_2", server.address)
+    place = ("--benchmark", files / "own-alpaca.yaml", "--judge", judge, "--run", tmp_path / "run")
+    outcome = command("eval", "their-model", "--outputs", files / "theirs.json", *place)
+    assert outcome.code == 0, outcome.err
+    told = "answer 4 of the 5 questions that are asked; 1 of the 5 answers are to other questions and left out."
+    assert told in outcome.err
+    assert "4 of 5 (incomplete)" in outcome.out
+
+
 def test_answers_to_other_questions_are_refused(
     command: Command, files: Path, server: ChatServer, tmp_path: Path
 ) -> None:
