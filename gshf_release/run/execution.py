@@ -247,7 +247,9 @@ def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: c
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
     scratch, wanted = walk.run.scratch(task), Layout.of(walk.profile)
-    foreign = withhold(scratch, wanted) if launch.distributed(task.stage, walk.profile) else None
+    # Scoring, which the processes share too, has shards and no checkpoints.
+    trains = launch.distributed(task.stage, walk.profile) and task.stage.shards == 1
+    foreign = withhold(scratch, wanted) if trains else None
     if why := foreign or lay_out(scratch, wanted):
         walk.observer.notice(
             f"{task.label}: {why}; the stage begins again, and the checkpoint is kept until it is finished."
