@@ -12,9 +12,11 @@ from gshf_release.evaluation.alpaca_eval import scoring
 from gshf_release.evaluation.alpaca_eval.annotations import groups
 from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
 from gshf_release.evaluation.calibration.replay import read_outputs
+from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.mt_bench import judgments as ratings
 from gshf_release.evaluation.mt_bench import scoring as grades
 from gshf_release.evaluation.reproduction.claims import Benchmark, Metric, Rung
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.results import Cell, read_cells, rows_of
 
 CALIBRATED = "calibrated "
@@ -127,7 +129,7 @@ def from_run(source: Source, rung: Rung) -> list[Measured]:
     path = source.path / "results.json"
     if not path.is_file():
         raise DataError(f"{source.path} has no results.json.", hint=f"Run: gshf-release eval {source.path}")
-    found = []
+    found: list[Measured] = []
     cells = [cell for cell in read_cells(path) if cell.origin == "measured"]
     benchmarks: dict[Benchmark, Sequence[Metric]] = {
         "alpaca_eval_2": ("win rate", "LC win rate", "length"),
@@ -136,16 +138,21 @@ def from_run(source: Source, rung: Rung) -> list[Measured]:
     for benchmark, metrics in benchmarks.items():
         own = [cell for cell in cells if cell.table == benchmark]
         rows = rows_of(own)
+        substituted = {(cell.row, cell.judge) for cell in own if cell.metric == doubt(OTHER_MODEL) and cell.value}
         for cell in own:
             metric = next((m for m in metrics if cell.metric in (m, CALIBRATED + m)), None)
             if metric is None:
                 continue
             row = source.row if source.row and len(rows) == 1 else cell.row
             model = None if row == cell.row else cell.row
-            found.append(_of_cell(cell, rung, row, benchmark, metric, str(path), model))
+            entries = [_of_cell(cell, rung, row, benchmark, metric, str(path), model)]
             if metric == "win rate" and cell.metric == metric and cell.standard_error is not None:
                 error = cell.model_copy(update={"value": cell.standard_error})
-                found.append(_of_cell(error, rung, row, benchmark, "standard error", str(path), model))
+                entries.append(_of_cell(error, rung, row, benchmark, "standard error", str(path), model))
+            made_by_another = (cell.row, cell.judge) in substituted and metric != "length"
+            found += [
+                _without(entry, f"judgments were {OTHER_MODEL}") if made_by_another else entry for entry in entries
+            ]
     return found
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData
+from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.reproduction import CONTRADICTED, UNCHECKABLE, VERIFIED, Reproduction, load, reproduce
 from gshf_release.evaluation.reproduction.claims import Published, Rung, published
 from gshf_release.evaluation.reproduction.evidence import (
@@ -26,6 +27,7 @@ from gshf_release.evaluation.reproduction.evidence import (
     from_outputs,
     from_run,
 )
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.results import Cell, write_cells
 from tests.conftest import Outcome
 
@@ -471,3 +473,16 @@ def test_judgments_that_are_compared_with_nothing_are_named_with_the_reason(
         f"Warning: {path} is not compared with the claims on alpaca_eval_2 (win rate, standard error): judged by my-judge, not "
         "by the official judge; calibrate it to compare."
     ) in outcome.err
+
+
+def test_a_run_whose_judge_was_another_model_confirms_and_contradicts_nothing(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    place = {"table": "alpaca_eval_2", "row": "iteration-1", "n": 100, "judge": JUDGE}
+    folder = run(tmp_path / "run", 90.0, cells=[Cell(**place, metric=doubt(OTHER_MODEL), value=1.0)])
+    outcome = command(
+        "reproduce", claims(tmp_path / "claims.yaml"), "--from", "weights", "--run", f"iteration-1={folder}"
+    )
+    assert outcome.code == 0, outcome.err
+    told = f"is not compared with the claims on alpaca_eval_2 (win rate, standard error): judgments were {OTHER_MODEL}."
+    assert f"Warning: {folder / 'results.json'} {told}" in outcome.err
