@@ -70,7 +70,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "wrong"),
     [
-        ({"question_id": 1, "category": "a", "turns": ["only one"]}, r"question 1: expected .*two texts"),
+        ({"question_id": 1, "category": "a", "turns": ["a", "b", "c"]}, r"question 1: expected .*one or two texts"),
         ({"question_id": "1", "category": "a", "turns": ["a", "b"]}, r"question 1: expected \"question_id\""),
     ],
 )

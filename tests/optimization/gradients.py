@@ -22,6 +22,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.launch import rank
+from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Stage
 from tests.optimization import plan
 
@@ -81,7 +82,7 @@ class Noting(Resumable):
 def optimise(context: StageContext) -> None:
     """Train as the stage's method does, padded if the stage says so, and keep the gradients in the run."""
     module = {"dpo": dpo, "raft": raft}[context.parameter("method")]
-    noting = Noting(context.progress)
+    noting = Noting(context.progress, Layout.of(context.profile))
     noting.folder = context.run.path / "gradients"
     can_pack = packing.can_pack if not context.parameter("padded") else lambda *given: False
     with mock.patch.object(module, "resumable", return_value=noting), mock.patch.object(packing, "can_pack", can_pack):
