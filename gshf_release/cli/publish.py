@@ -75,6 +75,7 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         )
     require_own(RunDirectory.open(run))
     require_training(RunDirectory.open(run))
+    _warn(run)
     if options["dry_run"]:
         with _tried(run, str(repository), profile) as (release, name), signed(release, name, options["sign"]) as staged:
             _push(staged, str(repository), as_json, options)
@@ -85,6 +86,16 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
         return
     with signed(release, name, options["sign"]) as staged:
         _push(staged, str(repository), as_json, options | {"journal": RunDirectory.open(run).log})
+
+
+def _warn(run: Path) -> None:
+    """Say first what weakens the run's numbers; its cards say the same."""
+    from gshf_release.report.notices import notices
+    from gshf_release.results import read_cells
+
+    results = run / "results.json"
+    for line in notices(read_cells(results)) if results.is_file() else []:
+        say(line)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gshf_release.benchmark_data import ALPACA_EVAL, HubFile
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE
-from gshf_release.evaluation.metrics import CALIBRATED, FAILED
+from gshf_release.evaluation.metrics import CALIBRATED, FAILED, doubt
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.release.facts import HUB_ID
 from gshf_release.report import benchmarks, partial, tables
 from gshf_release.results import Cell, select
@@ -139,8 +140,8 @@ def _benchmarks(card: Card) -> list[Any]:
     row = f"iteration-{card.iteration}"
     for table, judge, baseline, mark in benchmarks.groups(card.cells):
         chosen = select(card.cells, table=table, judge=judge, baseline=baseline, row=row)
-        if partial.is_partial(chosen, row):
-            continue  # part of a benchmark is no result of it; the card says how much there is
+        if partial.is_partial(chosen, row) or _another_answered(chosen):
+            continue  # part of a benchmark is no result of it, nor is another model's judgment the judge's; the card says so
         for entry in chosen:
             known = BENCHMARK_METRICS.get(entry.metric)
             if known is None or entry.value is None:
@@ -178,12 +179,19 @@ def _dataset(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark:
 
 def is_official(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> bool:
     """Return whether a group of cells was measured as the benchmark's published numbers are."""
+    if _another_answered(cells):
+        return False
     asked = {entry.n for entry in cells if entry.metric == FAILED}
     if mark == "LC win rate":
         known = ALPACA_EVAL_2
         own = table == "alpaca_eval_2" and judge == known.judge and baseline in (known.baseline, BASELINE)
         return own and asked == {known.n}
     return table == "mt_bench" and judge == MT_BENCH_JUDGE and asked == {MT_BENCH_ANSWERS}
+
+
+def _another_answered(cells: Sequence[Cell]) -> bool:
+    """Return whether a server answered with another model than the judge's."""
+    return any(entry.metric == doubt(OTHER_MODEL) and entry.value for entry in cells)
 
 
 def substitutes(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from gshf_release.errors import ReleaseError
+from gshf_release.evaluation.metrics import doubt
+from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.recipe import Pairs, Recipe
 from gshf_release.recipe import load as load_recipe
 from gshf_release.release.assumptions import Assumption
@@ -478,6 +480,17 @@ def test_part_of_a_benchmark_is_said_first_and_is_no_result_of_it(
     assert f"iteration-2 {told} judgments" in body[2]
     assert f"(incomplete: {told})" in content
     assert f"| {told} (incomplete) |" in content
+
+
+def test_judgments_of_another_model_are_no_result_of_the_judge(tiny_recipe: Recipe) -> None:
+    cells = judged(OFFICIAL)
+    other = cells[0].model_copy(
+        update={"metric": doubt(OTHER_MODEL), "row": "iteration-2", "value": 805.0, "standard_error": None}
+    )
+    content = card(tiny_recipe, [*cells, other])
+    assert index_of(content) == []
+    assert f"805 of 805 judgments: {OTHER_MODEL}" in content
+    assert "not as its published numbers were" in section(content, "Limits")
 
 
 def test_a_few_failed_judgments_of_all_that_were_asked_for_leave_a_benchmark_whole(tiny_recipe: Recipe) -> None:
