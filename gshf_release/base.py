@@ -26,7 +26,9 @@ def declare(recipe: Recipe) -> Stage:
     """Declare the stage that puts out pi_0 as `model`, and where it came from as `source.json`."""
     return Stage(
         name="base",
+        identity="copy-base/1",
         work="gshf_release.base:adopt",
+        kind="other",
         outputs=("model", "source.json"),
         keys=("base",),
     )
@@ -36,7 +38,9 @@ def declare_rendering() -> Stage:
     """Declare the stage that writes down how a prompt is rendered."""
     return Stage(
         name="rendering",
+        identity="render-first-prompt/1",
         work="gshf_release.base:write_rendering",
+        kind="other",
         inputs=(Input("base", "model"),),
         outputs=("rendering.json",),
         keys=("prompts.system", *RENDERING),
@@ -65,7 +69,9 @@ def declare_reference() -> Stage:
     """Declare the stage that puts out the reference policy as `model`, where it is neither pi_0 nor pi_(t-1)."""
     return Stage(
         name=REFERENCE,
+        identity="copy-reference/1",
         work="gshf_release.base:adopt_reference",
+        kind="other",
         inputs=(Input("base", "model"),),
         outputs=("model", "source.json"),
         keys=("loop.reference", "loop.reference_revision"),

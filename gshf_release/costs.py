@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from gshf_release.geometry import Geometry
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
-from gshf_release.run.stage import Stage
+from gshf_release.rewards.settings import settings
+from gshf_release.run.stage import Kind, Stage
 
 TRAINING_BYTES = 16
 """Per parameter: FP32 weights and gradients, and AdamW's two FP32 moments."""
@@ -31,16 +32,11 @@ LOGIT_TABLES, MEASURE_TABLES = 3, 6
 CACHE = "sampling: key-value cache"
 RESPONSE_BYTES = 8.3
 """Per token on disk: a 4-byte id and 4.3 characters, before compression."""
-KINDS = {
-    "gshf_release.sampling.stage:sample": "sampling",
-    "gshf_release.rewards.stages:score": "scoring",
-    "gshf_release.preference.ranking:write_log_ratios": "log-ratios",
-    "gshf_release.optimization.reference:compute": "reference",
-    "gshf_release.optimization.dpo:optimise": "training",
-    "gshf_release.optimization.raft:optimise": "training",
-    "gshf_release.diagnostics.validation:measure": "measuring",
-}
-"""What a stage is counted as, by its work. Others are not counted, nor is the training of reward models."""
+ESTIMATED: tuple[Kind, ...] = (
+    *("sampling", "scoring", "log-ratios", "reference", "training", "measuring"),
+    "reward training",
+)
+"""The kinds of stages of which hours are estimated; the rest of a training run only reads and writes files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ class Work:
     trained_tokens: float
     """Over all epochs, both sides of every pair."""
     tokens: Mapping[str, float]
-    """What each stage of `KINDS` samples or computes over."""
+    """What each stage of an estimated kind samples or computes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +77,8 @@ def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, respons
     """
     by_name = {stage.name: stage for stage in stages}
     tokens = _tokens(by_name, recipe, prompt_tokens, response_tokens)
-    sampling = [stage for stage in stages if _kind(stage) == "sampling"]
-    training = [stage for stage in stages if _kind(stage) == "training"]
+    sampling = [stage for stage in stages if stage.kind == "sampling"]
+    training = [stage for stage in stages if stage.kind == "training"]
     return Work(
         iterations=recipe.loop.iterations,
         prompts=sum(_asked(stage) for stage in stages if {"start", "stop"} <= set(stage.parameters)),
@@ -104,7 +100,7 @@ def _tokens(
     found: dict[str, float] = {}
     for name, stage in by_name.items():
         facts = stage.parameters
-        match _kind(stage):
+        match stage.kind:
             case "sampling":
                 found[name] = _sampled(stage, by_name, response_tokens)
             case "scoring" | "log-ratios":
@@ -116,11 +112,11 @@ def _tokens(
                 found[name] = recipe.training.epochs * _pairs(facts["sources"], by_name) * pair
             case "measuring":
                 found[name] = recipe.prompts.roles.validation * sequence
+            case "reward training":
+                chosen = settings(recipe, facts["scorer"]).contrasts
+                contrasts = _responses(by_name[f"{facts['scorer']}/answers"], by_name) * len(chosen.kinds)
+                found[name] = chosen.epochs * contrasts * (1 - chosen.held_out) * 2 * sequence
     return found
-
-
-def _kind(stage: Stage) -> str | None:
-    return KINDS.get(stage.work)
 
 
 def _asked(stage: Stage) -> int:
@@ -154,19 +150,19 @@ def stage_hours(
     parameters: float | None,
     reward_parameters: float | None,
 ) -> dict[str, Need]:
-    """Return the hours of each stage on one device, with its kind of work as the step; stages of no kind are not in it."""
+    """Return the hours of each stage on one device, with its kind as the step; stages of other kinds are not in it."""
     seconds = _seconds(profile, parameters, reward_parameters)
     found = {}
     for stage in stages:
-        if kind := _kind(stage):
-            each, formula = seconds[kind]
-            found[stage.name] = Need(kind, None if each is None else tokens[stage.name] * each / 3600, formula)
+        if stage.kind in ESTIMATED:
+            each, formula = seconds[stage.kind]
+            found[stage.name] = Need(stage.kind, None if each is None else tokens[stage.name] * each / 3600, formula)
     return found
 
 
 def hours(of_stages: Mapping[str, Need]) -> list[Need]:
     """Return the hours of each kind of work on one device: the sum of its stages' hours."""
-    kinds = {kind: [need for need in of_stages.values() if need.step == kind] for kind in KINDS.values()}
+    kinds = {kind: [need for need in of_stages.values() if need.step == kind] for kind in ESTIMATED}
     return [
         Need(kind, total(needs) if known(needs) else None, needs[0].formula) for kind, needs in kinds.items() if needs
     ]
@@ -174,7 +170,7 @@ def hours(of_stages: Mapping[str, Need]) -> list[Need]:
 
 def _seconds(
     profile: Profile, parameters: float | None, reward_parameters: float | None
-) -> dict[str, tuple[float | None, str]]:
+) -> dict[Kind, tuple[float | None, str]]:
     """Return the seconds of a device for one token of each kind of work, None where unknown, and the formula of all tokens.
 
     Operations per token: 2 per parameter forwards, 4 backwards (arXiv 2001.08361).
@@ -193,6 +189,7 @@ def _seconds(
         "reference": (each(2, parameters), "tokens x 2 x parameters / flops"),
         "training": (each(passes, parameters), f"tokens x {passes} x parameters / flops{again}"),
         "measuring": (each(6, parameters), "tokens x 3 models x 2 x parameters / flops"),
+        "reward training": (each(6, reward_parameters), "tokens x 6 x reward parameters / flops"),
     }
 
 

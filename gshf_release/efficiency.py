@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from gshf_release.kinds import KINDS, OF_WORK, part_of_run
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import EVALUATION, PREPARATION, RELEASE, Kind, Stage
 
+KINDS = ("sampling", "scoring", "training")
+KIND_OF: Mapping[Kind, str] = {
+    "sampling": "sampling",
+    **dict.fromkeys(("scoring", "log-ratios", "reference", "measuring"), "scoring"),
+    **dict.fromkeys(("training", "reward training"), "training"),
+}
+"""Scoring is every forward pass over given sequences. Time of other kinds is `other work`."""
 GOAL = 0.9
 """Share of the iterations' time that should be sampling, scoring or training."""
 PAUSE_SECONDS = 60.0
@@ -83,17 +89,19 @@ def measure(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stage]) -> Effi
         journal: The run's entries, in the order in which they were written.
         plan: Its stages.
     """
-    kinds = {stage.name: OF_WORK.get(stage.work) for stage in plan}
+    kinds = {stage.name: KIND_OF.get(stage.kind) for stage in plan}
+    parts = {stage.name: stage.part for stage in plan}
     sessions = _sessions(journal)
     spans = _spans(journal, sessions)
     shares: dict[str, Share] = {}
     for begin, end, active in _segments(spans, _wall(spans, sessions)):
         if active:
             for span in active:
-                share = shares.setdefault(part_of_run(span.stage), Share(part_of_run(span.stage)))
+                part = parts.get(span.stage, PREPARATION)
+                share = shares.setdefault(part, Share(part))
                 _divide(share, span, (end - begin) / len(active), kinds.get(span.stage))
         else:
-            name = part_of_run(_next_to(spans, end).stage)
+            name = parts.get(_next_to(spans, end).stage, PREPARATION)
             shares.setdefault(name, Share(name)).seconds["between"] += end - begin
     rows = sorted(shares.values(), key=lambda row: _place(row.name))
     iterations = _sum(ITERATIONS, [row for row in rows if row.name.startswith("iteration ")])
@@ -258,4 +266,4 @@ def _place(name: str) -> tuple[int, int]:
     """Order the rows as a run goes."""
     if name.startswith("iteration "):
         return 1, int(name.partition(" ")[2])
-    return {"preparation": 0, "evaluation": 2, "release": 3}[name], 0
+    return {PREPARATION: 0, EVALUATION: 2, RELEASE: 3}[name], 0

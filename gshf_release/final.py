@@ -9,15 +9,17 @@ from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.results import find, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.stage import RESULTS, Input, Stage
+from gshf_release.run.stage import RESULTS, Input, Stage, iteration_row
 
 
 def declare(iterations: int) -> Stage:
     """Declare the choice of the iteration that becomes the release."""
-    measures = [f"{row}/validation/measure" for row in ("base", *(f"iteration-{t}" for t in range(1, iterations + 1)))]
+    measures = [f"{row}/validation/measure" for row in ("base", *(iteration_row(t) for t in range(1, iterations + 1)))]
     return Stage(
         name="final",
+        identity="choose-iteration/1",
         work="gshf_release.final:choose",
+        kind="other",
         inputs=tuple(Input(measure, RESULTS) for measure in measures),
         outputs=("final.json",),
         keys=("loop.final", "loop.kl_budget", "loop.length_budget"),
@@ -37,9 +39,9 @@ def choose(context: StageContext) -> None:
     candidates = [
         {
             "iteration": iteration,
-            "reward": _validated(context, f"iteration-{iteration}", "score"),
-            "kl": _validated(context, f"iteration-{iteration}", KL_TO_BASE),
-            "length_ratio": _validated(context, f"iteration-{iteration}", "length") / length,
+            "reward": _validated(context, iteration_row(iteration), "score"),
+            "kl": _validated(context, iteration_row(iteration), KL_TO_BASE),
+            "length_ratio": _validated(context, iteration_row(iteration), "length") / length,
         }
         for iteration in range(1, context.parameter("iterations") + 1)
     ]

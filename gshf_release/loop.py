@@ -25,7 +25,7 @@ from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.stages import declare_model, declare_scores
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Stage, in_part, iteration_part, iteration_row, iteration_stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
@@ -34,7 +34,7 @@ BASE = "base"
 
 def policy_stage(iteration: int) -> str:
     """Return the stage that puts out pi_t; pi_0 is the base."""
-    return BASE if iteration == 0 else f"iteration-{iteration}/policy"
+    return BASE if iteration == 0 else iteration_stage(iteration, "policy")
 
 
 def declare(recipe: Recipe) -> list[Stage]:
@@ -55,16 +55,19 @@ def declare(recipe: Recipe) -> list[Stage]:
 def iterate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare one iteration: sample, score, choose, optimise, validate."""
     drawn = [] if recipe.pairs.source == "offline" else draw(iteration, recipe)
-    return [*drawn, optimise(iteration, recipe), *validate(iteration, recipe)]
+    stages = [*drawn, optimise(iteration, recipe), *validate(iteration, recipe)]
+    return in_part(stages, iteration_part(iteration))
 
 
 def draw(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare what makes D_t: responses of pi_(t-1), their rewards, and the pairs or best responses among them."""
     explored = explore(iteration, recipe)
-    prompts = f"iteration-{iteration}/prompts"
+    prompts = iteration_stage(iteration, "prompts")
     stages = [
         explored,
-        declare_scores(recipe, f"iteration-{iteration}/rewards", samples=explored, prompts=prompts, scorer="reward"),
+        declare_scores(
+            recipe, iteration_stage(iteration, "rewards"), samples=explored, prompts=prompts, scorer="reward"
+        ),
     ]
     log_ratios = recipe.pairs.kl_weight > 0
     if log_ratios:
@@ -76,7 +79,7 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
         pairs.declare(iteration, log_ratios=log_ratios),
         exploration.declare(iteration, pairs=True),
         reference.declare(
-            f"iteration-{iteration}", reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
+            iteration_row(iteration), reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
         ),
     ]
 
@@ -93,10 +96,11 @@ def reference_ahead(stages: list[Stage], recipe: Recipe) -> list[Stage]:
     by_name = {stage.name: stage for stage in stages}
     found = list(stages)
     for iteration in range(1, recipe.loop.iterations + 1):
-        anchor, samples = by_name.get(f"iteration-{iteration}/reference"), by_name.get(f"iteration-{iteration}/samples")
+        anchor, samples = (by_name.get(iteration_stage(iteration, name)) for name in ("reference", "samples"))
         if anchor is None or samples is None or samples.shards == 1:
             continue
         ahead = reference.declare_ahead(iteration, anchor, log_ratios=recipe.pairs.kl_weight > 0, shards=samples.shards)
+        ahead = replace(ahead, part=anchor.part)
         place = found.index(anchor)
         found[place : place + 1] = [ahead, replace(anchor, after=(ahead.name,))]
     return found
@@ -106,7 +110,7 @@ def optimise(iteration: int, recipe: Recipe) -> Stage:
     """Declare what turns D_off, D_1 .. D_t into pi_t: DPO on pairs, or a supervised step on the best responses."""
     init = policy_stage(iteration - 1 if recipe.loop.init == "previous" else 0)
     past = range(iteration if recipe.loop.history == "current" else 1, iteration + 1)
-    online = [f"iteration-{number}" for number in past]
+    online = [iteration_row(number) for number in past]
     given = {"online": online, "hybrid": [offline.SOURCE, *online], "offline": [offline.SOURCE]}
     sources, adapter = given[recipe.pairs.source], recipe.training.adapter is not None
     if recipe.loop.algorithm == "raft":
@@ -124,20 +128,20 @@ def explore(iteration: int, recipe: Recipe) -> Stage:
     """Declare the sampling of n responses per prompt from the current policy, temperatures taken in turn."""
     chosen = recipe.sampling
     return sampling.declare(
-        f"iteration-{iteration}/samples",
+        iteration_stage(iteration, "samples"),
         policy=policy_stage(iteration - 1),
-        prompts=f"iteration-{iteration}/prompts",
+        prompts=iteration_stage(iteration, "prompts"),
         count=recipe.prompts.roles.per_iteration,
         decodings=[
             Decoding(chosen.temperature(index), chosen.max_new_tokens, chosen.top_p, chosen.top_k)
             for index in range(chosen.n)
         ],
-        purpose=f"iteration-{iteration}",
+        purpose=iteration_row(iteration),
         prompts_per_shard=chosen.prompts_per_shard,
     )
 
 
 def validate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare the measurement of pi_t on the validation prompts."""
-    row = BASE if iteration == 0 else f"iteration-{iteration}"
+    row = BASE if iteration == 0 else iteration_row(iteration)
     return validation.declare(recipe, row, policy_stage(iteration))

@@ -32,7 +32,7 @@ from gshf_release.run import inputs, staleness, trust
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
-from gshf_release.run.stage import Stage, Task, check_graph, tasks
+from gshf_release.run.stage import EVALUATION, RELEASE, Stage, Task, check_graph, in_part, iteration_row, tasks
 
 EVALUATION_PREFIX = "eval-"
 """Begins the name of a run that only evaluates a model."""
@@ -83,7 +83,7 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     weights = release_stages.declare(recipe, learned, measured, sha256)
     released = [weights, *quantization.declare(recipe, weights, release_stages.shown(recipe, measured))]
     released += data_sets.declare(recipe, [*train, *evaluated], sha256, facts)
-    graph = Graph(train, evaluated, released)
+    graph = Graph(train, in_part(evaluated, EVALUATION), in_part(released, RELEASE))
     check_graph(graph.stages)
     return graph
 
@@ -92,7 +92,8 @@ def _evaluation_only(recipe: Recipe, run: RunDirectory | None) -> Graph:
     """Return the graph of a run that trains nothing; its model is brought in only if it must answer."""
     asked, policies = requests.read(run), policies_of(recipe)
     needed = benchmark_stages.policies_needed(asked, policies)
-    graph = Graph([base.declare(recipe)] if needed else [], benchmark_stages.declare(recipe, asked, policies), [])
+    evaluated = in_part(benchmark_stages.declare(recipe, asked, policies), EVALUATION)
+    graph = Graph([base.declare(recipe)] if needed else [], evaluated, [])
     check_graph(graph.stages)
     return graph
 
@@ -102,7 +103,7 @@ def policies_of(recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.evaluation.only:
         return [(recipe.name.removeprefix(EVALUATION_PREFIX), "base")]
     iterations = range(1, recipe.loop.iterations + 1)
-    return [("base", "base"), *((f"iteration-{t}", loop.policy_stage(t)) for t in iterations)]
+    return [("base", "base"), *((iteration_row(t), loop.policy_stage(t)) for t in iterations)]
 
 
 def training(recipe: Recipe, offline_file: Mapping[str, Any] | None, **pool: Any) -> list[Stage]:
@@ -275,7 +276,7 @@ def _require_endpoints(
 ) -> None:
     """Refuse, before any work, to ask judges where only the run says that they are."""
     by_name = check_graph(graph.stages)
-    asking = [task for task in tasks(list(goal)) if task.stage.work == judgments.WORK]
+    asking = [task for task in tasks(list(goal)) if task.stage.identity == judgments.IDENTITY]
     for task in asking:
         if state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             judge = judgments.judge_of(run, task.stage)

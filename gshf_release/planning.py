@@ -19,7 +19,6 @@ from gshf_release import checkpoints, costs, effects, environments, geometry, pi
 from gshf_release.costs import Need, Work
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
-from gshf_release.kinds import OF_WORK
 from gshf_release.preflight import Finding
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
@@ -94,7 +93,6 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     work = costs.count(stages, recipe, prompt_tokens, response_tokens)
     by_stage = costs.stage_hours(stages, work.tokens, profile, parameters, reward_parameters)
     needed = costs.hours(by_stage)
-    kinds = {stage.name: OF_WORK[stage.work] for stage in stages if stage.work in OF_WORK}
     device = _device(profile)
     memory = costs.training_memory(recipe, profile, base, parameters, prompt_tokens)
     available = profile.hardware.memory_gb or _device_memory(device)
@@ -112,7 +110,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         response_tokens=response_tokens,
         work=work,
         hours=needed,
-        schedule=schedule.make(stages, by_stage, recipe, profile, kinds) if costs.known(needed) else None,
+        schedule=schedule.make(stages, by_stage, recipe, profile) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
         host=costs.host_memory(recipe, profile, parameters),

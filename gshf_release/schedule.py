@@ -62,8 +62,6 @@ class Schedule:
     """The stages of the critical path in order, each with the hours of one task on it."""
     machines: list[Machines]
     price: float | None
-    unknown: list[str]
-    """Stages that train, score or sample and of which no estimate is made; they count as no time."""
 
     @property
     def path_hours(self) -> float:
@@ -76,7 +74,6 @@ def make(
     hours: Mapping[str, Need],
     recipe: Recipe,
     profile: Profile,
-    kinds: Mapping[str, str],
 ) -> Schedule:
     """Return the schedule of a graph.
 
@@ -85,7 +82,6 @@ def make(
         hours: Of a whole stage on one device; a stage that is not in it takes none.
         recipe: Decides which numbers of processes divide its batch.
         profile: Workers, processes and machines.
-        kinds: The stages that sample, score or train.
     """
     known = {name: need.amount for name, need in hours.items() if need.amount is not None}
     price = profile.hardware.price_per_gpu_hour
@@ -99,7 +95,6 @@ def make(
         path=critical_path(stages, known, profile),
         machines=[_machines(stages, known, profile, nodes, price) for nodes in _possible(recipe, profile)],
         price=price,
-        unknown=[stage.name for stage in stages if stage.name in kinds and stage.name not in known],
     )
 
 
@@ -234,8 +229,6 @@ def lines(found: Schedule) -> list[str]:
         *([taken] if each else []),
         f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",
     ]
-    if found.unknown:
-        text.append(f"  no estimate, counted as no time: {', '.join(found.unknown)}")
     if found.price is None:
         text.append("cost: unknown; set hardware.price_per_gpu_hour in the profile")
     else:

@@ -68,22 +68,30 @@ def test_no_response_is_longer_than_its_limit() -> None:
 
 
 TOKENS = {
-    "sampling": 720_000, "scoring": 3.6e6, "log-ratios": 0.9e6, "reference": 1.8e6, "training": 6e5, "measuring": 0.6e6
+    "sampling": 720_000, "scoring": 3.6e6, "log-ratios": 0.9e6, "reference": 1.8e6, "training": 6e5, "measuring": 0.6e6,
+    "reward training": 1.2e6,
 }  # fmt: skip
-WORKS = {kind: work for work, kind in costs.KINDS.items()}
 
 
 def hours(profile: Profile, parameters: float | None, reward_parameters: float | None) -> dict[str, float | None]:
     """Return the hours of two stages of each kind, which share its tokens, beside others of no kind."""
-    stages = [Stage(f"{half}/{kind}", work) for half in "ab" for kind, work in {**WORKS, "none": "m:sample"}.items()]
+    stages = [Stage(f"{half}/{kind}", "m:w", kind=kind) for half in "ab" for kind in (*TOKENS, "other")]
     tokens = {f"{half}/{kind}": count / 2 for half in "ab" for kind, count in TOKENS.items()}
     return by_step(costs.hours(costs.stage_hours(stages, tokens, profile, parameters, reward_parameters)))
 
 
 def test_hours_by_hand() -> None:
-    """200 tokens a second at half the size; then 2, 4, 2, 6 and 3 x 2 operations per parameter and token at 1e9 a second."""
+    """200 tokens a second at half the size; then 2, 4, 2, 6, 3 x 2 and 6 operations per parameter and token at 1e9 a second."""
     assert hours(FAST, 1e6, 2e6) == pytest.approx(
-        {"sampling": 1, "scoring": 4, "log-ratios": 1, "reference": 1, "training": 1, "measuring": 1}
+        {
+            "sampling": 1,
+            "scoring": 4,
+            "log-ratios": 1,
+            "reference": 1,
+            "training": 1,
+            "measuring": 1,
+            "reward training": 4,
+        }
     )
 
 

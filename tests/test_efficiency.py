@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 
 from gshf_release import efficiency
 from gshf_release.efficiency import ITERATIONS, WHOLE, Share, lines, measure
-from gshf_release.kinds import KINDS, OF_WORK, part_of_run
-from gshf_release.run.stage import Stage, resolve
+from gshf_release.run.stage import Stage
 
-SAMPLE, SCORE, TRAIN = (next(work for work in OF_WORK if OF_WORK[work] == kind) for kind in KINDS)
 PLAN = [
-    Stage("base", "m:adopt"),
-    Stage("iteration-1/samples", SAMPLE, shards=2),
-    Stage("iteration-1/rewards", SCORE, shards=2),
-    Stage("iteration-1/pairs", "m:select"),
-    Stage("iteration-1/policy", TRAIN),
-    Stage("iteration-1/validation/answers", SAMPLE),
-    Stage("iteration-2/samples", SAMPLE),
-    Stage("iteration-1/test/answers", SAMPLE),
+    Stage("base", "m:adopt", kind="other"),
+    Stage("iteration-1/samples", "m:w", shards=2, kind="sampling", part="iteration 1"),
+    Stage("iteration-1/rewards", "m:w", shards=2, kind="scoring", part="iteration 1"),
+    Stage("iteration-1/pairs", "m:w", kind="other", part="iteration 1"),
+    Stage("iteration-1/policy", "m:w", kind="training", part="iteration 1"),
+    Stage("iteration-1/validation/answers", "m:w", kind="sampling", part="iteration 1"),
+    Stage("iteration-2/samples", "m:w", kind="sampling", part="iteration 2"),
+    Stage("iteration-1/test/answers", "m:w", kind="sampling", part="evaluation"),
 ]
 
 
@@ -208,32 +206,3 @@ def test_the_rows_add_up_to_the_time_of_the_command(drawn: list[tuple[Stage, flo
     assert whole is not None
     assert whole.wall == pytest.approx(2001)
     assert all(value >= 0 for row in found.rows for value in row.seconds.values())
-
-
-@pytest.mark.parametrize(
-    ("stage", "part"),
-    [
-        ("iteration-2/prompts", "iteration 2"),
-        ("iteration-2/validation/measure", "iteration 2"),
-        ("iteration-2/test/answers", "evaluation"),
-        ("base/validation/answers", "preparation"),
-        ("base/test/answers", "evaluation"),
-        ("second-scorer/model", "evaluation"),
-        ("prompts/eval", "evaluation"),
-        ("prompts/test", "preparation"),
-        ("reward/model", "preparation"),
-        ("final", "preparation"),
-        ("release/quickstart", "release"),
-    ],
-)
-def test_every_stage_belongs_to_a_part(stage: str, part: str) -> None:
-    assert part_of_run(stage) == part
-
-
-def test_the_works_that_are_sorted_exist() -> None:
-    assert all(callable(resolve(work)) for work in OF_WORK)
-
-
-def test_log_probabilities_are_scoring_whenever_they_are_computed() -> None:
-    kinds = {OF_WORK[f"gshf_release.optimization.reference:{work}"] for work in ("compute", "compute_ahead")}
-    assert kinds == {"scoring"}

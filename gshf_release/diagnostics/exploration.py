@@ -15,8 +15,9 @@ from gshf_release.diagnostics.cells import DISTINCT, Scores, score_table
 from gshf_release.records import Pair, Sample, Spread
 from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 
+IDENTITY = "describe-exploration/1"
 FILE = "spread.parquet"
 LENGTH_REWARD = "Pearson(length, reward) within a prompt"
 
@@ -30,13 +31,15 @@ class Shard(NamedTuple):
 
 def declare(iteration: int, *, pairs: bool) -> Stage:
     """Declare the look at one iteration's samples, rewards and, where it has them, pairs."""
-    place = f"iteration-{iteration}"
+    place = iteration_row(iteration)
     inputs = [Input(f"{place}/samples", "samples.parquet"), Input(f"{place}/rewards", "scores.parquet")]
     if pairs:
         inputs.append(Input(f"{place}/pairs", "pairs.parquet"))
     return Stage(
         name=f"{place}/exploration",
+        identity=IDENTITY,
         work="gshf_release.diagnostics.exploration:describe",
+        kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
         parameters={"iteration": iteration, "pairs": pairs},
@@ -72,14 +75,14 @@ def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of the iteration's samples and of the lengths in its pairs."""
     iteration = context.parameter("iteration")
-    place = {"table": "training", "row": f"iteration-{iteration}"}
-    cells = sample_cells(_shards(context), artefact=f"iteration-{iteration}/samples", **place)
+    place = {"table": "training", "row": iteration_row(iteration)}
+    cells = sample_cells(_shards(context), artefact=iteration_stage(iteration, "samples"), **place)
     path = context.output(FILE)
     cells += spread_cells(Spread.read(path), artefact=context.run.relative(path), **place)
     if not context.parameter("pairs"):
         return cells
-    pairs = Pair.scan(context.input(f"iteration-{iteration}/pairs", "pairs.parquet"))
-    return cells + pair_cells(pairs, artefact=f"iteration-{iteration}/pairs/pairs.parquet", **place)
+    pairs = Pair.scan(context.input(iteration_stage(iteration, "pairs"), "pairs.parquet"))
+    return cells + pair_cells(pairs, artefact=iteration_stage(iteration, "pairs/pairs.parquet"), **place)
 
 
 COMPARED = 10_000
@@ -156,7 +159,7 @@ def pair_cells(pairs: Iterable[Pair], **place: str) -> list[Cell]:
 
 def _shards(context: StageContext) -> Iterator[Shard]:
     """Yield the samples that have a finite reward; the pairs count the others as dropped."""
-    place = f"iteration-{context.parameter('iteration')}"
+    place = iteration_row(context.parameter("iteration"))
     files = context.inputs(f"{place}/samples", "samples.parquet"), context.inputs(f"{place}/rewards", "scores.parquet")
     for drawn, scored in zip(*files, strict=True):
         rewards = score_table([scored])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gshf_release import statistics
 from gshf_release.results import Cell
+from gshf_release.run.stage import is_iteration, iteration_row
 
 LEVEL = 0.025
 """Probability that a run without any true gain is said to have one, at most; one-sided, so two-sided 5 %."""
@@ -51,7 +52,7 @@ def gains(cells: Sequence[Cell]) -> list[Cell]:
         entry
         for entry in cells
         if entry.metric == "gain over base"
-        and entry.row.startswith("iteration-")
+        and is_iteration(entry.row)
         and entry.table in TABLES
         and entry.judge in JUDGES
         and entry.decoding in DECODINGS
@@ -66,7 +67,7 @@ def family(cells: Sequence[Cell]) -> Family:
     """
     tested = gains(cells)
     last = max((iteration_number(gain.row) for gain in tested), default=0)
-    place = (PRIMARY_TABLE, f"iteration-{last}", PRIMARY_JUDGE, PRIMARY_DECODING)
+    place = (PRIMARY_TABLE, iteration_row(last), PRIMARY_JUDGE, PRIMARY_DECODING)
     primary = next((gain for gain in tested if (gain.table, gain.row, gain.judge, gain.decoding) == place), None)
     others = [gain for gain in tested if gain is not primary]
     share = LEVEL if primary is None else LEVEL / 2

@@ -23,6 +23,7 @@ from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
+IDENTITY = "measure-policy/1"
 PROMPTS = "prompts/validation"
 BOUND = "best-of-n KL bound"
 DECODINGS = (0.0, 0.7, 1.0)
@@ -68,7 +69,9 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
         inputs.append(Input(policy, adapters.FOLDER))
     measure = Stage(
         name=f"{row}/validation/measure",
+        identity=IDENTITY,
         work="gshf_release.diagnostics.validation:measure",
+        kind="measuring",
         inputs=tuple(inputs),
         outputs=("traces.parquet",),
         keys=() if row == "base" else ("sampling.n", *(["training.precision"] if under else [])),

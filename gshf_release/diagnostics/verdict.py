@@ -26,6 +26,7 @@ from gshf_release.diagnostics.significance import (
     significant,
 )
 from gshf_release.results import Cell, find, select, shown
+from gshf_release.run.stage import is_iteration, iteration_row
 
 Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "repeats itself", "gained in part", "nothing"]
 
@@ -124,7 +125,7 @@ def diagnose(cells: Sequence[Cell], table: str = "test", row: str | None = None)
         table: The set of prompts that decides.
         row: The iteration; None takes the last.
     """
-    rows = {entry.row for entry in select(cells, table=table) if entry.row.startswith("iteration-")}
+    rows = {entry.row for entry in select(cells, table=table) if is_iteration(entry.row)}
     if not rows:
         return Diagnosis("nothing", "No iteration was evaluated.")
     evidence = Evidence(cells, table, row or max(rows, key=iteration_number), family(cells))
@@ -207,7 +208,7 @@ def _longer(evidence: Evidence) -> Explanation | None:
     """Answers have grown, the reward prefers long ones, and the gain came with the length."""
     left = evidence.share_left("gain at equal length")
     ratio = evidence.ratio("length", evidence.table, decoding="T=0.7")
-    preference = find(evidence.cells, table="training", row="iteration-1", metric=LENGTH_REWARD)
+    preference = find(evidence.cells, table="training", row=iteration_row(1), metric=LENGTH_REWARD)
     if (
         left is None
         or left > LITTLE

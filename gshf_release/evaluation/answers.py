@@ -76,7 +76,9 @@ def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | 
     """
     return Stage(
         name=questions_stage(benchmark),
+        identity="write-questions/1",
         work="gshf_release.evaluation.answers:write_questions",
+        kind="other",
         outputs=(QUESTIONS,),
         parameters={"protocol": asking.protocol, "sha256": sha256, "limit": limit},
     )
@@ -86,7 +88,9 @@ def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage
     """Declare the record of the first prompt, rendered with the base's tokenizer and the template `name`."""
     return Stage(
         name=rendering_stage(benchmark),
+        identity="render-first-question/1",
         work="gshf_release.evaluation.answers:write_rendering",
+        kind="other",
         inputs=(Input("base", "model"), Input(questions_stage(benchmark), QUESTIONS)),
         outputs=("prompt.json",),
         keys=KEYS[1:],
@@ -134,7 +138,9 @@ def declare_row(
         turns.append(steps[-1])
     answers = Stage(
         name=answers_stage(row, benchmark),
+        identity="write-answers/1",
         work="gshf_release.evaluation.answers:write_answers",
+        kind="other",
         inputs=(
             Input(questions_stage(benchmark), QUESTIONS),
             *(Input(stage.name, sampling.FILE) for stage in turns),
@@ -157,7 +163,9 @@ def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]
         found.append(
             Stage(
                 name=prompts_stage(row, benchmark, turn),
+                identity="render-questions/1",
                 work="gshf_release.evaluation.answers:write_prompts",
+                kind="other",
                 inputs=(*inputs, *earlier),
                 outputs=(PROMPTS,),
                 keys=KEYS[1:],
@@ -168,7 +176,9 @@ def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]
         earlier = [Input(found[0].name, PROMPTS, "shard")]
     sampled = Stage(
         name=f"{row}/{benchmark}/turn-{turn}",
+        identity="sample-answers/1",
         work="gshf_release.evaluation.answers:sample_turn",
+        kind="sampling",
         inputs=(*inputs, *earlier),
         outputs=(sampling.FILE,),
         keys=KEYS,
@@ -183,7 +193,9 @@ def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str, mode
     """Declare a row of existing answers, read from the run's own copy of their file; `model` names those that name none."""
     return Stage(
         name=answers_stage(row, benchmark),
+        identity="import-answers/1",
         work="gshf_release.evaluation.answers:adopt_answers",
+        kind="other",
         inputs=(Input(questions_stage(benchmark), QUESTIONS),),
         outputs=(answer_files.FILES[asking.protocol],),
         parameters={

@@ -23,6 +23,7 @@ from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
+IDENTITY = "choose-best-of-n/1"
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 PLACE = "base/best-of"
 TEMPERATURE = 1.0
@@ -61,7 +62,9 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
     ]
     choice = Stage(
         name=f"{PLACE}/choice",
+        identity=IDENTITY,
         work="gshf_release.evaluation.best_of:choose",
+        kind="other",
         inputs=(
             Input(answers.name, sampling.FILE),
             *(Input(stage.name, "scores.parquet") for stage in scores),

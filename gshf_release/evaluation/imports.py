@@ -20,6 +20,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Stage
 
+IDENTITY = "import-lm-eval/1"
 TABLE = "lm-evaluation-harness"
 FILE = "results.json"
 NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf")
@@ -29,7 +30,9 @@ def declare(name: str, request: ImportRequest) -> Stage:
     """Declare the import of one result file for one row."""
     return Stage(
         name=f"imports/{name}",
+        identity=IDENTITY,
         work="gshf_release.evaluation.imports:adopt",
+        kind="other",
         outputs=(FILE,),
         parameters={"sha256": request.sha256, "row": request.row},
         numbers="gshf_release.evaluation.imports:numbers",

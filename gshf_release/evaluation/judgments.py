@@ -31,7 +31,8 @@ FILES = {"alpaca_eval_2": "annotations.json", "mt_bench_single": "single.jsonl",
 """What a judge of each kind writes."""
 PROTOCOLS = {"alpaca_eval_2": "alpaca_eval", "mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench"}
 SCORE = "score.json"
-WORK = "gshf_release.evaluation.judgments:judge"
+IDENTITY = "ask-judge/1"
+SCORE_IDENTITY = "score-judgments/1"
 SPENDING, SPENDING_BEGINS = "judged", "judging begins"
 """Events of the journal."""
 
@@ -88,14 +89,18 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     place = {"benchmark": benchmark, "kind": judge.benchmark, "label": label, "row": row}
     judged = Stage(
         name=judgments_stage(row, benchmark, label),
-        work=WORK,
+        identity=IDENTITY,
+        work="gshf_release.evaluation.judgments:judge",
+        kind="judging",
         inputs=(questions, own),
         outputs=files,
         parameters={**place, **asked_of(judge, request), "questions": asked.questions, **_again(request, row)},
     )
     scored = Stage(
         name=scores_stage(row, benchmark, label),
+        identity=SCORE_IDENTITY,
         work="gshf_release.evaluation.scores:write_score",
+        kind="other",
         inputs=(questions, own, *(Input(judged.name, file) for file in files)),
         outputs=(SCORE,),
         keys=("seed",),

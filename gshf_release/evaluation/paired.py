@@ -23,6 +23,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage
 
+IDENTITY = "compare-models/1"
 FILE = "comparisons.json"
 MEASURE = {"alpaca_eval_2": "win rate", "mt_bench_single": "average", "mt_bench_pair": "adjusted win rate"}
 UNIT = {"alpaca_eval_2": "%", "mt_bench_single": "1-10", "mt_bench_pair": "%"}
@@ -74,7 +75,9 @@ def _declare_row(
         inputs += [Input(answers.answers_stage(each, benchmark), file) for each in (row, *compared)]
     return Stage(
         name=stage_name(row, benchmark, label),
+        identity=IDENTITY,
         work="gshf_release.evaluation.paired:write",
+        kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
         keys=("seed",),

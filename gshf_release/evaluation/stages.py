@@ -24,6 +24,7 @@ from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
+IDENTITY = "compare-with-base/1"
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
 GREEDY, WARM = 0, 1
@@ -93,7 +94,9 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
         inputs.append(Input(f"base/{name}/answers", sampling.FILE))
     judged = Stage(
         name=f"{row}/{name}/judgments",
+        identity=IDENTITY,
         work="gshf_release.evaluation.stages:judge",
+        kind="other",
         inputs=tuple(inputs),
         outputs=("judgments.parquet",),
         parameters={

@@ -18,7 +18,7 @@ from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.layout import Layout
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_stage
 
 if TYPE_CHECKING:
     from gshf_release.resumption import Resumable
@@ -35,6 +35,7 @@ OPTIMISER = "optimiser"
 
 
 def policy_stage(
+    identity: str,
     work: str,
     iteration: int,
     *,
@@ -46,6 +47,7 @@ def policy_stage(
     """Return the stage that makes the policy of an iteration from the `model` of stage `init`, or its `adapter`.
 
     Args:
+        identity: Of the stage, with its version.
         work: The module that has `optimise` and `numbers`.
         iteration: Which policy it puts out.
         init: The stage whose `model` it starts from.
@@ -58,8 +60,10 @@ def policy_stage(
         begins = [Input(BASE, "model"), *([] if init == BASE else [Input(init, adapters.FOLDER)])]
     read = [Input(f"{source}/{stage}", file) for source in sources for stage, file in files]
     return Stage(
-        name=f"iteration-{iteration}/policy",
+        name=iteration_stage(iteration, "policy"),
+        identity=identity,
         work=f"{work}:optimise",
+        kind="training",
         inputs=(*begins, *read),
         outputs=("model", *([adapters.FOLDER] if adapter else []), "training.json"),
         keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
@@ -97,7 +101,7 @@ def train_policy(
     if not lengths:
         raise DataError(
             f"Iteration {iteration} has no {counted} to train on.",
-            hint=f"iteration-{iteration}/{dropped}/dropped.json counts the reasons.",
+            hint=f"{iteration_stage(iteration, dropped)}/dropped.json counts the reasons.",
         )
     device = checkpoints.device_of(context.profile.device)
     alone = context.profile.world_size == 1

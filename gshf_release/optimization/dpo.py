@@ -18,8 +18,10 @@ from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Stage, iteration_row
 from gshf_release.step_mean import LOG_TWO, mean_over_pairs
+
+IDENTITY = "train-dpo/1"
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
@@ -33,7 +35,7 @@ def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool 
     """
     files = (("pairs", "pairs.parquet"), ("reference", "reference.parquet"))
     work = "gshf_release.optimization.dpo"
-    return policy_stage(work, iteration, init=init, sources=sources, files=files, adapter=adapter)
+    return policy_stage(IDENTITY, work, iteration, init=init, sources=sources, files=files, adapter=adapter)
 
 
 def optimise(context: StageContext) -> None:
@@ -56,7 +58,7 @@ def numbers(context: StageContext) -> list[Cell]:
     path = context.output("training.json")
     document = read_json(path)
     steps = document["steps"]
-    row = f"iteration-{context.parameter('iteration')}"
+    row = iteration_row(context.parameter("iteration"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["pairs"]}
     return [
         Cell(metric="DPO loss, first step", value=steps[0]["loss"], **place),

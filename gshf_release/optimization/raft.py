@@ -14,14 +14,16 @@ from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Stage, iteration_row
+
+IDENTITY = "train-raft/1"
 
 
 def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
     files = (("winners", "winners.parquet"),)
     work = "gshf_release.optimization.raft"
-    return policy_stage(work, iteration, init=init, sources=sources, files=files, adapter=adapter)
+    return policy_stage(IDENTITY, work, iteration, init=init, sources=sources, files=files, adapter=adapter)
 
 
 def optimise(context: StageContext) -> None:
@@ -44,7 +46,7 @@ def numbers(context: StageContext) -> list[Cell]:
     path = context.output("training.json")
     document = read_json(path)
     steps = document["steps"]
-    row = f"iteration-{context.parameter('iteration')}"
+    row = iteration_row(context.parameter("iteration"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["responses"]}
     return [
         Cell(metric="loss, first step", value=steps[0]["loss"], unit="nats per token", **place),

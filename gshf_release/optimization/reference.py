@@ -14,7 +14,7 @@ from gshf_release.preference.ranking import ranked_inputs
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_stage
 
 FILE = "reference.parquet"
 AHEAD = "reference-ahead"
@@ -27,7 +27,9 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
     """
     return Stage(
         name=f"{source}/reference",
+        identity="reference-logprobs/1",
         work="gshf_release.optimization.reference:compute",
+        kind="reference",
         inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
         keys=("training.precision",),
@@ -44,8 +46,10 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
     """
     (model,) = (item for item in of.inputs if item.file == "model")
     return Stage(
-        name=f"iteration-{iteration}/{AHEAD}",
+        name=iteration_stage(iteration, AHEAD),
+        identity="reference-logprobs-ahead/1",
         work="gshf_release.optimization.reference:compute_ahead",
+        kind="reference",
         inputs=(*ranked_inputs(iteration, log_ratios=log_ratios, scope="shard"), model),
         outputs=("pairs.parquet", FILE),
         keys=("seed", "pairs", *of.keys),

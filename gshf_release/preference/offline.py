@@ -23,6 +23,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
+IDENTITY = "read-offline-pairs/1"
 SOURCE = "offline"
 KEY = "pairs.offline"
 NO_INDEX = -1
@@ -48,7 +49,9 @@ def declare(source_sha256: str, count: int, columns: str = "") -> Stage:
     """
     return Stage(
         name=f"{SOURCE}/pairs",
+        identity=IDENTITY,
         work="gshf_release.preference.offline:write_pairs",
+        kind="other",
         inputs=(Input("base", "model"), *(Input(name, FILE) for name in HELD_OUT)),
         outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),

@@ -25,7 +25,9 @@ from gshf_release.records import Pair
 from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Stage, iteration_row, iteration_stage
+
+IDENTITY = "select-pairs/1"
 
 Reason = Literal[
     "prompt too long",
@@ -116,8 +118,10 @@ def _pair(two: Two, iteration: int) -> Pair:
 def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
     """Declare the choice of one iteration's pairs, by rewards and, if wanted, log-ratios."""
     return Stage(
-        name=f"iteration-{iteration}/pairs",
+        name=iteration_stage(iteration, "pairs"),
+        identity=IDENTITY,
         work="gshf_release.preference.pairs:select",
+        kind="other",
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=("pairs.parquet", "dropped.json"),
         keys=("seed", "pairs"),
@@ -153,7 +157,7 @@ def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Rando
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the pair counts, and how the chosen side differs from the rejected."""
-    row = f"iteration-{context.parameter('iteration')}"
+    row = iteration_row(context.parameter("iteration"))
     path = context.output("pairs.parquet")
     dropped = read_json(context.output("dropped.json"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path)}

@@ -16,7 +16,7 @@ from gshf_release.records import LogRatio, Sample, Score
 from gshf_release.results import Cell
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 
 LOG_RATIOS = "log-ratios.parquet"
 Unread = Literal["prompt too long", "response too long to score"]
@@ -103,11 +103,11 @@ def taking_part(found: Sequence[Candidate], rules: Pairs) -> list[Candidate]:
 def ranked_inputs(iteration: int, *, log_ratios: bool, scope: Literal["all", "shard"] = "all") -> tuple[Input, ...]:
     """Return the inputs of a stage that reads an iteration's candidates, or those of one shard of prompts."""
     inputs = [
-        Input(f"iteration-{iteration}/samples", "samples.parquet", scope),
-        Input(f"iteration-{iteration}/rewards", "scores.parquet", scope),
+        Input(iteration_stage(iteration, "samples"), "samples.parquet", scope),
+        Input(iteration_stage(iteration, "rewards"), "scores.parquet", scope),
     ]
     if log_ratios:
-        inputs.append(Input(f"iteration-{iteration}/log-ratios", LOG_RATIOS, scope))
+        inputs.append(Input(iteration_stage(iteration, "log-ratios"), LOG_RATIOS, scope))
     return tuple(inputs)
 
 
@@ -116,7 +116,7 @@ def read_candidates(context: StageContext, iteration: int) -> Iterator[tuple[str
 
     All responses to a prompt lie in one shard, and one shard is held at a time.
     """
-    place, rules = f"iteration-{iteration}", context.recipe.pairs
+    place, rules = iteration_row(iteration), context.recipe.pairs
     files = [
         context.inputs(f"{place}/samples", "samples.parquet"),
         context.inputs(f"{place}/rewards", "scores.parquet"),
@@ -148,10 +148,12 @@ def _candidates_of(
 
 def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
     """Declare the log-ratios of an iteration's responses between the policy that drew them and the base."""
-    samples = f"iteration-{iteration}/samples"
+    samples = iteration_stage(iteration, "samples")
     return Stage(
-        name=f"iteration-{iteration}/log-ratios",
+        name=iteration_stage(iteration, "log-ratios"),
+        identity="log-ratios/1",
         work="gshf_release.preference.ranking:write_log_ratios",
+        kind="log-ratios",
         inputs=(Input(samples, "samples.parquet", scope="shard"), Input(policy, "model"), Input("base", "model")),
         outputs=(LOG_RATIOS,),
         parameters={"samples": samples, "policy": policy},

@@ -22,8 +22,9 @@ from gshf_release.records import Winner
 from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Stage, iteration_row, iteration_stage
 
+IDENTITY = "select-winners/1"
 FILE = "winners.parquet"
 REASONS = (*get_args(Unread), "too few responses", "non-finite reward", "too long", "cut")
 
@@ -31,8 +32,10 @@ REASONS = (*get_args(Unread), "too few responses", "non-finite reward", "too lon
 def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
     """Declare the choice of one iteration's best responses."""
     return Stage(
-        name=f"iteration-{iteration}/winners",
+        name=iteration_stage(iteration, "winners"),
+        identity=IDENTITY,
         work="gshf_release.preference.winners:select",
+        kind="other",
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=(FILE, "dropped.json"),
         keys=("pairs",),
@@ -87,7 +90,7 @@ def numbers(context: StageContext) -> list[Cell]:
     rewards, dropped = [winner.reward for winner in Winner.scan(path)], read_json(context.output("dropped.json"))
     place = {
         "table": "training",
-        "row": f"iteration-{context.parameter('iteration')}",
+        "row": iteration_row(context.parameter("iteration")),
         "artefact": context.run.relative(path),
     }
     cells = [Cell(metric="winners", value=len(rewards), n=dropped["prompts"], **place)]

@@ -38,6 +38,7 @@ from gshf_release.run.directory import write_json
 from gshf_release.run.resident import ENGINE
 from gshf_release.run.stage import Stage
 
+IDENTITY = "write-prompts/1"
 STAGE = used.WRITTEN[0]
 ACCEPTED, DROPPED, FACTS = used.WRITTEN[1], "dropped.parquet", "facts.json"
 RECORD = "answers.jsonl"
@@ -66,7 +67,9 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
     seeds = source_path(recipe.prompts.augmentation.seeds, "training/prompts")
     return Stage(
         name=STAGE,
+        identity=IDENTITY,
         work="gshf_release.prompts.augmentation:write",
+        kind="sampling",
         outputs=(ACCEPTED, DROPPED, FACTS),
         keys=("seed", "base", "prompts.augmentation", "evaluation.prompts"),
         parameters={

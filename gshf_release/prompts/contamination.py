@@ -23,6 +23,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage
 
+IDENTITY = "check-contamination/1"
 STAGE = "prompts/contamination"
 FACTS, CONTAMINATED = "contamination.json", "contaminated.jsonl"
 TABLE = "contamination"
@@ -52,7 +53,9 @@ def declare() -> Stage:
     """Declare the comparison. Which files a machine has is no part of its fingerprint: what was looked at once stays so."""
     return Stage(
         name=STAGE,
+        identity=IDENTITY,
         work="gshf_release.prompts.contamination:write",
+        kind="other",
         inputs=(Input(used.STAGE, used.FILE),),
         outputs=(FACTS, CONTAMINATED),
         numbers="gshf_release.prompts.contamination:numbers",

@@ -22,8 +22,9 @@ from gshf_release.results import Cell
 from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, is_iteration, iteration_row
 
+POOL_IDENTITY, EVALUATION_IDENTITY = "read-prompts/1", "read-evaluation-prompts/1"
 FILE = "prompts.parquet"
 BAD_ROWS = "bad-rows.json"
 BAD, EXCLUDED_BAD = "bad_rows", "excluded_bad_rows"
@@ -136,7 +137,7 @@ def ranges(recipe: Recipe) -> dict[str, tuple[int, int]]:
         found[role] = (start, start + roles[role])
         start += roles[role]
     for iteration in range(1, recipe.loop.iterations + 1):
-        found[f"iteration-{iteration}"] = (start, start + roles["per_iteration"])
+        found[iteration_row(iteration)] = (start, start + roles["per_iteration"])
         start += roles["per_iteration"]
     return found
 
@@ -167,7 +168,9 @@ def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | in
     """
     pool = Stage(
         name=POOL,
+        identity=POOL_IDENTITY,
         work="gshf_release.prompts.split:write_pool",
+        kind="other",
         outputs=(FILE, BAD_ROWS),
         keys=("seed", "prompts.system", "prompts.on_bad_row"),
         parameters={"source_sha256": source_sha256, "count": count, **excluded},
@@ -189,7 +192,9 @@ def declare_used(recipe: Recipe, *further: tuple[str, str]) -> Stage:
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
     return Stage(
         name=stage_name(role),
+        identity="split-prompts/1",
         work="gshf_release.prompts.split:write_role",
+        kind="other",
         inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         parameters={"start": bounds[0], "stop": bounds[1]},
@@ -198,7 +203,7 @@ def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
 
 def stage_name(role: str) -> str:
     """Return the stage that puts out a role's prompts."""
-    return f"{role}/prompts" if role.startswith("iteration-") else f"prompts/{role.replace('_', '-')}"
+    return f"{role}/prompts" if is_iteration(role) else f"prompts/{role.replace('_', '-')}"
 
 
 def write_pool(context: StageContext) -> None:
@@ -244,19 +249,22 @@ def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows:
     counted |= {COLUMNS: columns} if columns else {}
     return Stage(
         name=EVALUATION,
+        identity=EVALUATION_IDENTITY,
         work="gshf_release.prompts.split:write_evaluation",
+        kind="other",
         inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         keys=("prompts.system",),
         parameters={"source_sha256": source_sha256, "count": count, **counted},
-        numbers="gshf_release.prompts.split:evaluation_numbers" if bad_rows else "",
+        numbers="gshf_release.prompts.split:evaluation_numbers",
     )
 
 
 def evaluation_numbers(context: StageContext) -> list[Cell]:
     """Return how many bad rows of `evaluation.prompts` were skipped."""
     place = {"table": "training", "row": "evaluation prompts", "artefact": context.run.relative(context.output(FILE))}
-    return [Cell(metric="bad rows skipped", value=context.parameter(BAD), **place)]
+    bad = context.task.stage.parameters.get(BAD, 0)
+    return [Cell(metric="bad rows skipped", value=bad, **place)] if bad else []
 
 
 def write_evaluation(context: StageContext) -> None:

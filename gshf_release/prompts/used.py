@@ -51,7 +51,9 @@ def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     """
     return Stage(
         name=STAGE,
+        identity="record-used-prompts/1",
         work="gshf_release.prompts.used:write",
+        kind="other",
         inputs=tuple(Input(stage, file) for _, stage in roles),
         outputs=(FILE,),
         parameters={"roles": [list(pair) for pair in roles], "file": file},

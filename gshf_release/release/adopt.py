@@ -172,7 +172,9 @@ def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> 
     facts = {"kind": what, "provenance": UNKNOWN, "source": source.name, "source_sha256": sha256_tree(tree(source))}
     stage = Stage(
         name=_stage_name(number, source),
+        identity="import-files/1",
         work="gshf_release.release.adopt:refuse",
+        kind="other",
         outputs=OUTPUTS[what],
         parameters=facts,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.evaluation import answer_files, answers, kept
+from gshf_release.evaluation import answer_files, answers, judgments, kept
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.benchmarks import Question
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -23,9 +23,8 @@ from gshf_release.evaluation.scores import game_points
 from gshf_release.loop import policy_stage
 from gshf_release.records import Row
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_row
 
-WORK = "gshf_release.evaluation.judgments:judge"
 FOLDER = "benchmarks"
 COLUMNS = {
     "benchmark": "its name",
@@ -70,8 +69,8 @@ def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], dic
         sources: The stages of the run.
         iterations: How many it has; answers of others, the base among them, are not published.
     """
-    numbers = {f"iteration-{number}": number for number in range(1, iterations + 1)}
-    judged = [stage for stage in sources if stage.work == WORK and stage.parameters["row"] in numbers]
+    numbers = {iteration_row(number): number for number in range(1, iterations + 1)}
+    judged = [stage for stage in sources if stage.identity == judgments.IDENTITY and stage.parameters["row"] in numbers]
     inputs: list[Input] = []
     entries = []
     for stage in judged:
@@ -103,7 +102,7 @@ def write(context: StageContext, folder: Path) -> list[tuple[str, str, str, int]
     if rows:
         (folder / FOLDER).mkdir()
     for iteration, found in rows.items():
-        BenchmarkJudgment.write(found, folder / FOLDER / f"iteration-{iteration}.parquet")
+        BenchmarkJudgment.write(found, folder / FOLDER / f"{iteration_row(iteration)}.parquet")
     return [(*what, count) for what, count in counts.items()]
 
 

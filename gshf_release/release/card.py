@@ -27,6 +27,7 @@ from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.notices import notices
 from gshf_release.results import Cell, select
+from gshf_release.run.stage import iteration_row
 
 MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"
 
@@ -77,7 +78,7 @@ def render(card: Card, template: str = MODEL, **extra: Any) -> str:
     found = [tables.evaluation_table(card.cells, name) for name in ("eval", "test") if select(card.cells, table=name)]
     values = {
         **_common(card),
-        "verdict": verdict(card.cells, row=f"iteration-{card.iteration}") if select(card.cells, table="test") else "",
+        "verdict": verdict(card.cells, row=iteration_row(card.iteration)) if select(card.cells, table="test") else "",
         "evaluations": found,
         "benchmarks": benchmark_tables(shown),
         "notices": [*card.notices, *notices(shown)],
@@ -158,7 +159,7 @@ def render_reported(name: str, figure: Path | None = None) -> str:
         raise ReleaseError(
             f"{name}: the facts do not name the repository of the model.", hint="Add `repository: OWNER/NAME`."
         )
-    if not any(row["row"] == f"iteration-{recipe.loop.iterations}" for row in document["rows"]):
+    if not any(row["row"] == iteration_row(recipe.loop.iterations) for row in document["rows"]):
         raise ReleaseError(
             f"{name}: iteration {recipe.loop.iterations} of the recipe is not among the reported numbers."
         )

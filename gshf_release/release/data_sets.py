@@ -26,7 +26,7 @@ from gshf_release.release.card import reward_name
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.stages import RECIPE_KEYS, repository_name
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 from gshf_release.sampling.stage import FILE as SAMPLES
 
 Kind = Literal["preferences", "judgments"]
@@ -125,7 +125,9 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
     return [
         Stage(
             name=f"release/{repository_name(recipe)}-{kind}",
+            identity="write-data-set/1",
             work="gshf_release.release.data_sets:write",
+            kind="other",
             inputs=(
                 *(Input(name, file) for name, file in _inputs(recipe, kind) if name in known),
                 *further.get(kind, ((), {}))[0],
@@ -139,7 +141,7 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
 
 
 def _inputs(recipe: Recipe, kind: Kind) -> Iterator[tuple[str, str]]:
-    rows = [f"iteration-{number}" for number in range(1, recipe.loop.iterations + 1)]
+    rows = [iteration_row(number) for number in range(1, recipe.loop.iterations + 1)]
     if kind == "preferences":
         yield "reward/model", "model"
         yield f"{SOURCE}/pairs", "pairs.parquet"
@@ -186,7 +188,7 @@ def write(context: StageContext) -> None:
     (folder / "data").mkdir(parents=True)
     counts = {}
     for iteration in range(1, context.recipe.loop.iterations + 1):
-        path = folder / "data" / f"iteration-{iteration}.parquet"
+        path = folder / "data" / f"{iteration_row(iteration)}.parquet"
         counts[iteration] = (_write_pairs if kind == "preferences" else _write_judgments)(context, iteration, path)
     judged = benchmark_judgments.write(context, folder)
     (folder / "README.md").write_text(_card(context, licence, made_of, counts, judged), encoding="utf-8")
@@ -198,7 +200,7 @@ def write(context: StageContext) -> None:
 
 def _write_pairs(context: StageContext, iteration: int, path: Path) -> int:
     """Write the pairs of an iteration; return their number."""
-    place = f"iteration-{iteration}"
+    place = iteration_row(iteration)
     prompts = {row.prompt_id: row for row in Prompt.read(*context.inputs(f"{place}/prompts", "prompts.parquet"))}
     pairs = Pair.read(*context.inputs(f"{place}/pairs", "pairs.parquet"))
     scorer = context.input_sha256("reward/model", "model")
@@ -229,7 +231,7 @@ def _write_judgments(context: StageContext, iteration: int, path: Path) -> int:
     rows: list[PublishedJudgment] = []
     for name, stage in _sets(context.recipe):
         prompts = {row.prompt_id: row for row in Prompt.read(*context.inputs(stage, "prompts.parquet"))}
-        place = f"iteration-{iteration}/{name}"
+        place = iteration_stage(iteration, name)
         own, base = (_answers(context, where) for where in (place, f"base/{name}"))
         for judgment in Judgment.read(*context.inputs(f"{place}/judgments", "judgments.parquet")):
             answer, other = (found[judgment.prompt_id, judgment.decoding] for found in (own, base))
@@ -319,7 +321,7 @@ def _shown(model: str) -> str:
 def _configs(counts: Mapping[int, int], judged: bool) -> list[dict[str, Any]]:
     """Return one configuration with all rows, which is the default, one for each iteration, one of benchmarks' judgments."""
     parts = {"default": "data/*.parquet"} | {
-        f"iteration-{number}": f"data/iteration-{number}.parquet" for number in counts
+        iteration_row(number): f"data/iteration-{number}.parquet" for number in counts
     }
     parts |= {benchmark_judgments.FOLDER: f"{benchmark_judgments.FOLDER}/*.parquet"} if judged else {}
     return [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in parts.items()]

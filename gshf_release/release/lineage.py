@@ -20,7 +20,7 @@ from gshf_release.release.adopt import is_adopted
 from gshf_release.rendering import render, response_text, stop_ids
 from gshf_release.run.date import clock
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.stage import Stage, tasks
+from gshf_release.run.stage import Stage, iteration_row, iteration_stage, tasks
 
 Drawn = dict[tuple[str, int], tuple[Any, ...]]
 """`{(prompt id, sample index): (iteration, prompt id, policy, prompt ids, completion ids, text, reward)}`."""
@@ -67,18 +67,20 @@ def _tokenizer(folder: Path, sha256: str) -> Any:
 
 def _samples(run: RunDirectory, iteration: int) -> Drawn:
     """Return the iteration's responses, each of which its policy drew for one of its prompts."""
-    place = f"iteration-{iteration}/samples"
+    place = iteration_stage(iteration, "samples")
     policy = _sha256(run, policy_stage(iteration - 1), "model")
     scorer = _sha256(run, "reward/model", "model")
     tokenizer = _tokenizer(run.path / "base" / "model", _sha256(run, policy_stage(0), "model"))
     rules, today = run.recipe.prompts, clock(run, record=False)
     prompts = {
         prompt.prompt_id: render(tokenizer, prompt.messages, rules, today=today)
-        for prompt in Prompt.read(run.path / f"iteration-{iteration}" / "prompts" / "prompts.parquet")
+        for prompt in Prompt.read(run.path / iteration_row(iteration) / "prompts" / "prompts.parquet")
     }
     scores = {}
-    for score in Score.read(*_files(run, f"iteration-{iteration}/rewards", "scores.parquet")):
-        _require(score.scorer_sha256 == scorer, f"iteration-{iteration}/rewards", score.prompt_id, "another scorer's")
+    for score in Score.read(*_files(run, iteration_stage(iteration, "rewards"), "scores.parquet")):
+        _require(
+            score.scorer_sha256 == scorer, iteration_stage(iteration, "rewards"), score.prompt_id, "another scorer's"
+        )
         scores[score.prompt_id, score.sample_index] = score.reward
     stops = stop_ids(tokenizer, load_generation_config(run.path / "base" / "model"))
     found: Drawn = {}
@@ -106,7 +108,7 @@ def _samples(run: RunDirectory, iteration: int) -> Drawn:
 
 
 def _pairs(run: RunDirectory, iteration: int, drawn: Drawn) -> int:
-    place = f"iteration-{iteration}/pairs"
+    place = iteration_stage(iteration, "pairs")
     pairs = Pair.read(*_files(run, place, "pairs.parquet"))
     for pair in pairs:
         shared = (pair.iteration, pair.prompt_id, pair.policy_sha256, pair.prompt_ids)
@@ -121,7 +123,7 @@ def _pairs(run: RunDirectory, iteration: int, drawn: Drawn) -> int:
 
 
 def _references(run: RunDirectory, iteration: int, pairs: Sequence[Pair]) -> None:
-    place = f"iteration-{iteration}/reference"
+    place = iteration_stage(iteration, "reference")
     expected = _sha256(run, reference_stage(iteration, run.recipe), "model")
     rows = ReferenceLogProbability.read(*_files(run, place, "reference.parquet"))
     if [row.prompt_id for row in rows] != [pair.prompt_id for pair in pairs]:
@@ -131,7 +133,7 @@ def _references(run: RunDirectory, iteration: int, pairs: Sequence[Pair]) -> Non
 
 
 def _winners(run: RunDirectory, iteration: int, drawn: Drawn) -> int:
-    place = f"iteration-{iteration}/winners"
+    place = iteration_stage(iteration, "winners")
     winners = Winner.read(*_files(run, place, "winners.parquet"))
     for row in winners:
         found = drawn.get((row.prompt_id, row.sample_index))

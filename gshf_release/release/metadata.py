@@ -13,6 +13,7 @@ from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.release.facts import HUB_ID
 from gshf_release.report import benchmarks, partial, tables
 from gshf_release.results import Cell, select
+from gshf_release.run.stage import iteration_row
 
 if TYPE_CHECKING:
     from gshf_release.release.card import Card
@@ -114,7 +115,7 @@ def _measured(card: Card) -> list[Any]:
 
     results = []
     for name in ("eval", "test"):
-        for entry in select(card.cells, table=name, row=f"iteration-{card.iteration}"):
+        for entry in select(card.cells, table=name, row=iteration_row(card.iteration)):
             if entry.metric in INDEXED and entry.value is not None:
                 results.append(
                     EvalResult(
@@ -137,7 +138,7 @@ def _benchmarks(card: Card) -> list[Any]:
     from huggingface_hub import EvalResult
 
     results = []
-    row = f"iteration-{card.iteration}"
+    row = iteration_row(card.iteration)
     for table, judge, baseline, mark in benchmarks.groups(card.cells):
         chosen = select(card.cells, table=table, judge=judge, baseline=baseline, row=row)
         if partial.is_partial(chosen, row) or _another_answered(chosen):
@@ -228,7 +229,7 @@ def _reported(card: Card, document: Mapping[str, Any]) -> list[Any]:
     """Return the published numbers of this iteration, under the benchmark's name only if judge and baseline are its own."""
     from huggingface_hub import EvalResult
 
-    row = next(row for row in document["rows"] if row["row"] == f"iteration-{card.iteration}")
+    row = next(row for row in document["rows"] if row["row"] == iteration_row(card.iteration))
     known = ALPACA_EVAL_2
     official = (
         document["benchmark"] == known.name

@@ -74,7 +74,9 @@ def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
         written,
         Stage(
             name=STAGE,
+            identity="write-prompt-set/1",
             work="gshf_release.release.prompt_set:write",
+            kind="other",
             inputs=(
                 Input(written.name, augmentation.ACCEPTED),
                 Input(written.name, augmentation.FACTS),

@@ -22,7 +22,7 @@ from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions
-from gshf_release.run.stage import RESULTS, Input, Stage, Task
+from gshf_release.run.stage import RESULTS, Input, Stage, Task, is_iteration, iteration_row, iteration_stage
 
 JUDGMENTS = "judgments.parquet"
 FIGURE = "assets/learning.png"
@@ -56,7 +56,9 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     judged = [stage.name for stage in measured if stage.outputs == (JUDGMENTS,)]
     return Stage(
         name=f"release/{repository_name(recipe)}",
+        identity="write-weights/1",
         work="gshf_release.release.stages:write_weights",
+        kind="other",
         inputs=(
             Input("base", "source.json"),
             Input("base", "model"),
@@ -114,7 +116,7 @@ def _remove_others(context: StageContext) -> None:
 def _judgments(context: StageContext, iteration: int) -> list[tuple[str, Path]]:
     """Return the judgments that the card of an iteration shows numbers of: none of a later one."""
     judged = context.parameter("judged")
-    shown = [f"iteration-{number}/" for number in range(1, iteration + 1)]
+    shown = [iteration_stage(number, "") for number in range(1, iteration + 1)]
     return [(stage, context.input(stage, JUDGMENTS)) for stage in judged if stage.startswith(tuple(shown))]
 
 
@@ -201,8 +203,8 @@ def data_set_repositories(recipe: Recipe) -> tuple[str, ...]:
 
 def visible(cells: Sequence[Cell], iteration: int) -> list[Cell]:
     """Return the cells that the card of an iteration shows: none of a later one."""
-    shown = [f"iteration-{number}" for number in range(1, iteration + 1)]
-    return [entry for entry in cells if not entry.row.startswith("iteration-") or entry.row in shown]
+    shown = [iteration_row(number) for number in range(1, iteration + 1)]
+    return [entry for entry in cells if not is_iteration(entry.row) or entry.row in shown]
 
 
 def require_training(run: RunDirectory) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gshf_release.errors import GshfError, VerificationError
-from gshf_release.release import evidence, manifest, templates
+from gshf_release.release import evidence, manifest, recomputation, templates
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.results import Cell, read_cells
 from gshf_release.rewards.settings import user_code_of
-from gshf_release.run import declarations, inputs
+from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import State, damage, input_hashes, state
@@ -79,7 +79,7 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
     finished: list[Stage] = []
     plan, recipe = run.plan, run.recipe
     by_name = check_graph(plan)
-    wrong += [line for line in map(declarations.difference, plan) if line]
+    wrong += [line for line in map(recomputation.difference, plan) if line]
     for task in tasks(plan):
         recorded = run.manifest(task)
         if recorded is None and os.path.lexists(run.manifest_path(task)):
@@ -149,10 +149,9 @@ def _release_differences(run: RunDirectory) -> list[str]:
 
 def _verify_numbers(run: RunDirectory, stage: Stage) -> int:
     context = StageContext(run, run.recipe, run.profile, Task(stage), finished=True)
-    compute = declarations.numbers(stage)
     recorded = read_cells(run.results(stage))
     try:
-        recomputed: list[Cell] = compute(context)
+        recomputed = recomputation.compute_cells(context)
     except GshfError:
         raise
     except Exception as error:  # the files have the bytes that the manifest names, which anybody can write

@@ -13,6 +13,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.report.seeds import JUDGES
 from gshf_release.report.tables import Table
 from gshf_release.results import Cell, find, rows_of, select
+from gshf_release.run.stage import is_iteration
 from gshf_release.statistics import Estimate
 
 Seeds = Mapping[int, Sequence[Cell]]
@@ -48,7 +49,7 @@ def points(methods: Mapping[str, Seeds]) -> list[Point]:
     for number, (method, seeds) in enumerate(methods.items()):
         first = select(next(iter(seeds.values())), table="test")
         for row in rows_of(first):
-            trained = row.startswith("iteration-")
+            trained = is_iteration(row)
             if row != "base" and (trained or number == 0):
                 found.append(_point(method if trained else UNTRAINED, row, seeds))
     return sorted(found, key=lambda point: point.method != UNTRAINED)

@@ -15,6 +15,7 @@ from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table, markdown
 from gshf_release.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
 from gshf_release.run.directory import seed_runs, write_text
+from gshf_release.run.stage import is_iteration
 
 JUDGES = ("reward", "second-scorer")
 DECODINGS = ("greedy", "T=0.7", "T=1")
@@ -125,7 +126,7 @@ def seed_table(seeds: Mapping[int, Sequence[Cell]], table: str = "test", *, ever
     every = [entry for cells in seeds.values() for entry in cells]
     rows = []
     shown_rows = [row for row in rows_of(select(every, table=table)) if row != "base"]
-    iterations = [row for row in shown_rows if row.startswith("iteration-")]
+    iterations = [row for row in shown_rows if is_iteration(row)]
     for row in shown_rows:
         if row in iterations[:-1] and not every_iteration:
             continue
@@ -160,7 +161,7 @@ def _benchmark_table(
         for seed, cells in seeds.items()
     }
     every = dict.fromkeys(row for cells in chosen.values() for row in rows_of(cells))
-    iterations = sorted((row for row in every if row.startswith("iteration-")), key=lambda row: int(row[10:]))
+    iterations = sorted((row for row in every if is_iteration(row)), key=lambda row: int(row[10:]))
     shown_rows = ["base", *(iterations if every_iteration else iterations[-1:])]
     rows = []
     for row in shown_rows:

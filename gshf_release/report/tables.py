@@ -15,6 +15,7 @@ from gshf_release.recipe import read_mapping
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.table import Table, escape, markdown
 from gshf_release.results import Cell, find, rows_of, select, shown
+from gshf_release.run.stage import is_iteration
 
 __all__ = ["Table", "all_tables", "escape", "markdown"]
 OTHER_KL = ("KL to base (k1)", "KL to base (k3)")
@@ -24,7 +25,7 @@ TITLES = {"eval": "Evaluation prompts", "test": "Untouched test prompts"}
 
 def iterations_of(cells: Sequence[Cell]) -> list[str]:
     """Return `base`, `iteration-1`, ... as far as they were measured."""
-    return [row for row in rows_of(cells) if row == "base" or row.startswith("iteration-")]
+    return [row for row in rows_of(cells) if row == "base" or is_iteration(row)]
 
 
 def evaluation_table(cells: Sequence[Cell], name: str) -> Table:

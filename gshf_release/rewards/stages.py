@@ -22,6 +22,8 @@ from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
+TRAINING_IDENTITY = "train-reward-model/1"
+
 
 def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
     """Declare what puts out `<scorer>/model`: a given model or ensemble, or training from contrasts."""
@@ -30,7 +32,9 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
         return [
             Stage(
                 name=f"{scorer}/model",
+                identity="copy-reward-model/1",
                 work="gshf_release.rewards.stages:adopt",
+                kind="other",
                 outputs=("model",),
                 keys=tuple(f"{key}.{name}" for name in ("model", "revision", "kind", "models")),
                 parameters={"scorer": scorer},
@@ -50,7 +54,9 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
     )
     pairs = Stage(
         name=f"{scorer}/contrasts",
+        identity="build-contrasts/1",
         work="gshf_release.rewards.stages:write_contrasts",
+        kind="other",
         inputs=(Input(prompts, "prompts.parquet"), Input(answers.name, sampling.FILE)),
         outputs=("contrasts.parquet",),
         keys=("seed", f"{key}.contrasts.kinds", f"{key}.contrasts.held_out"),
@@ -65,7 +71,9 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
         inputs.append(Input("base", "model"))
     return Stage(
         name=f"{scorer}/model",
+        identity=TRAINING_IDENTITY,
         work="gshf_release.rewards.training:train",
+        kind="reward training",
         inputs=tuple(inputs),
         outputs=("model", "held-out.parquet", "training.json"),
         keys=("seed", f"{key}.contrasts"),
@@ -102,7 +110,9 @@ def declare_scores(
         inputs.append(Input(str(opponents), sampling.FILE, scope="shard"))
     return Stage(
         name=name,
+        identity="score-responses/1",
         work="gshf_release.rewards.stages:score",
+        kind="scoring",
         inputs=(Input(f"{scorer}/model", "model"), Input(prompts, "prompts.parquet"), *inputs),
         outputs=("scores.parquet",),
         parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name}

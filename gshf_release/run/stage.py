@@ -1,17 +1,45 @@
-"""What a stage *is*: a declaration without I/O.
+"""A stage is a declaration without I/O: what it is, reads, puts out, and which function does its work.
 
-A stage names its work as a string `"package.module:function"`, resolved only when it runs; `run/` therefore knows no room
-above it.
+Its identity is a name with a version. A change that alters what the stage puts out raises the version, and finished outputs
+count as changed. The work itself is a string `"package.module:function"`, resolved when the stage runs: `run/` knows no room
+above it, and moved code leaves finished runs finished.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 RESULTS = "results"
+
+Kind = Literal[
+    "", "sampling", "scoring", "log-ratios", "reference", "measuring", "training", "reward training", "judging", "other"
+]
+"""What the time of a stage goes into. `scoring` is by a reward model, `log-ratios` and `reference` are log-probabilities of
+responses and pairs, `measuring` is the validation; `other` reads and writes files, and is estimated to take no time."""
+PREPARATION, EVALUATION, RELEASE = "preparation", "evaluation", "release"
+
+
+def iteration_row(iteration: int) -> str:
+    """Return what an iteration is called in stages and tables: `iteration-3`."""
+    return f"iteration-{iteration}"
+
+
+def iteration_stage(iteration: int, stage: str) -> str:
+    """Return the name of an iteration's stage: `iteration-3/pairs`."""
+    return f"{iteration_row(iteration)}/{stage}"
+
+
+def is_iteration(row: str) -> bool:
+    """Return whether a row of a table, or a stage, is an iteration's."""
+    return row.startswith("iteration-")
+
+
+def iteration_part(iteration: int) -> str:
+    """Return the part of a run that an iteration is: `iteration 3`."""
+    return f"iteration {iteration}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +62,7 @@ class Stage:
     name: str
     """Also its folder in the run, for example `iteration-1/samples`."""
     work: str
-    """`package.module:function`; called with a StageContext, writes the outputs."""
+    """`package.module:function`; called with a StageContext, writes the outputs. No part of the fingerprint."""
     inputs: tuple[Input, ...] = ()
     outputs: tuple[str, ...] = ()
     """Files or folders the work writes."""
@@ -45,7 +73,13 @@ class Stage:
     shards: int = 1
     numbers: str = ""
     """`package.module:function` that computes the stage's result cells from its inputs and outputs alone, so that
-    `verify` can compute them again."""
+    `verify` can compute them again. No part of the fingerprint."""
+    identity: str = ""
+    """`name/version`, for example `select-pairs/1`: part of the fingerprint. Raise the version when the outputs or cells of
+    equal inputs change."""
+    kind: Kind = ""
+    part: str = PREPARATION
+    """Of the run: `preparation`, `iteration t`, `evaluation` or `release`."""
     runs_in: str = ""
     """The environment the work needs, no part of the fingerprint: empty for this one, `engine` for that of the profile's
     sampling engine, else a name that `gshf-release setup` takes."""
@@ -85,6 +119,11 @@ class Task:
     def label(self) -> str:
         """`iteration-1/samples` or `iteration-1/samples 2/4`."""
         return self.stage.name if self.stage.shards == 1 else f"{self.stage.name} {self.shard + 1}/{self.stage.shards}"
+
+
+def in_part(stages: Iterable[Stage], part: str) -> list[Stage]:
+    """Return the stages as those of a part of the run."""
+    return [replace(stage, part=part) for stage in stages]
 
 
 def tasks(stages: list[Stage]) -> list[Task]:

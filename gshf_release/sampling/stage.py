@@ -52,7 +52,9 @@ def declare(
     """
     return Stage(
         name=name,
+        identity="sample-responses/1",
         work="gshf_release.sampling.stage:sample",
+        kind="sampling",
         inputs=(Input(policy, "model"), Input(prompts, "prompts.parquet")),
         outputs=(FILE,),
         keys=("seed", *RENDERING),

@@ -42,7 +42,7 @@ def release(run: RunDirectory, facts: Path, repository: str | None = "tester/tin
     changed = {"facts": str(facts), "datasets": ("preferences", "judgments"), "repository": repository}
     recipe = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update=changed)})
     stages = pipeline.build(recipe, run).stages
-    goal = [stage for stage in stages if stage.work.startswith("gshf_release.release.data_sets:")]
+    goal = [stage for stage in stages if stage.identity.startswith("write-data-set/")]
     execute(stages, run, recipe, EXACT, goal=goal, allow_redo=True, observer=Quiet())
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,7 +206,7 @@ def test_another_profile_redoes_nothing(run: RunDirectory) -> None:
     "other",
     [
         stage("a", keys=("seed",), parameters={"t": 1}),
-        stage("a", keys=("seed",), work="write_folder"),
+        stage("a", keys=("seed",), identity="a/2"),
         stage("a", keys=("seed", "name")),
         stage("a", keys=("seed",), numbers="tests.run.work:count"),
         stage("a", keys=("seed",), outputs=("out.json", "more.json")),
@@ -214,6 +215,26 @@ def test_another_profile_redoes_nothing(run: RunDirectory) -> None:
 )
 def test_the_fingerprint_follows_the_declaration(other: Stage) -> None:
     assert fingerprint(Task(KEYED[0]), RECIPE, {}) != fingerprint(Task(other), RECIPE, {})
+
+
+def test_moved_code_leaves_finished_stages_finished(run: RunDirectory) -> None:
+    """The functions of a stage may lie anywhere: its identity says what it is."""
+    execute(KEYED, run, RECIPE, HERE)
+    moved = [replace(each, work="elsewhere:renamed", kind="other", part="evaluation") for each in KEYED]
+    execute(moved, run, RECIPE, HERE)
+    assert len(made(run)) == len(KEYED)
+
+
+def test_a_raised_version_redoes_the_stage_and_what_depends_on_it(run: RunDirectory) -> None:
+    """A diamond: b and c read a, d reads b. With another b, d is done again as well; a and c are not."""
+    graph = [stage("a"), stage("b", "a", identity="b/1"), stage("c", "a"), stage("d", "b")]
+    execute(graph, run, RECIPE, HERE)
+    raised = [
+        replace(each, identity="b/2", work="tests.run.work:write_otherwise") if each.name == "b" else each
+        for each in graph
+    ]
+    execute(raised, run, RECIPE, HERE)
+    assert made(run)[len(graph) :] == ["b", "d"]
 
 
 def test_the_fingerprint_follows_the_content_of_inputs() -> None:

@@ -54,6 +54,13 @@ def write(context: StageContext) -> None:
     context.output(FILE).write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
 
+def write_otherwise(context: StageContext) -> None:
+    """Put out what was read, in a corrected form."""
+    write(context)
+    path = context.output(FILE)
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n", encoding="utf-8")
+
+
 def write_folder(context: StageContext) -> None:
     """Put out a folder of two files as `model`."""
     folder = context.output("model")

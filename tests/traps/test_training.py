@@ -69,7 +69,7 @@ def test_trap_02_training_and_evaluation_obey_the_same_switch(finished: RunDirec
     for empty in (False, True):
         rules = Prompts(empty_system=empty)
         assert template(None, tokenizer, rules).ids(asked) == render(tokenizer, asked, rules)
-    sampling = [stage for stage in finished.plan if stage.work.endswith((":sample", ":sample_turn"))]
+    sampling = [stage for stage in finished.plan if stage.kind == "sampling"]
     asking = {stage.name.split("/")[-2] for stage in sampling}
     assert {"iteration-1", "iteration-2", "validation", "test", "eval"} <= asking
     assert all("prompts.empty_system" in stage.keys for stage in sampling)

@@ -24,7 +24,7 @@ from gshf_release.report.table import Table
 from gshf_release.results import Cell, write_cells
 from gshf_release.run.context import silent
 from gshf_release.run.directory import DOCUMENT, RunDirectory, read_json
-from gshf_release.run.stage import Task
+from gshf_release.run.stage import Task, iteration_stage
 
 MEASURED, RESULTS, DONE = "measured", "results.json", "made.json"
 COLUMNS = (
@@ -184,7 +184,7 @@ def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Cal
         )
 
     def text(role: str) -> Text:
-        answers = plan[f"iteration-{number}/{role}/answers"]
+        answers = plan[iteration_stage(number, f"{role}/answers")]
         rows = Sample.read(*(run.folder(Task(answers, k)) / "samples.parquet" for k in range(answers.shards)))
         where = f"the {role} role, answered by iteration {number}"
         if role == "test":

@@ -19,8 +19,10 @@ from gshf_release.release.quantization.making import Work
 from gshf_release.results import Cell, write_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 
+GGUF_IDENTITY, COMPRESSED_IDENTITY = "quantize-gguf/1", "quantize-compressed/1"
+IDENTITIES = {"write_gguf_files": GGUF_IDENTITY, "write_compressed": COMPRESSED_IDENTITY}
 MAIN, MEASURED = "main", "measured"
 ANSWERS = "samples.parquet"
 TEST, VALIDATION = "test", "validation"
@@ -37,7 +39,7 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
         shown: What the cards know of.
     """
     count = len(weights.parameters["iterations"])
-    answered = [f"iteration-{number}" for number in range(1, count + 1)]
+    answered = [iteration_row(number) for number in range(1, count + 1)]
     inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *shown)
     test = tuple(Input(f"{row}/{TEST}/answers", ANSWERS) for row in answered)
     validation = tuple(Input(f"{row}/{VALIDATION}/answers", ANSWERS) for row in answered)
@@ -50,7 +52,9 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
     return [
         Stage(
             name=f"{weights.name}-{suffix}",
+            identity=IDENTITIES[work],
             work=f"gshf_release.release.quantization.stage:{work}",
+            kind="other",
             inputs=(*inputs, *test, *extra),
             outputs=(MAIN, MEASURED),
             keys=weights.keys,
@@ -106,7 +110,7 @@ def _work(context: StageContext) -> tuple[Work, int]:
 
 
 def _answers(context: StageContext, iteration: int, role: str) -> tuple[list[Sample], str]:
-    rows = Sample.read(*context.inputs(f"iteration-{iteration}/{role}/answers", ANSWERS))
+    rows = Sample.read(*context.inputs(iteration_stage(iteration, f"{role}/answers"), ANSWERS))
     return rows, f"the {role} role, answered by iteration {iteration}"
 
 
