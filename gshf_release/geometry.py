@@ -112,7 +112,7 @@ def _of_gguf(path: Path) -> Geometry:
     keys = _a_layer(heads, sizes("attention.head_count_kv") or heads, sizes("attention.key_length"), width)
     embedding = next((tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
     return Geometry(
-        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors) or None,
         layers=max(sizes("block_count"), default=None),
         width=width,
         key_values=keys,
