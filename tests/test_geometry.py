@@ -104,4 +104,4 @@ def test_head_counts_of_every_layer_are_averaged(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert read(tmp_path / "tiny.gguf") == Geometry(0, layers=2, width=64, key_values=48)  # (2 + 4) / 2 heads of 16
+    assert read(tmp_path / "tiny.gguf") == Geometry(None, layers=2, width=64, key_values=48)  # (2 + 4) / 2 heads of 16
