@@ -19,6 +19,14 @@ from tests.run.plans import PROFILES, Heard, begin, recipe
 
 KNOWN = "Which of the planets in our solar system has the shortest day of all?"
 OTHERS = [f"question {number} about {word}?" for number, word in enumerate(["tea", "rain", "gold"] * 6)]
+SIX = [
+    "Why does bread rise?",
+    "Name three rivers of Africa.",
+    "How tall was Napoleon?",
+    "Translate good morning into Finnish.",
+    "Explain compound interest to a child.",
+    "Who painted the ceiling in Rome?",
+]
 COUNTS = {"per_iteration": 6, "validation": 3, "test": 4}
 
 
@@ -54,6 +62,17 @@ def test_a_prompt_of_a_benchmark_is_counted_with_its_role_and_what_it_is_too_clo
     assert (found["reason"], found["of"]) == ("benchmark: same words", "alpaca-eval/0")
     assert (cell(run, "alpaca-eval").value, cell(run, "alpaca-eval").n) == (1, 13)
     assert cell(run, "alpaca-eval").note == "alpaca-eval/0"
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, " and 1 more")])
+def test_a_cell_names_five_prompts_of_a_benchmark_and_counts_the_others(
+    count: int, more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "six").mkdir()
+    benchmarks.give(tmp_path / "six", monkeypatch, *SIX)
+    found = cell(looked(tmp_path, [*SIX[:count], *OTHERS[: 13 - count]]), "alpaca-eval")
+    assert found.value == count
+    assert found.note == ", ".join(f"alpaca-eval/{number}" for number in range(5)) + more
 
 
 def test_a_benchmark_whose_file_is_missing_is_said_in_the_results(tmp_path: Path) -> None:

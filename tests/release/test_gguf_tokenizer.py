@@ -13,7 +13,7 @@ from gguf.constants import TokenType
 
 from gshf_release.errors import ReleaseError
 from gshf_release.gguf_reading import LLAMA_3
-from gshf_release.release.gguf_tokenizer import Vocabulary, add_vocabulary, read_vocabulary
+from gshf_release.release.gguf_tokenizer import Vocabulary, add_special_tokens, add_vocabulary, read_vocabulary
 from tests import sentence_piece, tiny
 
 Edit = Callable[[dict[str, Any]], object]
@@ -131,3 +131,27 @@ def test_what_llama_cpp_cannot_do_is_refused_with_the_nearest_and_the_recipe_key
     assert reason in str(caught.value)
     assert "set release.gguf to []" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def special_tokens(folder: Path, vocabulary: Vocabulary, end: list[int]) -> dict[str, Any]:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end}), encoding="utf-8")
+    writer = GGUFWriter(None, "llama")
+    add_special_tokens(writer, folder, {}, vocabulary)
+    return {key.removeprefix("tokenizer.ggml."): value.value for key, value in writer.kv_data[0].items()}
+
+
+def test_three_end_tokens_end_a_sequence_a_turn_and_a_message(saved: dict[str, Any], tmp_path: Path) -> None:
+    found = special_tokens(tmp_path, read(tmp_path, saved["sentence-piece"]), [5, 6, 7])
+    assert [found[f"{name}_token_id"] for name in ("eos", "eot", "eom")] == [5, 6, 7]
+
+
+def test_a_fourth_end_token_is_refused_rather_than_dropped(saved: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="4 end tokens are not supported"):
+        special_tokens(tmp_path, read(tmp_path, saved["sentence-piece"]), [5, 6, 7, 8])
+
+
+def test_an_end_token_outside_the_vocabulary_does_not_count(saved: dict[str, Any], tmp_path: Path) -> None:
+    vocabulary = read(tmp_path, saved["sentence-piece"])
+    assert special_tokens(tmp_path, vocabulary, [SIZE, SIZE - 1])["eos_token_id"] == SIZE - 1
+    with pytest.raises(ReleaseError, match="no end-of-sequence token"):
+        special_tokens(tmp_path, vocabulary, [SIZE])
