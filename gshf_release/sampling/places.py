@@ -1,14 +1,18 @@
-"""The keys and values of the rows that are being decoded, in memory that is set aside once.
+"""This module implements the preallocated KV cache of the sequences that are being decoded.
 
-Rows are aligned at the right: every row's next token goes to the same column, so a step writes one column and reads one window,
-whatever the rows' lengths. Columns before a row's first token hold old numbers that the mask hides.
+Slots are aligned at the right: the next token of every sequence goes to the same column, so a decode step writes one column and
+reads one window, whatever the lengths. Columns before a sequence's first token hold stale values that the mask hides.
 
-    place 0   . . . p p p p a a a |          p prompt, a answer, | the column that is written next
-    place 1   p p p p p p p p a a |
-    place 2   . . . . . . p p p a |
+                                 end
+    slot 0   . . . p p p p a a a |          p prompt, a answer, | the column that is written next
+    slot 1   p p p p p p p p a a |          lengths = [7, 10, 4], width = 10
+    slot 2   . . . . . . p p p a |
 
-A row that enters is copied to the left of that column; when one leaves, the last row takes its place, so that the rows in use
-are always the first ones and nothing is computed for a free place.
+A prefilled prompt is copied to the left of that column. When a sequence ends, the last one moves into its slot, so that the
+slots in use are always the first ones and a decode step computes nothing for a free slot.
+
+Invariant between two decode steps: slot `s` holds its tokens in the columns `end - lengths[s] : end`, and
+`width <= end <= columns`.
 """
 
 from __future__ import annotations
@@ -21,70 +25,80 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 SLACK = 64
-"""Columns more than the longest row needs: the window moves back to the left once in so many steps."""
+"""Columns beyond the longest sequence: the window is copied back to the left at most once in so many decode steps."""
 
 
-class Prompt(NamedTuple):
-    """What the model keeps of a prompt: its keys and values, each (heads, tokens, width), layer by layer."""
+class PrefilledPrompt(NamedTuple):
+    """The KV cache of one prompt: keys and values, each (heads, tokens, head width), layer by layer."""
 
     layers: list[tuple[Any, Any]]
     tokens: int
 
 
-def replacements(count: int, leaving: Iterable[int]) -> list[tuple[int, int]]:
-    """Return the moves `(from, to)` after which the rows that stay are the first ones."""
-    gone = set(leaving)
+def compaction_moves(count: int, ended: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the moves `(from, to)` after which the sequences that go on occupy the first slots.
+
+    Only sequences behind the new end move, and only into the slots of ended ones before it:
+
+        slots 0 1 2 3 4, ended {1, 3}    a . c . e    ->    a e c        moves [(4, 1)]
+
+    So no slot is both a source and a target, and the moves may be made in any order or all at once.
+    """
+    gone = set(ended)
     left = count - len(gone)
-    staying = [place for place in range(left, count) if place not in gone]
-    return list(zip(staying, sorted(place for place in gone if place < left), strict=True))
+    staying = [slot for slot in range(left, count) if slot not in gone]
+    return list(zip(staying, sorted(slot for slot in gone if slot < left), strict=True))
 
 
-class Places:
-    """The keys and values of up to `rows` rows of up to `columns - 1` tokens.
+class KVCache:
+    """Holds the keys and values of up to `slots` sequences of up to `columns - 1` tokens.
 
     Args:
-        rows: Rows at most.
-        columns: Tokens of the longest row, its answer included, and `SLACK`.
+        slots: Sequences at most.
+        columns: Tokens of the longest sequence, its answer included, and `SLACK`.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(self, slots: int, columns: int) -> None:
+        self.slots, self.columns = slots, columns
         self.lengths: list[int] = []
-        """Tokens that are kept of each row."""
+        """Tokens in the cache, by slot in use."""
         self.end = 0
-        """The column that is written next."""
-        self.cache: Any = None
-        """What the model takes as `past_key_values`."""
+        """The column that the next decode step writes."""
+        self.past_key_values: Any = None
+        """The same memory as transformers takes it; None until the first prompt tells the shapes."""
 
     @property
     def free(self) -> int:
-        """Rows that may still enter."""
-        return self.rows - len(self.lengths)
+        """Slots without a sequence."""
+        return self.slots - len(self.lengths)
 
     @property
     def width(self) -> int:
-        """Columns that the longest row takes."""
+        """Columns of the window: the tokens of the longest sequence."""
         return max(self.lengths, default=0)
 
-    def enter(self, prompt: Prompt, count: int) -> None:
-        """Give `count` free places to responses to one prompt."""
-        if self.cache is None:
-            self.cache = Cache(layers=[_Layer(self, keys, values) for keys, values in prompt.layers])
+    def insert(self, prompt: PrefilledPrompt, count: int) -> None:
+        """Copy a prefilled prompt into `count` free slots, one for each response to it."""
+        if self.past_key_values is None:
+            self.past_key_values = Cache(layers=[_KVCacheLayer(self, keys, values) for keys, values in prompt.layers])
         first = len(self.lengths)
-        if self.end < prompt.tokens:
+        if self.end < prompt.tokens:  # no room to the left of the column that is written next
             self._slide(prompt.tokens)
-        rows, columns = slice(first, first + count), slice(self.end - prompt.tokens, self.end)
-        for layer, (keys, values) in zip(self.cache.layers, prompt.layers, strict=True):
-            layer.all_keys[rows, :, columns] = keys
-            layer.all_values[rows, :, columns] = values
+        slots, columns = slice(first, first + count), slice(self.end - prompt.tokens, self.end)
+        for layer, (keys, values) in zip(self.past_key_values.layers, prompt.layers, strict=True):
+            # Broadcast: (heads, tokens, head width) into (count, heads, tokens, head width). Keys were rotated by their
+            # positions in the prompt before they were cached, so the column they stand in means nothing to them.
+            layer.all_keys[slots, :, columns] = keys
+            layer.all_values[slots, :, columns] = values
         self.lengths += [prompt.tokens] * count
 
-    def leave(self, moves: Sequence[tuple[int, int]], left: int) -> None:
-        """Free all places but the first `left`, after the moves of `replacements`."""
+    def remove(self, moves: Sequence[tuple[int, int]], left: int) -> None:
+        """Free all slots but the first `left`, after the moves of `compaction_moves`."""
         sources, targets = [source for source, _ in moves], [target for _, target in moves]
         if moves:
+            # The whole window, as wide as the longest sequence: one indexed copy for sources of all lengths.
             window = slice(self.end - self.width, self.end)
-            for layer in self.cache.layers:
+            for layer in self.past_key_values.layers:
                 for store in (layer.all_keys, layer.all_values):
                     store[targets, :, window] = store[sources, :, window]
         for source, target in moves:
@@ -92,59 +106,68 @@ class Places:
         del self.lengths[left:]
 
     def mask(self) -> Any:
-        """Return what a step attends to, (rows in use, width + 1): every row's own tokens and the new one."""
+        """Return the attention mask of a decode step, (slots in use, width + 1): a sequence's own tokens and the new one.
+
+        lengths [2, 3], width 3:   0 1 1 1
+                                   1 1 1 1
+        """
         columns = torch.arange(self.width + 1)
         return (columns >= (self.width - torch.tensor(self.lengths)).unsqueeze(1)).long()
 
     def prepare(self) -> None:
-        """Make sure that there is a column to write."""
+        """Make sure that there is a column for the next decode step to write."""
         if self.end == self.columns:
             self._slide(self.width)
 
     def advance(self) -> None:
-        """Count the token of every row that the model has just written."""
+        """Count the token of every sequence that the model has just written."""
+        # Not in `_KVCacheLayer.update`: within one call of the model every layer must write the same column.
         self.end += 1
         self.lengths = [length + 1 for length in self.lengths]
 
-    def resize(self, rows: int, columns: int) -> None:
-        """Change to more and shorter rows, or the other way round; the rows in use must fit."""
-        self.rows, self.columns = rows, columns
+    def resize(self, slots: int, columns: int) -> None:
+        """Change to more and shorter slots, or the other way round; the sequences in use must fit."""
+        self.slots, self.columns = slots, columns
         end = self.width
-        for layer in self.cache.layers if self.cache else []:
+        for layer in self.past_key_values.layers if self.past_key_values else []:
             layer.resize(slice(self.end - end, self.end))
         self.end = end
 
     def _slide(self, end: int) -> None:
-        """Move the rows in use so that `end` is the next column."""
+        """Move the window so that `end` is the column that is written next: left to go on, right for a longer prompt."""
         width = self.width
         if width:
-            for layer in self.cache.layers:
+            for layer in self.past_key_values.layers:
                 for store in (layer.all_keys, layer.all_values):
                     used = store[: len(self.lengths)]
+                    # The two windows may overlap, and torch refuses to copy between tensors that share memory.
                     used[:, :, end - width : end] = used[:, :, self.end - width : self.end].clone()
         self.end = end
 
 
-class _Layer(CacheLayerMixin):
-    """One layer's part of `Places`, as transformers wants it.
+class _KVCacheLayer(CacheLayerMixin):
+    """Holds one layer of a `KVCache`, with the interface that transformers expects.
 
-    All tokens are kept also where the layer attends to a sliding window: transformers' mask then hides the older ones.
+    A layer that attends to a sliding window keeps all tokens too: transformers' mask hides the older ones. That mask counts
+    columns, and in slots aligned at the right two tokens are as many columns apart as positions.
     """
 
     is_sliding = False
 
-    def __init__(self, places: Places, keys: Any, values: Any) -> None:
+    def __init__(self, kv_cache: KVCache, keys: Any, values: Any) -> None:
         super().__init__()
-        self.places = places
+        self.kv_cache = kv_cache
         self.all_keys, self.all_values = self._zeros(keys), self._zeros(values)
         self.is_initialized = True
 
     def _zeros(self, like: Any) -> Any:
-        """Return a store for (heads, tokens, width): zeros, because a NaN that the mask hides would still be one."""
-        return like.new_zeros(self.places.rows, like.shape[-3], self.places.columns, like.shape[-1])
+        """Return memory of (slots, heads, columns, head width) for keys or values of (..., heads, tokens, head width)."""
+        # Not `new_empty`: a masked column has weight 0, and 0 times a NaN of uninitialised memory is NaN.
+        return like.new_zeros(self.kv_cache.slots, like.shape[-3], self.kv_cache.columns, like.shape[-1])
 
     def resize(self, window: slice) -> None:
-        count, columns = len(self.places.lengths), window.stop - window.start
+        count, columns = len(self.kv_cache.lengths), window.stop - window.start
+        # One of the two after the other, so that only one is held twice.
         for name in ("all_keys", "all_values"):
             former = getattr(self, name)
             store = self._zeros(former)
@@ -152,21 +175,23 @@ class _Layer(CacheLayerMixin):
             setattr(self, name, store)
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
-        """Write the new token's column and return the window, both (rows in use, heads, columns, width)."""
-        rows, end = len(self.places.lengths), self.places.end
-        window = slice(end - self.places.width, end + 1)
-        self.all_keys[:rows, :, end : end + 1] = key_states
-        self.all_values[:rows, :, end : end + 1] = value_states
-        return self.all_keys[:rows, :, window], self.all_values[:rows, :, window]
+        """Write the new token's column and return the window, both (slots in use, heads, columns, head width)."""
+        slots, end = len(self.kv_cache.lengths), self.kv_cache.end
+        # Slices, not index tensors: what attention reads is a view, and no decode step copies the cache.
+        window = slice(end - self.kv_cache.width, end + 1)
+        self.all_keys[:slots, :, end : end + 1] = key_states
+        self.all_values[:slots, :, end : end + 1] = value_states
+        return self.all_keys[:slots, :, window], self.all_values[:slots, :, window]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.places.width + query_length, 0
+        # Keys and the offset of the first; with `get_seq_length` it places the new token in the last column of the window.
+        return self.kv_cache.width + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self.places.width
+        return self.kv_cache.width
 
     def get_max_length(self) -> int:
         return -1
 
     def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
-        """Everything is set aside at the start."""
+        """Do nothing: all memory is allocated at the start."""

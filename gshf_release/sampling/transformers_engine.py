@@ -83,10 +83,10 @@ class TransformersEngine:
             EngineError: A prompt and its answer do not fit the model's context.
             Interrupted: The process was asked to stop; it is heard between two calls of the model.
         """
-        from gshf_release.sampling.continuous import divided, grouped
+        from gshf_release.sampling.continuous import deal_to_workers, group_by_prompt
 
         require_fitting(requests, self.context_tokens)
-        parts = [part for part in divided(grouped(requests), self.workers) if part]
+        parts = [part for part in deal_to_workers(group_by_prompt(requests), self.workers) if part]
         heard = _Heard(len(requests), progress)
 
         def compute(chosen: list[int]) -> dict[int, Completion]:
@@ -109,7 +109,7 @@ class TransformersEngine:
             requests,
             groups,
             stops=self.stops,
-            rows=self.batch,
+            slots=self.batch,
             tokens=self.tokens,
             likeliest=self.likeliest,
         )

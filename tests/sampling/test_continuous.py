@@ -18,8 +18,8 @@ from gshf_release.errors import EngineError, Interrupted
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
 from gshf_release.sampling import Completion, Decoding, Request, TransformersEngine
-from gshf_release.sampling.continuous import ContinuousBatch, divided, grouped, require_plain_cache
-from gshf_release.sampling.places import SLACK, Places, Prompt, replacements
+from gshf_release.sampling.continuous import ContinuousBatch, deal_to_workers, group_by_prompt, require_plain_cache
+from gshf_release.sampling.places import SLACK, KVCache, PrefilledPrompt, compaction_moves
 from tests.tiny import model
 
 PROMPTS = [[3, 40, 41, 42, 5], [3, 9], [3, 9, 10, 11, 12, 13, 14, 15, 16], [7]]
@@ -76,7 +76,7 @@ def test_rows_enter_as_others_leave(engine: TransformersEngine, calls: list[tupl
     assert len(steps(calls)) <= 45
 
 
-def test_a_free_place_costs_nothing(engine: TransformersEngine, calls: list[tuple[int, int]]) -> None:
+def test_a_free_slot_costs_nothing(engine: TransformersEngine, calls: list[tuple[int, int]]) -> None:
     engine.generate(wanted(PROMPTS[0], [6, 3, 2]), silent)
     assert steps(calls) == [3, 2, 1, 1, 1]
 
@@ -97,18 +97,18 @@ def test_prompts_that_fill_the_batch_are_computed_together(
     assert calls == [(2, 9), (4, 1), (4, 1)]
 
 
-def test_new_prompts_wait_until_a_share_of_the_places_is_free(
+def test_new_prompts_wait_until_a_share_of_the_slots_is_free(
     engine: TransformersEngine, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 16 places two must be free; one comes free after each step."""
+    """Of 16 slots two must be free; one comes free after each step."""
     first = [request for number in range(16) for request in wanted([3, 20 + number], [2 + number])]
     later = [request for number in range(4) for request in wanted([60 + number], [2])]
     changed(engine, monkeypatch, batch=16).generate([*first, *later], silent)
-    # Shortest prompts come last: two steps empty two places, the new ones stay for one step and make room with the third.
+    # Shortest prompts come last: two steps empty two slots, the new ones stay for one step and make room with the third.
     assert calls[:4] == [(16, 2), (16, 1), (15, 1), (2, 1)]
 
 
-def test_a_response_of_one_token_takes_no_place(engine: TransformersEngine, calls: list[tuple[int, int]]) -> None:
+def test_a_response_of_one_token_takes_no_slot(engine: TransformersEngine, calls: list[tuple[int, int]]) -> None:
     engine.generate(wanted(PROMPTS[0], [1] * 9), silent)
     assert calls == [(1, 5)] * len(calls)
     assert len(calls) == 1
@@ -170,7 +170,7 @@ def test_a_sliding_window_is_honoured(window: int, one_thread: None) -> None:
     """Beside transformers' own cache, which forgets what has left the window."""
     sliding = model(seed=5, sliding_window=window)
     requests = [Request(prompt, Decoding(0.0, 24), 0) for prompt in (PROMPTS[2], LONG[:40], PROMPTS[3])]
-    batch = ContinuousBatch(sliding, requests, grouped(requests), stops=[], rows=3)
+    batch = ContinuousBatch(sliding, requests, group_by_prompt(requests), stops=[], slots=3)
     found = {index: completion.ids for finished in batch.run(lambda: None) for index, completion in finished}
     for number, request in enumerate(requests):
         prompt = torch.tensor([request.prompt_ids])
@@ -185,13 +185,13 @@ def test_the_bound_in_tokens_holds_and_short_prompts_get_more_rows(
 ) -> None:
     """1000 tokens: three rows of 200 + 10 + SLACK, then eleven of 5 + 10 + SLACK."""
     held: list[int] = []
-    enter = Places.enter
+    insert = KVCache.insert
 
-    def noted(places: Places, prompt: Prompt, count: int) -> None:
-        enter(places, prompt, count)
-        held.append(sum(layer.all_keys[:, 0, :, 0].numel() for layer in places.cache.layers[:1]))
+    def noted(kv_cache: KVCache, prompt: PrefilledPrompt, count: int) -> None:
+        insert(kv_cache, prompt, count)
+        held.append(sum(layer.all_keys[:, 0, :, 0].numel() for layer in kv_cache.past_key_values.layers[:1]))
 
-    monkeypatch.setattr(Places, "enter", noted)
+    monkeypatch.setattr(KVCache, "insert", noted)
     changed(engine, monkeypatch, batch=40, tokens=1000)
     engine.generate([*wanted(LONG, [10] * 5), *wanted(PROMPTS[0], [10] * 30)], silent)
     assert max(held) <= 1000
@@ -257,14 +257,14 @@ def test_a_model_with_a_recurrent_state_is_refused_in_one_line() -> None:
 
 def test_equal_prompts_are_one_group_and_the_longest_comes_first() -> None:
     requests = [request for prompt in ([1, 2], [3], [1, 2], [4, 5, 6]) for request in wanted(prompt, [2])]
-    assert grouped(requests) == [[3], [0, 2], [1]]
+    assert group_by_prompt(requests) == [[3], [0, 2], [1]]
 
 
 @given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 4))
 def test_work_is_divided_evenly_and_whole_groups_stay_together(sizes: list[int], workers: int) -> None:
     positions = iter(range(sum(sizes)))
     groups = [[next(positions) for _ in range(size)] for size in sizes]
-    parts = divided(groups, workers)
+    parts = deal_to_workers(groups, workers)
     assert len(parts) == workers
     assert sorted(index for part in parts for group in part for index in group) == list(range(sum(sizes)))
     split = [group for part in parts for group in part if group not in groups]
@@ -278,48 +278,48 @@ def test_work_is_divided_evenly_and_whole_groups_stay_together(sizes: list[int],
 def test_after_the_moves_the_rows_that_stay_are_the_first(case: tuple[int, set[int]]) -> None:
     count, leaving = case
     rows = list(range(count))
-    for source, target in replacements(count, leaving):
+    for source, target in compaction_moves(count, leaving):
         rows[target] = source
     assert set(rows[: count - len(leaving)]) == set(range(count)) - leaving
 
 
-def kept(places: Places) -> list[list[float]]:
+def kept(kv_cache: KVCache) -> list[list[float]]:
     """Return what each row's columns of the window hold."""
-    layer = places.cache.layers[0]
+    layer = kv_cache.past_key_values.layers[0]
     return [
-        layer.all_keys[place, 0, places.end - length : places.end, 0].tolist()
-        for place, length in enumerate(places.lengths)
+        layer.all_keys[slot, 0, kv_cache.end - length : kv_cache.end, 0].tolist()
+        for slot, length in enumerate(kv_cache.lengths)
     ]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "step", "leave", "resize"]), st.integers(1, 5)), max_size=40))
 def test_every_row_keeps_its_own_numbers(actions: list[tuple[str, int]]) -> None:
-    """Beside a plain list of lists: rows of up to 12 numbers in places of 16 columns."""
-    places = Places(4, 16)
+    """Beside a plain list of lists: rows of up to 12 numbers in slots of 16 columns."""
+    kv_cache = KVCache(4, 16)
     expected: list[list[float]] = []
     fresh = (float(number) for number in range(1, 10_000))
     for action, size in actions:
-        if action == "enter" and places.free:
+        if action == "enter" and kv_cache.free:
             numbers = [next(fresh) for _ in range(size)]
             stored = torch.tensor(numbers).view(1, size, 1)
-            places.enter(Prompt([(stored, -stored)], size), 1)
+            kv_cache.insert(PrefilledPrompt([(stored, -stored)], size), 1)
             expected.append(numbers)
-        elif action == "step" and expected and places.width < 12:
-            places.prepare()
+        elif action == "step" and expected and kv_cache.width < 12:
+            kv_cache.prepare()
             new = torch.tensor([next(fresh) for _ in expected]).view(-1, 1, 1, 1)
-            assert places.mask().sum(dim=1).tolist() == [len(row) + 1 for row in expected]
-            keys, _ = places.cache.update(new, -new, 0)
-            assert keys.shape == (len(expected), 1, places.width + 1, 1)
-            places.advance()
+            assert kv_cache.mask().sum(dim=1).tolist() == [len(row) + 1 for row in expected]
+            keys, _ = kv_cache.past_key_values.update(new, -new, 0)
+            assert keys.shape == (len(expected), 1, kv_cache.width + 1, 1)
+            kv_cache.advance()
             expected = [[*row, float(number)] for row, number in zip(expected, new.flatten(), strict=True)]
         elif action == "leave" and expected:
             gone = {size % len(expected)}
-            moves, left = replacements(len(expected), gone), len(expected) - 1
-            places.leave(moves, left)
+            moves, left = compaction_moves(len(expected), gone), len(expected) - 1
+            kv_cache.remove(moves, left)
             for source, target in moves:
                 expected[target] = expected[source]
             del expected[left:]
         elif action == "resize":
-            places.resize(4 + size, 16 + size)
-        if places.cache:
-            assert kept(places) == expected
+            kv_cache.resize(4 + size, 16 + size)
+        if kv_cache.past_key_values:
+            assert kept(kv_cache) == expected
