@@ -103,7 +103,7 @@ def completion_logps(
             return sums(model, [sequences[index] for index in chosen])
 
     results = [0.0] * len(sequences)
-    with packing.attention_of(model) if packed else contextlib.nullcontext():
+    with packing.packed_attention(model) if packed else contextlib.nullcontext():
         for chosen, values in in_batches(compute, batches, workers):
             for index, value in zip(chosen, values, strict=True):
                 results[index] = value
@@ -125,7 +125,9 @@ def _packed_sums(model: Any, rows: Sequence[Tokens]) -> list[float]:
 
     packed = packing.pack([row.prompt_ids + row.completion_ids for row in rows])
     before = [
-        place for row, places in zip(rows, packed.places, strict=True) for place in places[len(row.prompt_ids) - 1 : -1]
+        index
+        for row, indices in zip(rows, packed.indices, strict=True)
+        for index in indices[len(row.prompt_ids) - 1 : -1]
     ]
     kept = torch.tensor(before, device=model.device)
     logits = model(**packing.inputs(packed, model.device), logits_to_keep=kept, use_cache=False).logits[0]

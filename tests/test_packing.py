@@ -60,15 +60,15 @@ def test_a_row_adds_what_the_one_before_does_not_begin_with() -> None:
     packed = packing.pack(ROWS)
     assert packed.ids == [1, 2, 3, 4, 5, 6, 7, 8]
     assert packed.positions == [0, 1, 2, 3, 2, 3, 4, 0]
-    assert packed.places == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5, 6], [7]]
-    assert packed.own == [4, 0, 1, 2, 1]
+    assert packed.indices == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5, 6], [7]]
+    assert packed.added == [4, 0, 1, 2, 1]
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=20))
 def test_packed_rows_can_be_read_back(rows: list[list[int]]) -> None:
     packed = packing.pack(rows)
-    assert [[packed.ids[place] for place in places] for places in packed.places] == rows
-    assert [[packed.positions[place] for place in places] for places in packed.places] == [
+    assert [[packed.ids[index] for index in indices] for indices in packed.indices] == rows
+    assert [[packed.positions[index] for index in indices] for indices in packed.indices] == [
         list(range(len(row))) for row in rows
     ]
 

@@ -12,7 +12,7 @@ from typing import Any
 from gshf_release.errors import RunError
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.optimization.trl_reference import without_reference_model
-from gshf_release.optimization.unpadded import unpadded
+from gshf_release.optimization.unpadded import padding_free
 from gshf_release.recipe import Training
 from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.results import Cell
@@ -187,7 +187,7 @@ def token_trainer(training: Training) -> Any:
 
     # Of a pair without log-ratios: 1 / (2 beta) squared for IPO, log 2 for every loss of a sigmoid.
     empty = (2 * training.beta) ** -2 if training.loss == "ipo" else LOG_TWO
-    return unpadded(mean_over_pairs(TokenDPOTrainer, real=real, empty_loss=empty, metrics=("rewards/", "logps/")))
+    return padding_free(mean_over_pairs(TokenDPOTrainer, real=real, empty_loss=empty, metrics=("rewards/", "logps/")))
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
-from gshf_release.optimization.unpadded import IGNORED, unpadded
+from gshf_release.optimization.unpadded import IGNORED, padding_free
 from gshf_release.records import Winner
 from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
@@ -91,7 +91,7 @@ def _trainer(
     examples = [
         empty if index is None else {key: rows[index][key] for key in ("input_ids", "labels")} for index in order
     ]
-    trainer = unpadded(SFTTrainer)(
+    trainer = padding_free(SFTTrainer)(
         model=model,
         args=configuration,
         train_dataset=Dataset.from_list(examples),

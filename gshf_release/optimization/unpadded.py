@@ -1,7 +1,8 @@
-"""Training without padding: the rows of a micro-batch laid end to end, what they begin with in common computed once.
+"""This module trains without padding: the rows of a micro-batch are packed, and a prefix that they share is computed once.
 
 TRL pads the rows of a micro-batch to the longest of them and computes a prompt twice, with the chosen and with the rejected
-response. Here it keeps its losses and metrics, and its call of the policy is answered without either.
+response; its own `padding_free` does nothing in DPO since a refactor (TRL 1.16 warns and pads). Here TRL keeps its losses and
+metrics, and its call of the policy is answered without padding.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ IGNORED = -100
 """The label of a token that no loss reads."""
 
 
-def unpadded(trainer: type) -> Any:
-    """Return one of TRL's trainers that computes without padding while the policy is in `without_padding`."""
+def padding_free(trainer: type) -> Any:
+    """Return one of TRL's trainers that computes without padding while the policy is within `without_padding`."""
 
-    class Unpadded(distributed(trainer)):  # type: ignore[misc]
+    class PaddingFree(distributed(trainer)):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
             packed = transformers_model(self.model).config._attn_implementation == packing.ATTENTION
-            return super().compute_loss(_Policy(model) if packed else model, inputs, *args, **options)
+            # Around the model as accelerate has wrapped it, so that the hooks of DDP, FSDP and autocast see the packed call.
+            return super().compute_loss(PackedPolicy(model) if packed else model, inputs, *args, **options)
 
-    return Unpadded
+    return PaddingFree
 
 
 @contextlib.contextmanager
@@ -38,7 +40,7 @@ def without_padding(model: Any, lengths: Sequence[int]) -> Iterator[bool]:
     """
     policy = transformers_model(model)
     packed = packing.can_pack(policy, max(lengths))
-    with packing.attention_of(policy) if packed else contextlib.nullcontext():
+    with packing.packed_attention(policy) if packed else contextlib.nullcontext():
         yield packed
 
 
@@ -47,8 +49,21 @@ def transformers_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class _Policy:
-    """A policy that is called with padded rows, and computes them packed."""
+class PackedPolicy:
+    """Wraps a policy that TRL calls with padded rows, and computes them packed.
+
+    A prompt `p q r` with the chosen response `a b` and the rejected one `c d e`, `-` for `IGNORED`:
+
+        padded ids       p q r a b 0      packed ids       p q r a b r c d e
+                         p q r c d e      its labels       - - - a b - c d e
+        padded labels    - - - a b -      packed values    0 0 a b . c d e
+                         - - - c d e      padded values    0 0 a b 0
+                                                           0 0 c d e
+
+    The value at a token belongs to the token after it. So the value at a row's last token, `.`, is none of that row: it would
+    belong to the first token of the next. And `r`, whose value differs between the rows, is the one token of the prompt that
+    each row has to itself.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -61,26 +76,29 @@ class _Policy:
             row[:length] for row, length in zip(input_ids.tolist(), attention_mask.sum(dim=1).tolist(), strict=True)
         ]
         answers = [row[: len(ids)] for row, ids in zip(labels.tolist(), rows, strict=True)]
-        # The last token of the prompt belongs to each row: what follows it differs.
         prompts = [next((at for at, label in enumerate(row) if label != IGNORED), len(row)) for row in answers]
+        # DPO's batches hold all chosen rows, then all rejected ones; sorted, the two of a pair are neighbours.
         order = sorted(range(len(rows)), key=rows.__getitem__)
         packed = packing.pack([rows[index] for index in order], [max(0, prompts[index] - 1) for index in order])
-        begins = [(index, len(rows[index]) - own) for index, own in zip(order, packed.own, strict=True)]
+        # Each row with the first position that it added. The token there is always one of the prompt, or the first of the
+        # row, so its label is lost to no loss; it must be ignored, as the value before it is of another row.
+        begins = [(index, len(rows[index]) - added) for index, added in zip(order, packed.added, strict=True)]
         wanted = [label for index, begin in begins for label in (IGNORED, *answers[index][begin + 1 :])]
         device = input_ids.device
         output = self._model(**packing.inputs(packed, device), labels=torch.tensor([wanted], device=device), **options)
-        # The value at a token is that of the next; the last one of a row has none.
+        # From `here` in the packed values, (tokens,), to `there` in the flattened table of (rows, width - 1). Positions before
+        # a row's `begin` stay zero: their labels are ignored in every row.
         width = input_ids.shape[1] - 1
         there = torch.tensor(
             [index * width + at for index, begin in begins for at in range(begin, len(rows[index]) - 1)],
             dtype=torch.long,
         )
-        ends = {end - 1 for end in torch.tensor(packed.own).cumsum(0).tolist()}
+        ends = {end - 1 for end in torch.tensor(packed.added).cumsum(0).tolist()}
         here = torch.tensor([at for at in range(len(packed.ids)) if at not in ends], dtype=torch.long)
         here, there = here.to(device), there.to(device)
 
         def padded(values: Any) -> Any:
-            if not isinstance(values, torch.Tensor) or values.dim() < 2:
+            if not isinstance(values, torch.Tensor) or values.dim() < 2:  # the loss, and fields that were not asked for
                 return values
             table = values.new_zeros(len(rows) * width).index_copy(0, there, values[0].index_select(0, here))
             return table.view(len(rows), width)

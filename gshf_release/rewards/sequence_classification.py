@@ -92,7 +92,7 @@ class SequenceClassificationReward:
         if self.limit is not None and longest > self.limit:
             raise EngineError(f"A conversation of {longest} tokens does not fit the reward model's {self.limit}.")
         if packing.can_pack(self.model, longest):
-            with packing.attention_of(self.model):
+            with packing.packed_attention(self.model):
                 batches = packing.batches(ids, self.batch, self.workers, self.tokens)
                 return self._in_batches(ids, batches, self._score_packed)
         self._choose_padding(ids)
@@ -115,7 +115,7 @@ class SequenceClassificationReward:
         import torch
 
         packed = packing.pack(rows)
-        read = [places[self._last(row)] for row, places in zip(rows, packed.places, strict=True)]
+        read = [indices[self._last(row)] for row, indices in zip(rows, packed.indices, strict=True)]
         with torch.inference_mode():
             return _numbers(self.model.score(packing.hidden_states(self.model, packed)[read]))
 

@@ -10,8 +10,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from gshf_release import adapters, packing
-from gshf_release.optimization import unpadded
-from gshf_release.optimization.unpadded import IGNORED, without_padding
+from gshf_release.optimization.unpadded import IGNORED, PackedPolicy, without_padding
 from gshf_release.recipe import Adapter
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
@@ -49,7 +48,7 @@ def test_the_values_and_gradients_are_those_of_padded_rows() -> None:
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     with without_padding(model, [len(row) for row in ROWS]):
-        found = unpadded._Policy(model)(**batch())
+        found = PackedPolicy(model)(**batch())
         found.log_probs.square().sum().backward()
     for field in (*FIELDS, "label_mask"):
         torch.testing.assert_close(found[field], padded[field], rtol=1e-5, atol=1e-6)
@@ -62,7 +61,7 @@ def test_a_prompt_is_computed_once_but_for_its_last_token() -> None:
     computed: list[int] = []
     model.get_input_embeddings().register_forward_hook(lambda _, inputs, output: computed.append(inputs[0].numel()))
     with without_padding(model, [len(row) for row in ROWS]):
-        unpadded._Policy(model)(**batch())
+        PackedPolicy(model)(**batch())
     # Sorted: [5, 2]; [5, 6, 7, 2], whose prompt is one token; then four rows that each add 7 and a response to [5, 6].
     assert computed == [2 + 4 + sum(1 + len(response) for _, *pair in PAIRS[:2] for response in pair)]
     assert computed[0] < sum(map(len, ROWS))
