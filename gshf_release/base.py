@@ -9,10 +9,10 @@ import itertools
 from pathlib import Path
 
 from gshf_release import checkpoints, template_guard
+from gshf_release.data.hashing import sha256_tree, tree
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
-from gshf_release.hashing import sha256_tree, tree
 from gshf_release.recipe import Recipe
-from gshf_release.records import Message
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, stop_ids
 from gshf_release.run.context import StageContext

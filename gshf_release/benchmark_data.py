@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import checkpoints
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import CheckpointError, DataError, NetworkError
-from gshf_release.hashing import sha256_file
 
 VARIABLE = "GSHF_BENCHMARK_DATA"
 TIMEOUT_SECONDS = 30.0

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, TemplateError
-from gshf_release.records import Message
 
 Today = Callable[[], datetime]
 """Returns the date that a chat template is told; it is called only for a template that asks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gshf_release import documents
+from gshf_release.data import documents
 from gshf_release.errors import CheckpointError
 
 NEVER_REMOTE: dict[str, Any] = {"trust_remote_code": False}

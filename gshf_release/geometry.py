@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import documents
 from gshf_release.checkpoint_files import read_object
+from gshf_release.data import documents
 from gshf_release.errors import CheckpointError, GshfError
 from gshf_release.hub_errors import first_line
 

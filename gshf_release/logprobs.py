@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gshf_release import packing
 from gshf_release.batches import by_length, in_batches
-from gshf_release.records import Sample
+from gshf_release.data.records import Sample
 
 KL_TO_BASE = "KL to base (Rao-Blackwellised)"
 """The metric's name in result cells; see `traces`."""

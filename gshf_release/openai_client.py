@@ -23,13 +23,13 @@ from functools import lru_cache
 from http.client import HTTPException
 from typing import IO, Any, Protocol, TypeVar
 
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.key_masking import Mask
+from gshf_release.data.records import Message
 from gshf_release.errors import AnswerError, EngineError, NetworkError, RefusedRequestError
-from gshf_release.hashing import seed_from
-from gshf_release.masking import Mask
 from gshf_release.openai_refusals import Refusal, SettingNames, refusal
 from gshf_release.openai_replies import ChatAnswer, UnreadableReply, decoded, read_chat
 from gshf_release.profile import Server
-from gshf_release.records import Message
 from gshf_release.run import interrupt
 
 FIRST_PAUSE_SECONDS = 1.0

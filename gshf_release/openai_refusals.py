@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from gshf_release.printable import printable
+from gshf_release.data.printable import printable
 
 Kind = Literal["passing", "prompt", "server", "unclear"]
 PASSING = frozenset({408, 409, 425, 429})

@@ -10,6 +10,7 @@ from typing import Any
 
 from gshf_release import base, effects, loop, outside, sharding
 from gshf_release.checkpoints import locate
+from gshf_release.data.results import read_cells, write_csv
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
@@ -25,7 +26,6 @@ from gshf_release.release import stages as release_stages
 from gshf_release.release.quantization import early
 from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
-from gshf_release.results import read_cells, write_csv
 from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
 from gshf_release.run import inputs, staleness, trust

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from gshf_release import checkpoints, costs, effects, environments, geometry, pipeline, preflight, schedule
 from gshf_release.costs import Need, Work
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
 from gshf_release.preflight import Finding
 from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe
-from gshf_release.results import find, read_cells
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, check_graph, tasks

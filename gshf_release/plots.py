@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.results import Cell, find, select
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report.methods import UNTRAINED, Point
 from gshf_release.report.tables import iterations_of
-from gshf_release.results import Cell, find, select
 
 COLOURS = {"reward": "#1f6f8b", "second-scorer": "#c8553d"}
 STYLES = {"greedy": "-", "T=0.7": "--"}

@@ -16,11 +16,11 @@ from typing import Any
 
 from gshf_release import checkpoints, template_guard
 from gshf_release.chat_template import asks_for_date
+from gshf_release.data.records import Prompt
 from gshf_release.errors import CheckpointError, GshfError
 from gshf_release.preference import offline
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ScoreSource
-from gshf_release.records import Prompt
 from gshf_release.rendering import stop_ids
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings
 from gshf_release.run import inputs

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.recipe import Count, Name, PositiveInt, Section, parse, read_mapping
 
 

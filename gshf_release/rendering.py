@@ -13,9 +13,9 @@ from typing import Any
 from gshf_release import chat_template
 from gshf_release.chat_template import Today, render_text
 from gshf_release.control_tokens import pair_ids, template_ids, text_ids
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, TemplateError
 from gshf_release.recipe import Prompts
-from gshf_release.records import Message
 
 AS_TEMPLATE = Prompts()
 KEYS = ("prompts.empty_system", "prompts.fold_system", "prompts.bos", "prompts.control_tokens")

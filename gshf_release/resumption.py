@@ -16,9 +16,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gshf_release.batches import PATIENCE
+from gshf_release.data.hashing import seed_from
 from gshf_release.distribution import require, running
 from gshf_release.errors import Interrupted
-from gshf_release.hashing import seed_from
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress
 from gshf_release.run.layout import COMPLETE, Layout, mark

@@ -17,10 +17,10 @@ from typing import Any
 from gshf_release import chat_template
 from gshf_release.chat_template import Today, render_text
 from gshf_release.control_tokens import control_tokens
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, TemplateError
 from gshf_release.gguf_reading import template_beside
 from gshf_release.recipe import Prompts
-from gshf_release.records import Message
 from gshf_release.rendering import NO_SYSTEM_TURN, ConversationRenderer, render, turns_of
 
 WORDS_A_TURN = 2000

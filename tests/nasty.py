@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 
 CONTROL = (
     "<s>",

@@ -27,8 +27,8 @@ from gshf_release.benchmark_data import (
     mt_bench_prompts,
     obtain,
 )
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError, NetworkError
-from gshf_release.hashing import sha256_file
 from tests.servers.hub import HubServer
 
 TEXT = '{"question_id": 1, "turns": ["a", "b"]}\n'

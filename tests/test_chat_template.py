@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gshf_release.chat_template import render_text
+from gshf_release.data.records import Message
 from gshf_release.recipe import Prompts
-from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer, render
 from tests import tiny
 

@@ -17,8 +17,8 @@ from huggingface_hub import HfApi
 
 from gshf_release import base, checkpoints, pipeline
 from gshf_release.checkpoints import Package, device_of, fetch, fetch_data, load_model, load_tokenizer, locate, save
+from gshf_release.data.hashing import sha256_file, sha256_tree, tree
 from gshf_release.errors import DataError, GshfError, NetworkError
-from gshf_release.hashing import sha256_file, sha256_tree, tree
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from gshf_release.data.records import Sample
 from gshf_release.logprobs import Tokens, completion_logps, traces
-from gshf_release.records import Sample
 from tests import tiny
 
 PROMPT = [3, 40, 41, 42, 5]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gshf_release import loop
+from gshf_release.data.results import Cell
 from gshf_release.recipe import Recipe
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

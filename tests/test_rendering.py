@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import gshf_release
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
 from gshf_release.recipe import Prompts
-from gshf_release.records import Message
 from gshf_release.rendering import conversation_ids, render, response_text, stop_ids
 from tests import nasty, tiny
 

@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from gshf_release import pipeline
+from gshf_release.data.records import ReferenceLogProbability
+from gshf_release.data.results import Cell
 from gshf_release.errors import RunBusyError
 from gshf_release.optimization import reference
 from gshf_release.preference.pairs import Pair
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
-from gshf_release.records import ReferenceLogProbability
-from gshf_release.results import Cell
 from gshf_release.run import execution
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

@@ -11,7 +11,7 @@ import sys
 import click
 
 from gshf_release import __version__
-from gshf_release.printable import printable
+from gshf_release.data.printable import printable
 
 LONGEST_REASON = 300
 """Characters of an unforeseen error's own text that are shown."""
@@ -75,8 +75,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a known error is one line on stderr and its own exit code."""
+    from gshf_release.data.file_notices import heard_by
     from gshf_release.errors import GshfError, Interrupted
-    from gshf_release.notices import heard_by
 
     arguments = shlex.join(sys.argv[1:])
     _protect()

@@ -10,9 +10,9 @@ import click
 from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path
 
 if TYPE_CHECKING:
+    from gshf_release.data.statistics import Estimate
     from gshf_release.evaluation.calibration import Calibration
     from gshf_release.evaluation.calibration.replay import SubstituteJudge
-    from gshf_release.statistics import Estimate
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 

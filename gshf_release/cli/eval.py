@@ -273,11 +273,11 @@ def _rows(iterations: tuple[int, ...], policies: list[str]) -> tuple[str, ...]:
 
 
 def _show(directory: RunDirectory, compare: str | None, as_json: bool) -> None:
+    from gshf_release.data.results import read_cells, select
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.notices import notices
     from gshf_release.report.tables import all_tables
-    from gshf_release.results import read_cells, select
 
     cells = read_cells(directory.path / "results.json")
     found = [*stale_line(directory), *notices(cells)]

@@ -22,7 +22,7 @@ def command(folder: Path, as_json: bool) -> None:
     Example:
       gshf-release init my-release
     """
-    from gshf_release import assets
+    from gshf_release.data import assets
     from gshf_release.errors import RecipeError
 
     recipe = folder / "my-recipe.yaml"
@@ -39,7 +39,7 @@ def command(folder: Path, as_json: bool) -> None:
 
 def _same(target: Path, source: Path) -> bool:
     """Return whether something is there as it would be written: by the same command, which may have been killed then."""
-    from gshf_release.hashing import tree
+    from gshf_release.data.hashing import tree
 
     return target.is_dir() == source.is_dir() and tree(target) == tree(source)
 
@@ -48,7 +48,7 @@ def _write(folder: Path, sources: Mapping[Path, Path]) -> None:
     """Copy everything under temporary names and rename it into place, the mark of a project last."""
     import shutil
 
-    from gshf_release import assets
+    from gshf_release.data import assets
 
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".init.partial"

@@ -89,9 +89,9 @@ def command(
 
 
 def _report(path: Path, recipe: str, as_json: bool) -> None:
+    from gshf_release.data.results import read_cells
     from gshf_release.release import prompt_set
     from gshf_release.report.tables import prompt_table
-    from gshf_release.results import read_cells
     from gshf_release.run.directory import RunDirectory
 
     cells = read_cells(path / "results.json")

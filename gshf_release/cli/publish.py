@@ -90,8 +90,8 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
 
 def _warn(run: Path) -> None:
     """Say first what weakens the run's numbers; its cards say the same."""
+    from gshf_release.data.results import read_cells
     from gshf_release.report.notices import notices
-    from gshf_release.results import read_cells
 
     results = run / "results.json"
     for line in notices(read_cells(results)) if results.is_file() else []:

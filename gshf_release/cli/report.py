@@ -59,12 +59,12 @@ def command(
 
 def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, as_json: bool) -> None:
     from gshf_release import plots
+    from gshf_release.data.results import read_cells, select
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
     from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.notices import notices
     from gshf_release.report.tables import all_tables
-    from gshf_release.results import read_cells, select
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
@@ -91,10 +91,10 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
     Raises:
         RunError: None of them has any yet.
     """
+    from gshf_release.data.results import select
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
     from gshf_release.report.seeds import all_seed_tables, merge, read_seeds, seed_folders, seed_notices
-    from gshf_release.results import select
     from gshf_release.run.directory import RunDirectory
 
     folders = seed_folders(parent)

@@ -120,7 +120,7 @@ def _progress() -> Callable[[int, int, str], None]:
 
 def _show_training(document: dict[str, Any]) -> None:
     """Print what was trained on, what was dropped, and the held-out numbers."""
-    from gshf_release.results import Cell
+    from gshf_release.data.results import Cell
 
     pairs = document["pairs"]
     show(
@@ -144,7 +144,7 @@ def _show_training(document: dict[str, Any]) -> None:
 
 
 def _show_cells(cells: list[Any]) -> None:
-    from gshf_release.results import shown
+    from gshf_release.data.results import shown
 
     width = max(len(entry.metric) for entry in cells)
     for entry in cells:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.printable import one_line, printable, printable_json
+from gshf_release.data.printable import one_line, printable, printable_json
 
 if TYPE_CHECKING:
+    from gshf_release.data.results import Cell
     from gshf_release.report.tables import Table
-    from gshf_release.results import Cell
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.stage import Task
 
@@ -120,7 +120,7 @@ class Terminal:
         click.secho(f"  {printable(text)}", bold=True, err=True)
 
     def _scorer(self, task: Task) -> None:
-        from gshf_release.results import read_cells, shown
+        from gshf_release.data.results import read_cells, shown
 
         cells = read_cells(self.run.results(task.stage))
         parts = [f"{cell.metric.removeprefix('held-out accuracy: ')} {shown(cell, 0)}%" for cell in cells]
@@ -129,7 +129,7 @@ class Terminal:
 
     def _summary(self, task: Task) -> None:
         """Print one line on an iteration."""
-        from gshf_release.results import read_cells
+        from gshf_release.data.results import read_cells
 
         row = str(task.stage.parameters["row"])
         cells = read_cells(self.run.results(task.stage))
@@ -147,9 +147,9 @@ def first_prompt(document: Mapping[str, Any]) -> str:
 
 def summary(cells: Sequence[Cell], row: str) -> str:
     """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
+    from gshf_release.data.results import find, shown
     from gshf_release.diagnostics.validation import EXCEEDED
     from gshf_release.logprobs import KL_TO_BASE
-    from gshf_release.results import find, shown
 
     def one(metric: str, digits: int = 2, **more: str) -> str:
         return shown(find(cells, row=row, metric=metric, **more), digits)

@@ -106,7 +106,8 @@ def command(
 
 
 def _train(recipe: Recipe, profile: Profile, path: Path, allow_redo: bool, reference: str, evaluation: bool) -> None:
-    from gshf_release import assets, pipeline
+    from gshf_release import pipeline
+    from gshf_release.data import assets
     from gshf_release.release import assumptions
     from gshf_release.report.seeds import refresh
     from gshf_release.run.directory import RunDirectory

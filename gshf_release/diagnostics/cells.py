@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.records import Sample, Score
+from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics import texts
-from gshf_release.records import Sample, Score
-from gshf_release.results import Cell, cell
 
 Scores = Mapping[tuple[str, int], float]
 """`{(prompt id, sample index): score}`."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.records import Sample
+from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics import texts
 from gshf_release.diagnostics.cells import REPETITION_RISE, Scores, by_decoding, repetition
-from gshf_release.records import Sample
-from gshf_release.results import Cell, cell
 
 RISE: Mapping[texts.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
 """Percentage points from which a rise counts as a pattern. assumption: nearly a third of all answers is what a reader notices;

@@ -9,11 +9,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.records import Pair, Sample, Spread
+from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics import texts
 from gshf_release.diagnostics.cells import DISTINCT, Scores, score_table
-from gshf_release.records import Pair, Sample, Spread
-from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gshf_release import statistics
-from gshf_release.results import Cell
+from gshf_release.data import statistics
+from gshf_release.data.results import Cell
 from gshf_release.run.stage import is_iteration, iteration_row
 
 LEVEL = 0.025

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gshf_release import adapters, statistics
+from gshf_release import adapters
 from gshf_release.checkpoints import device_of, inference_precision, load_model
+from gshf_release.data import statistics
+from gshf_release.data.records import Sample, Trace
+from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
 from gshf_release.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
 from gshf_release.recipe import Recipe
-from gshf_release.records import Sample, Trace
-from gshf_release.results import Cell, cell
 from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from gshf_release.data.results import Cell, find, select, shown
 from gshf_release.diagnostics.cells import REPETITION_RISE
 from gshf_release.diagnostics.explanations import LITTLE, RISE, TRACKED, TRACKS, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
@@ -25,7 +26,6 @@ from gshf_release.diagnostics.significance import (
     p_value,
     significant,
 )
-from gshf_release.results import Cell, find, select, shown
 from gshf_release.run.stage import is_iteration, iteration_row
 
 Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "repeats itself", "gained in part", "nothing"]

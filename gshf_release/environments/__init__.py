@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gshf_release.assets import cache_folder
+from gshf_release.data.assets import cache_folder
+from gshf_release.data.hashing import sha256_file, sha256_json
 from gshf_release.errors import EngineError
-from gshf_release.hashing import sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 PINS = Path(__file__).resolve().parent / "pins"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 from gshf_release.rewards import RewardModel
 
 STAND_IN = "stand-in (second scorer)"

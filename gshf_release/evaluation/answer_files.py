@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import DataError
 from gshf_release.evaluation.benchmarks import Question, read_json_rows
-from gshf_release.hashing import sha256_json
 from gshf_release.run.directory import write_text
 
 FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}

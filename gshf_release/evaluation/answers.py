@@ -19,13 +19,13 @@ from dataclasses import asdict
 from typing import Any
 
 from gshf_release.checkpoints import load_tokenizer
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Message, Sample
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, kept
 from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
 from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
-from gshf_release.hashing import seed_from
 from gshf_release.recipe import Recipe
-from gshf_release.records import Message, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json

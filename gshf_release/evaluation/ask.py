@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release import benchmark_data
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import NetworkError, RunError
 from gshf_release.evaluation import (
     answer_files,
@@ -37,7 +38,6 @@ from gshf_release.evaluation.requests import (
     with_judge,
     write,
 )
-from gshf_release.hashing import sha256_json
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gshf_release import assets, benchmark_data, user_files
+from gshf_release import benchmark_data
+from gshf_release.data import assets, user_files
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import DataError
-from gshf_release.hashing import sha256_json
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
 from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory

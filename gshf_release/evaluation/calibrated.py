@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from gshf_release.data.bootstrap import Interval
+from gshf_release.data.results import Cell
 from gshf_release.errors import CalibrationError, RunError
 from gshf_release.evaluation import kept, metrics
 from gshf_release.evaluation.calibration.document import Calibration, default_path, load
 from gshf_release.evaluation.calibration.line import LEVEL
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.resampling import Interval
-from gshf_release.results import Cell
 from gshf_release.run.directory import RunDirectory
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from gshf_release import resampling, statistics
+from gshf_release.data import bootstrap, statistics
+from gshf_release.data.bootstrap import Interval, JudgeNoise, SignTest
+from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
-from gshf_release.resampling import Interval, JudgeNoise, SignTest
-from gshf_release.statistics import Estimate
 
 Item = TypeVar("Item", str, tuple[int, int])
 
@@ -107,9 +107,9 @@ def compare(
         sums[name] = sums.get(name, 0.0) + difference
     return Comparison(
         difference=estimate,
-        interval=resampling.cluster_bootstrap(differences, names, seed=seed, level=level),
-        sign_test=resampling.sign_test(list(sums.values())),
-        minimal_detectable=None if error is None else resampling.minimal_detectable_difference(error),
+        interval=bootstrap.cluster_bootstrap(differences, names, seed=seed, level=level),
+        sign_test=bootstrap.sign_test(list(sums.values())),
+        minimal_detectable=None if error is None else bootstrap.minimal_detectable_difference(error),
         only_first=len(first) - len(shared),
         only_second=len(second) - len(shared),
     )
@@ -136,12 +136,12 @@ def questions(items: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
 
 def mt_bench_noise(judgments: Sequence[Rating]) -> JudgeNoise | None:
     """Return the judge's noise from repeated ratings of the same answers; None without repeats."""
-    return resampling.judge_noise({str(item): values for item, values in _repeats(judgments).items()})
+    return bootstrap.judge_noise({str(item): values for item, values in _repeats(judgments).items()})
 
 
 def pair_noise(points: Mapping[tuple[int, int, int], float]) -> JudgeNoise | None:
     """Return the judge's noise from the points of repeated games, by (question, turn, repeat); None without repeats."""
-    return resampling.judge_noise({str(item): values for item, values in by_item(points).items()})
+    return bootstrap.judge_noise({str(item): values for item, values in by_item(points).items()})
 
 
 def by_item(values: Mapping[tuple[int, int, int], float]) -> dict[tuple[int, int], list[float]]:
@@ -158,7 +158,7 @@ def alpaca_eval_noise(repeats: Sequence[Sequence[Row]]) -> JudgeNoise | None:
     for rows in repeats:
         for item, win in alpaca_eval_wins(rows).items():
             found.setdefault(item, []).append(win)
-    return resampling.judge_noise(found)
+    return bootstrap.judge_noise(found)
 
 
 def _repeats(judgments: Sequence[Rating]) -> dict[tuple[int, int], list[float]]:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gshf_release import user_files
+from gshf_release.data import user_files
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
 from gshf_release.evaluation import kept
 from gshf_release.evaluation.requests import ImportRequest
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Stage

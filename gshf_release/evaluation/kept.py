@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import RunError
-from gshf_release.hashing import sha256_file
 from gshf_release.run.directory import RunDirectory
 
 FOLDER = "evaluations/files"

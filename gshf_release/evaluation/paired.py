@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, answers, comparisons, metrics
 from gshf_release.evaluation.comparisons import Comparison
@@ -18,7 +19,6 @@ from gshf_release.evaluation.judgments import FILES, PROTOCOLS, judgments_stage,
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.requests import BenchmarkRequest, JudgeRequest, rows_known
 from gshf_release.evaluation.scores import annotation_repeats, averaged, pair_points
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import resampling, statistics
 from gshf_release.benchmark_data import GAMED_BASELINES
+from gshf_release.data import bootstrap, statistics
+from gshf_release.data.bootstrap import JudgeNoise
+from gshf_release.data.results import Cell
 from gshf_release.evaluation import answer_files, answers, calibrated, comparisons, kept, metrics
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.alpaca_eval import scoring
@@ -23,8 +25,6 @@ from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
 from gshf_release.evaluation.requests import BorrowedFiles
 from gshf_release.evaluation.verdicts import reading
-from gshf_release.resampling import JudgeNoise
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 
@@ -237,7 +237,7 @@ def _interval_cells(
     names = [str(item[0]) for item in values]
     if len(set(names)) < 2:
         return []
-    found = resampling.cluster_bootstrap(list(values.values()), names, seed=seed)
+    found = bootstrap.cluster_bootstrap(list(values.values()), names, seed=seed)
     note = f"{found.level:.0%} interval, bootstrap over questions"
     ends = {metrics.low(metric): found.low, metrics.high(metric): found.high}
     return [Cell(metric=name, value=end, n=len(values), unit=unit, note=note, **place) for name, end in ends.items()]

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.records import Judgment, Sample
+from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
 from gshf_release.diagnostics.explanations import explanation_cells
 from gshf_release.evaluation import best_of
 from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
-from gshf_release.records import Judgment, Sample
-from gshf_release.results import Cell, cell
 from gshf_release.rewards.settings import Scorer, opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.context import StageContext

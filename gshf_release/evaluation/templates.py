@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from gshf_release.chat_template import Today
+from gshf_release.data.records import Message
 from gshf_release.errors import RecipeError
 from gshf_release.recipe import Prompts
-from gshf_release.records import Message
 from gshf_release.rendering import render, response_text
 
 FASTCHAT = "fastchat:"

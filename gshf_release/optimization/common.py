@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release import adapters, checkpoints
+from gshf_release.data.hashing import seed_from
 from gshf_release.distribution import gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
-from gshf_release.hashing import seed_from
 from gshf_release.optimization.unpadded import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gshf_release.data.records import Pair, ReferenceLogProbability
+from gshf_release.data.results import Cell
 from gshf_release.errors import RunError
 from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.optimization.trl_reference import without_reference_model
 from gshf_release.optimization.unpadded import padding_free
 from gshf_release.recipe import Training
-from gshf_release.records import Pair, ReferenceLogProbability
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage, iteration_row

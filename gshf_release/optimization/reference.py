@@ -7,11 +7,11 @@ import math
 from gshf_release.adapters import frozen_precision
 from gshf_release.batches import join_processes
 from gshf_release.checkpoints import device_of, load_model
+from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps
 from gshf_release.preference.pairs import choices
 from gshf_release.preference.ranking import ranked_inputs
-from gshf_release.records import Pair, ReferenceLogProbability
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage, iteration_stage

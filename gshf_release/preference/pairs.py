@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
-from gshf_release import statistics
-from gshf_release.hashing import seed_from
+from gshf_release.data import statistics
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Pair
+from gshf_release.data.results import Cell, cell
 from gshf_release.preference.choices import CHOICES, Two
 from gshf_release.preference.ranking import (
     Candidate,
@@ -21,8 +23,6 @@ from gshf_release.preference.ranking import (
     taking_part,
 )
 from gshf_release.recipe import Pairs
-from gshf_release.records import Pair
-from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Stage, iteration_row, iteration_stage

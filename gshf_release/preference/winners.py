@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.records import Winner
+from gshf_release.data.results import Cell, cell
 from gshf_release.preference.ranking import (
     Candidate,
     Drops,
@@ -18,8 +20,6 @@ from gshf_release.preference.ranking import (
     taking_part,
 )
 from gshf_release.recipe import Pairs
-from gshf_release.records import Winner
-from gshf_release.results import Cell, cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Stage, iteration_row, iteration_stage

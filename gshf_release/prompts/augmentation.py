@@ -20,8 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gshf_release.data.hashing import seed_from, sha256_json, sha256_tree, tree
+from gshf_release.data.records import Prompt
+from gshf_release.data.results import Cell
 from gshf_release.errors import RecipeError
-from gshf_release.hashing import seed_from, sha256_json, sha256_tree, tree
 from gshf_release.prompts import used
 from gshf_release.prompts.decontamination import REASONS, Decontaminator, load
 from gshf_release.prompts.filters import RULES
@@ -30,8 +32,6 @@ from gshf_release.prompts.pool import DUPLICATE, NEAR_COPY, Accepted, Candidate,
 from gshf_release.prompts.split import ordered, read_prompts, read_rows, source_path
 from gshf_release.prompts.writers import SERVED, Answer, Ask, Record, Writer, ask_once, make_writer, writer_model
 from gshf_release.recipe import Augmentation, Recipe
-from gshf_release.records import Prompt
-from gshf_release.results import Cell
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
 from gshf_release.run.directory import write_json

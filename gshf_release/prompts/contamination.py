@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gshf_release.benchmark_data import BENCHMARKS, find
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
 from gshf_release.prompts import used
 from gshf_release.prompts.decontamination import Contamination, Decontaminator, load
 from gshf_release.prompts.used import Used
-from gshf_release.results import Cell
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage

@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gshf_release import assets
+from gshf_release.data import assets
 
 TEMPLATE = "self-instruct"
 ITEM = re.compile(r"\s{0,3}(?:[#>-]+\s*)?(?P<bold>\*\*)?\d{1,4}[.):](?P<closed>\*\*)?(?:\s+|$)(?P<text>.*)")

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gshf_release.hashing import seed_from
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Message, Prompt, Row
 from gshf_release.prompts.decontamination import Decontaminator
 from gshf_release.prompts.filters import reason_to_drop
 from gshf_release.prompts.rouge import SimilarityIndex
 from gshf_release.prompts.words import normalised
 from gshf_release.recipe import Augmentation
-from gshf_release.records import Message, Prompt, Row
 
 DUPLICATE, NEAR_COPY = "same words", "near copy"
 EXAMPLE_EVERY = 16

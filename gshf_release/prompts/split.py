@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets, conversations, datafiles
-from gshf_release.conversations import PROMPT_EXAMPLE, parse_prompt
-from gshf_release.datafiles import ColumnUse, OnBadRow, Rows
+from gshf_release.data import assets, conversations, data_files
+from gshf_release.data.conversations import PROMPT_EXAMPLE, parse_prompt
+from gshf_release.data.data_files import ColumnUse, OnBadRow, Rows
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Message, Prompt
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.hashing import seed_from
 from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
-from gshf_release.records import Message, Prompt
-from gshf_release.results import Cell
 from gshf_release.run import inputs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
@@ -54,7 +54,7 @@ def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fai
         return with_system(parse_prompt(row, use), system)
 
     return conversations.read_rows(
-        path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=datafiles.SKIP_IN_RECIPE
+        path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=data_files.SKIP_IN_RECIPE
     )
 
 

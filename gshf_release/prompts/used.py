@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import datafiles
-from gshf_release.conversations import PROMPT_EXAMPLE, parse_prompt, read_rows
-from gshf_release.datafiles import OnBadRow, Rows
+from gshf_release.data import data_files
+from gshf_release.data.conversations import PROMPT_EXAMPLE, parse_prompt, read_rows
+from gshf_release.data.data_files import OnBadRow, Rows
+from gshf_release.data.hashing import sha256_json
+from gshf_release.data.records import Message, Prompt, Row
 from gshf_release.errors import RecipeError
-from gshf_release.hashing import sha256_json
 from gshf_release.prompts.pool import Accepted
 from gshf_release.recipe import Recipe
-from gshf_release.records import Message, Prompt, Row
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import DOCUMENT
 from gshf_release.run.stage import Input, Stage
@@ -131,7 +131,7 @@ def user_text(messages: Sequence[Message]) -> str:
 
 
 def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Prompt]:
-    skip = datafiles.SKIP_IN_RECIPE
+    skip = data_files.SKIP_IN_RECIPE
     return read_rows(path, parse_prompt, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
 
 

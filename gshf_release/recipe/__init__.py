@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release import assets
-from gshf_release.hashing import sha256_json
+from gshf_release.data import assets
+from gshf_release.data.hashing import sha256_json
 from gshf_release.recipe.evaluation import Evaluation, Plan
 from gshf_release.recipe.loop import Base, Keep, Loop, Sampling
 from gshf_release.recipe.prompts import Augmentation, Filters, Prompts, Roles, Writer

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from gshf_release import documents
+from gshf_release.data import documents
+from gshf_release.data.key_masking import without_password
 from gshf_release.errors import RecipeError
-from gshf_release.masking import without_password
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.checkpoint_files import refuse_code
-from gshf_release.datafiles import ColumnUse, place_rows
+from gshf_release.data.data_files import ColumnUse, place_rows
+from gshf_release.data.file_notices import notice
+from gshf_release.data.hashing import canonical_json, sha256_tree, tree
+from gshf_release.data.preference_scale import EXPECTED, other_scale
+from gshf_release.data.printable import one_line
+from gshf_release.data.records import Row
 from gshf_release.errors import DataError, ReleaseError, RunError
-from gshf_release.hashing import canonical_json, sha256_tree, tree
-from gshf_release.notices import notice
-from gshf_release.preference_scale import EXPECTED, other_scale
-from gshf_release.printable import one_line
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
-from gshf_release.records import Row
 from gshf_release.release.adopted_rows import ANNOTATION, kind_of
 from gshf_release.release.foreign import TAKEN, refuse_links_out
 from gshf_release.release.staging import link_or_copy

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.records import Row
 from gshf_release.evaluation import answer_files, answers, judgments, kept
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.benchmarks import Question
@@ -21,7 +22,6 @@ from gshf_release.evaluation.judgments import PROTOCOLS
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.scores import game_points
 from gshf_release.loop import policy_stage
-from gshf_release.records import Row
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage, iteration_row
 

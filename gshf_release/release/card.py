@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets
 from gshf_release import recipe as recipes
 from gshf_release.checkpoints import PREFIX
+from gshf_release.data import assets
+from gshf_release.data.results import Cell, select
 from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.plots import reported_curve
@@ -26,7 +27,6 @@ from gshf_release.release.lineage import Lineage
 from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.notices import notices
-from gshf_release.results import Cell, select
 from gshf_release.run.stage import iteration_row
 
 MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.report import tables
 from gshf_release.run import inputs

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release import __version__
+from gshf_release.data.records import Judgment, Message, Pair, Prompt, Row, Sample
 from gshf_release.errors import ReleaseError
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.evaluation.annotators import STAND_IN
@@ -20,7 +21,6 @@ from gshf_release.loop import reference_stage
 from gshf_release.preference.offline import SOURCE
 from gshf_release.prompts.split import EVALUATION
 from gshf_release.recipe import Recipe
-from gshf_release.records import Judgment, Message, Pair, Prompt, Row, Sample
 from gshf_release.release import benchmark_judgments, card_templates, licences, manifest, metadata, rules
 from gshf_release.release.card import reward_name
 from gshf_release.release.facts import HUB_ID, Facts

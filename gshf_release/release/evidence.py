@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import documents, statistics
+from gshf_release.data import documents, statistics
+from gshf_release.data.records import Judgment
+from gshf_release.data.results import Cell, find, read_cells, write_cells
+from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
-from gshf_release.records import Judgment
 from gshf_release.release.metadata import RESULTS_FILE as RESULTS
-from gshf_release.results import Cell, find, read_cells, write_cells
-from gshf_release.statistics import Estimate
 
 JUDGMENTS = "eval/judgments"
 SECOND_SCORER = "second-scorer"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import RecipeError, ReleaseError
 from gshf_release.recipe import Section, parse, read_mapping
 from gshf_release.release import licences

@@ -16,6 +16,7 @@ import yaml
 
 from gshf_release import __version__, checkpoints
 from gshf_release.checkpoint_files import refuse_code
+from gshf_release.data.results import Cell, read_cells, shown, write_cells
 from gshf_release.errors import CheckpointError, GshfError, NetworkError, ReleaseError
 from gshf_release.portability import make_portable
 from gshf_release.recipe import AllowedFinding, parse, read_mapping
@@ -24,7 +25,6 @@ from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.staging import link_or_copy
 from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table
-from gshf_release.results import Cell, read_cells, shown, write_cells
 
 TAKEN = (
     "*.safetensors",

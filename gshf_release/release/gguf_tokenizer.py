@@ -20,9 +20,9 @@ from gguf import GGUFWriter
 from gguf.constants import TokenType
 
 from gshf_release.checkpoint_files import read_object
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.gguf_reading import LLAMA_3
-from gshf_release.records import Message
 
 PRE_TOKENIZERS = {
     ("ByteLevel",): "gpt-2",

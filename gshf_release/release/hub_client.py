@@ -17,8 +17,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
-from gshf_release.hashing import sha256_file
 from gshf_release.release.secrets import redact
 
 Answer = TypeVar("Answer")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gshf_release.checkpoints import load_generation_config, load_tokenizer
+from gshf_release.data.records import Pair, Prompt, ReferenceLogProbability, Sample, Score, Winner
 from gshf_release.errors import VerificationError
 from gshf_release.loop import policy_stage, reference_stage
 from gshf_release.preference.offline import SOURCE
-from gshf_release.records import Pair, Prompt, ReferenceLogProbability, Sample, Score, Winner
 from gshf_release.release.adopt import is_adopted
 from gshf_release.rendering import render, response_text, stop_ids
 from gshf_release.run.date import clock

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gshf_release import documents
+from gshf_release.data import documents
+from gshf_release.data.hashing import sha256_file, sha256_json
 from gshf_release.errors import VerificationError
-from gshf_release.hashing import sha256_file, sha256_json
 from gshf_release.run.directory import write_json
 from gshf_release.run.schema import is_inner_path
 

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import assets
 from gshf_release.checkpoints import PREFIX
+from gshf_release.data import assets
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.records import Row
+from gshf_release.data.results import read_cells
 from gshf_release.errors import ReleaseError, RunError
-from gshf_release.hashing import sha256_file
 from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, used
 from gshf_release.prompts.decontamination import available
 from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
-from gshf_release.records import Row
 from gshf_release.release import card_templates, metadata
 from gshf_release.release.facts import HUB_ID
 from gshf_release.release.licences import LICENCES
 from gshf_release.report.tables import prompt_table
-from gshf_release.results import read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gshf_release.data.results import Cell
 from gshf_release.diagnostics import exploration, validation
 from gshf_release.errors import VerificationError
 from gshf_release.evaluation import best_of, imports, judgments, paired, scores
@@ -16,7 +17,6 @@ from gshf_release.optimization import dpo, raft
 from gshf_release.preference import offline, pairs, winners
 from gshf_release.prompts import augmentation, contamination, split
 from gshf_release.release.quantization import stage as quantization
-from gshf_release.results import Cell
 from gshf_release.rewards import stages as rewards
 from gshf_release.rewards import training
 from gshf_release.run.context import StageContext

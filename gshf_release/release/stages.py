@@ -10,6 +10,7 @@ from typing import Any
 
 from gshf_release import __version__, checkpoints
 from gshf_release.base import REFERENCE
+from gshf_release.data.results import Cell, read_cells, select
 from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.plots import learning_curve
 from gshf_release.preference.offline import SOURCE
@@ -18,7 +19,6 @@ from gshf_release.release import assumptions, card, card_templates, evidence, ma
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import COMPRESSED, DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
-from gshf_release.results import Cell, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions

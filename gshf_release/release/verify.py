@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from gshf_release.data.results import Cell, read_cells
 from gshf_release.errors import GshfError, VerificationError
 from gshf_release.release import evidence, manifest, recomputation, templates
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
-from gshf_release.results import Cell, read_cells
 from gshf_release.rewards.settings import user_code_of
 from gshf_release.run import inputs
 from gshf_release.run.context import StageContext

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gshf_release import assets
+from gshf_release.data import assets
+from gshf_release.data.results import Cell, find, rows_of, select, shown
 from gshf_release.errors import DataError
 from gshf_release.evaluation import metrics
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED, MEASURES, NOISE, NOISE_SHARE
@@ -13,7 +14,6 @@ from gshf_release.recipe import read_mapping
 from gshf_release.report import partial
 from gshf_release.report.partial import MARKS, groups
 from gshf_release.report.table import Table
-from gshf_release.results import Cell, find, rows_of, select, shown
 
 IMPORTED = "lm-evaluation-harness"
 COLUMNS = {

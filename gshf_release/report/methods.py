@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.results import Cell, find, rows_of, select
+from gshf_release.data.statistics import Estimate
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe
 from gshf_release.report.seeds import JUDGES
 from gshf_release.report.tables import Table
-from gshf_release.results import Cell, find, rows_of, select
 from gshf_release.run.stage import is_iteration
-from gshf_release.statistics import Estimate
 
 Seeds = Mapping[int, Sequence[Cell]]
 DECODINGS = ("greedy", "T=0.7", "T=1")

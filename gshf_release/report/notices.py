@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gshf_release.data.results import Cell, find, rows_of, select
 from gshf_release.evaluation.metrics import ANSWERED_BY, doubt
 from gshf_release.evaluation.verdicts.reading import DOUBTS, OTHER_MODEL, SEVERAL_MODELS, THOUGHT
 from gshf_release.report import partial
-from gshf_release.results import Cell, find, rows_of, select
 
 
 def notices(cells: Sequence[Cell]) -> list[str]:

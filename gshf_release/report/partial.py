@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gshf_release.data.results import Cell, find, rows_of, select
 from gshf_release.evaluation.metrics import FAILED
-from gshf_release.results import Cell, find, rows_of, select
 
 MARKS = ("LC win rate", "average", "adjusted win rate")
 """Each benchmark measures one of these; its `n` and `of` speak for the row."""

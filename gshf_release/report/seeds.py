@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.errors import VerificationError
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED
@@ -13,7 +14,6 @@ from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.report import benchmarks, partial
 from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table, markdown
-from gshf_release.results import Cell, find, read_cells, rows_of, select, shown, write_cells, write_csv
 from gshf_release.run.directory import seed_runs, write_text
 from gshf_release.run.stage import is_iteration
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gshf_release.printable import printable
+from gshf_release.data.printable import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gshf_release import assets
+from gshf_release.data import assets
+from gshf_release.data.results import Cell, find, rows_of, select, shown
 from gshf_release.diagnostics.cells import REPETITION
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
@@ -14,7 +15,6 @@ from gshf_release.prompts.contamination import TABLE as CONTAMINATION
 from gshf_release.recipe import read_mapping
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.table import Table, escape, markdown
-from gshf_release.results import Cell, find, rows_of, select, shown
 from gshf_release.run.stage import is_iteration
 
 __all__ = ["Table", "all_tables", "escape", "markdown"]

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gshf_release import statistics
-from gshf_release.datafiles import OnBadRow, Rows, read_rows
+from gshf_release.data import statistics
+from gshf_release.data.data_files import OnBadRow, Rows, read_rows
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.preference_scale import EXPECTED, HINT, other_scale
+from gshf_release.data.records import Message
+from gshf_release.data.results import Cell, cell
 from gshf_release.errors import DataError
-from gshf_release.hashing import seed_from
-from gshf_release.preference_scale import EXPECTED, HINT, other_scale
-from gshf_release.records import Message
-from gshf_release.results import Cell, cell
 from gshf_release.rewards import Duel, PairwiseModel, RewardModel
 from gshf_release.rewards.quality import hits, length_matched
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 from gshf_release import checkpoints
 from gshf_release.chat_template import Today
+from gshf_release.data.records import Message
 from gshf_release.distribution import distributed, gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.profile import Profile
-from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
 from gshf_release.run.context import Progress, Say, quiet

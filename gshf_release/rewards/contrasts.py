@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gshf_release.hashing import seed_from
-from gshf_release.records import Contrast, Prompt, Sample
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Contrast, Prompt, Sample
 
 MINIMUM_WORDS = 6
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gshf_release import conversations
-from gshf_release.conversations import Preference
-from gshf_release.datafiles import ColumnUse
+from gshf_release.data import conversations
+from gshf_release.data.conversations import Preference
+from gshf_release.data.data_files import ColumnUse
 
 
 def parse_preference(row: dict[str, Any], use: ColumnUse | None = None) -> Preference:

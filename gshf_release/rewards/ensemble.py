@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 from gshf_release.rewards import RewardModel
 
 Opener = Callable[[], RewardModel]

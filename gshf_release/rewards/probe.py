@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 from gshf_release.rewards import Duel, PairwiseModel, RewardModel
 from gshf_release.rewards.ensemble import EnsembleReward, score_all
 from gshf_release.rewards.pairwise import GenerativePreference, question, round_robin

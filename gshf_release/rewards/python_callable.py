@@ -16,10 +16,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.hashing import sha256_file
 from gshf_release.recipe import PYTHON
-from gshf_release.records import Message
 from gshf_release.rewards import Inference
 from gshf_release.run import trust
 from gshf_release.run.directory import read_json

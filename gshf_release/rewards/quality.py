@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release import statistics
-from gshf_release.hashing import seed_from
-from gshf_release.records import PreferenceScore
-from gshf_release.results import Cell, cell
+from gshf_release.data import statistics
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import PreferenceScore
+from gshf_release.data.results import Cell, cell
 
 MATCHED = 0.9
 """Two answers are length-matched if the shorter has at least this share of the tokens of the longer."""

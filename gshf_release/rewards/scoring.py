@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gshf_release import statistics
-from gshf_release.conversations import CONVERSATION_EXAMPLE, parse_conversation, read_rows
-from gshf_release.datafiles import OnBadRow, Rows
+from gshf_release.data import statistics
+from gshf_release.data.conversations import CONVERSATION_EXAMPLE, parse_conversation, read_rows
+from gshf_release.data.data_files import OnBadRow, Rows
+from gshf_release.data.records import Message
 from gshf_release.errors import DataError
-from gshf_release.records import Message
 from gshf_release.rewards import RewardModel
 from gshf_release.rewards.ensemble import Scores, score_all, score_readable
 

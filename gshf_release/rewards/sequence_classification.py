@@ -16,8 +16,8 @@ from gshf_release import packing
 from gshf_release.batches import by_length, in_batches
 from gshf_release.chat_template import Today
 from gshf_release.checkpoints import Precision, load_model, load_tokenizer
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.records import Message
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.rewards import Inference
 from gshf_release.template_guard import check_reward, template_place

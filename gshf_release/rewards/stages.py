@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gshf_release.batches import join_processes
+from gshf_release.data.records import Contrast, Message, Prompt, Sample, Score
 from gshf_release.errors import EngineError
 from gshf_release.recipe import Contrasts, Recipe
-from gshf_release.records import Contrast, Message, Prompt, Sample, Score
 from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
 from gshf_release.rewards.ensemble import score_readable

@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from gshf_release import documents
+from gshf_release.data import documents
 from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse, read_mapping

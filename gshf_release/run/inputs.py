@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.hashing import sha256_tree, tree
 from gshf_release.errors import GshfError, RunError
-from gshf_release.hashing import sha256_tree, tree
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.schema import is_inner_path
 

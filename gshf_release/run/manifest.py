@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gshf_release.hashing import sha256_file, sha256_json, sha256_tree, tree
+from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.recipe import Recipe
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, write_json

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from gshf_release.data.results import write_cells
 from gshf_release.errors import GshfError, RunError
-from gshf_release.results import write_cells
 from gshf_release.run import launch, stopwatch, trust
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, write_text

@@ -14,10 +14,10 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from gshf_release import documents
-from gshf_release.assets import cache_folder
+from gshf_release.data import documents
+from gshf_release.data.assets import cache_folder
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import EngineError
-from gshf_release.hashing import sha256_json
 from gshf_release.run.directory import write_json, write_text
 
 VARIABLE = "GSHF_TRUSTED_CODE"

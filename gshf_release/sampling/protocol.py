@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gshf_release.data.records import FinishReason
 from gshf_release.errors import EngineError
-from gshf_release.records import FinishReason
 
 Progress = Callable[[int, int, str], None]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gshf_release.checkpoints import load_tokenizer
-from gshf_release.hashing import seed_from
-from gshf_release.records import TOO_LONG, Prompt, Sample
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import TOO_LONG, Prompt, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext

@@ -160,7 +160,7 @@ class Tokens(NamedTuple):
 
 def by_package(folder: Path, settings: dict[str, Any]) -> Tokens:
     """Do the iteration in a copy of the run that has come to it."""
-    from gshf_release.records import Pair, Sample
+    from gshf_release.data.records import Pair, Sample
 
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
@@ -207,7 +207,7 @@ def processed_by_children(work: Callable[[], Any]) -> float:
 
 def write_recipe(folder: Path, base: Path, reward: Path, chosen: dict[str, Any]) -> Path:
     """Write the recipe of one iteration: the quickstart's, with other models and sizes and no wish for short answers."""
-    from gshf_release import assets
+    from gshf_release.data import assets
 
     content = yaml.safe_load(assets.find("quickstart", "training/recipes", ".yaml").read_text(encoding="utf-8"))
     content["base"], content["reward"] = {"model": str(base)}, {"model": str(reward)}
@@ -261,7 +261,7 @@ def main(**chosen: Any) -> None:
 
 def begin(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
     """Bring the run `fresh` up to iteration 1, and return what the sides are given."""
-    from gshf_release.records import Prompt
+    from gshf_release.data.records import Prompt
 
     base, reward = prepared(chosen["model"], folder / "model"), classifier(chosen["reward"], folder)
     settings = chosen | {"base": str(base), "reward": str(reward), "profile": str(write_profile(folder, chosen))}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gshf_release.data.results import Cell, read_cells, write_cells
 from gshf_release.evaluation.metrics import answered_by, doubt
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.report.seeds import write_merged
-from gshf_release.results import Cell, read_cells, write_cells
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import Outcome
 

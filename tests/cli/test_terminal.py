@@ -7,9 +7,9 @@ import re
 import pytest
 
 from gshf_release.cli.terminal import print_table
+from gshf_release.data.results import Cell
 from gshf_release.report.table import Table, markdown
 from gshf_release.report.tables import all_tables, document
-from gshf_release.results import Cell
 
 BRACKETS = "judge [beta] of [/owner]"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gshf_release.records import FinishReason, Sample
-from gshf_release.results import Cell
+from gshf_release.data.records import FinishReason, Sample
+from gshf_release.data.results import Cell
 
 Gains = dict[tuple[str, str], tuple[float, float]]
 REWARD, SECOND = "reward", "second-scorer"

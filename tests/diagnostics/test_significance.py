@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.results import Cell
 from gshf_release.diagnostics.significance import DECODINGS, JUDGES, LEVEL, family, gains, p_value, significant
 from gshf_release.diagnostics.verdict import diagnose
-from gshf_release.results import Cell
 from tests.diagnostics.rows import GREEDY, REWARD, SECOND, WARM
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], npt.NDArray[np.float64]]

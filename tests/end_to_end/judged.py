@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gshf_release.results import Cell, read_cells
+from gshf_release.data.results import Cell, read_cells
 from tests.conftest import Outcome
 
 Command = Callable[..., Outcome]

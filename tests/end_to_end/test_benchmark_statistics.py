@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard
 
+from gshf_release.data.results import find, select
 from gshf_release.evaluation import metrics
 from gshf_release.evaluation.calibration import Calibration, calibrate, default_path
 from gshf_release.evaluation.calibration.replay import read_official
@@ -21,7 +22,6 @@ from gshf_release.evaluation.judgments import spent
 from gshf_release.evaluation.reproduction.evidence import Source, from_run
 from gshf_release.evaluation.verdicts.reading import BY_TEXT
 from gshf_release.release.benchmark_judgments import BenchmarkJudgment
-from gshf_release.results import find, select
 from gshf_release.run.directory import RunDirectory
 from tests.end_to_end.judged import Command, cells_of, one_at_a_time, prefers_longer
 from tests.evaluation import own

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.records import Sample
+from gshf_release.data.results import find, select
 from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.verdicts.reading import LAST_COUNTS, THOUGHT
-from gshf_release.hashing import sha256_file
-from gshf_release.records import Sample
-from gshf_release.results import find, select
 from gshf_release.run import execution
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import PUBLISHED_DATA, REPOSITORY

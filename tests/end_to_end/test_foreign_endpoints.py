@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.assets import cache_folder
+from gshf_release.data.assets import cache_folder
 from gshf_release.evaluation.judging import endpoints, judges
 from gshf_release.profile import Server
 from gshf_release.run import inputs

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.results import Cell, find, read_cells
+from gshf_release.data.results import Cell, find, read_cells
 from tests.benchmarks.length_control import fake_hub
 from tests.conftest import Outcome
 from tests.servers.judge import KEY, Fault, JudgeServer, replay, stored_judgments

@@ -11,7 +11,7 @@ import pytest
 
 from gshf_release import recipe as recipes
 from gshf_release.checkpoints import load_tokenizer
-from gshf_release.records import Message, Sample
+from gshf_release.data.records import Message, Sample
 from gshf_release.rendering import render
 from gshf_release.run.directory import RunDirectory
 from tests import tiny
@@ -77,7 +77,7 @@ def test_the_published_values_are_those_of_the_sources() -> None:
 
 
 def test_every_value_of_the_published_recipe_has_its_source_or_says_that_it_is_an_assumption() -> None:
-    from gshf_release import assets
+    from gshf_release.data import assets
 
     text = assets.find(PUBLISHED, "training/recipes", ".yaml").read_text(encoding="utf-8")
     for section in ("loop", "sampling", "pairs", "training"):

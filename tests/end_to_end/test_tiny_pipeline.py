@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from gshf_release import pipeline
+from gshf_release.data.hashing import sha256_tree, tree
+from gshf_release.data.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace, Winner
+from gshf_release.data.results import Cell, find, read_cells, select
 from gshf_release.errors import RecipeError, RunError
 from gshf_release.evaluation.annotators import STAND_IN
-from gshf_release.hashing import sha256_tree, tree
 from gshf_release.logprobs import KL_TO_BASE
 from gshf_release.prompts.split import read_prompts
 from gshf_release.recipe import Recipe
-from gshf_release.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace, Winner
 from gshf_release.release.lineage import Lineage, verify_lineage
-from gshf_release.results import Cell, find, read_cells, select
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet

@@ -10,12 +10,12 @@ import pytest
 
 from gshf_release import pipeline
 from gshf_release.cli.terminal import summary
+from gshf_release.data.records import Message, Prompt, Sample
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import EngineError
 from gshf_release.prompts.split import ordered, ranges
 from gshf_release.recipe import Recipe, parse
-from gshf_release.records import Message, Prompt, Sample
 from gshf_release.release.lineage import verify_lineage
-from gshf_release.results import find, read_cells
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet
 from tests import tiny

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gshf_release import pipeline
+from gshf_release.data.records import Message, Pair, Prompt, Sample, Score
+from gshf_release.data.results import find, read_cells
 from gshf_release.recipe import Recipe, parse
-from gshf_release.records import Message, Pair, Prompt, Sample, Score
 from gshf_release.release.lineage import verify_lineage
-from gshf_release.results import find, read_cells
 from gshf_release.rewards import Inference
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.directory import RunDirectory

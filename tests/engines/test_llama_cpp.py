@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from gshf_release import environments
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.llama_cpp_server import LlamaCppServer
 from gshf_release.openai_client import ChatClient, ChatRequest
 from gshf_release.profile import Server
-from gshf_release.records import Message
 
 pytestmark = pytest.mark.engines
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from gshf_release.data.results import find, read_cells
 from gshf_release.llama_cpp_server import LlamaCppServer
-from gshf_release.results import find, read_cells
 from tests.conftest import REPOSITORY, Outcome
 from tests.evaluation.calibration.judged import official_rows, write
 

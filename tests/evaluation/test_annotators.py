@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gshf_release.data.records import Message
 from gshf_release.evaluation.annotators import STAND_IN, Comparison, ScorerAnnotator, preference
-from gshf_release.records import Message
 
 
 class Lengths:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gshf_release import pipeline
+from gshf_release.data.results import find, read_cells, rows_of, select
 from gshf_release.evaluation.best_of import best_of
 from gshf_release.recipe import Recipe
-from gshf_release.results import find, read_cells, rows_of, select
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
 from tests.end_to_end.train_tiny import EXACT, evaluate

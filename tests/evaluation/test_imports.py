@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import DataError
 from gshf_release.evaluation.imports import cells, read
-from gshf_release.results import read_cells, write_cells
 
 DOCUMENT: dict[str, Any] = {
     "results": {

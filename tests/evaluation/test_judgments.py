@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gshf_release.data.statistics import clustered_error
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judgments import asked_of
 from gshf_release.evaluation.requests import JudgeRequest
-from gshf_release.statistics import clustered_error
 
 RATINGS = st.lists(st.integers(1, 10).map(float), min_size=2, max_size=20)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from gshf_release import base, checkpoints
+from gshf_release.data.hashing import seed_from
+from gshf_release.data.records import Winner
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError
-from gshf_release.hashing import seed_from
 from gshf_release.optimization import raft
 from gshf_release.recipe import Recipe
-from gshf_release.records import Winner
-from gshf_release.results import find, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute

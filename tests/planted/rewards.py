@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.records import Message
 from gshf_release.diagnostics.texts import line_starts, words
-from gshf_release.records import Message
 
 Conversations = Sequence[Sequence[Message]]
 TOKEN = "the"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 from tests import tiny
 
 RIGHT = {"tea": "cup", "gold": "banks", "cat": "mat"}

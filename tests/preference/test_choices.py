@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Sample
 from gshf_release.preference.choices import CHOICES
 from gshf_release.preference.ranking import Candidate, candidates
 from gshf_release.recipe import Pairs
-from gshf_release.records import Sample
 
 
 def found(*rewards: float, **rules: Any) -> list[Candidate]:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from gshf_release import pipeline
+from gshf_release.data.records import Pair
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.preference import offline
 from gshf_release.preference.offline import parse_preference
 from gshf_release.prompts import contamination
 from gshf_release.prompts.used import content_id, excluded
 from gshf_release.recipe import Recipe, parse
-from gshf_release.records import Pair
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.report.tables import document
-from gshf_release.results import find, read_cells
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Observer, Quiet, execute
 from tests import tiny

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import FinishReason, Pair, Sample, Score
+from gshf_release.data.results import find, read_cells
 from gshf_release.preference import pairs
 from gshf_release.preference.pairs import REASONS, Choice, declare
 from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs
-from gshf_release.records import FinishReason, Pair, Sample, Score
-from gshf_release.results import find, read_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Stage

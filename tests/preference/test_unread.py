@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gshf_release.data.records import TOO_LONG, Message, Sample
 from gshf_release.preference import pairs, winners
 from gshf_release.preference.ranking import Drops, candidates, drawn, drop_cells
 from gshf_release.recipe import Pairs
-from gshf_release.records import TOO_LONG, Message, Sample
 from gshf_release.rewards import Duel
 from gshf_release.rewards.ensemble import EnsembleReward, score_readable
 from gshf_release.rewards.pairwise import readable_rivals, round_robin

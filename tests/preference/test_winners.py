@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gshf_release.data.records import Sample, Winner
 from gshf_release.preference import winners
 from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs
-from gshf_release.records import Sample, Winner
 from tests.preference.test_pairs import response
 
 

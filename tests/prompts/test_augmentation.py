@@ -19,8 +19,9 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from gshf_release import benchmark_data, openai_client
 from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile, UpstreamFile
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import EngineError, RecipeError
-from gshf_release.hashing import sha256_file
 from gshf_release.prompts.augmentation import asks_of_round, usable_seeds
 from gshf_release.prompts.pool import Accepted, Candidate, Dropped, Pool, prompt_id
 from gshf_release.prompts.split import read_prompts
@@ -28,7 +29,6 @@ from gshf_release.prompts.used import Excluded, Used, excluded
 from gshf_release.recipe import Recipe
 from gshf_release.release import prompt_set
 from gshf_release.release.verify import verify_run
-from gshf_release.results import find, read_cells
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
 from tests.conftest import REPOSITORY, Outcome

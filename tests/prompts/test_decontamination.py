@@ -9,8 +9,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from gshf_release import benchmark_data
 from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile, BenchmarkPrompt, UpstreamFile
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
-from gshf_release.hashing import sha256_file
 from gshf_release.prompts.decontamination import (
     EXACT,
     OVERLAP,

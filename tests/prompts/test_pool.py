@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from gshf_release.benchmark_data import BenchmarkPrompt
+from gshf_release.data.records import Message, Prompt
 from gshf_release.prompts.decontamination import Decontaminator
 from gshf_release.prompts.pool import Candidate, Pool, prompt_id
 from gshf_release.prompts.rouge import SimilarityIndex
 from gshf_release.prompts.split import read_prompts, source_path
 from gshf_release.recipe import Augmentation, Filters
-from gshf_release.records import Message, Prompt
 
 SEEDS = ["Why is the sky blue at noon?", "Name three long rivers in Asia."]
 BENCHMARK = Decontaminator([BenchmarkPrompt("mt-bench/81/1", "Draft a cheerful letter about a long night train ride.")])

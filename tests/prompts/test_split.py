@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Prompt
+from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.outside import prompt_file
 from gshf_release.prompts import split
@@ -23,8 +25,6 @@ from gshf_release.prompts.split import (
     read_prompts,
     stage_name,
 )
-from gshf_release.records import Prompt
-from gshf_release.results import find, read_cells
 from gshf_release.run.directory import read_json
 from gshf_release.run.execution import execute
 from tests.run.plans import PROFILES, begin, recipe

@@ -157,7 +157,7 @@ def test_a_real_model_in_this_process_writes_the_same_twice(
     template.write_text("$examples\n$first", encoding="utf-8")
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gshf_release.assets.roots", lambda: [tmp_path, *_shipped()])
+        patch.setattr("gshf_release.data.assets.roots", lambda: [tmp_path, *_shipped()])
         for name in ("one", "two"):
             run = RunDirectory.create(tmp_path / name, chosen, PROFILES["here"])
             make(run, chosen, PROFILES["here"], allow_redo=False, observer=Quiet())
@@ -167,13 +167,13 @@ def test_a_real_model_in_this_process_writes_the_same_twice(
 
 
 def _shipped() -> list[Path]:
-    from gshf_release import assets
+    from gshf_release.data import assets
 
     return [assets.shipped()]
 
 
 def test_the_writers_identity_is_the_models_content(tiny_folder: Path, tmp_path: Path) -> None:
-    from gshf_release.hashing import sha256_tree, tree
+    from gshf_release.data.hashing import sha256_tree, tree
 
     writer = make_writer(in_process(tmp_path, tiny_folder), PROFILES["here"])
     assert writer.identity == sha256_tree(tree(tiny_folder / "tiny"))

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from gshf_release import statistics
-from gshf_release.records import Judgment
+from gshf_release.data import statistics
+from gshf_release.data.records import Judgment
+from gshf_release.data.results import Cell, cell
 from gshf_release.release import evidence, manifest, templates
-from gshf_release.results import Cell, cell
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}</s>{% endfor %}"
 PREFERENCES = (1.0, 1.0, 0.0, 0.5)

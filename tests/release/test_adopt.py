@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gshf_release
-from gshf_release.hashing import canonical_json
+from gshf_release.data.hashing import canonical_json
 from gshf_release.release.adopt import AdoptedRow
 from gshf_release.release.adopted_rows import kind_of
 from tests.conftest import Outcome

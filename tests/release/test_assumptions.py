@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import RunError
 from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, load

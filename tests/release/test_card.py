@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from gshf_release.data.results import Cell, find, read_cells, shown
 from gshf_release.errors import ReleaseError
 from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
@@ -25,7 +26,6 @@ from gshf_release.release.facts import Facts
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.release.metadata import RESULTS_FILE
 from gshf_release.release.quantization import losses
-from gshf_release.results import Cell, find, read_cells, shown
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage
 from tests.release.blocks import blocks

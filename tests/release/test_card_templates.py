@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.release import card_templates
 from gshf_release.release.card_templates import code_span, escape_bibtex, escape_text

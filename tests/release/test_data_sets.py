@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import DatasetCard, HfApi
 
 from gshf_release import pipeline
+from gshf_release.data.records import Judgment, Pair, Sample
 from gshf_release.errors import ReleaseError
 from gshf_release.preference.offline import parse_preference
-from gshf_release.records import Judgment, Pair, Sample
 from gshf_release.release import data_sets, manifest
 from gshf_release.release import hub as releases
 from gshf_release.release.data_sets import Preference, PublishedJudgment

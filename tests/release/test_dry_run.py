@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gshf_release.hashing import tree
+from gshf_release.data.hashing import tree
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import Outcome
 from tests.servers.hub import HubServer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.release.facts import Facts
 

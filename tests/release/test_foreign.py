@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gshf_release.data.results import write_cells
 from gshf_release.release import manifest
 from gshf_release.release.verify_folder import verify_folder
-from gshf_release.results import write_cells
 from tests.conftest import Outcome
 from tests.release import made
 from tests.release.test_card import POISON, structure

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import gshf_release
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import EngineError, RunError, VerificationError
-from gshf_release.hashing import sha256_file
 from gshf_release.release import recomputation
 from gshf_release.release.verify import verify_run
 from gshf_release.rewards import Inference

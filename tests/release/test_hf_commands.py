@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from gshf_release.hashing import tree
+from gshf_release.data.hashing import tree
 from gshf_release.release import hub as releases
 from tests.release import made
 from tests.release.blocks import shell

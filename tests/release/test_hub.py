@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from gshf_release.data.hashing import tree
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
-from gshf_release.hashing import tree
 from gshf_release.release import hub as releases
 from gshf_release.release import hub_client, hub_plan, manifest
 from gshf_release.run.directory import RunDirectory

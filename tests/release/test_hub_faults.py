@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, close_session
 
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
-from gshf_release.hashing import sha256_file
 from gshf_release.release import hub as releases
 from gshf_release.release import hub_client, manifest, secrets
 from gshf_release.release.hub_card import publish_card

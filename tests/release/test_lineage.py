@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from gshf_release.data.hashing import sha256_tree, tree
+from gshf_release.data.records import Pair, ReferenceLogProbability, Sample, Score
 from gshf_release.errors import VerificationError
-from gshf_release.hashing import sha256_tree, tree
-from gshf_release.records import Pair, ReferenceLogProbability, Sample, Score
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from tests.conftest import Outcome

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.hashing import sha256_file
+from gshf_release.data.hashing import sha256_file
 from gshf_release.release import manifest
 from tests.conftest import REPOSITORY
 from tests.release import made

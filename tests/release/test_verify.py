@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.results import read_cells
 from gshf_release.errors import VerificationError
-from gshf_release.hashing import sha256_file
 from gshf_release.release.verify import verify_run
-from gshf_release.results import read_cells
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import Outcome
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Judgment
+from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import VerificationError
-from gshf_release.records import Judgment
 from gshf_release.release import evidence, manifest
 from gshf_release.release.verify_folder import verify_folder
-from gshf_release.results import read_cells, write_cells
 from tests.conftest import Outcome
 from tests.release import made
 

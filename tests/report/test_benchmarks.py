@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
 from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.verdicts.reading import BY_TEXT, CONTRADICTION, THOUGHT
 from gshf_release.report.benchmarks import benchmark_tables, comparison_tables
 from gshf_release.report.notices import notices
 from gshf_release.report.tables import document
-from gshf_release.results import Cell
 
 OFFICIAL, STAND_IN = "weighted_alpaca_eval_gpt4_turbo", "openai-compatible-alpaca-eval/small"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gshf_release.data.results import Cell, read_cells, write_cells
 from gshf_release.errors import VerificationError
 from gshf_release.report.seeds import (
     all_seed_tables,
@@ -17,7 +18,6 @@ from gshf_release.report.seeds import (
     verify_merged,
     write_merged,
 )
-from gshf_release.results import Cell, read_cells, write_cells
 
 
 def gain(value: float, row: str = "iteration-1", judge: str = "reward", decoding: str = "greedy") -> Cell:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Message
+from gshf_release.data.results import Cell, find
 from gshf_release.errors import DataError
-from gshf_release.records import Message
-from gshf_release.results import Cell, find
 from gshf_release.rewards import Duel, Inference
 from gshf_release.rewards.agreement import Judged, cells, margins, parse_judgment, read_judgments, sample, usable
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from gshf_release import checkpoints
-from gshf_release.hashing import seed_from
+from gshf_release.data.hashing import seed_from
 from gshf_release.resumption import run_trainer
 from gshf_release.rewards import bradley_terry
 from gshf_release.run.context import silent

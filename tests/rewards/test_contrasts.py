@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gshf_release.records import FinishReason, Prompt, Sample
+from gshf_release.data.records import FinishReason, Prompt, Sample
 from gshf_release.rewards.contrasts import KINDS, Answer, build, cut, missing_words, repeated, shuffled
 
 TEXT = "Tea cools slowly in the cup. The cat sat on a mat. Gold is good for banks."

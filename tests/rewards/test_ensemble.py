@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.records import Message
 from gshf_release.rewards import Inference
 from gshf_release.rewards.ensemble import EnsembleReward, Scores, score_all
 from gshf_release.rewards.models import open_named, scoring

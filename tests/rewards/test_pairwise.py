@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.records import Message
 from gshf_release.rewards import Duel, PairwiseModel, pairwise
 from gshf_release.rewards.pairwise import GenerativePreference, against, question, round_robin
 from tests import tiny

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.records import Message
 from gshf_release.rewards import Inference
 from gshf_release.rewards.python_callable import PythonReward
 

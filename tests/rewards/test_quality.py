@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gshf_release.records import PreferenceScore
-from gshf_release.results import find
+from gshf_release.data.records import PreferenceScore
+from gshf_release.data.results import find
 from gshf_release.rewards.quality import calibration, cells, hits, length_matched
 
 

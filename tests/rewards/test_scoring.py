@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gshf_release.data.records import Message
 from gshf_release.errors import DataError
-from gshf_release.records import Message
 from gshf_release.rewards import Inference
 from gshf_release.rewards.ensemble import Scores
 from gshf_release.rewards.scoring import Answered, read_answers, score_rows, summary

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, EngineError
-from gshf_release.records import Message
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 
 CONVERSATIONS: list[list[Message]] = [

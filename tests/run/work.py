@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.records import Score
+from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
-from gshf_release.records import Score
-from gshf_release.results import Cell
 from gshf_release.run import interrupt, launch, stopwatch
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

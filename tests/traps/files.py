@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gshf_release.records import Pair, ReferenceLogProbability, Sample
+from gshf_release.data.records import Pair, ReferenceLogProbability, Sample
 from gshf_release.run.directory import RunDirectory
 
 EOS = 2

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import user_files
+from gshf_release.data import user_files
+from gshf_release.data.preference_scale import EXPECTED, other_scale
+from gshf_release.data.preference_scale import HINT as SCALE_HINT
 from gshf_release.errors import DataError
 from gshf_release.evaluation.verdicts import letters
 from gshf_release.evaluation.verdicts.reading import FEW_LETTERS_WEIGHED, answered_by, doubts_of
-from gshf_release.preference_scale import EXPECTED, other_scale
-from gshf_release.preference_scale import HINT as SCALE_HINT
 
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 """The official annotator of AlpacaEval 2."""

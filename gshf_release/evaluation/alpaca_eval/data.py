@@ -21,9 +21,9 @@ from gshf_release.benchmark_data import (
     Found,
     obtain,
 )
+from gshf_release.data.hashing import sha256_json
+from gshf_release.data.user_files import read_text
 from gshf_release.errors import DataError, NetworkError
-from gshf_release.hashing import sha256_json
-from gshf_release.user_files import read_text
 
 Array = npt.NDArray[np.float64]
 ORDER_SHA256 = "d02007bfbcc8fcf624c641e8b70d53e82f7d0c061d12cf1b5695357e0d0090ce"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gshf_release import statistics
+from gshf_release.data import statistics
+from gshf_release.data.bootstrap import ranks
+from gshf_release.data.statistics import Estimate
 from gshf_release.evaluation.calibration.line import Array
-from gshf_release.resampling import ranks
-from gshf_release.statistics import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gshf_release.checkpoints import cache_folder
+from gshf_release.data.bootstrap import Interval
+from gshf_release.data.statistics import Estimate
 from gshf_release.errors import CalibrationError, DataError
 from gshf_release.evaluation.calibration import agreement as agreements
 from gshf_release.evaluation.calibration import line as lines
 from gshf_release.evaluation.calibration import replay as replays
 from gshf_release.evaluation.calibration.line import LEVEL, Array, Line
-from gshf_release.resampling import Interval
-from gshf_release.statistics import Estimate
 
 
 class Facts(BaseModel):

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gshf_release.data.bootstrap import Interval
 from gshf_release.errors import DataError
-from gshf_release.resampling import Interval
 
 Array = NDArray[np.float64]
 LEVEL = 0.9

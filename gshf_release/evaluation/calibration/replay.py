@@ -9,14 +9,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gshf_release import user_files
+from gshf_release.data import user_files
+from gshf_release.data.hashing import seed_from
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation, groups
 from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
 from gshf_release.evaluation.calibration.agreement import Pairs
 from gshf_release.evaluation.calibration.line import Array
 from gshf_release.evaluation.judging import alpaca_eval
-from gshf_release.hashing import seed_from
 
 
 class Comparison(NamedTuple):

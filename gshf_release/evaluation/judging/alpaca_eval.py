@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.records import Message
 from gshf_release.errors import DataError, EngineError
 from gshf_release.evaluation.judging.cache import Judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -37,7 +38,6 @@ from gshf_release.evaluation.verdicts.reading import (
 )
 from gshf_release.evaluation.verdicts.thinking import Answer, set_aside
 from gshf_release.recipe import read_mapping
-from gshf_release.records import Message
 
 Row = Mapping[str, Any]
 SEED = 0

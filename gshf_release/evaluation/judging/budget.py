@@ -14,10 +14,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.openai_replies import ChatAnswer
-from gshf_release.records import Message
 from gshf_release.run import interrupt
 
 CHARACTERS_PER_TOKEN = 4

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from gshf_release import assets
+from gshf_release.data import assets
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import EngineError, GshfError
 from gshf_release.evaluation import benchmarks
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.hashing import sha256_json
 from gshf_release.profile import Server
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import write_json

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.benchmark_data import MT_BENCH_JUDGE_PROMPTS, fetch
+from gshf_release.data.records import Message
 from gshf_release.errors import DataError
 from gshf_release.evaluation.judging.cache import Judgment
 from gshf_release.evaluation.judging.judges import reference_file
@@ -23,7 +24,6 @@ from gshf_release.evaluation.mt_bench.judgments import winner_of
 from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED, rating, read_rating, read_winner
 from gshf_release.evaluation.verdicts.reading import Reading, Value, announced
 from gshf_release.evaluation.verdicts.thinking import set_aside
-from gshf_release.records import Message
 
 Row = Mapping[str, Any]
 NEEDS_REFERENCE = frozenset({"math", "reasoning", "coding", "arena-hard-200"})

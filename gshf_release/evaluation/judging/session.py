@@ -14,17 +14,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gshf_release.data.hashing import sha256_json
+from gshf_release.data.records import Message
 from gshf_release.errors import AnswerError, EngineError, RefusedRequestError
 from gshf_release.evaluation.judging.answering import AnsweringModels
 from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment, refused_judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.hashing import sha256_json
 from gshf_release.openai_client import ChatClient, ChatRequest, concurrently
 from gshf_release.openai_refusals import SettingNames
 from gshf_release.openai_replies import ChatAnswer
-from gshf_release.records import Message
 
 FORMAT = 1
 """Of the keys of the cache."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import user_files
+from gshf_release.data import user_files
 from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench import ratings
 from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from gshf_release.data.statistics import clustered_error
 from gshf_release.errors import DataError
 from gshf_release.evaluation.mt_bench.judgments import Judgment, PairJudgment
 from gshf_release.evaluation.mt_bench.ratings import UNPARSED, WORST, on_scale
 from gshf_release.evaluation.verdicts import reading
-from gshf_release.statistics import clustered_error
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION = 81

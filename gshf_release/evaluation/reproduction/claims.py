@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from gshf_release import assets
+from gshf_release.data import assets
 from gshf_release.errors import RecipeError
 from gshf_release.recipe import Section, parse, read_mapping
 

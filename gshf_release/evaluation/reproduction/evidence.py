@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gshf_release.data.results import Cell, read_cells, rows_of
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval import data as borrowed
 from gshf_release.evaluation.alpaca_eval import scoring
@@ -17,7 +18,6 @@ from gshf_release.evaluation.mt_bench import judgments as ratings
 from gshf_release.evaluation.mt_bench import scoring as grades
 from gshf_release.evaluation.reproduction.claims import Benchmark, Metric, Rung
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
-from gshf_release.results import Cell, read_cells, rows_of
 
 CALIBRATED = "calibrated "
 """Before the metric of a cell whose value a calibration turned into an official one."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from gshf_release import checkpoints, environments
 from gshf_release.checkpoint_files import refuse_code, refuse_pickles
+from gshf_release.data.hashing import sha256_json, sha256_tree, tree
+from gshf_release.data.records import Sample
+from gshf_release.data.results import Cell, write_cells
 from gshf_release.errors import CheckpointError, ReleaseError
-from gshf_release.hashing import sha256_json, sha256_tree, tree
-from gshf_release.records import Sample
 from gshf_release.release import stages
 from gshf_release.release.adopt import require_own
 from gshf_release.release.quantization import losses, making, schemes, texts
@@ -21,7 +22,6 @@ from gshf_release.release.quantization.making import Work
 from gshf_release.release.quantization.schemes import Scheme
 from gshf_release.release.quantization.texts import Text
 from gshf_release.report.table import Table
-from gshf_release.results import Cell, write_cells
 from gshf_release.run.context import silent
 from gshf_release.run.directory import DOCUMENT, RunDirectory, read_json
 from gshf_release.run.stage import Task, iteration_stage

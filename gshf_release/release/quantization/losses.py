@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gshf_release import statistics
-from gshf_release.results import Cell, cell
+from gshf_release.data import statistics
+from gshf_release.data.results import Cell, cell
+from gshf_release.data.statistics import Estimate, percent
 from gshf_release.run.directory import read_json
-from gshf_release.statistics import Estimate, percent
 
 TABLE = "quantization"
 DOCUMENT = "measured.json"

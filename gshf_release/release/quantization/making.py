@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from gshf_release import checkpoints, environments
+from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import ReleaseError
-from gshf_release.hashing import sha256_file
 from gshf_release.portability import make_portable
 from gshf_release.release import rules, templates
 from gshf_release.release.gguf import write_gguf

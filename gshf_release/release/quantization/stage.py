@@ -9,14 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gshf_release.hashing import sha256_file
+from gshf_release.data.hashing import sha256_file
+from gshf_release.data.records import Sample
+from gshf_release.data.results import Cell, write_cells
 from gshf_release.recipe import Recipe
-from gshf_release.records import Sample
 from gshf_release.release import card, evidence, manifest, stages
 from gshf_release.release.folders import FINAL
 from gshf_release.release.quantization import losses, making, schemes, texts
 from gshf_release.release.quantization.making import Work
-from gshf_release.results import Cell, write_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage

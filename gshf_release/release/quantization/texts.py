@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data.hashing import seed_from, sha256_file, sha256_json
+from gshf_release.data.records import Sample
 from gshf_release.errors import DataError, ReleaseError
-from gshf_release.hashing import seed_from, sha256_file, sha256_json
-from gshf_release.records import Sample
 
 LONGEST = 512
 """Tokens of a sequence; longer ones are cut, so that the logits of one fit into memory."""

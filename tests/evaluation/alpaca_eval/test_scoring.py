@@ -197,8 +197,8 @@ def test_without_the_evaluation_set_nothing_is_guessed_about_the_order() -> None
 def test_without_the_evaluation_set_its_complete_order_is_recognised(
     complete: AlpacaEvalScore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from gshf_release.data.hashing import sha256_json
     from gshf_release.evaluation.alpaca_eval import data
-    from gshf_release.hashing import sha256_json
 
     monkeypatch.setattr(data, "ORDER_SHA256", sha256_json(list(INSTRUCTIONS)))
     assert numbers(score(judged(), replace(DATA, instructions=()))) == numbers(complete)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gshf_release.data.hashing import seed_from
 from gshf_release.evaluation.calibration.replay import Comparison, Verdict, model_first
-from gshf_release.hashing import seed_from
 
 STRENGTHS = {"weak": 0.05, "poor": 0.12, "fair": 0.2, "good": 0.35, "strong": 0.5, "best": 0.65}
 

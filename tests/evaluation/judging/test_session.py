@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, Interrupted, NetworkError
 from gshf_release.evaluation.judging.cache import Cache
 from gshf_release.evaluation.judging.session import JudgeSession
-from gshf_release.records import Message
 from gshf_release.run import interrupt
 from tests.servers.chat.server import always
 from tests.servers.judge import KEY, Fault, JudgeServer, by_rule

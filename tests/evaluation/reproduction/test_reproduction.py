@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from gshf_release.data.results import Cell, write_cells
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData
 from gshf_release.evaluation.metrics import doubt
@@ -28,7 +29,6 @@ from gshf_release.evaluation.reproduction.evidence import (
     from_run,
 )
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
-from gshf_release.results import Cell, write_cells
 from tests.conftest import Outcome
 
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gshf_release.data.records import Sample
+from gshf_release.data.results import Cell, find
 from gshf_release.errors import DataError
-from gshf_release.records import Sample
 from gshf_release.release.quantization import command, losses, texts
 from gshf_release.release.quantization.logits import compare, log_softmax, record, scored
-from gshf_release.results import Cell, find
 
 SEQUENCES = [[0, 1, 1], [1, 0]]
 

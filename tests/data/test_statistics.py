@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gshf_release.statistics import (
+from gshf_release.data.statistics import (
     Estimate,
     clustered_mean,
     mean,

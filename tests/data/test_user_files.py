@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release import user_files
+from gshf_release.data import user_files
+from gshf_release.data.file_notices import heard_by, notice
+from gshf_release.data.user_files import MEBIBYTE, objects, read_json, read_text, rows
 from gshf_release.errors import DataError
-from gshf_release.notices import heard_by, notice
-from gshf_release.user_files import MEBIBYTE, objects, read_json, read_text, rows
 
 ROWS = [{"n": 1, "text": "a\u2028b\u0085 é 猫 🎉"}, {"n": 2, "text": "c"}]
 FORMS = {

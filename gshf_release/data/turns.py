@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gshf_release.records import Message
+from gshf_release.data.records import Message
 
 _TOOLS: Final = "calls of tools cannot be shown to the model"
 _MEDIA: Final = "only text can be shown to the model"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gshf_release.printable import one_line, printable, printable_json
+from gshf_release.data.printable import one_line, printable, printable_json
 from gshf_release.report.table import Table, escape
 
 

@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from gshf_release import datafiles
-from gshf_release.datafiles import ColumnUse, OnBadRow, Rows
-from gshf_release.records import Message, Prompt
-from gshf_release.turns import REFUSED, empty, parse_turn
+from gshf_release.data import data_files
+from gshf_release.data.data_files import ColumnUse, OnBadRow, Rows
+from gshf_release.data.records import Message, Prompt
+from gshf_release.data.turns import REFUSED, empty, parse_turn
 
 Parsed = TypeVar("Parsed")
 Kind = Literal["question", "turns", "system", "input", "history", "answer", "side", "refused"]
@@ -60,7 +60,7 @@ def read_rows(
     *,
     example: str,
     on_bad_row: OnBadRow = "fail",
-    skip: str = datafiles.SKIP,
+    skip: str = data_files.SKIP,
     split: str = "train",
 ) -> Rows[Parsed]:
     """Return the parsed rows of a file or a data set's folder, as `datafiles.read_rows`, and name the columns on the terminal.
@@ -69,7 +69,7 @@ def read_rows(
         DataError: A file cannot be read, a row is bad, or no good row is left.
     """
     use = ColumnUse()
-    rows = datafiles.read_rows(
+    rows = data_files.read_rows(
         path, lambda row: parse(row, use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
     )
     use.tell(path, PLAIN)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gshf_release.data.results import Cell, cell, find, read_cells, rows_of, select, shown, write_cells
+from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
-from gshf_release.results import Cell, cell, find, read_cells, rows_of, select, shown, write_cells
-from gshf_release.statistics import Estimate
 
 BASE = Cell(
     table="test", row="base", metric="score", value=1.25, standard_error=0.5, n=4, decoding="T=0.7", judge="reward"

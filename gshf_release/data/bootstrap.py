@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gshf_release.hashing import seed_from
+from gshf_release.data.hashing import seed_from
 
 DRAWS = 4000
 BLOCK = 2_000_000

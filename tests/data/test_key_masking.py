@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.masking import Mask, without_password
+from gshf_release.data.key_masking import Mask, without_password
 
 KEY = "sk-canary0123456789abcdefghijklmnopqrstuv"
 MASK = Mask(KEY, "MY_KEY")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import documents
+from gshf_release.data import documents
 
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import DataError
-from gshf_release.hashing import sha256_json
 
 
 class Message(TypedDict):

@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gshf_release.documents import DEEPEST
+from gshf_release.data.documents import DEEPEST
+from gshf_release.data.file_notices import notice
 from gshf_release.errors import DataError
-from gshf_release.notices import notice
 
 LINES, PARQUET = (".jsonl", ".ndjson"), ".parquet"
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.preference_scale import other_scale
+from gshf_release.data.preference_scale import other_scale
 
 
 @pytest.mark.parametrize(

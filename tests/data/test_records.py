@@ -13,9 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gshf_release import records
-from gshf_release.errors import DataError
-from gshf_release.records import (
+from gshf_release.data import records
+from gshf_release.data.records import (
     Contrast,
     ContrastScore,
     Judgment,
@@ -32,6 +31,7 @@ from gshf_release.records import (
     Trace,
     Winner,
 )
+from gshf_release.errors import DataError
 
 TURNS = [Message(role="system", content="Be brief."), Message(role="user", content="Ünïcode 🎉\n\u2028?")]
 EXAMPLES: list[Row] = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release import conversations
-from gshf_release.conversations import (
+from gshf_release.data import conversations
+from gshf_release.data.conversations import (
     COLUMNS,
     PROMPT_EXAMPLE,
     Preference,
@@ -21,12 +21,12 @@ from gshf_release.conversations import (
     parse_prompt,
     read_rows,
 )
-from gshf_release.datafiles import ColumnUse
+from gshf_release.data.data_files import ColumnUse
+from gshf_release.data.file_notices import heard_by
+from gshf_release.data.turns import REFUSED, REFUSED_OF_TURN, TOOL_ROLES
 from gshf_release.errors import DataError
-from gshf_release.notices import heard_by
 from gshf_release.prompts.split import read_prompts
 from gshf_release.rewards import data as reward_data
-from gshf_release.turns import REFUSED, REFUSED_OF_TURN, TOOL_ROLES
 from tests.conftest import REPOSITORY
 
 Row = dict[str, Any]

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gshf_release import documents
+from gshf_release.data import documents
+from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
-from gshf_release.statistics import Estimate
 
 SEED_FIELDS = ("seeds", "standard_error_across_seeds")
 

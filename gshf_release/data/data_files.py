@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from gshf_release import documents, user_files
+from gshf_release.data import documents, user_files
+from gshf_release.data.file_notices import notice
+from gshf_release.data.printable import one_line
+from gshf_release.data.user_files import LINES
 from gshf_release.errors import DataError
-from gshf_release.notices import notice
-from gshf_release.printable import one_line
-from gshf_release.user_files import LINES
 
 Parsed = TypeVar("Parsed")
 OnBadRow = Literal["fail", "skip"]

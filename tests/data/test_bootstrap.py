@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.resampling import (
+from gshf_release.data.bootstrap import (
     cluster_bootstrap,
     judge_noise,
     minimal_detectable_difference,
@@ -17,7 +17,7 @@ from gshf_release.resampling import (
     ranks,
     sign_test,
 )
-from gshf_release.statistics import clustered_mean, mean
+from gshf_release.data.statistics import clustered_mean, mean
 
 
 def test_the_bootstrap_is_centred_on_the_paired_mean() -> None:
