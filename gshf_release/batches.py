@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, launch
 
 PATIENCE = timedelta(hours=6)

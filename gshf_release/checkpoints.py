@@ -32,7 +32,7 @@ from gshf_release.run import stopwatch
 from gshf_release.run.schema import is_inner_path
 
 if TYPE_CHECKING:
-    from gshf_release.profile import Profile
+    from gshf_release.recipe.profile import Profile
 
 PREFIX = "package:"
 REFERENCE = re.compile(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gshf_release.geometry import Geometry
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards.settings import settings
 from gshf_release.run.stage import Kind, Stage
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints, effects, environments, preflight
+from gshf_release import checkpoints, environments, preflight
 from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
 from gshf_release.pipeline import Model, build, models
 from gshf_release.preflight import Finding
-from gshf_release.profile import Profile
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Recipe, ignored_keys
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference
 from gshf_release.rewards.models import open_source
 from gshf_release.rewards.probe import Probe, probe
@@ -62,7 +62,7 @@ def _environment(name: str) -> Finding:
 def check(recipe: Recipe, profile: Profile) -> list[Finding]:
     """Return whether prompts, models and device of a recipe are here."""
     found = [Finding("recipe", f"{recipe.name}, sha256 {recipe.sha256[:12]}")]
-    found += [Finding("recipe", warning, warning=True) for warning in effects.warnings(recipe)]
+    found += [Finding("recipe", warning, warning=True) for warning in ignored_keys.warnings(recipe)]
     found.append(_attempt("prompts", lambda: f"{len(build(recipe).stages)} stages declared"))
     found.append(_attempt("device", lambda: checkpoints.device_of(profile.device)))
     wanted = environments.OF_ENGINE.get(profile.engine)

@@ -29,7 +29,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import AnswerError, EngineError, NetworkError, RefusedRequestError
 from gshf_release.openai_refusals import Refusal, SettingNames, refusal
 from gshf_release.openai_replies import ChatAnswer, UnreadableReply, decoded, read_chat
-from gshf_release.profile import Server
+from gshf_release.recipe.profile import Server
 from gshf_release.run import interrupt
 
 FIRST_PAUSE_SECONDS = 1.0

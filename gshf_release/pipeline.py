@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import base, effects, loop, outside, sharding
+from gshf_release import base, loop, outside, sharding
 from gshf_release.checkpoints import locate
 from gshf_release.data.results import read_cells, write_csv
 from gshf_release.errors import CheckpointError, RunError
@@ -17,10 +17,10 @@ from gshf_release.evaluation import stages as evaluation
 from gshf_release.evaluation.judging import endpoints
 from gshf_release.optimization import reference
 from gshf_release.preference import offline
-from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, contamination, split, used
 from gshf_release.prompts.writers import SERVED, writer_model
-from gshf_release.recipe import Base, Evaluation, Recipe
+from gshf_release.recipe import Base, Evaluation, Recipe, ignored_keys
+from gshf_release.recipe.profile import Profile
 from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.quantization import early
@@ -170,10 +170,10 @@ def train(
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:
         require_releasable(recipe)
-    if ignored := effects.without_effect(recipe):
-        observer.notice(effects.notice(recipe))
+    if ignored := ignored_keys.without_effect(recipe):
+        observer.notice(ignored_keys.notice(recipe))
         run.log("recipe keys without effect", algorithm=recipe.loop.algorithm, keys=ignored)
-    for warning in effects.warnings(recipe):
+    for warning in ignored_keys.warnings(recipe):
         observer.notice(f"Warning: {warning}")
         run.log("warning", text=warning)
     outside.keep(run, recipe)
@@ -290,7 +290,7 @@ def render(run: RunDirectory) -> None:
     cells = read_cells(run.path / "results.json")
     write_csv(cells, run.path / "results.csv")
     stale = staleness.find(run)
-    notices = [*([stale.line] if stale is not None else []), effects.notice(run.recipe)]
+    notices = [*([stale.line] if stale is not None else []), ignored_keys.notice(run.recipe)]
     notice = "\n\n".join(line for line in notices if line)
     write_text(run.path / "results.md", document(run.recipe.name, cells, notice))
 

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, effects, environments, geometry, pipeline, preflight, schedule
+from gshf_release import checkpoints, costs, environments, geometry, pipeline, preflight, schedule
 from gshf_release.costs import Need, Work
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.geometry import Geometry
 from gshf_release.preflight import Finding
-from gshf_release.profile import Profile
 from gshf_release.prompts import split
-from gshf_release.recipe import Recipe
+from gshf_release.recipe import Recipe, ignored_keys
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, check_graph, tasks
@@ -119,8 +119,8 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         missing=[*missing, *_missing(recipe, profile, device, costs.total(disk), free), *_tight(memory, available)],
         refusal=costs.refusal(memory, available, parameters, profile.name),
         unreleasable=_unreleasable(recipe),
-        without_effect=effects.without_effect(recipe),
-        warnings=effects.warnings(recipe),
+        without_effect=ignored_keys.without_effect(recipe),
+        warnings=ignored_keys.warnings(recipe),
         checks=preflight.findings(recipe, run),
     )
 

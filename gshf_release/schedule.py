@@ -18,8 +18,8 @@ from itertools import chain
 from gshf_release import sharding
 from gshf_release.costs import Need
 from gshf_release.errors import RecipeError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.order import next_launch
 from gshf_release.run.resident import ENGINE, environment_of, stay_of

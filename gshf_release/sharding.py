@@ -6,8 +6,8 @@ import importlib.util
 from typing import Any
 
 from gshf_release.errors import RecipeError, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Training
+from gshf_release.recipe.profile import Profile
 
 
 def check(training: Training, profile: Profile) -> None:

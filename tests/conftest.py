@@ -16,8 +16,8 @@ from hypothesis import settings
 from gshf_release import checkpoints
 from gshf_release import recipe as recipes
 from gshf_release.errors import NetworkError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from tests import tiny
 from tests.servers.hub import HubServer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gshf_release import batches
 from gshf_release.batches import by_length, in_batches
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from tests.conftest import REPOSITORY
 

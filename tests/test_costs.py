@@ -8,8 +8,8 @@ from gshf_release import costs, pipeline
 from gshf_release import recipe as recipes
 from gshf_release.costs import Need
 from gshf_release.geometry import Geometry
-from gshf_release.profile import Hardware, Profile, Vllm
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Hardware, Profile, Vllm
 from gshf_release.run.stage import Stage
 
 GEOMETRY = Geometry(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)

@@ -12,7 +12,7 @@ import pytest
 import gshf_release
 from gshf_release import costs, pipeline
 from gshf_release import recipe as recipes
-from gshf_release.profile import Hardware, Profile
+from gshf_release.recipe.profile import Hardware, Profile
 from gshf_release.release.recomputation import CELLS
 from gshf_release.run.stage import Stage, resolve
 

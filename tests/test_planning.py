@@ -12,8 +12,8 @@ import yaml
 
 from gshf_release import costs, planning, sharding
 from gshf_release import recipe as recipes
-from gshf_release.profile import Profile, load
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile, load
 from gshf_release.run.directory import RunDirectory
 from tests import tiny
 from tests.conftest import REPOSITORY, Outcome

@@ -19,7 +19,7 @@ from gshf_release import checkpoints, packing, rope
 from gshf_release.data.records import Message, Pair, ReferenceLogProbability
 from gshf_release.errors import EngineError
 from gshf_release.logprobs import Tokens, completion_logps, next_token_logits
-from gshf_release.profile import Server
+from gshf_release.recipe.profile import Server
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory, read_json

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gshf_release import costs, pipeline, schedule
 from gshf_release import recipe as recipes
 from gshf_release.costs import Need
-from gshf_release.profile import Profile, Vllm, load
+from gshf_release.recipe.profile import Profile, Vllm, load
 from gshf_release.run.stage import Input, Stage
 from gshf_release.schedule import critical_path, makespan
 from tests.conftest import REPOSITORY

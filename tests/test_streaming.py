@@ -20,8 +20,8 @@ from gshf_release.data.results import Cell
 from gshf_release.errors import RunBusyError
 from gshf_release.optimization import reference
 from gshf_release.preference.pairs import Pair
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import execution
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

@@ -20,7 +20,7 @@ from gshf_release.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from gshf_release.profile import Profile
+    from gshf_release.recipe.profile import Profile
     from gshf_release.run.directory import RunDirectory
 
 
@@ -145,10 +145,10 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
       gshf-release eval runs/mine --import results_2026.json --row iteration-3
     """
     from gshf_release import pipeline
-    from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
     from gshf_release.cli.report import show_seeds
     from gshf_release.evaluation.judgments import behind, failed_before, unasked
+    from gshf_release.recipe import profile as profiles
     from gshf_release.release.adopt import require_own
     from gshf_release.report.seeds import refresh, write_merged
     from gshf_release.run.directory import seed_runs

@@ -65,10 +65,10 @@ def command(
         --set prompts.augmentation.writer.model=served:gpt-4o-mini
     """
     from gshf_release import benchmark_data
-    from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import prepare
     from gshf_release.prompts.writers import SERVED, writer_model
+    from gshf_release.recipe import profile as profiles
     from gshf_release.release import prompt_set
     from gshf_release.run.directory import RunDirectory
 

@@ -31,8 +31,8 @@ def bad_row_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _open_profile(name: str) -> Any:
-    from gshf_release import profile as profiles
     from gshf_release.checkpoints import prepare
+    from gshf_release.recipe import profile as profiles
 
     found = profiles.load(name)
     prepare(found)

@@ -21,8 +21,8 @@ from gshf_release.cli.terminal import (
 
 if TYPE_CHECKING:
     from gshf_release.planning import Plan
-    from gshf_release.profile import Profile
     from gshf_release.recipe import Recipe
+    from gshf_release.recipe.profile import Profile
 
 
 @click.command(name="train")
@@ -75,9 +75,9 @@ def command(
       gshf-release train fsfairx-zephyr-7b --profile one-80gb --plan
       gshf-release train my-recipe.yaml --profile one-80gb --run runs/second-try
     """
-    from gshf_release import profile as profiles
     from gshf_release import recipe as recipes
     from gshf_release.checkpoints import prepare
+    from gshf_release.recipe import profile as profiles
     from gshf_release.report.seeds import write_merged
 
     if on_bad_row is not None:

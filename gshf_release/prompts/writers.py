@@ -18,8 +18,8 @@ from gshf_release.data.records import FinishReason, Message
 from gshf_release.errors import RunError
 from gshf_release.openai_client import ChatClient, ChatRequest
 from gshf_release.openai_replies import ChatAnswer
-from gshf_release.profile import Profile
 from gshf_release.recipe import Augmentation, Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.rendering import render, response_text
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Decoding, Progress, Request, SamplingEngine

@@ -25,8 +25,8 @@ from gshf_release.data.preference_scale import EXPECTED, other_scale
 from gshf_release.data.printable import one_line
 from gshf_release.data.records import Row
 from gshf_release.errors import DataError, ReleaseError, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.release.adopted_rows import ANNOTATION, kind_of
 from gshf_release.release.foreign import TAKEN, refuse_links_out
 from gshf_release.release.staging import link_or_copy

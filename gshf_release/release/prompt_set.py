@@ -17,12 +17,12 @@ from gshf_release.data.hashing import sha256_file
 from gshf_release.data.records import Row
 from gshf_release.data.results import read_cells
 from gshf_release.errors import ReleaseError, RunError
-from gshf_release.profile import Profile
 from gshf_release.prompts import augmentation, used
 from gshf_release.prompts.decontamination import available
 from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.release import card_templates, metadata
 from gshf_release.release.facts import HUB_ID
 from gshf_release.release.licences import LICENCES

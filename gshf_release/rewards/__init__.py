@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gshf_release.chat_template import Today
 from gshf_release.checkpoints import Precision, device_of, inference_precision
 from gshf_release.data.records import Message
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 
 
 class RewardModel(Protocol):

@@ -17,7 +17,7 @@ from gshf_release.data.records import Message
 from gshf_release.distribution import distributed, gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
 from gshf_release.run.context import Progress, Say, quiet

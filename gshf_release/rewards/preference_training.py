@@ -30,7 +30,7 @@ from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tre
 from gshf_release.data.records import Message, PreferenceScore, Prompt
 from gshf_release.data.results import write_cells
 from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits
 from gshf_release.rewards.contrasts import seed_share

@@ -17,8 +17,8 @@ from gshf_release.data import statistics
 from gshf_release.data.records import Contrast, ContrastScore, Message
 from gshf_release.data.results import Cell, cell
 from gshf_release.errors import DataError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Contrasts, Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, bradley_terry
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings

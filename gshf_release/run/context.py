@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.date import clock
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.opened import Opened

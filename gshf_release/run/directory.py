@@ -30,9 +30,9 @@ import yaml
 
 from gshf_release.data import documents
 from gshf_release.errors import DataError, RunBusyError, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse, read_mapping
 from gshf_release.recipe.differences import differences
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import schema
 from gshf_release.run.stage import RESULTS, Stage, Task
 

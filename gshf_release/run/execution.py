@@ -22,8 +22,8 @@ from typing import Protocol
 from gshf_release import environments
 from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import GshfError, Interrupted, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, launch
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory

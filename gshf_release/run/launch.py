@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from gshf_release.errors import Interrupted, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task

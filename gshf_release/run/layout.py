@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from gshf_release.errors import RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
 from gshf_release.run.directory import write_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.resident import environment_of, stay_of
 from gshf_release.run.stage import Task

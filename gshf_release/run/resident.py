@@ -21,7 +21,7 @@ from typing import IO
 
 from gshf_release import environments
 from gshf_release.errors import GshfError, Interrupted, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, launch, messages
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from gshf_release import environments
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory

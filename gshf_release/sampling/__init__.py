@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.sampling.openai_engine import OpenAIEngine
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine
 from gshf_release.sampling.transformers_engine import TransformersEngine

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import stopwatch
 from gshf_release.sampling import ENGINES
 from gshf_release.sampling.protocol import SamplingEngine

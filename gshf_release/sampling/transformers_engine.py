@@ -23,7 +23,7 @@ from gshf_release.checkpoints import (
     load_tokenizer,
     sampled_tokens,
 )
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.sampling.greedy import LikeliestToken

@@ -66,7 +66,8 @@ def reward(conversations: list[list[dict[str, str]]]) -> list[float]:
 
 def one(count: int, folder: Path) -> dict[str, Any]:
     """Run the stages for `count` prompts and return seconds by stage, and the most memory."""
-    from gshf_release import pipeline, profile, recipe
+    from gshf_release import pipeline, recipe
+    from gshf_release.recipe import profile
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.execution import execute, seconds_spent
     from gshf_release.sampling import ENGINES

@@ -119,7 +119,8 @@ def optimise(folder: Path, settings: dict[str, Any]) -> None:
 
 def iterate(folder: Path, settings: dict[str, Any]) -> None:
     """Bring a run up to iteration 1, or if it is there, to the end of it."""
-    from gshf_release import pipeline, profile, recipe
+    from gshf_release import pipeline, recipe
+    from gshf_release.recipe import profile
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.execution import execute
 

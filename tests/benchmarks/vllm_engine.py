@@ -35,7 +35,7 @@ MEMORY_SHARE = 0.4
 
 def engine_run(checkpoint: Path, wanted: list[Any], settings: dict[str, Any]) -> Callable[[], list[int]]:
     """Return a run of this package's engine, which returns the lengths that came."""
-    from gshf_release.profile import Vllm
+    from gshf_release.recipe.profile import Vllm
     from gshf_release.sampling.protocol import Decoding, Request
     from gshf_release.sampling.vllm_engine import VllmEngine
 

@@ -10,7 +10,7 @@ import pytest
 
 from gshf_release.data.assets import cache_folder
 from gshf_release.evaluation.judging import endpoints, judges
-from gshf_release.profile import Server
+from gshf_release.recipe.profile import Server
 from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from tests.end_to_end.judged import Command

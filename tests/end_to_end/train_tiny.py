@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 from gshf_release import pipeline
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, Quiet
 from gshf_release.run.stage import Task

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import silent
 from gshf_release.sampling.ray_engine import RayEngine
 from tests.sampling.conformance import requests

@@ -18,7 +18,7 @@ def main(checkpoint: str, settings: str) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what vLLM prints is no answer
     from gshf_release.errors import GshfError
-    from gshf_release.profile import Vllm
+    from gshf_release.recipe.profile import Vllm
     from gshf_release.sampling.protocol import Decoding, Request
     from gshf_release.sampling.vllm_engine import VllmEngine
 

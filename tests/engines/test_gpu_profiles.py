@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gshf_release import pipeline
-from gshf_release import profile as profiles
 from gshf_release.data.records import Sample
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe import profile as profiles
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet
 from tests import tiny

@@ -17,7 +17,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.llama_cpp_server import LlamaCppServer
 from gshf_release.openai_client import ChatClient, ChatRequest
-from gshf_release.profile import Server
+from gshf_release.recipe.profile import Server
 
 pytestmark = pytest.mark.engines
 

@@ -14,8 +14,8 @@ import pytest
 from gshf_release import pipeline
 from gshf_release.data.records import Sample
 from gshf_release.errors import EngineError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import silent
 from gshf_release.sampling import TransformersEngine
 from gshf_release.sampling.ray_engine import RayEngine

@@ -32,7 +32,7 @@ ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPOSITORY)}
 DRIVER = """
 import sys
 from pathlib import Path
-from gshf_release.profile import Profile, Vllm
+from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import silent
 from gshf_release.sampling.protocol import Decoding, Request
 from gshf_release.sampling.ray_engine import RayEngine

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gshf_release.errors import EngineError
-from gshf_release.profile import Profile, Vllm
+from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import silent
 from gshf_release.sampling import ray_engine
 from gshf_release.sampling.ray_engine import RayEngine, gpus_each

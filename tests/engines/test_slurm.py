@@ -16,9 +16,9 @@ import pytest
 import yaml
 from huggingface_hub import HfApi
 
-from gshf_release import profile as profiles
 from gshf_release.data import assets
 from gshf_release.data.records import Pair
+from gshf_release.recipe import profile as profiles
 from gshf_release.run.directory import RunDirectory, read_json
 from tests import tiny
 from tests.conftest import REPOSITORY

@@ -15,8 +15,8 @@ from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.records import Sample
 from gshf_release.errors import EngineError
 from gshf_release.evaluation import judgments
-from gshf_release.profile import Profile, Vllm
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

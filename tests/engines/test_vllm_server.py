@@ -17,7 +17,7 @@ import pytest
 from gshf_release import environments
 from gshf_release.errors import EngineError
 from gshf_release.openai_client import ChatClient
-from gshf_release.profile import Profile, Server
+from gshf_release.recipe.profile import Profile, Server
 from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, OpenAIEngine
 from gshf_release.sampling.protocol import Completion, Decoding, Request

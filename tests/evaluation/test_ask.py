@@ -11,8 +11,8 @@ from gshf_release import benchmark_data, pipeline
 from gshf_release.errors import CheckpointError, EngineError, RecipeError, RunError
 from gshf_release.evaluation.ask import Wish, ask, prefetch
 from gshf_release.evaluation.requests import ascii_slug, read, slug
-from gshf_release.profile import Profile
 from gshf_release.recipe import Base, Evaluation, Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from tests.evaluation import own
 

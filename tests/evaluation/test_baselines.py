@@ -13,8 +13,8 @@ from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
 from gshf_release.evaluation.ask import Wish, ask
 from gshf_release.evaluation.requests import read
-from gshf_release.profile import Profile
 from gshf_release.recipe import Base, Evaluation, Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from tests.evaluation import own
 

@@ -15,8 +15,8 @@ import torch
 from gshf_release import base, packing
 from gshf_release.data.records import Pair, ReferenceLogProbability, Winner
 from gshf_release.optimization import dpo, raft
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.resumption import Resumable
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

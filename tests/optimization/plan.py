@@ -12,8 +12,8 @@ from typing import Any
 from gshf_release import base
 from gshf_release.data.records import Pair
 from gshf_release.optimization import dpo, reference
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from safetensors.torch import load_file
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Task

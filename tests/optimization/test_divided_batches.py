@@ -9,8 +9,8 @@ import pytest
 
 from gshf_release import loop, pipeline
 from gshf_release.data.records import LogRatio, ReferenceLogProbability, Score
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute

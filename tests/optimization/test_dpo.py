@@ -19,8 +19,8 @@ from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, Interrupted, RecipeError
 from gshf_release.optimization.dpo import uncertainty
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, Training
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from tests.optimization.plan import EOS, EXACT, finish, pairs, recipe, stages

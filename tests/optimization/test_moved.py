@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from tests.optimization.stopped import Outcome, assert_begins_again, assert_goes_on, profile, stopped, unbroken
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import pytest
 from gshf_release import pipeline
 from gshf_release.data.records import Pair
 from gshf_release.errors import RecipeError, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet, execute

@@ -11,8 +11,8 @@ from typing import Any
 from gshf_release import pipeline
 from gshf_release.data.results import Cell, find, read_cells, rows_of, select
 from gshf_release.diagnostics.verdict import DECODINGS, JUDGES
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, Quiet
 from tests.planted import rewards, toy

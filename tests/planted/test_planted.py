@@ -9,8 +9,8 @@ import pytest
 from gshf_release.data.records import Message
 from gshf_release.data.results import Cell, read_cells
 from gshf_release.diagnostics.verdict import diagnose
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from tests.planted import rewards, toy
 from tests.planted.evidence import RECORDED
 from tests.planted.runs import EXPECTED, cells_of, lacking, toy_recipe

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from tests.run.plans import recipe
 

@@ -9,8 +9,8 @@ import pytest
 
 from gshf_release.data import assets
 from gshf_release.errors import RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, load
+from gshf_release.recipe.profile import Profile
 from gshf_release.release import assumptions
 from gshf_release.release.assumptions import Assumption
 from gshf_release.run.directory import RunDirectory

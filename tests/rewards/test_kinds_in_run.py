@@ -12,8 +12,8 @@ import pytest
 from gshf_release import pipeline
 from gshf_release.data.records import Message, Prompt, Sample, Score
 from gshf_release.errors import EngineError, RecipeError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, models
 from gshf_release.rewards.pairwise import GenerativePreference, against, round_robin
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward

@@ -21,7 +21,7 @@ import torch
 from gshf_release.data.records import Message, PreferenceScore
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, Interrupted, RecipeError, RunBusyError, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.preference_training import SCRATCH, Options, _working_in, train
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward

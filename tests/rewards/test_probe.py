@@ -15,8 +15,8 @@ import yaml
 from gshf_release import doctor
 from gshf_release.data.records import Message
 from gshf_release.doctor import Finding, check
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference
 from gshf_release.rewards.ensemble import EnsembleReward
 from gshf_release.rewards.pairwise import GenerativePreference

@@ -12,9 +12,9 @@ from gshf_release import base
 from gshf_release.data.records import Contrast, ContrastScore
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.profile import Profile
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.rewards.stages import declare_model
 from gshf_release.rewards.training import above_chance, check_batches, numbers
 from gshf_release.run.context import StageContext

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
 from gshf_release.run.stage import Stage, Task

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gshf_release.errors import RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.date import clock, recorded
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 

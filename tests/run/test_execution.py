@@ -13,7 +13,7 @@ import pytest
 
 from gshf_release.data.results import read_cells
 from gshf_release.errors import DataError, Interrupted, RunBusyError, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import engines_together, execute, seconds_spent
 from gshf_release.run.manifest import State, fingerprint, state

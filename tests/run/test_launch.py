@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import profile as profiles
 from gshf_release.errors import RecipeError, RunError
-from gshf_release.profile import Profile
 from gshf_release.recipe import parse
+from gshf_release.recipe import profile as profiles
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task

@@ -13,7 +13,7 @@ from accelerate import FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils.fsdp_utils import load_fsdp_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark, withhold

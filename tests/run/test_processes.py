@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gshf_release.errors import DataError, GshfError, Interrupted, NetworkError, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, messages
 from gshf_release.run.execution import execute
 from gshf_release.run.processes import Processes

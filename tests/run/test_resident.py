@@ -13,7 +13,7 @@ import pytest
 
 from gshf_release import environments
 from gshf_release.errors import DataError, EngineError, Interrupted, RunError
-from gshf_release.profile import Profile
+from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

@@ -10,7 +10,7 @@ import pytest
 
 from gshf_release import openai_client
 from gshf_release.errors import AnswerError, EngineError, NetworkError
-from gshf_release.profile import Profile, Server
+from gshf_release.recipe.profile import Profile, Server
 from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, Completion, OpenAIEngine
 from tests.sampling.conformance import EngineConformance, requests

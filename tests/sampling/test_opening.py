@@ -10,7 +10,7 @@ import pytest
 from gshf_release import sampling
 from gshf_release.environments import OF_ENGINE
 from gshf_release.errors import EngineError
-from gshf_release.profile import Profile, Vllm
+from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.opened import Opened

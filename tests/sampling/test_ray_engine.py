@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.errors import EngineError, RecipeError
-from gshf_release.profile import Profile
 from gshf_release.recipe import parse
+from gshf_release.recipe.profile import Profile
 from gshf_release.sampling.cores import divided
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.ray_engine import cpus_each, in_pieces

@@ -17,8 +17,8 @@ from gshf_release.errors import EngineError, GshfError
 from gshf_release.evaluation import benchmarks
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.profile import Server
 from gshf_release.recipe import Recipe
+from gshf_release.recipe.profile import Server
 from gshf_release.run.directory import write_json
 
 FOLDER = "trusted-endpoints"

@@ -21,8 +21,8 @@ from gshf_release.data import assets
 from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import EngineError
 from gshf_release.evaluation.alpaca_eval.annotations import LETTER_SHARE
-from gshf_release.profile import Server
 from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
+from gshf_release.recipe.profile import Server
 from gshf_release.run import inputs
 from gshf_release.run.directory import RunDirectory
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gshf_release import profile, recipe
+from gshf_release import recipe
 from gshf_release.errors import RecipeError
-from gshf_release.profile import Profile
-from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe import Recipe, parse, profile
+from gshf_release.recipe.profile import Profile
 
 MINIMAL = "name: small\nbase:\n  model: base-model\nreward:\n  model: r\nevaluation:\n  second_scorer:\n    model: s\n"
 

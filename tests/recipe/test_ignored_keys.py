@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gshf_release import recipe as recipes
-from gshf_release.effects import DPO_ALONE, notice, without_effect
 from gshf_release.errors import RecipeError
 from gshf_release.recipe import Recipe, parse
+from gshf_release.recipe.ignored_keys import DPO_ALONE, notice, without_effect
 from gshf_release.report.tables import document
 
 SET: dict[str, Any] = {
