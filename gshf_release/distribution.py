@@ -18,7 +18,7 @@ from typing import Any
 
 from gshf_release.errors import RunError
 from gshf_release.run import launch
-from gshf_release.run.layout import Layout
+from gshf_release.run.checkpoint_layout import Layout
 
 MADE_FOR = "accelerate>=1.15,<2"
 """What pyproject.toml asks for: the versions whose state `_engage_on_cpu` knows."""

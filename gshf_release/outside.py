@@ -17,7 +17,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.release import assumptions, card_templates, facts
 from gshf_release.release.facts import Facts
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
@@ -32,19 +32,19 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
     """
     if recipe.evaluation.prompts is not None and not recipe.evaluation.only:
         reference = recipe.evaluation.prompts
-        inputs.keep(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
+        input_copies.keep(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
     if recipe.pairs.offline is not None and _unfinished(run, f"{offline.SOURCE}/pairs"):
-        inputs.keep(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
+        input_copies.keep(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
     card_templates.keep(run)
     known = card_facts(recipe, run)[1]
     if recipe.release.facts is not None and known is not None:
-        inputs.keep(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
+        input_copies.keep(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
         if known.reported is not None:
-            inputs.keep(run, facts.REPORTED_KEY, known.reported, facts.reported_path(run, known.reported))
+            input_copies.keep(run, facts.REPORTED_KEY, known.reported, facts.reported_path(run, known.reported))
     scorer = recipe.evaluation.second_scorer
     own = scorer.contrasts.base
     if scorer.trained and own != "base" and Path(own).expanduser().exists() and _unfinished(run, "second-scorer/model"):
-        inputs.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
+        input_copies.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
     for reference in recipe.evaluation.benchmarks:
         benchmarks.keep(run, reference)
         baselines.keep(run, reference)
@@ -53,7 +53,7 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
             source = judges.source_path(judge, run)
         except RecipeError:
             continue  # another judge may be chosen; a missing one is named when it is asked
-        inputs.keep(run, judges.input_key(judge), judge, source)
+        input_copies.keep(run, judges.input_key(judge), judge, source)
 
 
 def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:

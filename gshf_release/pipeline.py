@@ -28,7 +28,7 @@ from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
-from gshf_release.run import inputs, staleness, trust
+from gshf_release.run import input_copies, staleness, trust
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
 from gshf_release.run.manifest import State, state
@@ -445,7 +445,10 @@ def require_models(run: RunDirectory, recipe: Recipe, stages: Sequence[Stage] | 
                 locate(needed.model, revision=needed.revision, sha256=needed.sha256)
             except CheckpointError as error:
                 scorer = needed.stage.removesuffix("/model")
-                if scorer in KEYS and inputs.kept(run, f"{KEYS[scorer]}.{CONTRAST_BASE}", needed.model) is not None:
+                if (
+                    scorer in KEYS
+                    and input_copies.kept(run, f"{KEYS[scorer]}.{CONTRAST_BASE}", needed.model) is not None
+                ):
                     continue
                 hint = error.hint.replace("prefetch RECIPE", f"prefetch {run.path / 'recipe.yaml'}")
                 raise CheckpointError(error.message, hint=hint) from error

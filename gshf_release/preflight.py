@@ -23,7 +23,7 @@ from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ScoreSource
 from gshf_release.rendering import stop_ids
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 
 KEEPS_WORDS = "every word of a conversation reaches the model"
@@ -123,7 +123,7 @@ def _scorers(chosen: ScoreSource, key: str, run: RunDirectory | None) -> Iterato
         yield model, partial(_here, model, revision=revision), chosen.kind == "pairwise"
     own = chosen.contrasts
     if chosen.trained and own.base != "base":
-        kept = None if run is None else inputs.kept(run, f"{key}.{CONTRAST_BASE}", own.base)
+        kept = None if run is None else input_copies.kept(run, f"{key}.{CONTRAST_BASE}", own.base)
         found = partial(_here, own.base, revision=own.revision, sha256=own.sha256)
         yield own.base, (found if kept is None else partial(Path, kept)), False
 

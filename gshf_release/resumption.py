@@ -20,8 +20,8 @@ from gshf_release.data.hashing import seed_from
 from gshf_release.distribution import require, running
 from gshf_release.errors import Interrupted
 from gshf_release.run import interrupt
+from gshf_release.run.checkpoint_layout import COMPLETE, Layout, mark
 from gshf_release.run.context import Progress
-from gshf_release.run.layout import COMPLETE, Layout, mark
 from gshf_release.sharding import arguments as sharding_arguments
 from gshf_release.sharding import split_batch
 

@@ -21,8 +21,8 @@ from gshf_release.errors import RecipeError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
-from gshf_release.run.order import next_launch
-from gshf_release.run.resident import ENGINE, environment_of, stay_of
+from gshf_release.run.persistent_worker import ENGINE, environment_of, stay_of
+from gshf_release.run.scheduler import next_launch
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
 
 NODES = (1, 2, 4, 8, 16)

@@ -13,8 +13,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gshf_release.errors import Interrupted
 from gshf_release.resumption import Resumable, latest_checkpoint, run_trainer, training_order
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import silent
-from gshf_release.run.layout import Layout
 from gshf_release.step_mean import fill_last_step
 
 ALONE = Layout("none", 1)

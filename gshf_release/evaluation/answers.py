@@ -29,7 +29,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.resident import ENGINE
+from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request

@@ -8,7 +8,7 @@ from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, benchmarks
 from gshf_release.evaluation.benchmarks import Benchmark
 from gshf_release.evaluation.requests import ascii_slug
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 
 QUESTIONS = "questions"
@@ -59,7 +59,9 @@ def of_benchmark(reference: str, run: RunDirectory | None) -> Path | None:
     if named in (None, QUESTIONS):
         return None
     beside = benchmarks.path_of(reference, run).parent / Path(named).expanduser()
-    return inputs.found(run, _key(reference), named, lambda: beside if beside.is_file() else find(named, benchmark))
+    return input_copies.found(
+        run, _key(reference), named, lambda: beside if beside.is_file() else find(named, benchmark)
+    )
 
 
 def keep(run: RunDirectory, reference: str) -> None:
@@ -70,7 +72,7 @@ def keep(run: RunDirectory, reference: str) -> None:
     except DataError:
         return  # it is named when a judge must compare with it
     if named is not None and path is not None:
-        inputs.keep(run, _key(reference), named, path)
+        input_copies.keep(run, _key(reference), named, path)
 
 
 def _key(reference: str) -> str:

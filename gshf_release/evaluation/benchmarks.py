@@ -18,7 +18,7 @@ from gshf_release.data import assets, user_files
 from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import DataError
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 from gshf_release.sampling.protocol import Decoding
 
@@ -116,7 +116,7 @@ def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
         own = Path(benchmark.questions).expanduser()
         questions = own if own.is_absolute() else path.parent / own
         if run is not None and not questions.exists():
-            questions = inputs.kept(run, f"{key}.questions", benchmark.questions) or questions
+            questions = input_copies.kept(run, f"{key}.questions", benchmark.questions) or questions
         benchmark = benchmark.model_copy(update={"questions": str(questions)})
     return benchmark
 
@@ -127,7 +127,7 @@ def path_of(reference: str, run: RunDirectory | None = None) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return inputs.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    return input_copies.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
 
 
 def input_key(reference: str) -> str:
@@ -142,11 +142,11 @@ def keep(run: RunDirectory, reference: str) -> None:
         RecipeError: The benchmark is neither there nor kept.
     """
     key, path = input_key(reference), path_of(reference, run)
-    inputs.keep(run, key, reference, path)
+    input_copies.keep(run, key, reference, path)
     named = parse(Benchmark, read_mapping(path), str(path)).questions
     questions = load(reference, run).questions
     if named is not None and questions is not None and Path(questions).is_file():
-        inputs.keep(run, f"{key}.questions", named, Path(questions))
+        input_copies.keep(run, f"{key}.questions", named, Path(questions))
 
 
 def pinned(benchmark: Benchmark) -> benchmark_data.BenchmarkFile:

@@ -15,9 +15,9 @@ from gshf_release.errors import DataError
 from gshf_release.optimization.unpadded import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Input, Stage, iteration_stage
 
 if TYPE_CHECKING:

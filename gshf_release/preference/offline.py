@@ -18,7 +18,7 @@ from gshf_release.prompts.used import content_id
 from gshf_release.recipe import Pairs
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.stage import Input, Stage
@@ -73,7 +73,7 @@ def source_path(run: RunDirectory | None, reference: str) -> Path:
             raise RecipeError(f"{KEY}: {reference} does not exist.")
         return path
 
-    return inputs.found(run, KEY, reference, look)
+    return input_copies.found(run, KEY, reference, look)
 
 
 def parse_preference(row: Any, use: ColumnUse | None = None) -> Preference:

@@ -35,7 +35,7 @@ from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.resident import ENGINE
+from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Stage
 
 IDENTITY = "write-prompts/1"

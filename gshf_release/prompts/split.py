@@ -19,7 +19,7 @@ from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.prompts import used
 from gshf_release.recipe import Recipe
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.stage import Input, Stage, is_iteration, iteration_row
@@ -120,7 +120,7 @@ def source_path(reference: str, folder: str) -> Path:
 
 def evaluation_path(run: RunDirectory | None, reference: str) -> Path:
     """Return the file of `evaluation.prompts`, or the run's copy of it where it is gone."""
-    return inputs.found(run, EVALUATION_KEY, reference, lambda: source_path(reference, "eval/prompts"))
+    return input_copies.found(run, EVALUATION_KEY, reference, lambda: source_path(reference, "eval/prompts"))
 
 
 def ordered(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:

@@ -14,7 +14,7 @@ from typing import Any
 from gshf_release.data import assets
 from gshf_release.errors import ReleaseError
 from gshf_release.report import tables
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 
 FOLDER = "model_cards"
@@ -70,12 +70,12 @@ def keep(run: RunDirectory) -> None:
     """Copy the templates of the project we stand in into the run: its cards are written with them wherever it is moved."""
     own = assets.project()
     if own is not None and (own / FOLDER).is_dir():
-        inputs.keep(run, FOLDER, FOLDER, own / FOLDER)
+        input_copies.keep(run, FOLDER, FOLDER, own / FOLDER)
 
 
 def kept(run: RunDirectory | None) -> Path | None:
     """Return the run's copy of a project's templates, unless we stand in a project, whose own then count."""
-    return None if run is None or assets.project() is not None else inputs.kept(run, FOLDER, FOLDER)
+    return None if run is None or assets.project() is not None else input_copies.kept(run, FOLDER, FOLDER)
 
 
 def folders(copy: Path | None = None) -> list[Path]:

@@ -12,7 +12,7 @@ from gshf_release.data import assets
 from gshf_release.errors import RecipeError, ReleaseError
 from gshf_release.recipe import Section, parse, read_mapping
 from gshf_release.release import licences
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 
 KEY, REPORTED_KEY = "release.facts", "release.facts.reported"
@@ -58,7 +58,7 @@ def facts_path(run: RunDirectory | None, reference: str) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return inputs.found(run, KEY, reference, lambda: assets.find(reference, "model_cards", ".yaml"))
+    return input_copies.found(run, KEY, reference, lambda: assets.find(reference, "model_cards", ".yaml"))
 
 
 def reported_path(run: RunDirectory | None, reference: str) -> Path:
@@ -67,7 +67,7 @@ def reported_path(run: RunDirectory | None, reference: str) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return inputs.found(run, REPORTED_KEY, reference, lambda: assets.find(reference, "eval/reported", ".yaml"))
+    return input_copies.found(run, REPORTED_KEY, reference, lambda: assets.find(reference, "eval/reported", ".yaml"))
 
 
 class Ingredient(Section):

@@ -18,7 +18,7 @@ from gshf_release.loop import policy_stage, reference_stage
 from gshf_release.preference.offline import SOURCE
 from gshf_release.release.adopt import is_adopted
 from gshf_release.rendering import render, response_text, stop_ids
-from gshf_release.run.date import clock
+from gshf_release.run.clock import clock
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, iteration_row, iteration_stage, tasks
 

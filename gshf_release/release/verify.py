@@ -13,7 +13,7 @@ from gshf_release.release import evidence, manifest, recomputation, templates
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.rewards.settings import user_code_of
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import State, damage, input_hashes, state
@@ -92,7 +92,7 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
         finished.append(task.stage)
         wrong += [f"{name}: not the bytes that were recorded." for name in damage(task, run, recorded)]
         files += sum(len(output["files"]) for output in recorded["outputs"].values())
-    wrong += [f"{name}: not the bytes that were recorded." for name in inputs.damaged(run)]
+    wrong += [f"{name}: not the bytes that were recorded." for name in input_copies.damaged(run)]
     return finished, files, unfinished, wrong
 
 

@@ -20,8 +20,8 @@ from gshf_release.errors import DataError
 from gshf_release.recipe.profile import Profile
 from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
+from gshf_release.run.checkpoint_layout import Layout, lay_out
 from gshf_release.run.context import Progress, Say, quiet
-from gshf_release.run.layout import Layout, lay_out
 from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
 from gshf_release.template_guard import check_reward, template_place
 

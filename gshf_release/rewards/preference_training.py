@@ -37,7 +37,7 @@ from gshf_release.rewards.contrasts import seed_share
 from gshf_release.rewards.data import parse_preference
 from gshf_release.rewards.models import copy_checkpoint
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
-from gshf_release.run import interrupt, launch, messages
+from gshf_release.run import interrupt, launch, worker_protocol
 from gshf_release.run.context import Progress, Say, quiet, silent
 from gshf_release.run.directory import read_json, write_json, write_text
 from gshf_release.run.lifeline import die_with_launcher
@@ -187,11 +187,11 @@ def main(file: str) -> int:
             interrupt.watch(job.stop_file)
             checkpoints.prepare(job.profile)
             rows = _rows(job)
-            teller = messages.teller_among_others()
+            teller = worker_protocol.teller_among_others()
             _work(job, rows, _facts(job, rows), teller.progress, teller.say)
             leave_processes()
     except GshfError as error:
-        messages.print_marked(messages.of_error(error))
+        worker_protocol.print_marked(worker_protocol.of_error(error))
         return error.exit_code
     return 0
 

@@ -22,7 +22,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, bradley_terry
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings
-from gshf_release.run import inputs, launch
+from gshf_release.run import input_copies, launch
 from gshf_release.run.context import StageContext
 from gshf_release.sharding import split_batch
 
@@ -123,7 +123,7 @@ def numbers(context: StageContext) -> list[Cell]:
 def _own_base(context: StageContext, chosen: Contrasts) -> Path:
     """Return the checkpoint that the recipe names for this scorer, or the run's copy of it where it is gone."""
     key = f"{KEYS[context.parameter('scorer')]}.{CONTRAST_BASE}"
-    return inputs.found(
+    return input_copies.found(
         context.run,
         key,
         chosen.base,

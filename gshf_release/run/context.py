@@ -10,9 +10,9 @@ from typing import Any
 
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.run.date import clock
+from gshf_release.run.clock import clock
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.opened import Opened
+from gshf_release.run.resource_cache import Opened
 from gshf_release.run.stage import Input, Task
 
 Progress = Callable[[int, int, str], None]

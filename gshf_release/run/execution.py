@@ -25,14 +25,14 @@ from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, launch
+from gshf_release.run.checkpoint_layout import Layout, lay_out, withhold
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.layout import Layout, lay_out, withhold
 from gshf_release.run.manifest import State, state
-from gshf_release.run.opened import Opened
-from gshf_release.run.order import next_launch
+from gshf_release.run.persistent_worker import environment_of, session_of, stay_of
 from gshf_release.run.processes import Processes
-from gshf_release.run.resident import environment_of, session_of, stay_of
+from gshf_release.run.resource_cache import Opened
+from gshf_release.run.scheduler import next_launch
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
 from gshf_release.run.workers import Workers, in_passing_workers

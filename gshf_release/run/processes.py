@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from gshf_release.environments import SAFE_PATH_VARIABLE
-from gshf_release.run import interrupt, messages
+from gshf_release.run import interrupt, worker_protocol
 from gshf_release.run.context import Progress, Say, quiet, silent
 
 POLL_SECONDS = 0.05
@@ -91,14 +91,14 @@ class Processes:
         if code and not done():
             self._printed.seek(0)
             printed = self._printed.read().decode("utf-8", "replace")
-            raise messages.failure(what, printed.strip().splitlines(), code)
+            raise worker_protocol.failure(what, printed.strip().splitlines(), code)
 
     def _listen(self, progress: Progress) -> None:
         """Pass on what has been told since the last time."""
         for line in next(self._lines):
-            message = messages.marked(line)
+            message = worker_protocol.marked(line)
             if message is not None:
-                messages.pass_on(message, progress, self._say)
+                worker_protocol.pass_on(message, progress, self._say)
 
 
 def _lines(file: IO[bytes]) -> Iterator[list[str]]:

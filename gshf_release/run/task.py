@@ -15,8 +15,8 @@ from gshf_release.run import launch, stopwatch, trust
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.manifest import fingerprint, input_hashes, write_manifest
+from gshf_release.run.persistent_worker import environment_of, session_of
 from gshf_release.run.pruning import require_present
-from gshf_release.run.resident import environment_of, session_of
 from gshf_release.run.stage import Task, check_graph, resolve
 
 

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 from gshf_release.errors import GshfError
-from gshf_release.run import interrupt, launch, messages, resident
+from gshf_release.run import interrupt, launch, persistent_worker, worker_protocol
 from gshf_release.run.context import Progress, Say, StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.lifeline import die_with_launcher
-from gshf_release.run.opened import Opened
+from gshf_release.run.resource_cache import Opened
 from gshf_release.run.stage import Task, resolve
 from gshf_release.run.task import run_task
 
@@ -35,15 +35,15 @@ def main(arguments: list[str]) -> int:
         with interrupt.stop_gently(), contextlib.closing(tasks.opened):
             resolve("gshf_release.checkpoints:prepare")(tasks.profile)
             if first.startswith(SERVE):
-                resident.serve(int(first.removeprefix(SERVE)), tasks.work)
+                persistent_worker.serve(int(first.removeprefix(SERVE)), tasks.work)
             else:
                 interrupt.watch(run.stop_file(tasks.task(first, int(shards[0]))))
-                teller = messages.teller_among_others()
+                teller = worker_protocol.teller_among_others()
                 for shard in shards:
                     tasks.work(first, int(shard), teller.progress, teller.say)
                 resolve("gshf_release.batches:leave_processes")()
     except GshfError as error:
-        messages.print_marked(messages.of_error(error))
+        worker_protocol.print_marked(worker_protocol.of_error(error))
         return error.exit_code
     return 0
 

@@ -10,7 +10,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.resident import Resident, WorkerKilled, stay_of
+from gshf_release.run.persistent_worker import Resident, WorkerKilled, stay_of
 from gshf_release.run.stage import Stage, Task
 
 ATTEMPTS = 2

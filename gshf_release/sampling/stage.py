@@ -13,7 +13,7 @@ from gshf_release.data.records import TOO_LONG, Prompt, Sample
 from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.rendering import render, response_text
 from gshf_release.run.context import StageContext
-from gshf_release.run.resident import ENGINE
+from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine, fits

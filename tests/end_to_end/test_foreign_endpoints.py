@@ -11,7 +11,7 @@ import pytest
 from gshf_release.data.assets import cache_folder
 from gshf_release.evaluation.judging import endpoints, judges
 from gshf_release.recipe.profile import Server
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from tests.end_to_end.judged import Command
 from tests.evaluation import own
@@ -88,7 +88,7 @@ def test_the_runs_copy_of_a_judge_is_not_the_users_word(
 ) -> None:
     file = own.judge(files, "alpaca_eval_2", server.address, name="theirs")
     run = RunDirectory.open(foreign)
-    inputs.keep(run, judges.input_key(str(file)), str(file), file)
+    input_copies.keep(run, judges.input_key(str(file)), str(file), file)
     file.unlink()
     words = (
         "eval",

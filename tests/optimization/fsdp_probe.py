@@ -19,8 +19,8 @@ from gshf_release.batches import leave_processes
 from gshf_release.errors import RunError
 from gshf_release.recipe import Training
 from gshf_release.run import launch
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import silent
-from gshf_release.run.layout import Layout
 from tests import tiny
 
 TOKENS, PAIRS, SEEDS = 500, 4, (0, 1, 2)

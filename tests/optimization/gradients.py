@@ -18,11 +18,11 @@ from gshf_release.optimization import dpo, raft
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.resumption import Resumable
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.launch import rank
-from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Stage
 from tests.optimization import plan
 

@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from gshf_release.recipe.profile import Profile
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Task
 from tests.conftest import REPOSITORY
 from tests.optimization.plan import EXACT, finish, recipe, stages

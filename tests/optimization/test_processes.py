@@ -14,9 +14,9 @@ from gshf_release.errors import RecipeError, RunError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
+from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import Quiet, execute
-from gshf_release.run.layout import Layout
 from gshf_release.run.stage import Stage
 from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages

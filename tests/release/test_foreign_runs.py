@@ -20,10 +20,10 @@ from gshf_release.release import recomputation
 from gshf_release.release.verify import verify_run
 from gshf_release.rewards import Inference
 from gshf_release.rewards.python_callable import PythonReward
-from gshf_release.run import inputs, trust
+from gshf_release.run import input_copies, trust
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 from gshf_release.run.manifest import fingerprint, input_hashes
-from gshf_release.run.resident import command_here
+from gshf_release.run.persistent_worker import command_here
 from gshf_release.run.stage import Stage, check_graph, tasks
 from tests.conftest import Outcome
 
@@ -198,7 +198,7 @@ def test_a_copy_that_leaves_the_run_is_refused(copy: RunDirectory, tmp_path: Pat
         if file == "link.yaml":
             (folder / file).symlink_to(tmp_path / "secret.yaml")
         with pytest.raises(RunError, match="no copy inside the run"):
-            inputs.kept(copy, "release.facts", "facts")
+            input_copies.kept(copy, "release.facts", "facts")
 
 
 def test_every_stage_of_a_recorded_plan_is_declared(copy: RunDirectory) -> None:

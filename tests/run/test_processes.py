@@ -11,15 +11,15 @@ import pytest
 
 from gshf_release.errors import DataError, GshfError, Interrupted, NetworkError, RunError
 from gshf_release.recipe.profile import Profile
-from gshf_release.run import interrupt, messages
+from gshf_release.run import interrupt, worker_protocol
 from gshf_release.run.execution import execute
 from gshf_release.run.processes import Processes
 from tests.run.plans import RECIPE, Heard, begin
 from tests.run.work import FILE, made, stage
 
 TWO = Profile(processes=2)
-REFUSED = messages.of_error(NetworkError("The Hub is away.", hint="Wait."))
-STOPPED = messages.of_error(Interrupted("Stopped on request."))
+REFUSED = worker_protocol.of_error(NetworkError("The Hub is away.", hint="Wait."))
+STOPPED = worker_protocol.of_error(Interrupted("Stopped on request."))
 
 
 class Ear(Heard):
@@ -37,7 +37,7 @@ class Ear(Heard):
 
 def marked(message: dict[str, Any]) -> str:
     """Return a message as a process prints it."""
-    return f"print({messages.MARK + json.dumps(message)!r}, file=sys.stderr, flush=True)"
+    return f"print({worker_protocol.MARK + json.dumps(message)!r}, file=sys.stderr, flush=True)"
 
 
 def processes(folder: Path, *code: str, **options: Any) -> Processes:

@@ -337,11 +337,11 @@ def wait(condition: Any, seconds: float = 120.0) -> None:
 
 def run_in_this_process(path: str, profile: str, names: str) -> None:
     """Execute a chain of stages whose works are `names`, comma-separated; the entry point of subprocesses."""
-    from gshf_release.run import resident
+    from gshf_release.run import persistent_worker
     from gshf_release.run.execution import execute
     from tests.run.plans import PROFILES, RECIPE, chain, without_torch
 
-    resident.command_here = without_torch
+    persistent_worker.command_here = without_torch
     run = RunDirectory.create(Path(path), RECIPE, PROFILES[profile])
     execute(chain(*names.split(",")), run, RECIPE, PROFILES[profile])
 

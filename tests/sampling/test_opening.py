@@ -13,7 +13,7 @@ from gshf_release.errors import EngineError
 from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.opened import Opened
+from gshf_release.run.resource_cache import Opened
 from gshf_release.run.stage import Stage, Task
 from gshf_release.sampling import ENGINES, VllmEngine
 from gshf_release.sampling.protocol import Completion, Progress, Request

@@ -23,7 +23,7 @@ from gshf_release.errors import EngineError
 from gshf_release.evaluation.alpaca_eval.annotations import LETTER_SHARE
 from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
 from gshf_release.recipe.profile import Server
-from gshf_release.run import inputs
+from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
 
 FOLDER = "eval/judges"
@@ -187,7 +187,7 @@ def source_path(reference: str, run: RunDirectory | None) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return inputs.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    return input_copies.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
 
 
 def input_key(reference: str) -> str:

@@ -22,11 +22,11 @@ from typing import IO
 from gshf_release import environments
 from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.recipe.profile import Profile
-from gshf_release.run import interrupt, launch, messages
+from gshf_release.run import interrupt, launch, worker_protocol
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.messages import Message
 from gshf_release.run.stage import Stage, Task
+from gshf_release.run.worker_protocol import Message
 
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
@@ -128,7 +128,7 @@ class Resident:
             answer = None
         if answer is not None and "done" in answer:
             return
-        raise self._end(task.label) if answer is None else messages.error_in(answer, task.label)
+        raise self._end(task.label) if answer is None else worker_protocol.error_in(answer, task.label)
 
     def dismiss(self) -> None:
         """Let the worker leave."""
@@ -160,7 +160,7 @@ class Resident:
             for message in next(self._lines):
                 if message is None:
                     return None
-                if not messages.pass_on(message, progress, say):
+                if not worker_protocol.pass_on(message, progress, say):
                     return message
 
     def _end(self, what: str) -> GshfError:
@@ -174,7 +174,7 @@ class Resident:
         code = self._process.returncode or 0
         if -code in GENTLE and interrupt.requested():  # it had only begun to load
             return Interrupted(interrupt.MESSAGE)
-        error = messages.failure(what, printed.splitlines(), code)
+        error = worker_protocol.failure(what, printed.splitlines(), code)
         return WorkerKilled(error.message, hint=error.hint) if code < 0 else error
 
 
@@ -196,11 +196,11 @@ def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> N
                 os.set_inheritable(lock, False)
             task = json.loads(content)
             try:
-                teller = messages.Teller(partial(_send, channel))
+                teller = worker_protocol.Teller(partial(_send, channel))
                 work(task["stage"], task["shard"], teller.progress, teller.say)
                 _send(channel, {"done": True})
             except GshfError as error:
-                _send(channel, messages.of_error(error))
+                _send(channel, worker_protocol.of_error(error))
                 raise
             finally:
                 for lock in locks:

@@ -12,7 +12,7 @@ import pytest
 from gshf_release.errors import RunError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.run.date import clock, recorded
+from gshf_release.run.clock import clock, recorded
 from gshf_release.run.directory import RunDirectory, read_json, write_json
 
 RECIPE = Recipe.model_validate({"name": "dated", "base": {"model": "m"}, "evaluation": {"only": True}})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gshf_release.errors import RunError
+from gshf_release.run.checkpoint_layout import Layout, lay_out
 from gshf_release.run.directory import RunDirectory, write_text
-from gshf_release.run.layout import Layout, lay_out
 from gshf_release.run.pruning import prune
 from tests.conftest import Outcome
 

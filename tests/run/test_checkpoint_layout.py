@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
+from gshf_release.run.checkpoint_layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark, withhold
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark, withhold
 from gshf_release.run.stage import tasks
 from gshf_release.run.task import _keep_scratch_only_of
 from gshf_release.sharding import arguments

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
-from gshf_release.run.resident import environment_of, stay_of
+from gshf_release.run.persistent_worker import environment_of, stay_of
 from gshf_release.run.stage import Task
 
 

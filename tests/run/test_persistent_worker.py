@@ -17,7 +17,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
-from gshf_release.run.resident import environment_of
+from gshf_release.run.persistent_worker import environment_of
 from gshf_release.run.stage import Stage
 from tests.conftest import REPOSITORY
 from tests.run.plans import PROFILES, RECIPE, Heard, begin, content, without_torch
@@ -178,7 +178,7 @@ def test_a_worker_that_dies_without_a_word_is_named(tmp_path: Path, away: None) 
 def test_a_stop_reaches_the_worker_and_the_same_command_goes_on(tmp_path: Path, away: None) -> None:
     path = tmp_path / "run"
     begin(path)
-    process = subprocess.Popen([sys.executable, "-m", "tests.run.test_resident", str(path)], cwd=REPOSITORY)
+    process = subprocess.Popen([sys.executable, "-m", "tests.run.test_persistent_worker", str(path)], cwd=REPOSITORY)
     wait((path / "a" / ".scratch" / "begun").exists)
     process.terminate()
     assert process.wait(60) == Interrupted.exit_code

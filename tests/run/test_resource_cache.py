@@ -9,7 +9,7 @@ import pytest
 
 from gshf_release.run.context import StageContext
 from gshf_release.run.execution import execute
-from gshf_release.run.opened import Opened
+from gshf_release.run.resource_cache import Opened
 from tests.run.plans import PROFILES, RECIPE, begin
 from tests.run.work import made, stage, write
 
