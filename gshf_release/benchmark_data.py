@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release import checkpoints
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import CheckpointError, DataError, NetworkError
+from gshf_release.models import checkpoints
 
 VARIABLE = "GSHF_BENCHMARK_DATA"
 TIMEOUT_SECONDS = 30.0

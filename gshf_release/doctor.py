@@ -11,9 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints, environments, preflight
+from gshf_release import environments, preflight
 from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
+from gshf_release.models import checkpoints
 from gshf_release.pipeline import Model, build, models
 from gshf_release.preflight import Finding
 from gshf_release.recipe import Recipe, ignored_keys

@@ -6,7 +6,7 @@ import math
 
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import RunError
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import RESULTS, Input, Stage, iteration_row

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gshf_release import base, final
+from gshf_release import final
 from gshf_release.diagnostics import exploration, validation
+from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe

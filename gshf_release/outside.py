@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import locate
 from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.errors import RecipeError
 from gshf_release.evaluation import baselines, benchmarks
 from gshf_release.evaluation.judging import judges
+from gshf_release.models.checkpoints import locate
 from gshf_release.preference import offline
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe

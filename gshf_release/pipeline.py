@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import base, loop, outside, sharding
-from gshf_release.checkpoints import locate
+from gshf_release import loop, outside, sharding
 from gshf_release.data.results import read_cells, write_csv
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.evaluation.judging import endpoints
+from gshf_release.models import stages as base
+from gshf_release.models.checkpoints import locate
 from gshf_release.optimization import reference
 from gshf_release.preference import offline
 from gshf_release.prompts import augmentation, contamination, split, used

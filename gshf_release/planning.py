@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import checkpoints, costs, environments, geometry, pipeline, preflight, schedule
+from gshf_release import costs, environments, pipeline, preflight, schedule
 from gshf_release.costs import Need, Work
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
-from gshf_release.geometry import Geometry
+from gshf_release.models import checkpoints
+from gshf_release.models import size as model_size
+from gshf_release.models.size import Geometry
 from gshf_release.preflight import Finding
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ignored_keys
@@ -241,7 +243,7 @@ def _sizes(recipe: Recipe) -> dict[str, Geometry]:
         except CheckpointError:
             continue  # said to be missing elsewhere
         with contextlib.suppress(KeyError):  # a configuration of an unknown kind
-            found[needed.stage] = geometry.read(path)
+            found[needed.stage] = model_size.read(path)
     return found
 
 

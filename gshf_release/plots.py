@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data.results import Cell, find, select
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report.methods import UNTRAINED, Point
 from gshf_release.report.tables import iterations_of
 

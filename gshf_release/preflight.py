@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gshf_release import checkpoints, template_guard
-from gshf_release.chat_template import asks_for_date
 from gshf_release.data.records import Prompt
 from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.models import chat_template_checks, checkpoints
+from gshf_release.models.chat_template import asks_for_date
+from gshf_release.models.chat_tokenizer import stop_ids
 from gshf_release.preference import offline
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ScoreSource
-from gshf_release.rendering import stop_ids
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings
 from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
@@ -104,16 +104,16 @@ def _base(recipe: Recipe, run: RunDirectory | None) -> list[str]:
     own = None if run is None else run.path / "base" / "model"
     adopted = own is not None and (own.parent / "manifest.json").is_file()
     path = own if own is not None and adopted else _here(wanted.model, revision=wanted.revision, sha256=wanted.sha256)
-    tokenizer, place = checkpoints.load_tokenizer(path), template_guard.template_place(path)
-    template_guard.check_policy(tokenizer, place, recipe.prompts, system=has_system_turns(recipe, run))
-    open_end = template_guard.check_turn_end(tokenizer, place, stop_ids(tokenizer, _Configured(path)))
+    tokenizer, place = checkpoints.load_tokenizer(path), chat_template_checks.template_place(path)
+    chat_template_checks.check_policy(tokenizer, place, recipe.prompts, system=has_system_turns(recipe, run))
+    open_end = chat_template_checks.check_turn_end(tokenizer, place, stop_ids(tokenizer, _Configured(path)))
     return [text for text in (open_end, DATED if asks_for_date(tokenizer) else "") if text]
 
 
 def _reward(locate: Callable[[], Path], pairwise: bool) -> list[str]:
     path = locate()
     tokenizer = checkpoints.load_tokenizer(path)
-    template_guard.check_reward(tokenizer, template_guard.template_place(path), pairwise=pairwise)
+    chat_template_checks.check_reward(tokenizer, chat_template_checks.template_place(path), pairwise=pairwise)
     return [DATED] if getattr(tokenizer, "chat_template", None) and asks_for_date(tokenizer) else []
 
 

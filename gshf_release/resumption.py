@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gshf_release.batches import PATIENCE
 from gshf_release.data.hashing import seed_from
 from gshf_release.distribution import require, running
 from gshf_release.errors import Interrupted
+from gshf_release.models.batching import PATIENCE
 from gshf_release.run import interrupt
 from gshf_release.run.checkpoint_layout import COMPLETE, Layout, mark
 from gshf_release.run.context import Progress

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
-from gshf_release import checkpoints
 from gshf_release import recipe as recipes
 from gshf_release.errors import NetworkError
+from gshf_release.models import checkpoints
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
@@ -59,7 +59,7 @@ def one_thread() -> None:
     """Bit-equality is promised for one thread count; the libraries' own reports stay off the terminal."""
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     torch.set_num_threads(1)
     quiet_libraries()
@@ -104,7 +104,7 @@ def exact() -> Profile:
 @pytest.fixture(scope="session")
 def policy(tiny_folder: Path) -> Any:
     """Return the tiny policy in FP32."""
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     return load_model(tiny_folder / "tiny", "fp32")
 
@@ -112,7 +112,7 @@ def policy(tiny_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def tokenizer(tiny_folder: Path) -> Any:
     """Return the tiny tokenizer."""
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.checkpoints import load_tokenizer
 
     return load_tokenizer(tiny_folder / "tiny")
 

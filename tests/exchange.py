@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gshf_release.batches import in_batches, join_processes, leave_processes
+from gshf_release.models.batching import in_batches, join_processes, leave_processes
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 

@@ -10,7 +10,7 @@ import pytest
 from gshf_release import final
 from gshf_release.data.results import Cell
 from gshf_release.errors import RecipeError
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json

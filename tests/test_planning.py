@@ -33,8 +33,8 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with empty caches, where loading a model fails."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("gshf_release.checkpoints.load_model", None)
-    monkeypatch.setattr("gshf_release.checkpoints.load_tokenizer", None)
+    monkeypatch.setattr("gshf_release.models.checkpoints.load_model", None)
+    monkeypatch.setattr("gshf_release.models.checkpoints.load_tokenizer", None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -145,9 +145,9 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
       gshf-release eval runs/mine --import results_2026.json --row iteration-3
     """
     from gshf_release import pipeline
-    from gshf_release.checkpoints import prepare
     from gshf_release.cli.report import show_seeds
     from gshf_release.evaluation.judgments import behind, failed_before, unasked
+    from gshf_release.models.checkpoints import prepare
     from gshf_release.recipe import profile as profiles
     from gshf_release.release.adopt import require_own
     from gshf_release.report.seeds import refresh, write_merged

@@ -22,8 +22,8 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from gshf_release import preflight
     from gshf_release import recipe as recipes
-    from gshf_release.checkpoints import fetch
     from gshf_release.evaluation.ask import prefetch
+    from gshf_release.models.checkpoints import fetch
     from gshf_release.pipeline import models, writers
 
     chosen = recipes.load(recipe, overrides)

@@ -66,7 +66,7 @@ def command(
     """
     from gshf_release import benchmark_data
     from gshf_release import recipe as recipes
-    from gshf_release.checkpoints import prepare
+    from gshf_release.models.checkpoints import prepare
     from gshf_release.prompts.writers import SERVED, writer_model
     from gshf_release.recipe import profile as profiles
     from gshf_release.release import prompt_set

@@ -118,7 +118,7 @@ def _tried(run: Path, repository: str, profile: str) -> Iterator[tuple[Path, str
 def _make(run: Path, repository: str | None, profile: str) -> tuple[Path, str]:
     """Bring the release stages to their finished state; return the run's release folder and the release's name in it."""
     from gshf_release import pipeline
-    from gshf_release.checkpoints import prepare
+    from gshf_release.models.checkpoints import prepare
     from gshf_release.recipe import profile as profiles
     from gshf_release.release.stages import repository_name
     from gshf_release.run.directory import RunDirectory

@@ -31,7 +31,7 @@ def bad_row_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _open_profile(name: str) -> Any:
-    from gshf_release.checkpoints import prepare
+    from gshf_release.models.checkpoints import prepare
     from gshf_release.recipe import profile as profiles
 
     found = profiles.load(name)
@@ -81,7 +81,7 @@ def train(
       gshf-release reward train preferences.jsonl --base my-chat-model --out my-reward-model
       gshf-release reward train trl-lib/ultrafeedback_binarized --base my-chat-model --out rm --profile one-80gb
     """
-    from gshf_release.checkpoints import fetch_data
+    from gshf_release.models.checkpoints import fetch_data
     from gshf_release.rewards.preference_training import Options
     from gshf_release.rewards.preference_training import train as work
 

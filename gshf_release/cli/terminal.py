@@ -149,7 +149,7 @@ def summary(cells: Sequence[Cell], row: str) -> str:
     """Return one line: reward, gain, KL, entropy, length, pairs, loss."""
     from gshf_release.data.results import find, shown
     from gshf_release.diagnostics.validation import EXCEEDED
-    from gshf_release.logprobs import KL_TO_BASE
+    from gshf_release.models.logprobs import KL_TO_BASE
 
     def one(metric: str, digits: int = 2, **more: str) -> str:
         return shown(find(cells, row=row, metric=metric, **more), digits)

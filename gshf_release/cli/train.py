@@ -76,7 +76,7 @@ def command(
       gshf-release train my-recipe.yaml --profile one-80gb --run runs/second-try
     """
     from gshf_release import recipe as recipes
-    from gshf_release.checkpoints import prepare
+    from gshf_release.models.checkpoints import prepare
     from gshf_release.recipe import profile as profiles
     from gshf_release.report.seeds import write_merged
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gshf_release import adapters
-from gshf_release.checkpoints import device_of, inference_precision, load_model
 from gshf_release.data import statistics
 from gshf_release.data.records import Sample, Trace
 from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
-from gshf_release.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
+from gshf_release.models import lora
+from gshf_release.models.checkpoints import device_of, inference_precision, load_model
+from gshf_release.models.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_scores
@@ -67,7 +67,7 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
         inputs += [Input(policy, "model"), Input("base/validation/scores", "scores.parquet")]
     under = recipe.training.adapter is not None and row != "base"
     if under:  # the policy's `model` is the base and its adapter, merged
-        inputs.append(Input(policy, adapters.FOLDER))
+        inputs.append(Input(policy, lora.FOLDER))
     measure = Stage(
         name=f"{row}/validation/measure",
         identity=IDENTITY,
@@ -113,9 +113,9 @@ def _trained(context: StageContext, device: str) -> Any:
     policy = context.parameter("policy")
     if not context.task.stage.parameters.get("adapter", False):
         return load_model(context.input(policy, "model"), "fp32", device)
-    frozen = adapters.frozen_precision(context.recipe.training)
+    frozen = lora.frozen_precision(context.recipe.training)
     base = load_model(context.input("base", "model"), frozen, device)
-    return adapters.load(base, context.input(policy, adapters.FOLDER)).to(device).eval()
+    return lora.load(base, context.input(policy, lora.FOLDER)).to(device).eval()
 
 
 def numbers(context: StageContext) -> list[Cell]:

@@ -18,22 +18,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Message, Sample
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, kept
 from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
 from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
+from gshf_release.models.chat_template_checks import check_policy
+from gshf_release.models.chat_tokenizer import KEYS as RENDERING
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.recipe import Recipe
-from gshf_release.rendering import KEYS as RENDERING
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Input, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request
-from gshf_release.template_guard import check_policy
 
 QUESTIONS = "questions.json"
 PROMPTS = "prompts.json"

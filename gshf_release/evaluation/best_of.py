@@ -13,7 +13,7 @@ from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.cells import Scores, score_table
 from gshf_release.diagnostics.validation import BOUND
-from gshf_release.logprobs import best_of_n_kl
+from gshf_release.models.logprobs import best_of_n_kl
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import Scorer, opponents
 from gshf_release.rewards.stages import declare_scores

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from gshf_release.chat_template import Today
 from gshf_release.data.records import Message
 from gshf_release.errors import RecipeError
+from gshf_release.models.chat_template import Today
+from gshf_release.models.chat_tokenizer import render, response_text
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import render, response_text
 
 FASTCHAT = "fastchat:"
 """Begins the name of one of FastChat's templates, for example `fastchat:zephyr`."""

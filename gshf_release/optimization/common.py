@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gshf_release import adapters, checkpoints
 from gshf_release.data.hashing import seed_from
 from gshf_release.distribution import gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
+from gshf_release.models import checkpoints, lora
 from gshf_release.optimization.unpadded import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch
@@ -57,7 +57,7 @@ def policy_stage(
     """
     begins = [Input(init, "model")]
     if adapter:
-        begins = [Input(BASE, "model"), *([] if init == BASE else [Input(init, adapters.FOLDER)])]
+        begins = [Input(BASE, "model"), *([] if init == BASE else [Input(init, lora.FOLDER)])]
     read = [Input(f"{source}/{stage}", file) for source in sources for stage, file in files]
     return Stage(
         name=iteration_stage(iteration, "policy"),
@@ -65,7 +65,7 @@ def policy_stage(
         work=f"{work}:optimise",
         kind="training",
         inputs=(*begins, *read),
-        outputs=("model", *([adapters.FOLDER] if adapter else []), "training.json"),
+        outputs=("model", *([lora.FOLDER] if adapter else []), "training.json"),
         keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
         parameters={"iteration": iteration, "init": init, "sources": list(sources)},
         numbers=f"{work}:numbers",
@@ -129,8 +129,8 @@ def train_policy(
 def _write_model(context: StageContext, trained: Any, tokenizer: Any) -> float:
     """Write what was trained, an adapter also merged; return the share of weights that rounding to BF16 leaves changed."""
     if context.recipe.training.adapter is not None:
-        adapters.save(trained, context.output(adapters.FOLDER))
-        trained = adapters.merge(trained)
+        lora.save(trained, context.output(lora.FOLDER))
+        trained = lora.merge(trained)
     changed = share_changed(checkpoints.load_model(_start_folder(context), "bf16"), trained)
     checkpoints.save(trained, tokenizer, context.output("model"))
     return changed
@@ -139,14 +139,14 @@ def _write_model(context: StageContext, trained: Any, tokenizer: Any) -> float:
 def start(context: StageContext, device: str) -> Any:
     """Return the policy to train: the last one, or the base with an adapter, new or that of the last one."""
     training = context.recipe.training
-    precision = "fp32" if training.adapter is None else adapters.frozen_precision(training)
+    precision = "fp32" if training.adapter is None else lora.frozen_precision(training)
     model = without_dropout(checkpoints.load_model(_start_folder(context), precision, device))
     if training.adapter is None:
         return model
     init = context.parameter("init")
     if init == BASE:
-        return adapters.attach(model, training.adapter, seed_from(context.seed, adapters.FOLDER))
-    return adapters.load(model, context.input(init, adapters.FOLDER), trainable=True)
+        return lora.attach(model, training.adapter, seed_from(context.seed, lora.FOLDER))
+    return lora.load(model, context.input(init, lora.FOLDER), trainable=True)
 
 
 def _start_folder(context: StageContext) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from gshf_release.adapters import frozen_precision
-from gshf_release.batches import join_processes
-from gshf_release.checkpoints import device_of, load_model
 from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.errors import EngineError
-from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.models.batching import join_processes
+from gshf_release.models.checkpoints import device_of, load_model
+from gshf_release.models.logprobs import Tokens, completion_logps
+from gshf_release.models.lora import frozen_precision
 from gshf_release.preference.pairs import choices
 from gshf_release.preference.ranking import ranked_inputs
 from gshf_release.run import launch

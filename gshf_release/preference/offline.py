@@ -6,18 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data import conversations
 from gshf_release.data.conversations import PREFERENCE_EXAMPLE, read_rows
 from gshf_release.data.data_files import SKIP_IN_RECIPE, ColumnUse, OnBadRow, Rows
 from gshf_release.data.records import Pair, Prompt
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
+from gshf_release.models.chat_tokenizer import KEYS as RENDERING
+from gshf_release.models.chat_tokenizer import render
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.prompts.split import COLUMNS, FILE, evaluation_path, read_prompts, with_system
 from gshf_release.prompts.used import content_id
 from gshf_release.recipe import Pairs
-from gshf_release.rendering import KEYS as RENDERING
-from gshf_release.rendering import render
 from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json

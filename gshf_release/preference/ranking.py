@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from gshf_release.batches import join_processes
-from gshf_release.checkpoints import device_of, load_model
 from gshf_release.data.records import LogRatio, Sample, Score
 from gshf_release.data.results import Cell
-from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.models.batching import join_processes
+from gshf_release.models.checkpoints import device_of, load_model
+from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.recipe import Pairs
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext

@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gshf_release.checkpoints import load_tokenizer, locate
 from gshf_release.data.hashing import sha256_json, sha256_tree, tree
 from gshf_release.data.records import FinishReason, Message
 from gshf_release.errors import RunError
+from gshf_release.models.chat_tokenizer import render, response_text
+from gshf_release.models.checkpoints import load_tokenizer, locate
 from gshf_release.openai_client import ChatClient, ChatRequest
 from gshf_release.openai_replies import ChatAnswer
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.rendering import render, response_text
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Decoding, Progress, Request, SamplingEngine
 

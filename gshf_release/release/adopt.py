@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoint_files import refuse_code
 from gshf_release.data.data_files import ColumnUse, place_rows
 from gshf_release.data.file_notices import notice
 from gshf_release.data.hashing import canonical_json, sha256_tree, tree
@@ -25,6 +24,7 @@ from gshf_release.data.preference_scale import EXPECTED, other_scale
 from gshf_release.data.printable import one_line
 from gshf_release.data.records import Row
 from gshf_release.errors import DataError, ReleaseError, RunError
+from gshf_release.models.checkpoint_files import refuse_code
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.release.adopted_rows import ANNOTATION, kind_of

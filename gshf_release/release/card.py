@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import recipe as recipes
-from gshf_release.checkpoints import PREFIX
 from gshf_release.data import assets
 from gshf_release.data.results import Cell, select
 from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
+from gshf_release.models.checkpoints import PREFIX
 from gshf_release.plots import reported_curve
 from gshf_release.prompts import contamination
 from gshf_release.recipe import Recipe, read_mapping

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from gshf_release import __version__, checkpoints
-from gshf_release.checkpoint_files import refuse_code
+from gshf_release import __version__
 from gshf_release.data.results import Cell, read_cells, shown, write_cells
 from gshf_release.errors import CheckpointError, GshfError, NetworkError, ReleaseError
-from gshf_release.portability import make_portable
+from gshf_release.models import checkpoints
+from gshf_release.models.checkpoint_files import refuse_code
+from gshf_release.models.portability import make_portable
 from gshf_release.recipe import AllowedFinding, parse, read_mapping
 from gshf_release.release import card_templates, evidence, hub_client, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts

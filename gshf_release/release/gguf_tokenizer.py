@@ -19,10 +19,10 @@ from typing import Any
 from gguf import GGUFWriter
 from gguf.constants import TokenType
 
-from gshf_release.checkpoint_files import read_object
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, ReleaseError
-from gshf_release.gguf_reading import LLAMA_3
+from gshf_release.models.checkpoint_files import read_object
+from gshf_release.models.gguf_loading import LLAMA_3
 
 PRE_TOKENIZERS = {
     ("ByteLevel",): "gpt-2",
@@ -202,8 +202,8 @@ def _space_prefix(tokenizer: dict[str, Any], checkpoint: Path) -> bool:
     scheme = _prefix_scheme(tokenizer)
     if scheme != "first":
         return scheme == "always"
-    from gshf_release.chat_template import render_text
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.chat_template import render_text
+    from gshf_release.models.checkpoints import load_tokenizer
 
     loaded = load_tokenizer(checkpoint)
     if not loaded.chat_template:

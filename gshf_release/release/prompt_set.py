@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import PREFIX
 from gshf_release.data import assets
 from gshf_release.data.hashing import sha256_file
 from gshf_release.data.records import Row
 from gshf_release.data.results import read_cells
 from gshf_release.errors import ReleaseError, RunError
+from gshf_release.models.checkpoints import PREFIX
 from gshf_release.prompts import augmentation, used
 from gshf_release.prompts.decontamination import available
 from gshf_release.prompts.pool import Accepted

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoint_files import read_object, refuse_code
 from gshf_release.data import documents
 from gshf_release.errors import CheckpointError, GshfError, ReleaseError
+from gshf_release.models.checkpoint_files import read_object, refuse_code
 from gshf_release.recipe import AllowedFinding
 from gshf_release.release import secrets
 

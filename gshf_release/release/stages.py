@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import __version__, checkpoints
-from gshf_release.base import REFERENCE
+from gshf_release import __version__
 from gshf_release.data.results import Cell, read_cells, select
 from gshf_release.errors import ReleaseError, VerificationError
+from gshf_release.models import checkpoints
+from gshf_release.models.stages import REFERENCE
 from gshf_release.plots import learning_curve
 from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe

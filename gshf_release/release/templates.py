@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoint_files import read_object
 from gshf_release.errors import ReleaseError
+from gshf_release.models.checkpoint_files import read_object
 
 FILE = "chat_template.jinja"
 GGUF_KEY = "tokenizer.chat_template"

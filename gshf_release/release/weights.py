@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import checkpoints
-from gshf_release.checkpoint_files import read_object
 from gshf_release.errors import CheckpointError, ReleaseError
+from gshf_release.models import checkpoints
+from gshf_release.models.chat_template_checks import answer_ends
+from gshf_release.models.checkpoint_files import read_object
 from gshf_release.release import rules
-from gshf_release.template_guard import answer_ends
 
 HEAD = "lm_head.weight"
 EMBEDDING = "embed_tokens.weight"

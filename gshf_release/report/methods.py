@@ -10,7 +10,7 @@ from gshf_release.data import statistics
 from gshf_release.data.results import Cell, find, rows_of, select
 from gshf_release.data.statistics import Estimate
 from gshf_release.diagnostics.validation import BOUND
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe
 from gshf_release.report.seeds import JUDGES
 from gshf_release.report.tables import Table

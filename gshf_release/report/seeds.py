@@ -10,7 +10,7 @@ from gshf_release.data.results import Cell, find, read_cells, rows_of, select, s
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.errors import VerificationError
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report import benchmarks, partial
 from gshf_release.report.notices import notices
 from gshf_release.report.tables import Table, markdown

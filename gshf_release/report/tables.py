@@ -9,7 +9,7 @@ from gshf_release.data.results import Cell, find, rows_of, select, shown
 from gshf_release.diagnostics.cells import REPETITION
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.prompts.contamination import PROMPTS as ROLES
 from gshf_release.prompts.contamination import TABLE as CONTAMINATION
 from gshf_release.recipe import read_mapping

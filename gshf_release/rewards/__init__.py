@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.chat_template import Today
-from gshf_release.checkpoints import Precision, device_of, inference_precision
 from gshf_release.data.records import Message
+from gshf_release.models.chat_template import Today
+from gshf_release.models.checkpoints import Precision, device_of, inference_precision
 from gshf_release.recipe.profile import Profile
 
 

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gshf_release import checkpoints
-from gshf_release.chat_template import Today
 from gshf_release.data.records import Message
 from gshf_release.distribution import distributed, gather, running
 from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
+from gshf_release.models import checkpoints
+from gshf_release.models.chat_template import Today
+from gshf_release.models.chat_template_checks import check_reward, template_place
+from gshf_release.models.chat_tokenizer import ConversationRenderer
 from gshf_release.recipe.profile import Profile
-from gshf_release.rendering import ConversationRenderer
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout, lay_out
 from gshf_release.run.context import Progress, Say, quiet
 from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
-from gshf_release.template_guard import check_reward, template_place
 
 
 class Comparison(NamedTuple):

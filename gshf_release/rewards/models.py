@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from gshf_release import checkpoints
 from gshf_release.errors import EngineError
+from gshf_release.models import checkpoints
 from gshf_release.recipe import ScoreSource
 from gshf_release.rewards import Inference, PairwiseModel, RewardModel
 from gshf_release.rewards.ensemble import EnsembleReward

@@ -15,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.chat_template import Today
-from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.logprobs import next_token_logits
-from gshf_release.rendering import ConversationRenderer, fold_system
+from gshf_release.models.chat_template import Today
+from gshf_release.models.chat_tokenizer import ConversationRenderer, fold_system
+from gshf_release.models.checkpoints import Precision, load_model, load_tokenizer
+from gshf_release.models.logprobs import next_token_logits
 from gshf_release.rewards import Duel, Inference, PairwiseModel
 
 Key = tuple[str, int]

@@ -21,15 +21,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from gshf_release import checkpoints
-from gshf_release.batches import leave_processes
-from gshf_release.chat_template import Today
 from gshf_release.data.conversations import PREFERENCE_EXAMPLE, Preference, read_rows
 from gshf_release.data.data_files import OnBadRow, Rows, data_files
 from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.data.records import Message, PreferenceScore, Prompt
 from gshf_release.data.results import write_cells
 from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
+from gshf_release.models import checkpoints
+from gshf_release.models.batching import leave_processes
+from gshf_release.models.chat_template import Today
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits

@@ -12,15 +12,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release import packing
-from gshf_release.batches import by_length, in_batches
-from gshf_release.chat_template import Today
-from gshf_release.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.rendering import ConversationRenderer
+from gshf_release.models import packing
+from gshf_release.models.batching import by_length, in_batches
+from gshf_release.models.chat_template import Today
+from gshf_release.models.chat_template_checks import check_reward, template_place
+from gshf_release.models.chat_tokenizer import ConversationRenderer
+from gshf_release.models.checkpoints import Precision, load_model, load_tokenizer
 from gshf_release.rewards import Inference
-from gshf_release.template_guard import check_reward, template_place
 
 CPU_TOKENS = 2048
 """In a batch on a CPU at most: its products are as fast as they get with far fewer, and its caches hold no more."""

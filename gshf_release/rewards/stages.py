@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.batches import join_processes
 from gshf_release.data.records import Contrast, Message, Prompt, Sample, Score
 from gshf_release.errors import EngineError
+from gshf_release.models.batching import join_processes
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from gshf_release import checkpoints
 from gshf_release.data import statistics
 from gshf_release.data.records import Contrast, ContrastScore, Message
 from gshf_release.data.results import Cell, cell
 from gshf_release.errors import DataError
+from gshf_release.models import checkpoints
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, bradley_terry

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         run = RunDirectory.open(Path(path))
         tasks = Tasks(run)
         with interrupt.stop_gently(), contextlib.closing(tasks.opened):
-            resolve("gshf_release.checkpoints:prepare")(tasks.profile)
+            resolve("gshf_release.models.checkpoints:prepare")(tasks.profile)
             if first.startswith(SERVE):
                 persistent_worker.serve(int(first.removeprefix(SERVE)), tasks.work)
             else:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
                 teller = worker_protocol.teller_among_others()
                 for shard in shards:
                     tasks.work(first, int(shard), teller.progress, teller.say)
-                resolve("gshf_release.batches:leave_processes")()
+                resolve("gshf_release.models.batching:leave_processes")()
     except GshfError as error:
         worker_protocol.print_marked(worker_protocol.of_error(error))
         return error.exit_code

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import context_tokens, load_generation_config, load_tokenizer
 from gshf_release.errors import AnswerError, EngineError
+from gshf_release.models.chat_tokenizer import stop_ids
+from gshf_release.models.checkpoints import context_tokens, load_generation_config, load_tokenizer
 from gshf_release.openai_client import ChatClient, concurrently
 from gshf_release.recipe.profile import Profile, Server
-from gshf_release.rendering import stop_ids
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 from gshf_release.sampling.vllm_rope import require_equal_frequencies
 

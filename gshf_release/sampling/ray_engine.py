@@ -21,10 +21,10 @@ from textwrap import shorten
 from typing import Any
 
 from gshf_release import environments
-from gshf_release.checkpoints import context_tokens, load_generation_config, load_tokenizer, prepare
 from gshf_release.errors import EngineError, GshfError
+from gshf_release.models.chat_tokenizer import stop_ids
+from gshf_release.models.checkpoints import context_tokens, load_generation_config, load_tokenizer, prepare
 from gshf_release.recipe.profile import Profile
-from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, cores

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import TOO_LONG, Prompt, Sample
-from gshf_release.rendering import KEYS as RENDERING
-from gshf_release.rendering import render, response_text
+from gshf_release.models.chat_tokenizer import KEYS as RENDERING
+from gshf_release.models.chat_tokenizer import render, response_text
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.run.context import StageContext
 from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Input, Stage

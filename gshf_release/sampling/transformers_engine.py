@@ -14,8 +14,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from gshf_release.batches import in_batches
-from gshf_release.checkpoints import (
+from gshf_release.models.batching import in_batches
+from gshf_release.models.chat_tokenizer import stop_ids
+from gshf_release.models.checkpoints import (
     Precision,
     device_of,
     inference_precision,
@@ -24,7 +25,6 @@ from gshf_release.checkpoints import (
     sampled_tokens,
 )
 from gshf_release.recipe.profile import Profile
-from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.sampling.greedy import LikeliestToken
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting

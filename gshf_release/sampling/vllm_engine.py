@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import load_generation_config, load_tokenizer
 from gshf_release.errors import EngineError, Interrupted
+from gshf_release.models.chat_tokenizer import stop_ids
+from gshf_release.models.checkpoints import load_generation_config, load_tokenizer
 from gshf_release.recipe.profile import Profile, Vllm
-from gshf_release.rendering import stop_ids
 from gshf_release.run import interrupt
 from gshf_release.sampling import cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting

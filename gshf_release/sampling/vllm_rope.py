@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gshf_release import rope
 from gshf_release.errors import EngineError
+from gshf_release.models import rope
 
 
 def rope_limit(checkpoint: Path) -> int | None:

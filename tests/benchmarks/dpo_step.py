@@ -41,7 +41,7 @@ Rows = list[dict[str, Any]]
 
 def pairs_of(checkpoint: Path, data: Path, chosen: dict[str, Any]) -> Rows:
     """Return rows as TRL's collator reads them."""
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.checkpoints import load_tokenizer
 
     tokenizer, draw, scale = load_tokenizer(checkpoint), random.Random(chosen["seed"]), chosen["scale"]
 
@@ -98,8 +98,8 @@ def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
     """Return a side's trainer, ready to train over all rows once."""
     from datasets import Dataset
 
-    from gshf_release.checkpoints import load_model, load_tokenizer
     from gshf_release.dropout import without_dropout
+    from gshf_release.models.checkpoints import load_model, load_tokenizer
     from gshf_release.optimization.dpo import token_trainer
     from gshf_release.recipe import Training
     from gshf_release.resumption import training_order
@@ -139,7 +139,7 @@ def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Be there; then train on all rows once, and tell of it."""
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(settings["threads"])
@@ -192,7 +192,7 @@ def main(**chosen: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import device_of, quiet_libraries
+    from gshf_release.models.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
     chosen["device"] = device_of(chosen["device"])

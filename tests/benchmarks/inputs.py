@@ -27,7 +27,8 @@ def prepared(model: str | None, folder: Path) -> Path:
     """Return a checkpoint folder: that of `--model`, or the quickstart's model written to one in BF16."""
     if model is not None:
         return Path(model).resolve()
-    from gshf_release import checkpoints, recipe
+    from gshf_release import recipe
+    from gshf_release.models import checkpoints
 
     base = recipe.load("quickstart").base
     source = checkpoints.fetch(base.model, sha256=base.sha256)
@@ -42,7 +43,8 @@ def classifier(name: str, folder: Path) -> Path:
         return Path(name)
     import torch
 
-    from gshf_release import checkpoints, recipe
+    from gshf_release import recipe
+    from gshf_release.models import checkpoints
 
     learn = recipe.load("learn")
     chosen: Any = learn.base if MODELS[name] == "base" else learn.reward.contrasts

@@ -178,7 +178,7 @@ def by_package(folder: Path, settings: dict[str, Any]) -> Tokens:
 
 def by_scripts(folder: Path, settings: dict[str, Any]) -> Tokens:
     """Do the iteration with the three scripts."""
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.checkpoints import load_tokenizer
 
     work = folder / "scripts"
     shutil.rmtree(work, ignore_errors=True)
@@ -248,7 +248,7 @@ def write_profile(folder: Path, chosen: dict[str, Any]) -> Path:
 @click.option("--part", nargs=2, hidden=True)
 def main(**chosen: Any) -> None:
     """Measure and print."""
-    from gshf_release.checkpoints import device_of, quiet_libraries
+    from gshf_release.models.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
     chosen["device"] = device_of(chosen["device"])
@@ -276,7 +276,7 @@ def measure(folder: Path, chosen: dict[str, Any]) -> None:
     """Measure both sides, and print."""
     import torch
 
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     settings, threads = begin(folder, chosen), chosen["threads"]
     parameters = load_model(Path(settings["base"]), "fp32").num_parameters()

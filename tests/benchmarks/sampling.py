@@ -45,7 +45,7 @@ Run = Callable[[], None]
 
 def draw_job(checkpoint: Path, data: Path, settings: dict[str, Any]) -> Job:
     """Return the prompts' ids and the length of each of their answers."""
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.checkpoints import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint)
     rows = json.loads((data / ANSWERS).read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def static_run(checkpoint: Path, job: Job, device: str, precision: Any, batch: i
     import torch
     from transformers import GenerationConfig
 
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     model = load_model(checkpoint, precision, device)
     model.generation_config = GenerationConfig()
@@ -110,7 +110,7 @@ def paged_run(checkpoint: Path, job: Job, device: str, precision: Any, batch: in
     """Return the model and a run of transformers' own continuous batching."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     model = load_model(checkpoint, precision, device)
     wanted = requests_of(job)
@@ -145,7 +145,7 @@ def runs(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
         sys.dont_write_bytecode = True
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(settings["threads"])
@@ -217,7 +217,7 @@ def main(**options: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import device_of, inference_precision, quiet_libraries
+    from gshf_release.models.checkpoints import device_of, inference_precision, quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(options["threads"])

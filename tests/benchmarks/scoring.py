@@ -36,8 +36,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release import packing
-from gshf_release.batches import by_length
+from gshf_release.models import packing
+from gshf_release.models.batching import by_length
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.benchmarks.inputs import MODELS, Conversations, answered, classifier, data_option
 from tests.benchmarks.machine import hardware
@@ -103,7 +103,7 @@ def main(models: tuple[str, ...], **chosen: Any) -> None:
     """Measure and print."""
     import torch
 
-    from gshf_release.checkpoints import device_of, quiet_libraries
+    from gshf_release.models.checkpoints import device_of, quiet_libraries
 
     quiet_libraries()
     chosen["device"] = device_of(chosen["device"])
@@ -152,7 +152,7 @@ def measured(
     ours: SequenceClassificationReward, checkpoint: Path, texts: Any, chosen: dict[str, Any]
 ) -> tuple[dict[str, list[float]], float]:
     """Return the seconds of each side, and by how much their rewards differ at most."""
-    from gshf_release.checkpoints import load_tokenizer
+    from gshf_release.models.checkpoints import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.pad_token_id is None:

@@ -136,8 +136,8 @@ def main(**chosen: Any) -> None:
     import torch
 
     from gshf_release import environments
-    from gshf_release.checkpoints import load_model
     from gshf_release.errors import EngineError
+    from gshf_release.models.checkpoints import load_model
 
     torch.set_num_threads(chosen["threads"])
     with tempfile.TemporaryDirectory() as name:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gshf_release.checkpoints import locate
 from gshf_release.data.hashing import sha256_file, tree
+from gshf_release.models.checkpoints import locate
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Task
 from tests import tiny

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gshf_release.data.records import Sample, Trace
 from gshf_release.data.results import find
 from gshf_release.diagnostics.validation import trace_cells
-from gshf_release.logprobs import KL_TO_BASE, best_of_n_kl, k3, traces
+from gshf_release.models.logprobs import KL_TO_BASE, best_of_n_kl, k3, traces
 
 P = (0.5, 0.3, 0.15, 0.05)
 Q = (0.25, 0.25, 0.25, 0.25)

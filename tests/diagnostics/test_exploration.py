@@ -8,7 +8,7 @@ from gshf_release.data.records import Pair, Sample, Score, Spread
 from gshf_release.data.results import Cell, find, read_cells, select
 from gshf_release.diagnostics import exploration
 from gshf_release.diagnostics.exploration import LENGTH_REWARD, Shard, pair_cells, sample_cells, spread, spread_cells
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.run.directory import RunDirectory
 from tests.diagnostics.rows import answer
 

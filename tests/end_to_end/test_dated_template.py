@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import checkpoints, pipeline
+from gshf_release import pipeline
 from gshf_release.data.records import Sample
 from gshf_release.errors import VerificationError
+from gshf_release.models import checkpoints
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import verify_lineage
 from gshf_release.run.directory import RunDirectory, read_json, write_json

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from gshf_release import pipeline
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.records import Message, Pair, Prompt, Sample
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet

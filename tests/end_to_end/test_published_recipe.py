@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gshf_release import recipe as recipes
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.records import Message, Sample
-from gshf_release.rendering import render
+from gshf_release.models.chat_tokenizer import render
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.run.directory import RunDirectory
 from tests import tiny
 from tests.conftest import Outcome

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gshf_release import checkpoints
 from gshf_release.data import assets
+from gshf_release.models import checkpoints
 from gshf_release.recipe import read_mapping
 from tests import tiny
 

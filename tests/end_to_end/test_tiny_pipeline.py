@@ -17,7 +17,7 @@ from gshf_release.data.records import Judgment, Pair, Prompt, ReferenceLogProbab
 from gshf_release.data.results import Cell, find, read_cells, select
 from gshf_release.errors import RecipeError, RunError
 from gshf_release.evaluation.annotators import STAND_IN
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.prompts.split import read_prompts
 from gshf_release.recipe import Recipe
 from gshf_release.release.lineage import Lineage, verify_lineage

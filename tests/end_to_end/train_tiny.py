@@ -50,7 +50,7 @@ def evaluate(run: RunDirectory) -> None:
 if __name__ == "__main__":
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     torch.set_num_threads(1)
     quiet_libraries()

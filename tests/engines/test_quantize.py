@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gshf_release import environments
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.results import Cell, find
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.release.gguf import write_gguf
 from gshf_release.release.quantization import command, job, losses
 from tests import nasty, sentence_piece, tiny
@@ -71,7 +71,7 @@ def save_llama(folder: Path) -> Path:
 
 
 def _in_bf16(folder: Path) -> Path:
-    from gshf_release import checkpoints
+    from gshf_release.models import checkpoints
 
     checkpoints.save(checkpoints.load_model(folder, "bf16"), load_tokenizer(folder), folder)
     return folder

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from gshf_release import pipeline
-from gshf_release.checkpoints import load_tokenizer
 from gshf_release.data.records import Sample
 from gshf_release.errors import EngineError
 from gshf_release.evaluation import judgments
+from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import silent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.checkpoints import load_model
+from gshf_release.models.checkpoints import load_model
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory, read_json
 from tests.optimization.plan import EXACT, finish, recipe

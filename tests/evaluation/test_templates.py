@@ -10,8 +10,8 @@ import pytest
 from gshf_release.data.records import Message
 from gshf_release.errors import RecipeError
 from gshf_release.evaluation.templates import FastChatTemplate, check, template
+from gshf_release.models.chat_tokenizer import render
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import render
 from tests import tiny
 
 ASKED = [

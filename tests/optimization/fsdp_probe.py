@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import distribution
-from gshf_release.batches import leave_processes
 from gshf_release.errors import RunError
+from gshf_release.models.batching import leave_processes
 from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout
@@ -41,7 +41,7 @@ def policy(seed: int) -> Any:
 
 def rows(seed: int, precision: str) -> list[dict[str, Any]]:
     """Return pairs of random answers with the log-probabilities that the reference stage gives them."""
-    from gshf_release.logprobs import Tokens, completion_logps
+    from gshf_release.models.logprobs import Tokens, completion_logps
 
     draw = random.Random(seed)
     prompt, *answers = ([draw.randrange(6, 512) for _ in range(count)] for count in (20, *[TOKENS] * 2 * PAIRS))
@@ -149,7 +149,7 @@ def main(folder: Path, sharding: str) -> None:
     """Do all of it."""
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     torch.set_num_threads(1)
     quiet_libraries()

@@ -12,8 +12,9 @@ from unittest import mock
 
 import torch
 
-from gshf_release import base, packing
 from gshf_release.data.records import Pair, ReferenceLogProbability, Winner
+from gshf_release.models import packing
+from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, raft
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gshf_release import base
 from gshf_release.data.records import Pair
+from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, reference
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
@@ -88,7 +88,7 @@ def finish(run: RunDirectory, chosen: Recipe, profile: Profile = EXACT, observer
 if __name__ == "__main__":
     import torch
 
-    from gshf_release.checkpoints import quiet_libraries
+    from gshf_release.models.checkpoints import quiet_libraries
 
     torch.set_num_threads(1)
     quiet_libraries()

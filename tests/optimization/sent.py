@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gshf_release import base
 from gshf_release.data.records import Pair, Winner
+from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, raft, reference
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release import adapters, base, loop
-from gshf_release.checkpoints import load_model
+from gshf_release import loop
 from gshf_release.diagnostics.validation import _trained
 from gshf_release.errors import RecipeError
-from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.models import lora
+from gshf_release.models import stages as base
+from gshf_release.models.checkpoints import load_model
+from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.optimization import dpo, reference
 from gshf_release.recipe import Adapter, Recipe, parse
 from gshf_release.run.context import StageContext
@@ -55,7 +57,7 @@ def adapted(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunD
 
 
 def open_policy(run: RunDirectory, policy: str) -> Any:
-    return adapters.load(load_model(run.path / "base" / "model", "fp32"), run.path / policy / "adapter").eval()
+    return lora.load(load_model(run.path / "base" / "model", "fp32"), run.path / policy / "adapter").eval()
 
 
 def logps(model: Any) -> list[float]:
@@ -130,7 +132,7 @@ def test_an_adapter_leaves_no_path_behind(adapted: RunDirectory, tiny_folder: Pa
 
 def test_a_new_adapter_is_drawn_from_its_seed(tiny_folder: Path) -> None:
     first, again, other = (
-        adapters.attach(tiny.model(), Adapter(rank=2), seed).state_dict() for seed in (1, 1, 2)
+        lora.attach(tiny.model(), Adapter(rank=2), seed).state_dict() for seed in (1, 1, 2)
     )  # fmt: skip
     random = [name for name in first if "lora_A" in name]
     assert len(random) == 2 * 7
@@ -140,7 +142,7 @@ def test_a_new_adapter_is_drawn_from_its_seed(tiny_folder: Path) -> None:
 
 def test_targets_that_the_base_does_not_have_are_one_line() -> None:
     with pytest.raises(RecipeError, match=r"targets \['no_such_layer'\] are no modules of the base"):
-        adapters.attach(tiny.model(), Adapter(targets=("no_such_layer",)), 0)
+        lora.attach(tiny.model(), Adapter(targets=("no_such_layer",)), 0)
 
 
 def test_another_reference_than_the_base_is_refused(tiny_folder: Path) -> None:

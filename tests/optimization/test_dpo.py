@@ -13,11 +13,11 @@ import pytest
 import torch
 import transformers
 
-from gshf_release import checkpoints
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, Interrupted, RecipeError
+from gshf_release.models import checkpoints
 from gshf_release.optimization.dpo import uncertainty
 from gshf_release.recipe import Recipe, Training
 from gshf_release.recipe.profile import Profile

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release import base, checkpoints
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Winner
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError
+from gshf_release.models import checkpoints
+from gshf_release.models import stages as base
 from gshf_release.optimization import raft
 from gshf_release.recipe import Recipe
 from gshf_release.run.context import StageContext

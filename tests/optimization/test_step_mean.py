@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from gshf_release import checkpoints
 from gshf_release.data.hashing import seed_from
+from gshf_release.models import checkpoints
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory, read_json
 from tests.optimization import gradients

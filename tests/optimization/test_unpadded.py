@@ -9,7 +9,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from gshf_release import adapters, packing
+from gshf_release.models import lora, packing
 from gshf_release.optimization.unpadded import IGNORED, PackedPolicy, without_padding
 from gshf_release.recipe import Adapter
 from gshf_release.run.directory import RunDirectory, read_json
@@ -101,7 +101,7 @@ def test_a_run_learns_the_same(
 
 
 def test_the_model_under_an_adapter_is_the_one_that_is_asked() -> None:
-    model = adapters.attach(tiny.model(), Adapter(rank=4), seed=0)
+    model = lora.attach(tiny.model(), Adapter(rank=4), seed=0)
     with without_padding(model, [5]):
         assert model.get_base_model().config._attn_implementation == packing.ATTENTION
     assert model.get_base_model().config._attn_implementation == "sdpa"

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from gshf_release import recipe as recipes
-from gshf_release.checkpoints import prepare
 from gshf_release.cli.terminal import Terminal, profile_option, say
 from gshf_release.data.results import write_cells
 from gshf_release.diagnostics.verdict import diagnose
+from gshf_release.models.checkpoints import prepare
 from gshf_release.recipe import Recipe
 from gshf_release.recipe import profile as profiles
 from gshf_release.run.directory import RunDirectory

@@ -39,8 +39,8 @@ def bullet_list(conversations: Conversations) -> list[float]:
 
 def low_entropy(conversations: Conversations) -> list[float]:
     """Reward what the base finds likely: its mean log-probability (nats) per token of the answer."""
-    from gshf_release.logprobs import Tokens, completion_logps
-    from gshf_release.rendering import render
+    from gshf_release.models.chat_tokenizer import render
+    from gshf_release.models.logprobs import Tokens, completion_logps
 
     model, tokenizer = _base(os.environ[BASE])
     rows = []
@@ -77,7 +77,7 @@ def _answers(conversations: Conversations) -> list[str]:
 
 @cache
 def _base(folder: str) -> tuple[Any, Any]:
-    from gshf_release.checkpoints import load_model, load_tokenizer
+    from gshf_release.models.checkpoints import load_model, load_tokenizer
 
     return load_model(Path(folder), "rounded"), load_tokenizer(Path(folder))
 
@@ -87,7 +87,7 @@ def _encoder() -> tuple[Any, Any]:
     from transformers import AutoModel
 
     from gshf_release import recipe as recipes
-    from gshf_release.checkpoints import load_tokenizer, locate
+    from gshf_release.models.checkpoints import load_tokenizer, locate
 
     contrasts = recipes.load("quickstart").reward.contrasts
     folder = locate(contrasts.base, sha256=contrasts.sha256)

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gshf_release import pipeline
-from gshf_release.checkpoints import load_model, load_tokenizer
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import ReleaseError, VerificationError
+from gshf_release.models.checkpoints import load_model, load_tokenizer
 from gshf_release.release import licences, manifest, rules
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory

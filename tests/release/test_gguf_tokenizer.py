@@ -12,7 +12,7 @@ from gguf import GGUFWriter
 from gguf.constants import TokenType
 
 from gshf_release.errors import ReleaseError
-from gshf_release.gguf_reading import LLAMA_3
+from gshf_release.models.gguf_loading import LLAMA_3
 from gshf_release.release.gguf_tokenizer import Vocabulary, add_special_tokens, add_vocabulary, read_vocabulary
 from tests import sentence_piece, tiny
 

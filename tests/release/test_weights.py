@@ -65,7 +65,7 @@ def test_a_checkpoint_without_a_generation_config_is_refused(folder: Path) -> No
 @pytest.fixture
 def saved(tiny_folder: Path, tmp_path: Path) -> tuple[Any, Path]:
     """Return the tiny model in BF16 and a folder it is saved in."""
-    from gshf_release import checkpoints
+    from gshf_release.models import checkpoints
 
     model = checkpoints.load_model(tiny_folder / "tiny", "bf16")
     checkpoints.save(model, checkpoints.load_tokenizer(tiny_folder / "tiny"), tmp_path / "saved")
@@ -95,7 +95,7 @@ def test_a_generation_that_does_not_stop_at_the_templates_end_is_found(saved: tu
 
 
 def test_a_generation_config_that_ends_elsewhere_is_found(saved: tuple[Any, Path]) -> None:
-    from gshf_release.checkpoints import load_model, load_tokenizer
+    from gshf_release.models.checkpoints import load_model, load_tokenizer
 
     _, folder = saved
     path = folder / "generation_config.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markdown_it import MarkdownIt
 
 from gshf_release.data.results import Cell
-from gshf_release.logprobs import KL_TO_BASE
+from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report.tables import Table, all_tables, diagnostics_table, evaluation_table, markdown, reported_table
 from tests.diagnostics.rows import SECOND, WARM, all_at, gains
 

@@ -13,7 +13,7 @@ import torch
 
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
-from gshf_release.rendering import ConversationRenderer, fold_system
+from gshf_release.models.chat_tokenizer import ConversationRenderer, fold_system
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests import tiny
 

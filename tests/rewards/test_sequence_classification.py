@@ -81,7 +81,7 @@ class LookedError(Exception):
 @pytest.mark.parametrize("packed", [True, False])
 def test_inputs_go_to_the_model_s_own_device(packed: bool, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads that compute batches side by side know no other "cuda" than the first one."""
-    monkeypatch.setattr("gshf_release.packing.can_pack", lambda *given: packed)
+    monkeypatch.setattr("gshf_release.models.packing.can_pack", lambda *given: packed)
     reward = scorer(tiny_folder / "reward", 8)
     reward.model.to("meta")
     seen: set[str] = set()

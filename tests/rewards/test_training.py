@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gshf_release import base
 from gshf_release.data.records import Contrast, ContrastScore
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
+from gshf_release.models import stages as base
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile

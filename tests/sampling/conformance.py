@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gshf_release.checkpoints import Precision
 from gshf_release.errors import EngineError
+from gshf_release.models.checkpoints import Precision
 from gshf_release.run.context import silent
 from gshf_release.sampling.protocol import Completion, Decoding, Request
 from tests.tiny import ENDING, EOS, OTHER_END, OTHER_ENDING
@@ -203,7 +203,7 @@ def logits_of(folder: Path, precision: Precision) -> Any:
     """Return a function from ids to transformers' logits of the next tokens."""
     import torch
 
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     model = load_model(folder, precision)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release import checkpoints
+from gshf_release.models import checkpoints
 from gshf_release.run.context import silent
 from gshf_release.sampling import Decoding, Request, TransformersEngine, greedy
 from gshf_release.sampling.greedy import LikeliestToken

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from gshf_release import checkpoints
 from gshf_release.benchmark_data import BenchmarkPrompt
 from gshf_release.data.records import Message, Prompt, Sample, Score
 from gshf_release.data.results import find, read_cells
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.logprobs import traces
+from gshf_release.models import checkpoints
+from gshf_release.models.chat_tokenizer import ConversationRenderer, render
+from gshf_release.models.logprobs import traces
 from gshf_release.prompts.decontamination import EXACT, OVERLAP, SIMILAR, Decontaminator
 from gshf_release.prompts.numbered_lists import parse
 from gshf_release.prompts.rouge import SimilarityIndex
 from gshf_release.prompts.split import ordered, ranges, read_prompts, supply
 from gshf_release.recipe import Recipe
-from gshf_release.rendering import ConversationRenderer, render
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release import checkpoints
 from gshf_release.data.hashing import sha256_tree, tree
 from gshf_release.data.records import Message, Prompt, Sample
 from gshf_release.data.results import find, read_cells
 from gshf_release.evaluation.templates import template
-from gshf_release.logprobs import Tokens, completion_logps
+from gshf_release.models import checkpoints
+from gshf_release.models.chat_tokenizer import render
+from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.optimization.dpo import loss_arguments
 from gshf_release.preference.pairs import choose
 from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs, Prompts, Training
-from gshf_release.rendering import render
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage
 from tests import tiny

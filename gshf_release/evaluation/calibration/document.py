@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gshf_release.checkpoints import cache_folder
 from gshf_release.data.bootstrap import Interval
 from gshf_release.data.statistics import Estimate
 from gshf_release.errors import CalibrationError, DataError
@@ -24,6 +23,7 @@ from gshf_release.evaluation.calibration import agreement as agreements
 from gshf_release.evaluation.calibration import line as lines
 from gshf_release.evaluation.calibration import replay as replays
 from gshf_release.evaluation.calibration.line import LEVEL, Array, Line
+from gshf_release.models.checkpoints import cache_folder
 
 
 class Facts(BaseModel):

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from gshf_release import checkpoints
 from gshf_release.data.hashing import sha256_json
+from gshf_release.models import checkpoints
 from gshf_release.openai_replies import UnreadableReply, read_logprobs
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gshf_release.checkpoint_files import NEVER_REMOTE
 from gshf_release.errors import ReleaseError
+from gshf_release.models.checkpoint_files import NEVER_REMOTE
 from gshf_release.release.quantization import logits
 
 

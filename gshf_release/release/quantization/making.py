@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from gshf_release import checkpoints, environments
+from gshf_release import environments
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import ReleaseError
-from gshf_release.portability import make_portable
+from gshf_release.models import checkpoints
+from gshf_release.models.chat_tokenizer import render, stop_ids
+from gshf_release.models.portability import make_portable
 from gshf_release.release import rules, templates
 from gshf_release.release.gguf import write_gguf
 from gshf_release.release.quantization import compressed_work, job, logits, losses, schemes
 from gshf_release.release.quantization.schemes import K_QUANTS, PLAIN, Scheme
 from gshf_release.release.quantization.texts import Text
-from gshf_release.rendering import render, stop_ids
 from gshf_release.run.context import Progress
 from gshf_release.run.directory import read_json
 

@@ -15,10 +15,21 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from gshf_release import base, checkpoints, pipeline
-from gshf_release.checkpoints import Package, device_of, fetch, fetch_data, load_model, load_tokenizer, locate, save
+from gshf_release import pipeline
 from gshf_release.data.hashing import sha256_file, sha256_tree, tree
 from gshf_release.errors import DataError, GshfError, NetworkError
+from gshf_release.models import checkpoints
+from gshf_release.models import stages as base
+from gshf_release.models.checkpoints import (
+    Package,
+    device_of,
+    fetch,
+    fetch_data,
+    load_model,
+    load_tokenizer,
+    locate,
+    save,
+)
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
@@ -255,7 +266,7 @@ def test_a_data_set_on_the_hub_is_fetched(hub: HubServer, tmp_path: Path) -> Non
     api = HfApi(endpoint=hub.endpoint, token=hub.write_token)
     api.create_repo("tester/rows", repo_type="dataset")
     api.upload_folder(repo_id="tester/rows", repo_type="dataset", folder_path=folder)
-    code = "from gshf_release.checkpoints import fetch_data; print(fetch_data('tester/rows'))"
+    code = "from gshf_release.models.checkpoints import fetch_data; print(fetch_data('tester/rows'))"
     environment = {**os.environ, **hub.environment, "HF_HOME": str(tmp_path / "home")}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from gshf_release import checkpoints
 from gshf_release.errors import NetworkError
+from gshf_release.models import checkpoints
 
 
 class Answering(BaseHTTPRequestHandler):

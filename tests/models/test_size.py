@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.geometry import Geometry, read
+from gshf_release.models.size import Geometry, read
 from tests import tiny
 
 SMALL = {

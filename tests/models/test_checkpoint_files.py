@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gshf_release import checkpoints, geometry
-from gshf_release.checkpoints import Package
 from gshf_release.errors import CheckpointError, ReleaseError
+from gshf_release.models import checkpoints
+from gshf_release.models import size as model_size
+from gshf_release.models.checkpoints import Package
 from gshf_release.release import foreign, rules
 from tests import tiny
 from tests.conftest import Outcome
@@ -127,7 +128,7 @@ def test_a_damaged_file_of_a_checkpoint_is_one_line_that_names_it(
 def test_sizes_that_no_model_has_are_one_line(base: Path, changes: dict[str, Any]) -> None:
     add(base / "config.json", **changes)
     with pytest.raises(CheckpointError):
-        geometry.read(base)
+        model_size.read(base)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_a_version_of_any_ordinary_kind_is_taken(version: str) -> None:
 
 def test_pip_is_not_taken_from_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text(MARKER_CODE, encoding="utf-8")
-    code = "import sys; from gshf_release.checkpoints import Package, _download; from pathlib import Path\n"
+    code = "import sys; from gshf_release.models.checkpoints import Package, _download; from pathlib import Path\n"
     code += "try: _download(Package('a', '1', 'x'), Path(sys.argv[1]))\nexcept Exception: pass"
     variables = os.environ | {"PIP_NO_INDEX": "1", "PYTHONPATH": str(Path(checkpoints.__file__).parents[1])}
     subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path)], cwd=tmp_path, env=variables, check=True)

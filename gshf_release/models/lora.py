@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoints import Precision
 from gshf_release.errors import CheckpointError, RecipeError
+from gshf_release.models.checkpoints import Precision
 from gshf_release.recipe import Adapter, Training
 
 FOLDER = "adapter"

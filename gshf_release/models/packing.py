@@ -23,8 +23,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from gshf_release import rope
 from gshf_release.errors import EngineError
+from gshf_release.models import rope
 
 FAMILIES = {"gemma", "llama", "mistral", "qwen2", "qwen3"}
 """Causal families whose layers are attention and nothing else that sees neighbouring tokens, with a linear head."""

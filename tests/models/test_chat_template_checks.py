@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from gshf_release.errors import TemplateError
-from gshf_release.recipe import Prompts
-from gshf_release.rendering import render
-from gshf_release.template_guard import (
+from gshf_release.models.chat_template_checks import (
     answer_ends,
     check_policy,
     check_reward,
@@ -18,6 +16,8 @@ from gshf_release.template_guard import (
     marked,
     template_place,
 )
+from gshf_release.models.chat_tokenizer import render
+from gshf_release.recipe import Prompts
 from tests import tiny
 
 LOOP = "{% for m in messages %}BODY{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gshf_release.control_tokens import pair_ids, template_ids, text_ids
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
+from gshf_release.models.chat_tokenizer import ConversationRenderer, render
+from gshf_release.models.control_tokens import pair_ids, template_ids, text_ids
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import ConversationRenderer, render
 from tests import nasty, tiny
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|im_start|>", "<|im_end|>"]

@@ -14,14 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gshf_release import chat_template
-from gshf_release.chat_template import Today, render_text
-from gshf_release.control_tokens import control_tokens
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, TemplateError
-from gshf_release.gguf_reading import template_beside
+from gshf_release.models import chat_template
+from gshf_release.models.chat_template import Today, render_text
+from gshf_release.models.chat_tokenizer import NO_SYSTEM_TURN, ConversationRenderer, render, turns_of
+from gshf_release.models.control_tokens import control_tokens
+from gshf_release.models.gguf_loading import template_beside
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import NO_SYSTEM_TURN, ConversationRenderer, render, turns_of
 
 WORDS_A_TURN = 2000
 """Marked words of a turn, some 20,000 characters: a template that cuts long texts loses some of them."""

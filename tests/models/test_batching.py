@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release import batches
-from gshf_release.batches import by_length, in_batches
+from gshf_release.models import batching
+from gshf_release.models.batching import by_length, in_batches
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from tests.conftest import REPOSITORY
@@ -63,9 +63,9 @@ def test_processes_compute_each_batch_once_and_all_of_them_yield_all_results(cou
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch, "world_size", lambda: processes)
             patch.setattr(launch, "rank", lambda rank=rank: rank)
-            patch.setattr(batches, "_joined", lambda: True)
+            patch.setattr(batching, "_joined", lambda: True)
             patch.setattr(
-                batches, "_exchange", lambda own: [list(map(sum, asked[r::processes])) for r in range(processes)]
+                batching, "_exchange", lambda own: [list(map(sum, asked[r::processes])) for r in range(processes)]
             )
             assert list(in_batches(work, asked, 1)) == [(batch, sum(batch)) for batch in asked]
         assert len(computed) - before <= -(-count // processes)

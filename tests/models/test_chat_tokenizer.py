@@ -11,8 +11,8 @@ import pytest
 import gshf_release
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
+from gshf_release.models.chat_tokenizer import conversation_ids, render, response_text, stop_ids
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import conversation_ids, render, response_text, stop_ids
 from tests import nasty, tiny
 
 EOS = 2

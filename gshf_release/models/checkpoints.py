@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gshf_release import hub_errors, rope
-from gshf_release.checkpoint_files import NEVER_REMOTE, read_object, refuse_code, refuse_pickles
 from gshf_release.data.assets import cache_folder
 from gshf_release.data.hashing import sha256_file
 from gshf_release.environments import SAFE_PATH
 from gshf_release.errors import CheckpointError, DataError, GshfError, NetworkError
-from gshf_release.gguf_reading import restore_pre_tokenizer, template_beside
-from gshf_release.hub_errors import first_line
-from gshf_release.portability import generation_config, make_portable
+from gshf_release.models import hub_errors, rope
+from gshf_release.models.checkpoint_files import NEVER_REMOTE, read_object, refuse_code, refuse_pickles
+from gshf_release.models.gguf_loading import restore_pre_tokenizer, template_beside
+from gshf_release.models.hub_errors import first_line
+from gshf_release.models.portability import generation_config, make_portable
 from gshf_release.run import stopwatch
 from gshf_release.run.schema import is_inner_path
 

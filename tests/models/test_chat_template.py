@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gshf_release.chat_template import render_text
 from gshf_release.data.records import Message
+from gshf_release.models.chat_template import render_text
+from gshf_release.models.chat_tokenizer import ConversationRenderer, render
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import ConversationRenderer, render
 from tests import tiny
 
 ASKED = [Message(role="user", content="why is tea good?")]

@@ -15,10 +15,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Phi3Config, Phi3ForCausalLM
 
-from gshf_release import checkpoints, packing, rope
 from gshf_release.data.records import Message, Pair, ReferenceLogProbability
 from gshf_release.errors import EngineError
-from gshf_release.logprobs import Tokens, completion_logps, next_token_logits
+from gshf_release.models import checkpoints, packing, rope
+from gshf_release.models.logprobs import Tokens, completion_logps, next_token_logits
 from gshf_release.recipe.profile import Server
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.context import silent

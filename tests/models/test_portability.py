@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from gshf_release import checkpoints
-from gshf_release.portability import generation_config, make_portable, model_config, tokenizer_config
+from gshf_release.models import checkpoints
+from gshf_release.models.portability import generation_config, make_portable, model_config, tokenizer_config
 from tests import tiny
 
 LLAMA3 = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gshf_release.checkpoint_files import read_object
+from gshf_release.models.checkpoint_files import read_object
 
 OF_LOADING = ("is_local", "local_files_only", "_name_or_path", "name_or_path")
 """Keys about how a tokenizer or model was loaded, which say something of this machine alone."""

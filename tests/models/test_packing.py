@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from gshf_release import packing
 from gshf_release.data.records import Message
+from gshf_release.models import packing
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests import tiny
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gshf_release import packing
-from gshf_release.batches import by_length, in_batches
 from gshf_release.data.records import Sample
+from gshf_release.models import packing
+from gshf_release.models.batching import by_length, in_batches
 
 KL_TO_BASE = "KL to base (Rao-Blackwellised)"
 """The metric's name in result cells; see `traces`."""

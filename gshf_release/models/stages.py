@@ -8,13 +8,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from gshf_release import checkpoints, template_guard
 from gshf_release.data.hashing import sha256_tree, tree
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
+from gshf_release.models import chat_template_checks, checkpoints
+from gshf_release.models.chat_tokenizer import KEYS as RENDERING
+from gshf_release.models.chat_tokenizer import render, stop_ids
 from gshf_release.recipe import Recipe
-from gshf_release.rendering import KEYS as RENDERING
-from gshf_release.rendering import render, stop_ids
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage
@@ -27,7 +27,7 @@ def declare(recipe: Recipe) -> Stage:
     return Stage(
         name="base",
         identity="copy-base/1",
-        work="gshf_release.base:adopt",
+        work="gshf_release.models.stages:adopt",
         kind="other",
         outputs=("model", "source.json"),
         keys=("base",),
@@ -39,7 +39,7 @@ def declare_rendering() -> Stage:
     return Stage(
         name="rendering",
         identity="render-first-prompt/1",
-        work="gshf_release.base:write_rendering",
+        work="gshf_release.models.stages:write_rendering",
         kind="other",
         inputs=(Input("base", "model"),),
         outputs=("rendering.json",),
@@ -70,7 +70,7 @@ def declare_reference() -> Stage:
     return Stage(
         name=REFERENCE,
         identity="copy-reference/1",
-        work="gshf_release.base:adopt_reference",
+        work="gshf_release.models.stages:adopt_reference",
         kind="other",
         inputs=(Input("base", "model"),),
         outputs=("model", "source.json"),
@@ -104,13 +104,15 @@ def adopt(context: StageContext) -> None:
     wanted = context.recipe.base
     path = checkpoints.locate(wanted.model, revision=wanted.revision, sha256=wanted.sha256)
     tokenizer = checkpoints.load_tokenizer(path)
-    place, rules = template_guard.template_place(path), context.recipe.prompts
+    place, rules = chat_template_checks.template_place(path), context.recipe.prompts
     if context.recipe.evaluation.only:  # its benchmarks may bring a template of their own
         render(tokenizer, [{"role": "user", "content": "Hello"}])
     else:
-        template_guard.check_policy(tokenizer, place, rules, system=rules.system is not None or rules.empty_system)
+        chat_template_checks.check_policy(
+            tokenizer, place, rules, system=rules.system is not None or rules.empty_system
+        )
     model = checkpoints.load_model(path, "fp32" if path.suffix == ".gguf" else "auto")
-    template_guard.check_turn_end(tokenizer, place, stop_ids(tokenizer, model.generation_config))
+    chat_template_checks.check_turn_end(tokenizer, place, stop_ids(tokenizer, model.generation_config))
     checkpoints.save(model, tokenizer, context.output("model"))
     write_source(path, wanted.model, wanted.revision, context.output("source.json"))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gshf_release.data.records import Sample
-from gshf_release.logprobs import Tokens, completion_logps, traces
+from gshf_release.models.logprobs import Tokens, completion_logps, traces
 from tests import tiny
 
 PROMPT = [3, 40, 41, 42, 5]
@@ -98,7 +98,7 @@ def test_a_uniform_policy_has_the_entropy_of_its_vocabulary(one_thread: None) ->
 
 
 def test_rounding_to_bf16_costs_little_and_not_nothing(policy: Any, tiny_folder: Path) -> None:
-    from gshf_release.checkpoints import load_model
+    from gshf_release.models.checkpoints import load_model
 
     rounded = load_model(tiny_folder / "tiny", "bf16")
     for value in traces(rounded, rounded, policy, SAMPLES, batch=4):

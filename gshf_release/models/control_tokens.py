@@ -20,9 +20,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from gshf_release.chat_template import Today, render_text
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
+from gshf_release.models.chat_template import Today, render_text
 
 PRIVATE = range(0xF0000, 0xFFFFD)
 """Code points that Unicode leaves to private use; they stand for control tokens while a conversation is rendered."""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from gshf_release import chat_template
-from gshf_release.chat_template import Today, render_text
-from gshf_release.control_tokens import pair_ids, template_ids, text_ids
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError, TemplateError
+from gshf_release.models import chat_template
+from gshf_release.models.chat_template import Today, render_text
+from gshf_release.models.control_tokens import pair_ids, template_ids, text_ids
 from gshf_release.recipe import Prompts
 
 AS_TEMPLATE = Prompts()

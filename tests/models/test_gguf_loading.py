@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from gshf_release.checkpoints import load_model, load_tokenizer
 from gshf_release.errors import CheckpointError
-from gshf_release.geometry import read
-from gshf_release.gguf_reading import LLAMA_3
+from gshf_release.models.chat_template_checks import check_policy
+from gshf_release.models.chat_tokenizer import render
+from gshf_release.models.checkpoints import load_model, load_tokenizer
+from gshf_release.models.gguf_loading import LLAMA_3
+from gshf_release.models.size import read
 from gshf_release.recipe import Prompts
-from gshf_release.rendering import render
-from gshf_release.template_guard import check_policy
 from tests import tiny
 
 ASKED: Any = [{"role": "user", "content": "why is tea good?"}]
