@@ -17,12 +17,12 @@ from gshf_release.data.records import FinishReason, Message
 from gshf_release.errors import RunError
 from gshf_release.models.chat_tokenizer import render, response_text
 from gshf_release.models.checkpoints import load_tokenizer, locate
-from gshf_release.openai_client import ChatClient, ChatRequest
-from gshf_release.openai_replies import ChatAnswer
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.sampling.opening import open_engine
 from gshf_release.sampling.protocol import Decoding, Progress, Request, SamplingEngine
+from gshf_release.serving.openai_client import ChatClient, ChatRequest
+from gshf_release.serving.openai_replies import ChatAnswer
 
 SERVED = "served:"
 

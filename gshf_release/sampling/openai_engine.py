@@ -16,10 +16,10 @@ from typing import Any
 from gshf_release.errors import AnswerError, EngineError
 from gshf_release.models.chat_tokenizer import stop_ids
 from gshf_release.models.checkpoints import context_tokens, load_generation_config, load_tokenizer
-from gshf_release.openai_client import ChatClient, concurrently
 from gshf_release.recipe.profile import Profile, Server
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 from gshf_release.sampling.vllm_rope import require_equal_frequencies
+from gshf_release.serving.openai_client import ChatClient, concurrently
 
 PLAIN = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0, "min_tokens": 0}
 """Said with every request: a server takes what is left open from the checkpoint's own generation config."""

@@ -15,9 +15,9 @@ import pytest
 from gshf_release import environments
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
-from gshf_release.llama_cpp_server import LlamaCppServer
-from gshf_release.openai_client import ChatClient, ChatRequest
 from gshf_release.recipe.profile import Server
+from gshf_release.serving.llama_cpp import LlamaCppServer
+from gshf_release.serving.openai_client import ChatClient, ChatRequest
 
 pytestmark = pytest.mark.engines
 

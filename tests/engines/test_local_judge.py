@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gshf_release.data.results import find, read_cells
-from gshf_release.llama_cpp_server import LlamaCppServer
+from gshf_release.serving.llama_cpp import LlamaCppServer
 from tests.conftest import REPOSITORY, Outcome
 from tests.evaluation.calibration.judged import official_rows, write
 

@@ -16,11 +16,11 @@ import pytest
 
 from gshf_release import environments
 from gshf_release.errors import EngineError
-from gshf_release.openai_client import ChatClient
 from gshf_release.recipe.profile import Profile, Server
 from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, OpenAIEngine
 from gshf_release.sampling.protocol import Completion, Decoding, Request
+from gshf_release.serving.openai_client import ChatClient
 from tests.sampling.conformance import CONTEXT, PROMPTS, EngineConformance, requests
 from tests.tiny import ENDING, EOS
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rouge_score.rouge_scorer import RougeScorer
 
-from gshf_release import benchmark_data, openai_client
+from gshf_release import benchmark_data
 from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile, UpstreamFile
 from gshf_release.data.hashing import sha256_file
 from gshf_release.data.results import find, read_cells
@@ -31,6 +31,7 @@ from gshf_release.release import prompt_set
 from gshf_release.release.verify import verify_run
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
+from gshf_release.serving import openai_client
 from tests.conftest import REPOSITORY, Outcome
 from tests.prompts.written import BENCHMARK_PROMPT, answer, files, prompts_recipe, serving
 from tests.run.plans import Heard

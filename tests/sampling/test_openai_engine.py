@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gshf_release import openai_client
 from gshf_release.errors import AnswerError, EngineError, NetworkError
 from gshf_release.recipe.profile import Profile, Server
 from gshf_release.run.context import silent
 from gshf_release.sampling import ENGINES, Completion, OpenAIEngine
+from gshf_release.serving import openai_client
 from tests.sampling.conformance import EngineConformance, requests
 from tests.servers.chat import Fault
 from tests.servers.chat.server import KEY, always

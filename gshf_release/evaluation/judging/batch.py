@@ -25,10 +25,10 @@ from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, NetworkError
 from gshf_release.evaluation.judging.cache import Judgment, make_private, open_private, refused_judgment, write_private
-from gshf_release.openai_refusals import Refusal, document_refusal
-from gshf_release.openai_replies import UnreadableReply, read_completion
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json
+from gshf_release.serving.openai_refusals import Refusal, document_refusal
+from gshf_release.serving.openai_replies import UnreadableReply, read_completion
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.judging.session import JudgeSession, Wanted

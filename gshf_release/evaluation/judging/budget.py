@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.openai_replies import ChatAnswer
 from gshf_release.run import interrupt
+from gshf_release.serving.openai_replies import ChatAnswer
 
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 8

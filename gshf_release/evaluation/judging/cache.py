@@ -21,9 +21,9 @@ from typing import Any, Literal, TextIO
 
 from gshf_release.data.hashing import sha256_json
 from gshf_release.models import checkpoints
-from gshf_release.openai_replies import UnreadableReply, read_logprobs
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json
+from gshf_release.serving.openai_replies import UnreadableReply, read_logprobs
 
 POLL_SECONDS = 0.05
 

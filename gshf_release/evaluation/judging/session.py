@@ -22,9 +22,9 @@ from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment, refused_judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.openai_client import ChatClient, ChatRequest, concurrently
-from gshf_release.openai_refusals import SettingNames
-from gshf_release.openai_replies import ChatAnswer
+from gshf_release.serving.openai_client import ChatClient, ChatRequest, concurrently
+from gshf_release.serving.openai_refusals import SettingNames
+from gshf_release.serving.openai_replies import ChatAnswer
 
 FORMAT = 1
 """Of the keys of the cache."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gshf_release import openai_client
 from gshf_release.evaluation.judging import batch, judges
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.serving import openai_client
 from tests.servers.judge import KEY, JudgeServer, by_rule
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.openai_refusals import SettingNames, refusal
+from gshf_release.serving.openai_refusals import SettingNames, refusal
 
 JUDGE = SettingNames("`endpoint` and `parameters` of the judge j", "endpoint.address", "`model`", "parameters")
 

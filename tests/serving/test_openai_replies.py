@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.openai_replies import ChatAnswer, UnreadableReply, read_chat, read_completion
+from gshf_release.serving.openai_replies import ChatAnswer, UnreadableReply, read_chat, read_completion
 
 
 def body(message: Any = None, **changes: Any) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gshf_release.openai_refusals import Refusal, as_text, document_refusal, plain_words, short_line
+from gshf_release.serving.openai_refusals import Refusal, as_text, document_refusal, plain_words, short_line
 
 Mask = Callable[[str], str]
 MOST_TOKENS = 10**8

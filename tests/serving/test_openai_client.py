@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from gshf_release import openai_client
 from gshf_release.errors import (
     AnswerError,
     EngineError,
@@ -19,11 +18,12 @@ from gshf_release.errors import (
     RecipeError,
     RefusedRequestError,
 )
-from gshf_release.openai_client import ChatClient, ChatRequest
-from gshf_release.openai_replies import ChatAnswer, read_chat
 from gshf_release.recipe import profile
 from gshf_release.recipe.profile import Server
 from gshf_release.run import interrupt
+from gshf_release.serving import openai_client
+from gshf_release.serving.openai_client import ChatClient, ChatRequest
+from gshf_release.serving.openai_replies import ChatAnswer, read_chat
 from tests.servers.chat import ChatServer, Fault
 from tests.servers.chat.server import KEY
 

@@ -27,10 +27,10 @@ from gshf_release.data.hashing import seed_from
 from gshf_release.data.key_masking import Mask
 from gshf_release.data.records import Message
 from gshf_release.errors import AnswerError, EngineError, NetworkError, RefusedRequestError
-from gshf_release.openai_refusals import Refusal, SettingNames, refusal
-from gshf_release.openai_replies import ChatAnswer, UnreadableReply, decoded, read_chat
 from gshf_release.recipe.profile import Server
 from gshf_release.run import interrupt
+from gshf_release.serving.openai_refusals import Refusal, SettingNames, refusal
+from gshf_release.serving.openai_replies import ChatAnswer, UnreadableReply, decoded, read_chat
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0

@@ -1,0 +1,1 @@
+"""Clients and servers that speak OpenAI's chat completions."""
