@@ -19,7 +19,7 @@ from gshf_release.models.chat_tokenizer import render, response_text
 from gshf_release.models.checkpoints import load_tokenizer, locate
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.sampling.opening import open_engine
+from gshf_release.sampling.engines import open_engine
 from gshf_release.sampling.protocol import Decoding, Progress, Request, SamplingEngine
 from gshf_release.serving.openai_client import ChatClient, ChatRequest
 from gshf_release.serving.openai_replies import ChatAnswer

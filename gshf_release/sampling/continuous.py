@@ -26,10 +26,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gshf_release.errors import EngineError
-from gshf_release.sampling.drawing import draw_tokens
 from gshf_release.sampling.greedy import LikeliestToken
-from gshf_release.sampling.places import SLACK, KVCache, PrefilledPrompt, compaction_moves
+from gshf_release.sampling.kv_cache import SLACK, KVCache, PrefilledPrompt, compaction_moves
 from gshf_release.sampling.protocol import Completion, Request
+from gshf_release.sampling.token_sampling import draw_tokens
 
 REFILL = 8
 """New prompts are prefilled when one slot in so many is free: several at once use the device better than one by one."""

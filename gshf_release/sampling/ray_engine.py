@@ -27,7 +27,7 @@ from gshf_release.models.checkpoints import context_tokens, load_generation_conf
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
-from gshf_release.sampling import ENGINES, cores
+from gshf_release.sampling import ENGINES, cpu_cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, SamplingEngine, require_fitting
 
 FRACTION = 1e4
@@ -90,7 +90,7 @@ class RayEngine:
         self._idle: list[Copy] = []
         self._asked: dict[Any, tuple[Copy, int | None]] = {}
         """What each unfinished call is for: a copy, and the number of its piece; None where nobody waits for the answer."""
-        own = cores.divided(cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
+        own = cpu_cores.divided(cpu_cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
         for share in own:
             self._copies.append(Copy(share))
             self._start(self._copies[-1])
@@ -228,7 +228,7 @@ class Worker:
     def __init__(self, checkpoint: str, profile: str, own: Sequence[int]) -> None:
         self.checkpoint, self.profile = Path(checkpoint), Profile.model_validate_json(profile)
         if own:
-            cores.stay_on(own)
+            cpu_cores.stay_on(own)
 
     def open(self) -> tuple[list[Completion], str]:
         """Open the engine."""

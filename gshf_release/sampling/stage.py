@@ -15,7 +15,7 @@ from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.run.context import StageContext
 from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Input, Stage
-from gshf_release.sampling.opening import open_engine
+from gshf_release.sampling.engines import open_engine
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine, fits
 
 FILE = "samples.parquet"

@@ -18,7 +18,7 @@ from gshf_release.models.chat_tokenizer import stop_ids
 from gshf_release.models.checkpoints import load_generation_config, load_tokenizer
 from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run import interrupt
-from gshf_release.sampling import cores
+from gshf_release.sampling import cpu_cores
 from gshf_release.sampling.protocol import Completion, Progress, Request, require_fitting
 from gshf_release.sampling.vllm_rope import rope_limit
 
@@ -83,7 +83,7 @@ class VllmEngine:
                 "vLLM samples in BF16: in FP32 it would not round the weights, and sample from another policy.",
                 hint="Set inference_precision to bf16 or auto, or engine to transformers.",
             )
-        own = cores.here()
+        own = cpu_cores.here()
         if profile.threads is not None:
             own = own[: profile.threads * profile.concurrent_batches]
         return cls(checkpoint, dtype=dtype, batch=profile.sampling_batch, cores=own, settings=profile.vllm)

@@ -19,7 +19,7 @@ from gshf_release.run import interrupt
 from gshf_release.run.context import silent
 from gshf_release.sampling import Completion, Decoding, Request, TransformersEngine
 from gshf_release.sampling.continuous import ContinuousBatch, deal_to_workers, group_by_prompt, require_plain_cache
-from gshf_release.sampling.places import SLACK, KVCache, PrefilledPrompt, compaction_moves
+from gshf_release.sampling.kv_cache import SLACK, KVCache, PrefilledPrompt, compaction_moves
 from tests.tiny import model
 
 PROMPTS = [[3, 40, 41, 42, 5], [3, 9], [3, 9, 10, 11, 12, 13, 14, 15, 16], [7]]

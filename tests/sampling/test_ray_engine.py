@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gshf_release.errors import EngineError, RecipeError
 from gshf_release.recipe import parse
 from gshf_release.recipe.profile import Profile
-from gshf_release.sampling.cores import divided
-from gshf_release.sampling.opening import open_engine
+from gshf_release.sampling.cpu_cores import divided
+from gshf_release.sampling.engines import open_engine
 from gshf_release.sampling.ray_engine import cpus_each, in_pieces
 
 PROFILE = Profile(inference_precision="fp32", threads=1, device="cpu", replicas=2, sampling_batch=4)

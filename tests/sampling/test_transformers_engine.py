@@ -19,7 +19,7 @@ from gshf_release.errors import EngineError, Interrupted
 from gshf_release.run import interrupt
 from gshf_release.run.context import silent
 from gshf_release.sampling import Decoding, Request, TransformersEngine
-from gshf_release.sampling.drawing import draw_tokens
+from gshf_release.sampling.token_sampling import draw_tokens
 
 PROMPTS = [[3, 40, 41, 42, 5], [3, 9], [3, 9, 10, 11, 12, 13, 14, 15, 16], [7]]
 EOS = 2

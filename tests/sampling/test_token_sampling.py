@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from gshf_release.sampling.drawing import draw_tokens, probabilities
 from gshf_release.sampling.protocol import Decoding
+from gshf_release.sampling.token_sampling import draw_tokens, probabilities
 
 
 def warped(logits: torch.Tensor, decoding: Decoding) -> torch.Tensor:
