@@ -18,7 +18,7 @@ from gshf_release.models import stages as base
 from gshf_release.models.checkpoints import locate
 from gshf_release.optimization import reference
 from gshf_release.preference import offline
-from gshf_release.prompts import augmentation, contamination, split, used
+from gshf_release.prompts import augmentation, contamination, split, usage
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
@@ -121,7 +121,7 @@ def training(recipe: Recipe, offline_file: Mapping[str, Any] | None, **pool: Any
         base.declare_rendering(),
         *split.declare(recipe, **pool),
         *given,
-        split.declare_used(recipe, *((used.OFFLINE, stage.name) for stage in given)),
+        split.declare_used(recipe, *((usage.OFFLINE, stage.name) for stage in given)),
         contamination.declare(),
         *loop.declare(recipe),
     ]

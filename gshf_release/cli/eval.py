@@ -217,7 +217,7 @@ def _use_data(data: Path | None) -> None:
     """Let the stages, in this process and in workers, find the user's benchmark files before any others."""
     import os
 
-    from gshf_release.benchmark_data import VARIABLE
+    from gshf_release.prompts.benchmark_files import VARIABLE
 
     if data is not None:
         os.environ[VARIABLE] = str(data.resolve())

@@ -64,9 +64,9 @@ def command(
       gshf-release prompts my-recipe.yaml --server https://api.openai.com/v1 \\
         --set prompts.augmentation.writer.model=served:gpt-4o-mini
     """
-    from gshf_release import benchmark_data
     from gshf_release import recipe as recipes
     from gshf_release.models.checkpoints import prepare
+    from gshf_release.prompts import benchmark_files
     from gshf_release.prompts.writers import SERVED, writer_model
     from gshf_release.recipe import profile as profiles
     from gshf_release.release import prompt_set
@@ -79,7 +79,7 @@ def command(
     if server is not None:
         where = profiles.with_server(where, server)
     if data is not None:
-        os.environ[benchmark_data.VARIABLE] = str(data.resolve())  # stages and workers look there
+        os.environ[benchmark_files.VARIABLE] = str(data.resolve())  # stages and workers look there
     if not writer_model(chosen)[0].startswith(SERVED):
         prepare(where)
     path = run_path or Path("runs") / f"{chosen.name}-prompts"

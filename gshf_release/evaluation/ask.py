@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gshf_release import benchmark_data
 from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import NetworkError, RunError
 from gshf_release.evaluation import (
@@ -38,6 +37,7 @@ from gshf_release.evaluation.requests import (
     with_judge,
     write,
 )
+from gshf_release.prompts import benchmark_files
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
@@ -181,11 +181,11 @@ def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dic
     for benchmark in map(benchmarks.load, references):
         say(f"{benchmark.name} ...")
         found[f"{benchmark.name} questions"] = str(benchmarks.questions_file(benchmark))
-        found |= {file.name: str(benchmark_data.fetch(file)) for file in judges.load(benchmark.judge).files}
+        found |= {file.name: str(benchmark_files.fetch(file)) for file in judges.load(benchmark.judge).files}
         if benchmark.protocol == "alpaca_eval" and benchmark.published:
             try:
-                file = benchmark_data.GAMED_BASELINES
-                found[file.name] = str(benchmark_data.obtain(file, allow_unverified=True).path)
+                file = benchmark_files.GAMED_BASELINES
+                found[file.name] = str(benchmark_files.obtain(file, allow_unverified=True).path)
             except NetworkError as error:
                 missing.append(str(error))
     return found, missing
@@ -246,8 +246,8 @@ def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFi
     if benchmark.protocol != "alpaca_eval" or not benchmark.published:
         return BorrowedFiles(missing="the questions are not AlpacaEval's")
     try:
-        file = benchmark_data.GAMED_BASELINES
-        found = benchmark_data.obtain(file, wish.data, allow_unverified=wish.allow_unverified)
+        file = benchmark_files.GAMED_BASELINES
+        found = benchmark_files.obtain(file, wish.data, allow_unverified=wish.allow_unverified)
     except NetworkError as error:
         return BorrowedFiles(missing=str(error))
     return BorrowedFiles(gamed=kept.keep(run, found.path), verified=found.verified)

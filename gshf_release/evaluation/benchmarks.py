@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gshf_release import benchmark_data
 from gshf_release.data import assets, user_files
 from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import DataError
+from gshf_release.prompts import benchmark_files
 from gshf_release.recipe import Name, PositiveInt, Section, parse, read_mapping
 from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
@@ -149,9 +149,9 @@ def keep(run: RunDirectory, reference: str) -> None:
         input_copies.keep(run, f"{key}.questions", named, Path(questions))
 
 
-def pinned(benchmark: Benchmark) -> benchmark_data.BenchmarkFile:
+def pinned(benchmark: Benchmark) -> benchmark_files.BenchmarkFile:
     """Return the published file of a benchmark's protocol."""
-    return {"alpaca_eval": benchmark_data.ALPACA_EVAL, "mt_bench": benchmark_data.MT_BENCH}[benchmark.protocol]
+    return {"alpaca_eval": benchmark_files.ALPACA_EVAL, "mt_bench": benchmark_files.MT_BENCH}[benchmark.protocol]
 
 
 def questions_file(benchmark: Benchmark, data: Path | None = None) -> Path:
@@ -162,7 +162,7 @@ def questions_file(benchmark: Benchmark, data: Path | None = None) -> Path:
         NetworkError: The published file is not here and could not be fetched.
     """
     if benchmark.questions is None:
-        return benchmark_data.fetch(pinned(benchmark), data)
+        return benchmark_files.fetch(pinned(benchmark), data)
     path = Path(benchmark.questions)
     if not path.is_file():
         raise DataError(f"The questions of {benchmark.name} are not at {path}.")

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import benchmark_data
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, answers, kept
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
@@ -23,6 +22,7 @@ from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
 from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, JudgeRequest, read
+from gshf_release.prompts import benchmark_files
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Input, Stage
@@ -255,10 +255,10 @@ def _references(
     if not _need_references(questions):
         return {}
     own = {row["question_id"]: row for row in questions if _has_references(row)}
-    if context.parameter("questions") == benchmark_data.MT_BENCH.sha256:
+    if context.parameter("questions") == benchmark_files.MT_BENCH.sha256:
         own = {}
     with contextlib.suppress(DataError):  # another file of that name; then a question's own reference is its best
-        if own and (path := benchmark_data.find(benchmark_data.MT_BENCH)) is not None:
+        if own and (path := benchmark_files.find(benchmark_files.MT_BENCH)) is not None:
             published = {row["question_id"]: row["turns"] for row in read_json_rows(path)}
             own = {number: row for number, row in own.items() if published.get(number) != row["turns"]}
     needed = {row["question_id"] for row in questions if row["category"] in mt_bench.NEEDS_REFERENCE}

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release.benchmark_data import GAMED_BASELINES
 from gshf_release.data import bootstrap, statistics
 from gshf_release.data.bootstrap import JudgeNoise
 from gshf_release.data.results import Cell
@@ -25,6 +24,7 @@ from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
 from gshf_release.evaluation.requests import BorrowedFiles
 from gshf_release.evaluation.verdicts import reading
+from gshf_release.prompts.benchmark_files import GAMED_BASELINES
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 

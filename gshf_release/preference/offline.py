@@ -16,7 +16,7 @@ from gshf_release.models.chat_tokenizer import KEYS as RENDERING
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.prompts.split import COLUMNS, FILE, evaluation_path, read_prompts, with_system
-from gshf_release.prompts.used import content_id
+from gshf_release.prompts.usage import content_id
 from gshf_release.recipe import Pairs
 from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext

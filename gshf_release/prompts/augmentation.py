@@ -24,7 +24,7 @@ from gshf_release.data.hashing import seed_from, sha256_json, sha256_tree, tree
 from gshf_release.data.records import Prompt
 from gshf_release.data.results import Cell
 from gshf_release.errors import RecipeError
-from gshf_release.prompts import used
+from gshf_release.prompts import usage
 from gshf_release.prompts.decontamination import REASONS, Decontaminator, load
 from gshf_release.prompts.filters import RULES
 from gshf_release.prompts.numbered_lists import parse, request_text
@@ -39,8 +39,8 @@ from gshf_release.run.persistent_worker import ENGINE
 from gshf_release.run.stage import Stage
 
 IDENTITY = "write-prompts/1"
-STAGE = used.WRITTEN[0]
-ACCEPTED, DROPPED, FACTS = used.WRITTEN[1], "dropped.parquet", "facts.json"
+STAGE = usage.WRITTEN[0]
+ACCEPTED, DROPPED, FACTS = usage.WRITTEN[1], "dropped.parquet", "facts.json"
 RECORD = "answers.jsonl"
 """In the run's folder: what the writer said. It belongs to no stage, because it outlives changed settings."""
 TABLE = "prompts"
@@ -107,7 +107,7 @@ def write(context: StageContext) -> None:
     recipe = context.recipe
     checked = context.parameter("checked")
     decontaminator = Decontaminator(load(checked), recipe.prompts.augmentation.similarity) if checked else None
-    excluded = used.excluded(recipe)
+    excluded = usage.excluded(recipe)
     seeds, removed = usable_seeds(recipe, excluded, decontaminator)
     known = [*seeds, *_evaluation_prompts(recipe), *excluded.texts]
     pool = Pool(recipe.prompts.augmentation, recipe.seed, known, decontaminator)
@@ -133,7 +133,7 @@ def write(context: StageContext) -> None:
 
 
 def usable_seeds(
-    recipe: Recipe, excluded: used.Excluded, decontaminator: Decontaminator | None
+    recipe: Recipe, excluded: usage.Excluded, decontaminator: Decontaminator | None
 ) -> tuple[list[str], list[dict[str, str]]]:
     """Return the seeds in an order that their content decides, and those removed with the reason.
 
@@ -144,9 +144,9 @@ def usable_seeds(
     """
     settings = recipe.prompts.augmentation
     path = source_path(settings.seeds, "training/prompts")
-    evaluating = excluded.evaluating | {used.content_id(prompt.messages) for prompt in _evaluation_rows(recipe)}
+    evaluating = excluded.evaluating | {usage.content_id(prompt.messages) for prompt in _evaluation_rows(recipe)}
     rows = ordered(read_prompts(path, on_bad_row=recipe.prompts.on_bad_row), recipe.seed)
-    texts = [used.user_text(row.messages) for row in rows]
+    texts = [usage.user_text(row.messages) for row in rows]
     contaminated = decontaminator.check(texts) if decontaminator else [None] * len(rows)
     seeds, removed = [], []
     for row, text, hit in zip(rows, texts, contaminated, strict=True):
@@ -260,7 +260,7 @@ def _evaluation_rows(recipe: Recipe) -> list[Prompt]:
 
 def _evaluation_prompts(recipe: Recipe) -> list[str]:
     """Return the texts of the recipe's evaluation prompts: near-copies of them must not be trained on."""
-    return [used.user_text(row.messages) for row in _evaluation_rows(recipe)]
+    return [usage.user_text(row.messages) for row in _evaluation_rows(recipe)]
 
 
 def _benchmark_counts(decontaminator: Decontaminator | None) -> dict[str, int]:

@@ -13,12 +13,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gshf_release.benchmark_data import BENCHMARKS, find
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
-from gshf_release.prompts import used
+from gshf_release.prompts import usage
+from gshf_release.prompts.benchmark_files import BENCHMARKS, find
 from gshf_release.prompts.decontamination import Contamination, Decontaminator, load
-from gshf_release.prompts.used import Used
+from gshf_release.prompts.usage import Used
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage
@@ -56,7 +56,7 @@ def declare() -> Stage:
         identity=IDENTITY,
         work="gshf_release.prompts.contamination:write",
         kind="other",
-        inputs=(Input(used.STAGE, used.FILE),),
+        inputs=(Input(usage.STAGE, usage.FILE),),
         outputs=(FACTS, CONTAMINATED),
         numbers="gshf_release.prompts.contamination:numbers",
     )
@@ -82,8 +82,8 @@ def compare(texts: Sequence[str]) -> Looked:
 
 def write(context: StageContext) -> None:
     """Write what was found, and the prompts themselves."""
-    rows = Used.read(context.input(used.STAGE, used.FILE))
-    looked = compare([used.user_text(row.messages) for row in rows])
+    rows = Used.read(context.input(usage.STAGE, usage.FILE))
+    looked = compare([usage.user_text(row.messages) for row in rows])
     found = [(row, hit) for row, hit in zip(rows, looked.hits, strict=True) if hit is not None]
     document = {
         **{part: sum(_part(row.role) == part for row in rows) for part in PARTS},
@@ -124,7 +124,7 @@ def benchmarks(cells: Sequence[Cell], *, checked: bool) -> list[str]:
 
 
 def _part(role: str) -> str:
-    return OFFLINE if role == used.OFFLINE else PROMPTS
+    return OFFLINE if role == usage.OFFLINE else PROMPTS
 
 
 def _cells(document: dict[str, Any], part: str, place: dict[str, Any]) -> list[Cell]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gshf_release.benchmark_data import BENCHMARKS, BenchmarkPrompt, fetch, find
 from gshf_release.errors import DataError, NetworkError
+from gshf_release.prompts.benchmark_files import BENCHMARKS, BenchmarkPrompt, fetch, find
 from gshf_release.prompts.rouge import THRESHOLD, SimilarityIndex
 from gshf_release.prompts.words import normalised, words
 

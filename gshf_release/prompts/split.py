@@ -17,7 +17,7 @@ from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Message, Prompt
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.prompts import used
+from gshf_release.prompts import usage
 from gshf_release.recipe import Recipe
 from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
@@ -90,9 +90,9 @@ def _usable(recipe: Recipe, rows: Rows[Prompt]) -> tuple[list[Prompt], dict[str,
     prompts, facts = distinct(rows), columns_read(rows)
     if not recipe.prompts.exclude:
         return prompts, facts
-    excluded = used.excluded(recipe)
+    excluded = usage.excluded(recipe)
     ids = excluded.ids
-    left = [prompt for prompt in prompts if used.content_id(prompt.messages) not in ids]
+    left = [prompt for prompt in prompts if usage.content_id(prompt.messages) not in ids]
     facts |= {"excluded_sha256": excluded.sha256} | ({EXCLUDED_BAD: excluded.bad} if excluded.bad else {})
     return left, facts
 
@@ -186,7 +186,7 @@ def declare_used(recipe: Recipe, *further: tuple[str, str]) -> Stage:
         recipe: The recipe.
         further: `(role, stage)` of prompts that are not from the pool.
     """
-    return used.declare([*((role, stage_name(role)) for role in ranges(recipe)), *further], FILE)
+    return usage.declare([*((role, stage_name(role)) for role in ranges(recipe)), *further], FILE)
 
 
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gshf_release.benchmark_data import ALPACA_EVAL, HubFile
 from gshf_release.data.results import Cell, select
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED, doubt
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
+from gshf_release.prompts.benchmark_files import ALPACA_EVAL, HubFile
 from gshf_release.release.facts import HUB_ID
 from gshf_release.report import benchmarks, partial, tables
 from gshf_release.run.stage import iteration_row

@@ -17,7 +17,7 @@ from gshf_release.data.records import Row
 from gshf_release.data.results import read_cells
 from gshf_release.errors import ReleaseError, RunError
 from gshf_release.models.checkpoints import PREFIX
-from gshf_release.prompts import augmentation, used
+from gshf_release.prompts import augmentation, usage
 from gshf_release.prompts.decontamination import available
 from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.writers import SERVED, writer_model
@@ -69,7 +69,7 @@ def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
     for name, missing in benchmarks.items():
         if missing:
             observer.notice(f"The prompts will NOT be compared with {name}: {missing}")
-    written = augmentation.declare(recipe, benchmarks, used.excluded(recipe).sha256)
+    written = augmentation.declare(recipe, benchmarks, usage.excluded(recipe).sha256)
     return [
         written,
         Stage(

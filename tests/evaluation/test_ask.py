@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from gshf_release import benchmark_data, pipeline
+from gshf_release import pipeline
 from gshf_release.errors import CheckpointError, EngineError, RecipeError, RunError
 from gshf_release.evaluation.ask import Wish, ask, prefetch
 from gshf_release.evaluation.requests import ascii_slug, read, slug
+from gshf_release.prompts import benchmark_files
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
@@ -169,7 +170,7 @@ def test_prefetch_names_what_only_the_length_control_lacks(
     folder.mkdir()
     monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = benchmark_data.find(benchmark_data.ALPACA_EVAL, test_data)
+    found = benchmark_files.find(benchmark_files.ALPACA_EVAL, test_data)
     assert found is not None
     (folder / "questions.json").symlink_to(found)
     monkeypatch.setenv("GSHF_BENCHMARK_DATA", str(folder))

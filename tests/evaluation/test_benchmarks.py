@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import benchmark_data
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, benchmarks
 from gshf_release.evaluation.benchmarks import load, questions_file, read_questions
+from gshf_release.prompts import benchmark_files
 from gshf_release.sampling.protocol import Decoding
 from tests.evaluation import own
 
@@ -133,6 +133,6 @@ def test_the_published_questions_have_the_form(test_data: Path) -> None:
         pytest.skip(f"no benchmark data at {test_data}; set GSHF_TEST_DATA")
     for name, count in (("alpaca_eval_2", 805), ("mt_bench", 80)):
         benchmark = load(name)
-        path = benchmark_data.find(benchmarks.pinned(benchmark), test_data)
+        path = benchmark_files.find(benchmarks.pinned(benchmark), test_data)
         assert path is not None
         assert len(read_questions(benchmark.protocol, path)) == count

@@ -16,7 +16,7 @@ from gshf_release.errors import DataError, RecipeError
 from gshf_release.preference import offline
 from gshf_release.preference.offline import parse_preference
 from gshf_release.prompts import contamination
-from gshf_release.prompts.used import content_id, excluded
+from gshf_release.prompts.usage import content_id, excluded
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.report.tables import document

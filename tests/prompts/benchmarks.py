@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile
 from gshf_release.data.hashing import sha256_file
+from gshf_release.prompts.benchmark_files import BENCHMARKS, BenchmarkFile
 
 
 def give(folder: Path, monkeypatch: pytest.MonkeyPatch, *prompts: str) -> Path:

@@ -17,15 +17,15 @@ import pytest
 import yaml
 from rouge_score.rouge_scorer import RougeScorer
 
-from gshf_release import benchmark_data
-from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile, UpstreamFile
 from gshf_release.data.hashing import sha256_file
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import EngineError, RecipeError
+from gshf_release.prompts import benchmark_files
 from gshf_release.prompts.augmentation import asks_of_round, usable_seeds
+from gshf_release.prompts.benchmark_files import BENCHMARKS, BenchmarkFile, UpstreamFile
 from gshf_release.prompts.pool import Accepted, Candidate, Dropped, Pool, prompt_id
 from gshf_release.prompts.split import read_prompts
-from gshf_release.prompts.used import Excluded, Used, excluded
+from gshf_release.prompts.usage import Excluded, Used, excluded
 from gshf_release.recipe import Recipe
 from gshf_release.release import prompt_set
 from gshf_release.release.verify import verify_run
@@ -82,8 +82,8 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     nowhere = (UpstreamFile("http://127.0.0.1:9/"),)
     file = BenchmarkFile("alpaca.json", sha256_file(path), path.stat().st_size, nowhere)
     gone = BenchmarkFile("gone.jsonl", "0" * 64, 1, nowhere)
-    monkeypatch.setitem(BENCHMARKS, "alpaca-eval", (file, benchmark_data.alpaca_eval_prompts))
-    monkeypatch.setitem(BENCHMARKS, "mt-bench", (gone, benchmark_data.mt_bench_prompts))
+    monkeypatch.setitem(BENCHMARKS, "alpaca-eval", (file, benchmark_files.alpaca_eval_prompts))
+    monkeypatch.setitem(BENCHMARKS, "mt-bench", (gone, benchmark_files.mt_bench_prompts))
     return path.parent
 
 
@@ -228,7 +228,7 @@ def test_a_benchmark_that_comes_later_is_compared_then(
 
 
 def test_seeds_that_evaluate_or_belong_to_a_benchmark_are_not_shown(tmp_path: Path) -> None:
-    from gshf_release.benchmark_data import BenchmarkPrompt
+    from gshf_release.prompts.benchmark_files import BenchmarkPrompt
     from gshf_release.prompts.decontamination import Decontaminator
 
     chosen = prompts_recipe(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from gshf_release.data.results import Cell, find, read_cells
 from gshf_release.prompts import contamination, split
 from gshf_release.prompts.contamination import CONTAMINATED, FACTS, STAGE, compare, declare
-from gshf_release.prompts.used import Used
+from gshf_release.prompts.usage import Used
 from gshf_release.report.tables import document
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

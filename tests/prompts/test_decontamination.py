@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from gshf_release import benchmark_data
-from gshf_release.benchmark_data import BENCHMARKS, BenchmarkFile, BenchmarkPrompt, UpstreamFile
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
+from gshf_release.prompts import benchmark_files
+from gshf_release.prompts.benchmark_files import BENCHMARKS, BenchmarkFile, BenchmarkPrompt, UpstreamFile
 from gshf_release.prompts.decontamination import (
     EXACT,
     OVERLAP,
@@ -69,8 +69,8 @@ def one_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text('{"question_id": 81, "turns": ["Why?", "And why not?"]}\n', encoding="utf-8")
     there = BenchmarkFile("q", sha256_file(path), path.stat().st_size, (UpstreamFile(path.as_uri()),))
     gone = BenchmarkFile("gone.json", "0" * 64, 1, (UpstreamFile("http://127.0.0.1:9/gone"),))
-    monkeypatch.setitem(BENCHMARKS, "mt-bench", (there, benchmark_data.mt_bench_prompts))
-    monkeypatch.setitem(BENCHMARKS, "alpaca-eval", (gone, benchmark_data.alpaca_eval_prompts))
+    monkeypatch.setitem(BENCHMARKS, "mt-bench", (there, benchmark_files.mt_bench_prompts))
+    monkeypatch.setitem(BENCHMARKS, "alpaca-eval", (gone, benchmark_files.alpaca_eval_prompts))
     monkeypatch.setenv("GSHF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("GSHF_BENCHMARK_DATA", raising=False)
     return tmp_path / "cache"

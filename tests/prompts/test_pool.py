@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from gshf_release.benchmark_data import BenchmarkPrompt
 from gshf_release.data.records import Message, Prompt
+from gshf_release.prompts.benchmark_files import BenchmarkPrompt
 from gshf_release.prompts.decontamination import Decontaminator
 from gshf_release.prompts.pool import Candidate, Pool, prompt_id
 from gshf_release.prompts.rouge import SimilarityIndex

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from gshf_release.benchmark_data import BenchmarkPrompt
 from gshf_release.data.records import Message, Prompt, Sample, Score
 from gshf_release.data.results import find, read_cells
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
 from gshf_release.models import checkpoints
 from gshf_release.models.chat_tokenizer import ConversationRenderer, render
 from gshf_release.models.logprobs import traces
+from gshf_release.prompts.benchmark_files import BenchmarkPrompt
 from gshf_release.prompts.decontamination import EXACT, OVERLAP, SIMILAR, Decontaminator
 from gshf_release.prompts.numbered_lists import parse
 from gshf_release.prompts.rouge import SimilarityIndex

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.benchmark_data import (
+from gshf_release.data.hashing import sha256_json
+from gshf_release.data.user_files import read_text
+from gshf_release.errors import DataError, NetworkError
+from gshf_release.prompts.benchmark_files import (
     ALPACA_EVAL,
     GAMED_BASELINES,
     INSTRUCTION_DIFFICULTY,
@@ -21,9 +24,6 @@ from gshf_release.benchmark_data import (
     Found,
     obtain,
 )
-from gshf_release.data.hashing import sha256_json
-from gshf_release.data.user_files import read_text
-from gshf_release.errors import DataError, NetworkError
 
 Array = npt.NDArray[np.float64]
 ORDER_SHA256 = "d02007bfbcc8fcf624c641e8b70d53e82f7d0c061d12cf1b5695357e0d0090ce"

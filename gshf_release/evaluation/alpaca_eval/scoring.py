@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gshf_release.benchmark_data import GAMED_BASELINES
 from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval import length_control
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE, JUDGE, Annotation
@@ -17,6 +16,7 @@ from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, Array, is_c
 from gshf_release.evaluation.alpaca_eval.length_control import LengthControlled
 from gshf_release.evaluation.alpaca_eval.win_rate import win_rate
 from gshf_release.evaluation.verdicts import reading
+from gshf_release.prompts.benchmark_files import GAMED_BASELINES
 
 PUBLISHED = "length_controlled_v1"
 INCOMPLETE = "length_controlled_v1, incomplete"

@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gshf_release.benchmark_data import (
+from gshf_release.data import assets
+from gshf_release.data.hashing import sha256_json
+from gshf_release.errors import EngineError
+from gshf_release.evaluation.alpaca_eval.annotations import LETTER_SHARE
+from gshf_release.prompts.benchmark_files import (
     MT_BENCH_CORRECTED_REFERENCES,
     MT_BENCH_JUDGE_PROMPTS,
     MT_BENCH_REFERENCES,
     BenchmarkFile,
 )
-from gshf_release.data import assets
-from gshf_release.data.hashing import sha256_json
-from gshf_release.errors import EngineError
-from gshf_release.evaluation.alpaca_eval.annotations import LETTER_SHARE
 from gshf_release.recipe import Name, PositiveInt, Section, apply_override, parse, read_mapping
 from gshf_release.recipe.profile import Server
 from gshf_release.run import input_copies

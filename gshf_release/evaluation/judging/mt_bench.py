@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release.benchmark_data import MT_BENCH_JUDGE_PROMPTS, fetch
 from gshf_release.data.records import Message
 from gshf_release.errors import DataError
 from gshf_release.evaluation.judging.cache import Judgment
@@ -24,6 +23,7 @@ from gshf_release.evaluation.mt_bench.judgments import winner_of
 from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED, rating, read_rating, read_winner
 from gshf_release.evaluation.verdicts.reading import Reading, Value, announced
 from gshf_release.evaluation.verdicts.thinking import set_aside
+from gshf_release.prompts.benchmark_files import MT_BENCH_JUDGE_PROMPTS, fetch
 
 Row = Mapping[str, Any]
 NEEDS_REFERENCE = frozenset({"math", "reasoning", "coding", "arena-hard-200"})

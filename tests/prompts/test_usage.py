@@ -12,7 +12,7 @@ from gshf_release.data.records import Prompt
 from gshf_release.errors import RecipeError
 from gshf_release.prompts import split
 from gshf_release.prompts.pool import Accepted, prompt_id
-from gshf_release.prompts.used import STAGE, Used, excluded
+from gshf_release.prompts.usage import STAGE, Used, excluded
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute

