@@ -10,7 +10,7 @@ from gshf_release.data import statistics
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Pair
 from gshf_release.data.results import Cell, cell
-from gshf_release.preference.choices import CHOICES, Two
+from gshf_release.preference.pair_rules import CHOICES, Two
 from gshf_release.preference.ranking import (
     Candidate,
     Drawn,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gshf_release.data.records import Sample
-from gshf_release.preference.choices import CHOICES
+from gshf_release.preference.pair_rules import CHOICES
 from gshf_release.preference.ranking import Candidate, candidates
 from gshf_release.recipe import Pairs
 
