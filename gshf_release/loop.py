@@ -22,7 +22,7 @@ from dataclasses import replace
 from gshf_release import final
 from gshf_release.diagnostics import exploration, validation
 from gshf_release.models import stages as base
-from gshf_release.optimization import dpo, raft, reference
+from gshf_release.optimization import dpo, raft, reference_logprobs
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.stages import declare_model, declare_scores
@@ -45,7 +45,7 @@ def declare(recipe: Recipe) -> list[Stage]:
         stages.append(base.declare_reference())
     if recipe.pairs.offline is not None:
         anchor, adapter = reference_stage(1, recipe), recipe.training.adapter is not None
-        stages.append(reference.declare(offline.SOURCE, anchor, frozen=adapter))
+        stages.append(reference_logprobs.declare(offline.SOURCE, anchor, frozen=adapter))
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
@@ -79,7 +79,7 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
         *stages,
         pairs.declare(iteration, log_ratios=log_ratios),
         exploration.declare(iteration, pairs=True),
-        reference.declare(
+        reference_logprobs.declare(
             iteration_row(iteration), reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
         ),
     ]
@@ -100,7 +100,9 @@ def reference_ahead(stages: list[Stage], recipe: Recipe) -> list[Stage]:
         anchor, samples = (by_name.get(iteration_stage(iteration, name)) for name in ("reference", "samples"))
         if anchor is None or samples is None or samples.shards == 1:
             continue
-        ahead = reference.declare_ahead(iteration, anchor, log_ratios=recipe.pairs.kl_weight > 0, shards=samples.shards)
+        ahead = reference_logprobs.declare_ahead(
+            iteration, anchor, log_ratios=recipe.pairs.kl_weight > 0, shards=samples.shards
+        )
         ahead = replace(ahead, part=anchor.part)
         place = found.index(anchor)
         found[place : place + 1] = [ahead, replace(anchor, after=(ahead.name,))]

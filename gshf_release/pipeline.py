@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import loop, outside, sharding
+from gshf_release import loop, outside
 from gshf_release.data.results import read_cells, write_csv
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
@@ -16,7 +16,7 @@ from gshf_release.evaluation import stages as evaluation
 from gshf_release.evaluation.judging import endpoints
 from gshf_release.models import stages as base
 from gshf_release.models.checkpoints import locate
-from gshf_release.optimization import reference
+from gshf_release.optimization import distributed, reference_logprobs
 from gshf_release.preference import offline
 from gshf_release.prompts import augmentation, contamination, split, usage
 from gshf_release.prompts.writers import SERVED, writer_model
@@ -137,7 +137,7 @@ def streamed(graph: Graph, recipe: Recipe, profile: Profile) -> Graph:
 def as_trained(run: RunDirectory, recipe: Recipe) -> Graph:
     """Return the graph that `train` recorded, whatever profile that had: another command may then work beside it."""
     graph = build(recipe, run)
-    ahead = any(reference.is_ahead(stage) for stage in run.plan)
+    ahead = any(reference_logprobs.is_ahead(stage) for stage in run.plan)
     return _with_reference_ahead(graph, recipe) if ahead else graph
 
 
@@ -166,7 +166,7 @@ def train(
             policy while they sample from it for the next iteration; one worker evaluates at the end.
     """
     graph = streamed(build(recipe, run), recipe, profile)
-    sharding.check(recipe.training, profile)
+    distributed.check(recipe.training, profile)
     scorer_training.check_batches(recipe, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from gshf_release import sharding
 from gshf_release.costs import Need
 from gshf_release.errors import RecipeError
+from gshf_release.optimization import distributed
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
@@ -210,7 +210,7 @@ def _possible(recipe: Recipe, profile: Profile) -> list[int]:
     found = []
     for nodes in sorted({*NODES, profile.nodes}):
         try:
-            sharding.split_batch(recipe.training.batch_pairs, profile.micro_batch_pairs, nodes * profile.processes)
+            distributed.split_batch(recipe.training.batch_pairs, profile.micro_batch_pairs, nodes * profile.processes)
         except RecipeError:
             continue
         found.append(nodes)

@@ -9,7 +9,7 @@ import sys
 from tests.conftest import REPOSITORY
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "ray")
-WITH_TORCH = {"gshf_release.resumption", "gshf_release.sampling.continuous", "gshf_release.sampling.kv_cache"}
+WITH_TORCH = {"gshf_release.optimization.trainer", "gshf_release.sampling.continuous", "gshf_release.sampling.kv_cache"}
 """Imported by those that train or sample, when they do."""
 PROGRAM = f"""
 import importlib, json, pkgutil, sys

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gshf_release import costs, planning, sharding
+from gshf_release import costs, planning
 from gshf_release import recipe as recipes
+from gshf_release.optimization import distributed
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile, load
 from gshf_release.run.directory import RunDirectory
@@ -169,7 +170,7 @@ def test_every_profile_that_ships_plans_the_published_recipe(
     profile = load(name)
     adapter = () if profile.sharding != "none" else ("training.adapter.rank=64",)
     chosen = recipes.load("fsfairx-zephyr-7b", adapter)
-    sharding.check(chosen.training, profile)
+    distributed.check(chosen.training, profile)
     plan = planning.make(chosen, profile, nothing_here / "run")
     assert profile.name == name
     assert plan.schedule is not None

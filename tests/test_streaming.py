@@ -18,7 +18,7 @@ from gshf_release import pipeline
 from gshf_release.data.records import ReferenceLogProbability
 from gshf_release.data.results import Cell
 from gshf_release.errors import RunBusyError
-from gshf_release.optimization import reference
+from gshf_release.optimization import reference_logprobs
 from gshf_release.preference.pairs import Pair
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
@@ -255,7 +255,7 @@ def test_what_was_computed_ahead_is_what_is_computed_at_once(
     execute(graph.stages, run, tiny_recipe, one_worker, goal=[ahead])
     shards = [run.folder(task) / "pairs.parquet" for task in tasks([ahead])]
     assert Pair.read(*shards) == Pair.read(run.path / "iteration-1" / "pairs" / "pairs.parquet")
-    monkeypatch.setattr(reference, "load_model", None)
+    monkeypatch.setattr(reference_logprobs, "load_model", None)
     execute(graph.stages, run, tiny_recipe, one_worker, goal=[at_once])
     after = ReferenceLogProbability.read(run.path / "iteration-1" / "reference" / "reference.parquet")
     assert [row.prompt_id for row in after] == [row.prompt_id for row in before]

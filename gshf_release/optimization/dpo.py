@@ -12,14 +12,14 @@ from typing import Any
 from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.data.results import Cell
 from gshf_release.errors import RunError
-from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.loss_averaging import LOG_TWO, mean_over_pairs
+from gshf_release.optimization.padding_free import padding_free
+from gshf_release.optimization.policy import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.optimization.trl_reference import without_reference_model
-from gshf_release.optimization.unpadded import padding_free
 from gshf_release.recipe import Training
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage, iteration_row
-from gshf_release.step_mean import LOG_TWO, mean_over_pairs
 
 IDENTITY = "train-dpo/1"
 

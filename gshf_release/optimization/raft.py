@@ -10,8 +10,8 @@ from typing import Any
 
 from gshf_release.data.records import Winner
 from gshf_release.data.results import Cell
-from gshf_release.optimization.common import last_quarter, policy_stage, resumable, train_policy, training_arguments
-from gshf_release.optimization.unpadded import IGNORED, padding_free
+from gshf_release.optimization.padding_free import IGNORED, padding_free
+from gshf_release.optimization.policy import last_quarter, policy_stage, resumable, train_policy, training_arguments
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage, iteration_row

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from gshf_release.loop import policy_stage
-from gshf_release.optimization.common import OPTIMISER
+from gshf_release.optimization.policy import OPTIMISER
 from gshf_release.release.stages import final_iteration
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.pruning import inside, prunable, prune

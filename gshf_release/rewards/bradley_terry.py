@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gshf_release.data.records import Message
-from gshf_release.distribution import distributed, gather, running
-from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.models import checkpoints
 from gshf_release.models.chat_template import Today
 from gshf_release.models.chat_template_checks import check_reward, template_place
 from gshf_release.models.chat_tokenizer import ConversationRenderer
+from gshf_release.optimization.dropout import without_dropout
+from gshf_release.optimization.fsdp import distributed, gather, running
+from gshf_release.optimization.loss_averaging import LOG_TWO, fill_last_step, mean_over_pairs
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout, lay_out
 from gshf_release.run.context import Progress, Say, quiet
-from gshf_release.step_mean import LOG_TWO, fill_last_step, mean_over_pairs
 
 
 class Comparison(NamedTuple):
@@ -98,7 +98,7 @@ def fit(
     """
     from transformers import set_seed
 
-    from gshf_release.resumption import run_trainer
+    from gshf_release.optimization.trainer import run_trainer
 
     tokenizer = checkpoints.load_tokenizer(source)
     check_reward(tokenizer, template_place(source), today=today)
@@ -167,7 +167,7 @@ def _trainer(
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from gshf_release.resumption import Resumable, common_arguments, training_order
+    from gshf_release.optimization.trainer import Resumable, common_arguments, training_order
 
     keys = [key for key, _, _ in encoded]
     lengths = [len(better) + len(worse) for _, better, worse in encoded]

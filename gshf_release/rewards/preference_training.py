@@ -30,6 +30,7 @@ from gshf_release.errors import DataError, GshfError, RunBusyError, RunError
 from gshf_release.models import checkpoints
 from gshf_release.models.batching import leave_processes
 from gshf_release.models.chat_template import Today
+from gshf_release.optimization.distributed import split_batch
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
 from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits
@@ -42,7 +43,6 @@ from gshf_release.run.context import Progress, Say, quiet, silent
 from gshf_release.run.directory import read_json, write_json, write_text
 from gshf_release.run.lifeline import die_with_launcher
 from gshf_release.run.processes import Processes
-from gshf_release.sharding import split_batch
 
 DOCUMENT = "training.json"
 SCRATCH = ".training"

@@ -17,6 +17,7 @@ from gshf_release.data.records import Contrast, ContrastScore, Message
 from gshf_release.data.results import Cell, cell
 from gshf_release.errors import DataError
 from gshf_release.models import checkpoints
+from gshf_release.optimization.distributed import split_batch
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, bradley_terry
@@ -24,7 +25,6 @@ from gshf_release.rewards.sequence_classification import SequenceClassificationR
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings
 from gshf_release.run import input_copies, launch
 from gshf_release.run.context import StageContext
-from gshf_release.sharding import split_batch
 
 
 def train(context: StageContext) -> None:

@@ -71,7 +71,7 @@ def arguments_of(chosen: dict[str, Any], scratch: Path) -> Any:
     """Return a side's arguments of training: this package's, but for what the sides differ in."""
     from trl import DPOConfig
 
-    from gshf_release.resumption import common_arguments
+    from gshf_release.optimization.trainer import common_arguments
 
     side = chosen["side"]
     settings: dict[str, Any] = common_arguments(
@@ -98,11 +98,11 @@ def trainer_of(chosen: dict[str, Any], scratch: Path) -> Any:
     """Return a side's trainer, ready to train over all rows once."""
     from datasets import Dataset
 
-    from gshf_release.dropout import without_dropout
     from gshf_release.models.checkpoints import load_model, load_tokenizer
     from gshf_release.optimization.dpo import token_trainer
+    from gshf_release.optimization.dropout import without_dropout
+    from gshf_release.optimization.trainer import training_order
     from gshf_release.recipe import Training
-    from gshf_release.resumption import training_order
 
     side, rows, checkpoint = chosen["side"], chosen["rows"], Path(chosen["checkpoint"])
     if side == OURS:
@@ -155,7 +155,7 @@ def epoch(chosen: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import PrinterCallback
 
-    from gshf_release.optimization.unpadded import without_padding
+    from gshf_release.optimization.padding_free import without_padding
 
     device, lengths = chosen["device"], [row["length"] for row in chosen["rows"]]
     with tempfile.TemporaryDirectory() as scratch:

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release import distribution
 from gshf_release.errors import RunError
 from gshf_release.models.batching import leave_processes
+from gshf_release.optimization import fsdp
 from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout
@@ -65,7 +65,7 @@ def trainer(pairs: Sequence[dict[str, Any]], scratch: Path, seed: int, precision
     from trl import DPOConfig
 
     from gshf_release.optimization.dpo import token_trainer
-    from gshf_release.resumption import Resumable, common_arguments
+    from gshf_release.optimization.trainer import Resumable, common_arguments
 
     arguments = common_arguments(
         scratch=scratch,
@@ -92,8 +92,8 @@ def trainer(pairs: Sequence[dict[str, Any]], scratch: Path, seed: int, precision
 
 def first_step(scratch: Path, seed: int, precision: str, sharding: str) -> dict[str, Any]:
     """Train one step; return its loss and margin, how the weights were divided, and what the trainer loaded and hashed."""
-    from gshf_release.optimization.unpadded import without_padding
-    from gshf_release.resumption import run_trainer
+    from gshf_release.optimization.padding_free import without_padding
+    from gshf_release.optimization.trainer import run_trainer
 
     pairs = rows(seed, precision)
     with counted() as calls:
@@ -106,7 +106,7 @@ def first_step(scratch: Path, seed: int, precision: str, sharding: str) -> dict[
         "loss": step["loss"],
         "margin": step["rewards/margins"],
         "gradient_norm": step["grad_norm"],
-        "distribution": distribution.running(made)._asdict(),
+        "distribution": fsdp.running(made)._asdict(),
         "parameters": sum(weight.numel() for weight in made.model.parameters()),
         "local_parameters": sum(getattr(weight, "_local_tensor", weight).numel() for weight in made.model.parameters()),
         "calls": calls,
@@ -131,17 +131,17 @@ def counted() -> Iterator[list[str]]:
 
 def not_engaged(scratch: Path) -> dict[str, Any]:
     """Train as accelerate does if nobody tells it that a CPU may use FSDP; return what came instead of a step."""
-    from gshf_release.resumption import run_trainer
+    from gshf_release.optimization.trainer import run_trainer
 
-    engage = distribution._engage_on_cpu
-    distribution._engage_on_cpu = lambda _: None
+    engage = fsdp._engage_on_cpu
+    fsdp._engage_on_cpu = lambda _: None
     try:
         made = trainer(rows(0, "fp32"), scratch, 0, "fp32", "fsdp")
         run_trainer(made, scratch, None, Layout("fsdp", launch.world_size()))
     except RunError as error:
         return {"error": str(error), "hint": error.hint, "steps": made.state.global_step}
     finally:
-        distribution._engage_on_cpu = engage
+        fsdp._engage_on_cpu = engage
     return {"error": None, "hint": None, "steps": made.state.global_step}
 
 

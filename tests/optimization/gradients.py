@@ -16,9 +16,9 @@ from gshf_release.data.records import Pair, ReferenceLogProbability, Winner
 from gshf_release.models import packing
 from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, raft
+from gshf_release.optimization.trainer import Resumable
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.resumption import Resumable
 from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory

@@ -11,7 +11,7 @@ from typing import Any
 
 from gshf_release.data.records import Pair
 from gshf_release.models import stages as base
-from gshf_release.optimization import dpo, reference
+from gshf_release.optimization import dpo, reference_logprobs
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import StageContext
@@ -75,7 +75,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
     return [
         base.declare(chosen),
         made,
-        reference.declare("iteration-1", "base"),
+        reference_logprobs.declare("iteration-1", "base"),
         dpo.declare(1, init="base", sources=["iteration-1"]),
     ]
 

@@ -12,7 +12,7 @@ import pytest
 
 from gshf_release.data.records import Pair, Winner
 from gshf_release.models import stages as base
-from gshf_release.optimization import dpo, raft, reference
+from gshf_release.optimization import dpo, raft, reference_logprobs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
@@ -91,7 +91,10 @@ def train(algorithm: str, folder: Path, path: Path) -> list[Heard]:
     kind = "pairs" if algorithm == "gshf" else "winners"
     stages = [Stage(f"iteration-1/{kind}", "tests.optimization.sent:write", outputs=(f"{kind}.parquet",))]
     if algorithm == "gshf":
-        stages += [reference.declare("iteration-1", "base"), dpo.declare(1, init="base", sources=["iteration-1"])]
+        stages += [
+            reference_logprobs.declare("iteration-1", "base"),
+            dpo.declare(1, init="base", sources=["iteration-1"]),
+        ]
     else:
         stages.append(raft.declare(1, init="base", sources=["iteration-1"]))
     chosen = plan.recipe(folder)

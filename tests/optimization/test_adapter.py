@@ -16,7 +16,7 @@ from gshf_release.models import lora
 from gshf_release.models import stages as base
 from gshf_release.models.checkpoints import load_model
 from gshf_release.models.logprobs import Tokens, completion_logps
-from gshf_release.optimization import dpo, reference
+from gshf_release.optimization import dpo, reference_logprobs
 from gshf_release.recipe import Adapter, Recipe, parse
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
@@ -42,7 +42,7 @@ def stages(chosen: Recipe) -> list[Stage]:
                 parameters={"count": 6},
             )
         )
-        found.append(reference.declare(source, "base", frozen=True))
+        found.append(reference_logprobs.declare(source, "base", frozen=True))
         found.append(dpo.declare(number, init=loop.policy_stage(number - 1), sources=[source], adapter=True))
     return found
 

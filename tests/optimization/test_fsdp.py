@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from gshf_release.distribution import APART, _engage_on_cpu, require, running
 from gshf_release.errors import RunError
+from gshf_release.optimization.fsdp import APART, _engage_on_cpu, require, running
 from gshf_release.optimization.trl_reference import without_reference_model
 from gshf_release.run.checkpoint_layout import Layout
 from tests.conftest import REPOSITORY

@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from gshf_release.data.hashing import seed_from
-from gshf_release.dropout import without_dropout
 from gshf_release.errors import EngineError
 from gshf_release.models import checkpoints
+from gshf_release.optimization.dropout import without_dropout
 from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from gshf_release.data.hashing import seed_from
 from gshf_release.models import checkpoints
-from gshf_release.resumption import run_trainer
+from gshf_release.optimization.trainer import run_trainer
 from gshf_release.rewards import bradley_terry
 from gshf_release.run.context import silent
 from tests.optimization.gradients import Noting

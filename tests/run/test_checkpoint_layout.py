@@ -13,13 +13,13 @@ from accelerate import FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils.fsdp_utils import load_fsdp_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from gshf_release.optimization.distributed import arguments
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
 from gshf_release.run.checkpoint_layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark, withhold
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import tasks
 from gshf_release.run.task import _keep_scratch_only_of
-from gshf_release.sharding import arguments
 
 ALONE = Layout("none", 1)
 

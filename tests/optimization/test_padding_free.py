@@ -10,7 +10,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from gshf_release.models import lora, packing
-from gshf_release.optimization.unpadded import IGNORED, PackedPolicy, without_padding
+from gshf_release.optimization.padding_free import IGNORED, PackedPolicy, without_padding
 from gshf_release.recipe import Adapter
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute

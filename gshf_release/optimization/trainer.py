@@ -16,14 +16,14 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gshf_release.data.hashing import seed_from
-from gshf_release.distribution import require, running
 from gshf_release.errors import Interrupted
 from gshf_release.models.batching import PATIENCE
+from gshf_release.optimization.distributed import arguments as sharding_arguments
+from gshf_release.optimization.distributed import split_batch
+from gshf_release.optimization.fsdp import require, running
 from gshf_release.run import interrupt
 from gshf_release.run.checkpoint_layout import COMPLETE, Layout, mark
 from gshf_release.run.context import Progress
-from gshf_release.sharding import arguments as sharding_arguments
-from gshf_release.sharding import split_batch
 
 
 class Resumable(TrainerCallback):

@@ -28,7 +28,7 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
     return Stage(
         name=f"{source}/reference",
         identity="reference-logprobs/1",
-        work="gshf_release.optimization.reference:compute",
+        work="gshf_release.optimization.reference_logprobs:compute",
         kind="reference",
         inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
@@ -48,7 +48,7 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
     return Stage(
         name=iteration_stage(iteration, AHEAD),
         identity="reference-logprobs-ahead/1",
-        work="gshf_release.optimization.reference:compute_ahead",
+        work="gshf_release.optimization.reference_logprobs:compute_ahead",
         kind="reference",
         inputs=(*ranked_inputs(iteration, log_ratios=log_ratios, scope="shard"), model),
         outputs=("pairs.parquet", FILE),

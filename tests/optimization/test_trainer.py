@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gshf_release.errors import Interrupted
-from gshf_release.resumption import Resumable, latest_checkpoint, run_trainer, training_order
+from gshf_release.optimization.loss_averaging import fill_last_step
+from gshf_release.optimization.trainer import Resumable, latest_checkpoint, run_trainer, training_order
 from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import silent
-from gshf_release.step_mean import fill_last_step
 
 ALONE = Layout("none", 1)
 
@@ -47,7 +47,7 @@ def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_due_when_its_minutes_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("gshf_release.resumption.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gshf_release.optimization.trainer.time.monotonic", lambda: now[0])
     callback = Resumable(silent, ALONE, minutes=10)
     due = []
     for second in (1, 599, 601, 700):

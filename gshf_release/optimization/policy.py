@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gshf_release.data.hashing import seed_from
-from gshf_release.distribution import gather, running
-from gshf_release.dropout import without_dropout
 from gshf_release.errors import DataError
 from gshf_release.models import checkpoints, lora
-from gshf_release.optimization.unpadded import without_padding
+from gshf_release.optimization.dropout import without_dropout
+from gshf_release.optimization.fsdp import gather, running
+from gshf_release.optimization.padding_free import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout
@@ -21,7 +21,7 @@ from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage, iteration_stage
 
 if TYPE_CHECKING:
-    from gshf_release.resumption import Resumable
+    from gshf_release.optimization.trainer import Resumable
 
 # Every key of `training` but checkpoint_every, which changes nothing in the result.
 KEYS = tuple(f"training.{key}" for key in Training.model_fields if key not in ("checkpoint_every", "adapter"))
@@ -95,7 +95,7 @@ def train_policy(
     Raises:
         DataError: There are no rows.
     """
-    from gshf_release.resumption import resumed_at, run_trainer
+    from gshf_release.optimization.trainer import resumed_at, run_trainer
 
     iteration = context.parameter("iteration")
     if not lengths:
@@ -157,7 +157,7 @@ def _start_folder(context: StageContext) -> Path:
 
 def keep_optimiser(context: StageContext) -> None:
     """Keep the state of the finished optimisation if the recipe says so: the newest checkpoint without the weights."""
-    from gshf_release.resumption import latest_checkpoint
+    from gshf_release.optimization.trainer import latest_checkpoint
 
     folder = context.run.folder(context.task) / OPTIMISER
     shutil.rmtree(folder, ignore_errors=True)
@@ -172,7 +172,7 @@ def keep_optimiser(context: StageContext) -> None:
 
 def resumable(context: StageContext) -> Resumable:
     """Return the callback that checkpoints an optimisation as profile and recipe say."""
-    from gshf_release.resumption import Resumable
+    from gshf_release.optimization.trainer import Resumable
 
     kept = context.recipe.loop.keep.optimiser != "none"
     minutes, layout = context.profile.checkpoint_minutes, Layout.of(context.profile)
@@ -192,8 +192,8 @@ def training_arguments(
         lengths: Their lengths in tokens.
         device: Where.
     """
-    from gshf_release.resumption import common_arguments, training_order
-    from gshf_release.step_mean import fill_last_step
+    from gshf_release.optimization.loss_averaging import fill_last_step
+    from gshf_release.optimization.trainer import common_arguments, training_order
 
     training = context.recipe.training
     processes, micro_batch = context.profile.world_size, context.profile.micro_batch_pairs

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gshf_release.sharding import split_batch
+from gshf_release.optimization.distributed import split_batch
 
 LOG_TWO = math.log(2)
 """A loss -log sigmoid(x) at x = 0."""

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.errors import RecipeError, RunError
+from gshf_release.optimization.distributed import arguments, check, deepspeed_config, split_batch
 from gshf_release.recipe import Training
 from gshf_release.recipe.profile import load
-from gshf_release.sharding import arguments, check, deepspeed_config, split_batch
 
 
 @given(st.integers(1, 16), st.integers(1, 16), st.integers(1, 16))

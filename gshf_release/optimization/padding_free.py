@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gshf_release.distribution import distributed
 from gshf_release.models import packing
+from gshf_release.optimization.fsdp import distributed
 
 IGNORED = -100
 """The label of a token that no loss reads."""
