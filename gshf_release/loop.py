@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gshf_release import final
-from gshf_release.diagnostics import exploration, validation
+from gshf_release.diagnostics import checkpoint_selection, exploration, validation
 from gshf_release.models import stages as base
 from gshf_release.optimization import dpo, raft, reference_logprobs
 from gshf_release.preference import offline, pairs, ranking, winners
@@ -49,7 +48,7 @@ def declare(recipe: Recipe) -> list[Stage]:
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
-    stages.append(final.declare(recipe.loop.iterations))
+    stages.append(checkpoint_selection.declare(recipe.loop.iterations))
     return stages
 
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from gshf_release.data import statistics
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics import texts
-from gshf_release.diagnostics.cells import REPETITION_RISE, Scores, by_decoding, repetition
+from gshf_release.diagnostics import text_statistics
+from gshf_release.diagnostics.row_metrics import REPETITION_RISE, Scores, by_decoding, repetition
 
-RISE: Mapping[texts.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
+RISE: Mapping[text_statistics.Kind, float] = {"opening": 30.0, "phrase": 30.0, "line start": 30.0, "word": 5.0}
 """Percentage points from which a rise counts as a pattern. assumption: nearly a third of all answers is what a reader notices;
 `the` is about 5% of all words of English, so a word that rises by as much is everywhere."""
 TRACKS = 0.5
@@ -77,14 +77,14 @@ def explanation_cells(
     return cells
 
 
-def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -> texts.Pattern | None:
+def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -> text_statistics.Pattern | None:
     """Return the pattern most worth suspecting.
 
     Of the patterns that rose enough to count (`RISE`), or rose and go with the gains (`TRACKS`), the one at whose equal use
     least of the gain is left; one that cannot be told from the gain comes behind those that leave little, and before those that
     leave much. If none counts, the one that came closest. None if neither side has any words.
     """
-    patterns = texts.risen(own, base)
+    patterns = text_statistics.risen(own, base)
     counting = [
         pattern
         for pattern in patterns
@@ -94,7 +94,7 @@ def strongest(own: Sequence[str], base: Sequence[str], gains: Sequence[float]) -
         return max(patterns, key=lambda pattern: pattern.rise / RISE[pattern.kind], default=None)
     little = LITTLE * abs(statistics.mean(gains).value)
 
-    def left(pattern: texts.Pattern) -> float:
+    def left(pattern: text_statistics.Pattern) -> float:
         estimate = statistics.mean_at_zero(gains, _differences(pattern))
         return little if estimate is None else abs(estimate.value)
 
@@ -108,17 +108,19 @@ def _gains(pairs: Sequence[tuple[Sample, Sample]], own: Scores, base: Scores) ->
     ]
 
 
-def _accounts_for(pattern: texts.Pattern, gains: Sequence[float]) -> float:
+def _accounts_for(pattern: text_statistics.Pattern, gains: Sequence[float]) -> float:
     """Return the share of the gains' variance that goes with the use of the pattern: the square of Pearson's correlation."""
     correlation = statistics.pearson(_differences(pattern), gains)
     return 0.0 if correlation is None else correlation**2
 
 
-def _differences(pattern: texts.Pattern) -> list[float]:
+def _differences(pattern: text_statistics.Pattern) -> list[float]:
     return [own - base for own, base in zip(pattern.own, pattern.base, strict=True)]
 
 
-def _pattern_cells(pattern: texts.Pattern, gains: Mapping[str, list[float]], place: Mapping[str, str]) -> list[Cell]:
+def _pattern_cells(
+    pattern: text_statistics.Pattern, gains: Mapping[str, list[float]], place: Mapping[str, str]
+) -> list[Cell]:
     note = f'{pattern.kind} "{pattern.key}"'
     unit = "% of words" if pattern.kind == "word" else "% of answers"
     own, base = pattern.uses

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from gshf_release.data import statistics
 from gshf_release.data.records import Pair, Sample, Spread
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics import texts
-from gshf_release.diagnostics.cells import DISTINCT, Scores, score_table
+from gshf_release.diagnostics import text_statistics
+from gshf_release.diagnostics.row_metrics import DISTINCT, Scores, score_table
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
 
@@ -67,7 +67,7 @@ def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
     return Spread(
         prompt_id=responses[0].prompt_id,
         responses=len(responses),
-        repeated=sum(texts.repeated([response.text for response in responses])),
+        repeated=sum(text_statistics.repeated([response.text for response in responses])),
         length_reward=statistics.pearson(lengths, scores),
     )
 
@@ -96,7 +96,7 @@ class _Seen:
     def __init__(self) -> None:
         self.prompts: list[str] = []
         self.rewards, self.tokens, self.cut = array("d"), array("d"), array("d")
-        self.variety = texts.Variety(*DISTINCT)
+        self.variety = text_statistics.Variety(*DISTINCT)
         self.compared = 0
 
     def add(self, sample: Sample, reward: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from gshf_release.data import statistics
 from gshf_release.data.records import Sample, Trace
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics.cells import length_cells, reward_cells, score_table, text_cells
+from gshf_release.diagnostics.row_metrics import length_cells, reward_cells, score_table, text_cells
 from gshf_release.models import lora
 from gshf_release.models.checkpoints import device_of, inference_precision, load_model
 from gshf_release.models.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from gshf_release.data.results import Cell, find, select, shown
-from gshf_release.diagnostics.cells import REPETITION_RISE
 from gshf_release.diagnostics.explanations import LITTLE, RISE, TRACKED, TRACKS, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.row_metrics import REPETITION_RISE
 from gshf_release.diagnostics.significance import (
     DECODINGS,
     JUDGES,

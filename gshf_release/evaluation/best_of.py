@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from gshf_release.data import statistics
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics.cells import Scores, score_table
+from gshf_release.diagnostics.row_metrics import Scores, score_table
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.models.logprobs import best_of_n_kl
 from gshf_release.recipe import Recipe

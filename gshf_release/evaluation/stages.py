@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from gshf_release.data import statistics
 from gshf_release.data.records import Judgment, Sample
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics.cells import Scores, length_cells, reward_cells, score_table, text_cells
 from gshf_release.diagnostics.explanations import explanation_cells
+from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_cells, score_table, text_cells
 from gshf_release.evaluation import best_of
 from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from gshf_release.data import assets
 from gshf_release.data.results import Cell, find, rows_of, select, shown
-from gshf_release.diagnostics.cells import REPETITION
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.row_metrics import REPETITION
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.prompts.contamination import PROMPTS as ROLES

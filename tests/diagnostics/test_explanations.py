@@ -8,8 +8,8 @@ import pytest
 
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, select
-from gshf_release.diagnostics.cells import REPETITION_RISE, text_cells
 from gshf_release.diagnostics.explanations import RISE, TRACKED, WHERE_ENDED, explanation_cells, strongest
+from gshf_release.diagnostics.row_metrics import REPETITION_RISE, text_cells
 from tests.diagnostics.rows import answer
 
 PLACE = {"table": "test", "row": "iteration-1", "artefact": "a"}

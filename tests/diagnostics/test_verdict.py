@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gshf_release.data.results import Cell
-from gshf_release.diagnostics.cells import REPETITION_RISE
 from gshf_release.diagnostics.explanations import TRACKED, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
+from gshf_release.diagnostics.row_metrics import REPETITION_RISE
 from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
 from tests.diagnostics.rows import GREEDY, REWARD, SECOND, WARM, all_at, gains
 

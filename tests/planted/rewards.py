@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data.records import Message
-from gshf_release.diagnostics.texts import line_starts, words
+from gshf_release.diagnostics.text_statistics import line_starts, words
 
 Conversations = Sequence[Sequence[Message]]
 TOKEN = "the"

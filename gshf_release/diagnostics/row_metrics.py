@@ -10,7 +10,7 @@ import numpy as np
 from gshf_release.data import statistics
 from gshf_release.data.records import Sample, Score
 from gshf_release.data.results import Cell, cell
-from gshf_release.diagnostics import texts
+from gshf_release.diagnostics import text_statistics
 
 Scores = Mapping[tuple[str, int], float]
 """`{(prompt id, sample index): score}`."""
@@ -72,14 +72,14 @@ def text_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str
         found = [answer.text for answer in chosen]
         place = {"table": table, "row": row, "decoding": decoding, "artefact": artefact}
         cells += [
-            Cell(metric=f"distinct-{n}", value=texts.distinct(found, n), n=len(found), unit="share", **place)
+            Cell(metric=f"distinct-{n}", value=text_statistics.distinct(found, n), n=len(found), unit="share", **place)
             for n in DISTINCT
         ]
-        cells.append(cell(statistics.win_rate(texts.repeated(found)), metric="duplicates", unit="%", **place))
+        cells.append(cell(statistics.win_rate(text_statistics.repeated(found)), metric="duplicates", unit="%", **place))
         cells.append(cell(statistics.mean(repetition(chosen)), metric=REPETITION, unit="%", **place))
     return cells
 
 
 def repetition(answers: Sequence[Sample]) -> list[float]:
     """Return how much each answer repeats itself, in percent."""
-    return [100 * texts.repetition(answer.completion_ids) for answer in answers]
+    return [100 * text_statistics.repetition(answer.completion_ids) for answer in answers]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gshf_release import final
 from gshf_release.data.results import Cell
+from gshf_release.diagnostics import checkpoint_selection
 from gshf_release.errors import RecipeError
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe, parse
@@ -47,7 +47,7 @@ def cells(context: StageContext) -> list[Cell]:
 
 def chosen(path: Path, **loop: Any) -> dict[str, Any]:
     wanted = recipe(loop=loop)
-    here = "tests.test_final"
+    here = "tests.diagnostics.test_checkpoint_selection"
     measures = [
         Stage(
             f"{row}/validation/measure",
@@ -59,7 +59,7 @@ def chosen(path: Path, **loop: Any) -> dict[str, Any]:
         for row in MEASURED
     ]
     run = begin(path, wanted)
-    execute([*measures, final.declare(3)], run, wanted, PROFILES["here"])
+    execute([*measures, checkpoint_selection.declare(3)], run, wanted, PROFILES["here"])
     return read_json(run.path / "final" / "final.json")
 
 

@@ -18,7 +18,7 @@ def declare(iterations: int) -> Stage:
     return Stage(
         name="final",
         identity="choose-iteration/1",
-        work="gshf_release.final:choose",
+        work="gshf_release.diagnostics.checkpoint_selection:choose",
         kind="other",
         inputs=tuple(Input(measure, RESULTS) for measure in measures),
         outputs=("final.json",),

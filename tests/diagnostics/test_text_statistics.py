@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.diagnostics import texts as module
-from gshf_release.diagnostics.texts import (
+from gshf_release.diagnostics import text_statistics as module
+from gshf_release.diagnostics.text_statistics import (
     Pattern,
     Variety,
     distinct,
