@@ -230,7 +230,7 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
     recipe = directory.recipe
     policies = [row for row, _ in policies_of(recipe)]
     if options["imported"] is not None:
-        from gshf_release.evaluation.ask import ask_import
+        from gshf_release.evaluation.request_builder import ask_import
 
         if options["row"] is None:
             raise click.UsageError("--import needs --row.")
@@ -242,7 +242,7 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
         named = (benchmark_of(options["outputs"]),)
     if not (named or recipe.evaluation.benchmarks):
         return None
-    from gshf_release.evaluation.ask import Wish, ask
+    from gshf_release.evaluation.request_builder import Wish, ask
 
     names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration", "ask_again")
     wish = Wish(

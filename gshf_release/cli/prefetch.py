@@ -22,7 +22,7 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from gshf_release import preflight
     from gshf_release import recipe as recipes
-    from gshf_release.evaluation.ask import prefetch
+    from gshf_release.evaluation.request_builder import prefetch
     from gshf_release.models.checkpoints import fetch
     from gshf_release.pipeline import models, writers
 

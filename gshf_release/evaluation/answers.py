@@ -21,9 +21,9 @@ from typing import Any
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Message, Sample
 from gshf_release.errors import DataError
-from gshf_release.evaluation import answer_files, kept
+from gshf_release.evaluation import answer_files, file_copies
+from gshf_release.evaluation.answer_templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
 from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
-from gshf_release.evaluation.templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
 from gshf_release.models.chat_template_checks import check_policy
 from gshf_release.models.chat_tokenizer import KEYS as RENDERING
 from gshf_release.models.checkpoints import load_tokenizer
@@ -209,7 +209,7 @@ def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str, mode
 
 def write_questions(context: StageContext) -> None:
     """Write the questions that are asked."""
-    path = kept.path(context.run, context.parameter("sha256"))
+    path = file_copies.path(context.run, context.parameter("sha256"))
     questions = read_questions(context.parameter("protocol"), path, context.parameter("limit"))
     write_json(context.output(QUESTIONS), {"questions": [asdict(question) for question in questions]})
 
@@ -356,7 +356,7 @@ def adopt_answers(context: StageContext) -> None:
     Raises:
         DataError: The file answers something that the benchmark does not ask, or none of its questions.
     """
-    path = kept.path(context.run, context.parameter("sha256"))
+    path = file_copies.path(context.run, context.parameter("sha256"))
     questions = stored_questions(context, context.parameter("benchmark"))
     protocol = context.parameter("protocol")
     found = answer_files.alpaca_eval_answers(path) if protocol == "alpaca_eval" else answer_files.mt_bench_answers(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gshf_release.evaluation import answers, imports, judgments, paired
+from gshf_release.evaluation import answers, judgments, lm_eval_import, paired_comparisons
 from gshf_release.evaluation.requests import BenchmarkRequest, Requests, rows_known
 from gshf_release.recipe import Recipe
 from gshf_release.run.stage import Stage
@@ -21,7 +21,7 @@ def declare(recipe: Recipe, requests: Requests, policies: Sequence[tuple[str, st
     stages: list[Stage] = []
     for name, asked in requests.benchmarks.items():
         stages += _declare_benchmark(recipe, name, asked, dict(policies))
-    return stages + [imports.declare(name, request) for name, request in requests.imports.items()]
+    return stages + [lm_eval_import.declare(name, request) for name, request in requests.imports.items()]
 
 
 def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, policies: dict[str, str]) -> list[Stage]:
@@ -41,7 +41,7 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
     for label, request in asked.judges.items():
         for row in request.rows:
             stages += judgments.declare(name, asked, label, request, row) if row in rows else []
-        stages += paired.declare(name, asked, label, request, list(policies))
+        stages += paired_comparisons.declare(name, asked, label, request, list(policies))
     return stages
 
 

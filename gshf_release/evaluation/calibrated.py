@@ -10,9 +10,9 @@ from typing import Any
 from gshf_release.data.bootstrap import Interval
 from gshf_release.data.results import Cell
 from gshf_release.errors import CalibrationError, RunError
-from gshf_release.evaluation import kept, metrics
+from gshf_release.evaluation import file_copies, metrics
 from gshf_release.evaluation.calibration.document import Calibration, default_path, load
-from gshf_release.evaluation.calibration.line import LEVEL
+from gshf_release.evaluation.calibration.regression import LEVEL
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.run.directory import RunDirectory
 
@@ -45,7 +45,7 @@ def keep(run: RunDirectory, judge: JudgeSettings, given: Path | None) -> str | N
             f"{path} is a calibration of the judge {found.judge}, not of {judge.identity}.",
             hint="Make one with the same judge file and overrides: gshf-release calibrate JUDGE --annotations FILE...",
         )
-    return kept.keep(run, path)
+    return file_copies.keep(run, path)
 
 
 def cells(

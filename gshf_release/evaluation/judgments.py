@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.evaluation import answer_files, answers, kept
+from gshf_release.evaluation import answer_files, answers, file_copies
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
 from gshf_release.evaluation.judging import alpaca_eval, endpoints, mt_bench
 from gshf_release.evaluation.judging.cache import default_folder
@@ -140,7 +140,7 @@ def judge(context: StageContext) -> None:
     with _session(context, settings) as session:
         if kind == "alpaca_eval_2":
             rows = json.loads(own_file(context).read_text(encoding="utf-8"))
-            given = answer_files.alpaca_eval_answers(kept.path(context.run, context.parameter("baseline")))
+            given = answer_files.alpaca_eval_answers(file_copies.path(context.run, context.parameter("baseline")))
             name = {"generator": context.parameter("baseline_name")}
             baseline = [given[row["instruction"]] | name for row in rows if row["instruction"] in given]
             for repeat, file in enumerate(repeat_files(kind, repeats)):
@@ -153,7 +153,9 @@ def judge(context: StageContext) -> None:
             lines = mt_bench.judge_single(questions, rows, session, references, repeats)
         else:
             name = {"model_id": context.parameter("baseline_name")}
-            others = [line | name for line in read_json_rows(kept.path(context.run, context.parameter("baseline")))]
+            others = [
+                line | name for line in read_json_rows(file_copies.path(context.run, context.parameter("baseline")))
+            ]
             lines = mt_bench.judge_pair(questions, rows, others, session, references, repeats)
         answer_files.write_mt_bench(lines, path)
 
@@ -241,7 +243,7 @@ def own_file(context: StageContext) -> Path:
 def _asked_rows(context: StageContext) -> list[dict[str, Any]]:
     """Return the questions that were asked as the file of questions has them."""
     asked = {question.key for question in answers.stored_questions(context, context.parameter("benchmark"))}
-    rows = read_json_rows(kept.path(context.run, context.parameter("questions")))
+    rows = read_json_rows(file_copies.path(context.run, context.parameter("questions")))
     return [row for row in rows if str(row["question_id"]) in asked]
 
 

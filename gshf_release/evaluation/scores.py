@@ -12,7 +12,7 @@ from typing import Any
 from gshf_release.data import bootstrap, statistics
 from gshf_release.data.bootstrap import JudgeNoise
 from gshf_release.data.results import Cell
-from gshf_release.evaluation import answer_files, answers, calibrated, comparisons, kept, metrics
+from gshf_release.evaluation import answer_files, answers, calibrated, comparisons, file_copies, metrics
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.alpaca_eval import scoring
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation
@@ -82,11 +82,11 @@ def _borrowed(context: StageContext) -> AlpacaEvalData:
     files = BorrowedFiles(**context.parameter("borrowed"))
     if files.gamed is None:
         return AlpacaEvalData(missing=files.missing)
-    gamed, difficulty = read_gamed(kept.path(context.run, files.gamed))
+    gamed, difficulty = read_gamed(file_copies.path(context.run, files.gamed))
     return AlpacaEvalData(
         gamed=gamed,
         difficulty=difficulty,
-        instructions=read_instructions(kept.path(context.run, context.parameter("questions"))),
+        instructions=read_instructions(file_copies.path(context.run, context.parameter("questions"))),
         unverified=() if files.verified else (GAMED_BASELINES.name,),
     )
 
@@ -195,7 +195,7 @@ def _calibrated_cells(context: StageContext, rate: Cell, place: Mapping[str, Any
     sha256 = context.task.stage.parameters.get("calibration")
     if sha256 is None:
         return []
-    calibration = load(kept.path(context.run, sha256))
+    calibration = load(file_copies.path(context.run, sha256))
     baseline = context.parameter("baseline")
     return calibrated.cells(calibration, rate, baseline, sha256, place, context.parameter("note"))
 
@@ -291,7 +291,7 @@ def _judgments_in_all(context: StageContext) -> dict[str, int]:
     """Return `{metric: judgments}` if every question were answered and judged; nothing for a request without a count."""
     if "whole" not in context.task.stage.parameters:
         return {}
-    questions = read_questions("mt_bench", kept.path(context.run, context.parameter("questions")))
+    questions = read_questions("mt_bench", file_copies.path(context.run, context.parameter("questions")))
     groups = {"average": questions, "first turn": questions}
     for name in dict.fromkeys(question.category for question in questions):
         groups[f"average: {name}"] = [question for question in questions if question.category == name]

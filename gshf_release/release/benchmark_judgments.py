@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data.records import Row
-from gshf_release.evaluation import answer_files, answers, judgments, kept
+from gshf_release.evaluation import answer_files, answers, file_copies, judgments
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.benchmarks import Question
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -131,7 +131,7 @@ def _mt_bench(
     own = context.input(answers.answers_stage(entry["row"], entry["benchmark"]), answer_files.FILES["mt_bench"])
     given, others = answer_files.mt_bench_answers(own), {}
     if entry["baseline"] is not None:
-        others = answer_files.mt_bench_answers(kept.path(context.run, entry["baseline"]))
+        others = answer_files.mt_bench_answers(file_copies.path(context.run, entry["baseline"]))
     singles, pairs = mt_bench_judgments.read(path)
     points = game_points(pairs, answer_files.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}

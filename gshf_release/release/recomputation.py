@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from gshf_release.data.results import Cell
 from gshf_release.diagnostics import exploration, validation
 from gshf_release.errors import VerificationError
-from gshf_release.evaluation import best_of, imports, judgments, paired, scores
+from gshf_release.evaluation import best_of, judgments, lm_eval_import, paired_comparisons, scores
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.optimization import dpo, raft
 from gshf_release.preference import offline, pairs, winners
@@ -29,10 +29,10 @@ CELLS: Mapping[str, Callable[[StageContext], list[Cell]]] = {
     dpo.IDENTITY: dpo.numbers,
     evaluation.IDENTITY: evaluation.numbers,
     exploration.IDENTITY: exploration.numbers,
-    imports.IDENTITY: imports.numbers,
+    lm_eval_import.IDENTITY: lm_eval_import.numbers,
     judgments.SCORE_IDENTITY: scores.numbers,
     offline.IDENTITY: offline.numbers,
-    paired.IDENTITY: paired.numbers,
+    paired_comparisons.IDENTITY: paired_comparisons.numbers,
     pairs.IDENTITY: pairs.numbers,
     quantization.COMPRESSED_IDENTITY: quantization.numbers,
     quantization.GGUF_IDENTITY: quantization.numbers,

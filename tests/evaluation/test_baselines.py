@@ -11,7 +11,7 @@ import pytest
 from gshf_release import outside
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
-from gshf_release.evaluation.ask import Wish, ask
+from gshf_release.evaluation.request_builder import Wish, ask
 from gshf_release.evaluation.requests import read
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.recipe.profile import Profile

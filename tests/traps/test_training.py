@@ -14,7 +14,7 @@ import torch
 from gshf_release.data.hashing import sha256_tree, tree
 from gshf_release.data.records import Message, Prompt, Sample
 from gshf_release.data.results import find, read_cells
-from gshf_release.evaluation.templates import template
+from gshf_release.evaluation.answer_templates import template
 from gshf_release.models import checkpoints
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.models.logprobs import Tokens, completion_logps

@@ -11,7 +11,7 @@ import numpy as np
 from gshf_release.data import statistics
 from gshf_release.data.bootstrap import ranks
 from gshf_release.data.statistics import Estimate
-from gshf_release.evaluation.calibration.line import Array
+from gshf_release.evaluation.calibration.regression import Array
 
 
 @dataclass(frozen=True, slots=True)

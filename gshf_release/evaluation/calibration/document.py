@@ -20,9 +20,9 @@ from gshf_release.data.bootstrap import Interval
 from gshf_release.data.statistics import Estimate
 from gshf_release.errors import CalibrationError, DataError
 from gshf_release.evaluation.calibration import agreement as agreements
-from gshf_release.evaluation.calibration import line as lines
+from gshf_release.evaluation.calibration import regression as lines
 from gshf_release.evaluation.calibration import replay as replays
-from gshf_release.evaluation.calibration.line import LEVEL, Array, Line
+from gshf_release.evaluation.calibration.regression import LEVEL, Array, Line
 from gshf_release.models.checkpoints import cache_folder
 
 

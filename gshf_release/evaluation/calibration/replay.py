@@ -15,7 +15,7 @@ from gshf_release.errors import DataError
 from gshf_release.evaluation.alpaca_eval.annotations import Annotation, groups
 from gshf_release.evaluation.alpaca_eval.annotations import read as read_annotations
 from gshf_release.evaluation.calibration.agreement import Pairs
-from gshf_release.evaluation.calibration.line import Array
+from gshf_release.evaluation.calibration.regression import Array
 from gshf_release.evaluation.judging import alpaca_eval
 
 

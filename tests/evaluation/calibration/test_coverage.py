@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gshf_release.errors import CalibrationError, DataError
-from gshf_release.evaluation.calibration import line as lines
+from gshf_release.evaluation.calibration import regression as lines
 from gshf_release.evaluation.calibration.document import official_rate, refusal
-from gshf_release.evaluation.calibration.line import Array
+from gshf_release.evaluation.calibration.regression import Array
 from gshf_release.evaluation.calibration.replay import read_official
 from tests.evaluation.calibration.judged import official_rows
 

@@ -12,15 +12,15 @@ from gshf_release.data.hashing import sha256_json
 from gshf_release.errors import NetworkError, RunError
 from gshf_release.evaluation import (
     answer_files,
+    answer_templates,
     answers,
     baselines,
     benchmarks,
     calibrated,
-    imports,
+    file_copies,
     judgments,
-    kept,
-    paired,
-    templates,
+    lm_eval_import,
+    paired_comparisons,
 )
 from gshf_release.evaluation.benchmarks import Benchmark
 from gshf_release.evaluation.judging import endpoints, judges
@@ -90,7 +90,7 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str], say: Callable[[s
     Raises:
         GshfError: A benchmark, judge, template or baseline does not exist or does not fit, or benchmark data cannot be had.
     """
-    templates.check(None if wish.template == TOKENIZER else wish.template)
+    answer_templates.check(None if wish.template == TOKENIZER else wish.template)
     wanted: list[str] = []
     requests = read(run)
     for reference in wish.benchmarks:
@@ -121,9 +121,11 @@ def ask(run: RunDirectory, wish: Wish, policies: Sequence[str], say: Callable[[s
 
 def _comparable(requests: Requests, benchmark: str, label: str, judged: set[str], policies: Sequence[str]) -> list[str]:
     """Return the comparisons of rows that are judged already or now: none shall ask a judge about further rows."""
-    found = paired.others(requests.benchmarks[benchmark], label, policies)
+    found = paired_comparisons.others(requests.benchmarks[benchmark], label, policies)
     return [
-        paired.stage_name(row, benchmark, label) for row, others in found.items() if others and {row, *others} <= judged
+        paired_comparisons.stage_name(row, benchmark, label)
+        for row, others in found.items()
+        if others and {row, *others} <= judged
     ]
 
 
@@ -154,8 +156,8 @@ def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str])
     given = {name for request in requests.benchmarks.values() for name in request.existing}
     if row not in policies and row not in given:
         raise RunError(f"{run.path} has no row {row!r}.", hint=f"Its rows: {', '.join([*policies, *sorted(given)])}.")
-    imports.read(path)
-    sha256 = kept.keep(run, path)
+    lm_eval_import.read(path)
+    sha256 = file_copies.keep(run, path)
     name = f"{slug(row)}-{sha256[:8]}"
     entry = ImportRequest(sha256=sha256, row=row)
     write(run, requests.model_copy(update={"imports": {**requests.imports, name: entry}}))
@@ -201,10 +203,10 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
     if wish.outputs is not None:
         model = answer_files.model_of(benchmark.protocol, wish.outputs, wish.model)
         row = _row_of(model, known)
-        existing[row], names[row] = kept.keep(run, wish.outputs), model
+        existing[row], names[row] = file_copies.keep(run, wish.outputs), model
     return BenchmarkRequest(
         asking=benchmark.asking,
-        questions=kept.keep(run, path),
+        questions=file_copies.keep(run, path),
         published=benchmark.published,
         count=limit or whole,
         whole=whole,
@@ -250,7 +252,7 @@ def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFi
         found = benchmark_files.obtain(file, wish.data, allow_unverified=wish.allow_unverified)
     except NetworkError as error:
         return BorrowedFiles(missing=str(error))
-    return BorrowedFiles(gamed=kept.keep(run, found.path), verified=found.verified)
+    return BorrowedFiles(gamed=file_copies.keep(run, found.path), verified=found.verified)
 
 
 def _baseline(run: RunDirectory, reference: str, benchmark: Benchmark, wish: Wish, judge: JudgeSettings) -> Path | None:
@@ -277,10 +279,10 @@ def _judge(
     """Return the name of the judge's folder and the request."""
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
-        sha256 = asked.questions if baseline is None else kept.keep(run, baseline)
+        sha256 = asked.questions if baseline is None else file_copies.keep(run, baseline)
         otherwise = answers.QUESTIONS if baseline is None else baseline.name
         name = answer_files.model_of(
-            asked.asking.protocol, kept.path(run, sha256), otherwise.partition(".")[0] or otherwise
+            asked.asking.protocol, file_copies.path(run, sha256), otherwise.partition(".")[0] or otherwise
         )
         if baseline is not None and name in _models(
             run, asked, rows
@@ -307,7 +309,7 @@ def _again(wish: Wish, rows: Sequence[str]) -> dict[str, AskedAgain]:
 def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:
     """Return what the answer files of the rows call their models."""
     given = {
-        row: asked.names.get(row) or answer_files.model_of(asked.asking.protocol, kept.path(run, sha256))
+        row: asked.names.get(row) or answer_files.model_of(asked.asking.protocol, file_copies.path(run, sha256))
         for row, sha256 in asked.existing.items()
     }
     return {given.get(row) or answers.model_name(run.recipe, row) for row in rows}

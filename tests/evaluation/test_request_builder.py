@@ -9,7 +9,7 @@ import pytest
 
 from gshf_release import pipeline
 from gshf_release.errors import CheckpointError, EngineError, RecipeError, RunError
-from gshf_release.evaluation.ask import Wish, ask, prefetch
+from gshf_release.evaluation.request_builder import Wish, ask, prefetch
 from gshf_release.evaluation.requests import ascii_slug, read, slug
 from gshf_release.prompts import benchmark_files
 from gshf_release.recipe import Base, Evaluation, Recipe

@@ -76,7 +76,7 @@ def _declare_row(
     return Stage(
         name=stage_name(row, benchmark, label),
         identity=IDENTITY,
-        work="gshf_release.evaluation.paired:write",
+        work="gshf_release.evaluation.paired_comparisons:write",
         kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
@@ -92,7 +92,7 @@ def _declare_row(
             "decoding": "as given" if row in asked.existing else asked.asking.label,
             "repeats": request.repeats,
         },
-        numbers="gshf_release.evaluation.paired:numbers",
+        numbers="gshf_release.evaluation.paired_comparisons:numbers",
     )
 
 

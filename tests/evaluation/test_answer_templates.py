@@ -9,7 +9,7 @@ import pytest
 
 from gshf_release.data.records import Message
 from gshf_release.errors import RecipeError
-from gshf_release.evaluation.templates import FastChatTemplate, check, template
+from gshf_release.evaluation.answer_templates import FastChatTemplate, check, template
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.recipe import Prompts
 from tests import tiny

@@ -10,7 +10,7 @@ import pytest
 
 from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import DataError
-from gshf_release.evaluation.imports import cells, read
+from gshf_release.evaluation.lm_eval_import import cells, read
 
 DOCUMENT: dict[str, Any] = {
     "results": {

@@ -14,7 +14,7 @@ from typing import Any
 from gshf_release.data import user_files
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError
-from gshf_release.evaluation import kept
+from gshf_release.evaluation import file_copies
 from gshf_release.evaluation.requests import ImportRequest
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
@@ -31,17 +31,17 @@ def declare(name: str, request: ImportRequest) -> Stage:
     return Stage(
         name=f"imports/{name}",
         identity=IDENTITY,
-        work="gshf_release.evaluation.imports:adopt",
+        work="gshf_release.evaluation.lm_eval_import:adopt",
         kind="other",
         outputs=(FILE,),
         parameters={"sha256": request.sha256, "row": request.row},
-        numbers="gshf_release.evaluation.imports:numbers",
+        numbers="gshf_release.evaluation.lm_eval_import:numbers",
     )
 
 
 def adopt(context: StageContext) -> None:
     """Copy what the cells are made of out of the result file."""
-    document = read(kept.path(context.run, context.parameter("sha256")))
+    document = read(file_copies.path(context.run, context.parameter("sha256")))
     names = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "model_name")
     kept_part = {key: document[key] for key in names if key in document}
     shots = _of_task(document, "config", "num_fewshot")  # where versions before 0.4 have it, for all tasks
