@@ -58,10 +58,10 @@ def command(
 
 
 def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, as_json: bool) -> None:
-    from gshf_release import plots
     from gshf_release.data.results import read_cells, select
     from gshf_release.diagnostics.verdict import verdict
     from gshf_release.errors import RunError
+    from gshf_release.report import figures
     from gshf_release.report.benchmarks import comparison_tables
     from gshf_release.report.notices import notices
     from gshf_release.report.tables import all_tables
@@ -75,7 +75,7 @@ def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, a
     for line in found:
         show(f"> **{line}**\n") if as_markdown and not as_json else say(line)
     if plot is not None:
-        say(f"{shown_path(plot)}: {plots.learning_curve(cells, plot)}")
+        say(f"{shown_path(plot)}: {figures.learning_curve(cells, plot)}")
     if as_json:
         print_json({"cells": [cell.model_dump() for cell in cells], "notices": found})
         return
@@ -121,8 +121,8 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
 
 
 def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as_json: bool) -> None:
-    from gshf_release import plots
     from gshf_release.errors import RunError
+    from gshf_release.report import figures
     from gshf_release.report.methods import label, method_table, points
     from gshf_release.report.seeds import read_seeds, seed_folders
     from gshf_release.run.directory import RunDirectory
@@ -139,7 +139,7 @@ def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as
             raise RunError(f"{parent}: another of the runs is {name} too.", hint="Give one parent for each method.")
         methods[name] = read_seeds(folders)
     if plot is not None:
-        say(f"{shown_path(plot)}: {plots.reward_against_divergence(points(methods), plot)}")
+        say(f"{shown_path(plot)}: {figures.reward_against_divergence(points(methods), plot)}")
     if as_json:
         print_json(
             {

@@ -17,7 +17,6 @@ from gshf_release.data.results import Cell, select
 from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.models.checkpoints import PREFIX
-from gshf_release.plots import reported_curve
 from gshf_release.prompts import contamination
 from gshf_release.recipe import Recipe, read_mapping
 from gshf_release.release import assumptions, card_templates, metadata
@@ -26,6 +25,7 @@ from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.lineage import Lineage
 from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
+from gshf_release.report.figures import reported_curve
 from gshf_release.report.notices import notices
 from gshf_release.run.stage import iteration_row
 

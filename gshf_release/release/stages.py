@@ -13,13 +13,13 @@ from gshf_release.data.results import Cell, read_cells, select
 from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.models import checkpoints
 from gshf_release.models.stages import REFERENCE
-from gshf_release.plots import learning_curve
 from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import assumptions, card, card_templates, evidence, manifest, rules, templates, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import COMPRESSED, DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
+from gshf_release.report.figures import learning_curve
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions

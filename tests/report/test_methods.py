@@ -7,7 +7,7 @@ from pathlib import Path
 from gshf_release.data.results import Cell
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.models.logprobs import KL_TO_BASE
-from gshf_release.plots import reward_against_divergence
+from gshf_release.report.figures import reward_against_divergence
 from gshf_release.report.methods import UNTRAINED, equal_divergence, method_table, points
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gshf_release
 from gshf_release.data.results import Cell, read_cells
-from gshf_release.plots import learning_curve
+from gshf_release.report.figures import learning_curve
 from gshf_release.run.directory import RunDirectory
 
 
@@ -35,7 +35,7 @@ def test_settings_of_the_folder_change_nothing(finished: RunDirectory, tmp_path:
     (tmp_path / "matplotlibrc").write_text(
         "backend: module://nowhere\ntext.usetex: true\nfont.size: 40\n", encoding="utf-8"
     )
-    call = "from gshf_release.plots import *; from gshf_release.data.results import read_cells; "
+    call = "from gshf_release.report.figures import *; from gshf_release.data.results import read_cells; "
     call += f"learning_curve(read_cells(Path({str(finished.path / 'results.json')!r})), Path('here.png'))"
     variables = os.environ | {"PYTHONPATH": str(Path(gshf_release.__file__).parents[1])}
     subprocess.run([sys.executable, "-P", "-c", call], cwd=tmp_path, env=variables, check=True)
