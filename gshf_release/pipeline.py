@@ -24,7 +24,7 @@ from gshf_release.recipe import Base, Evaluation, Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
 from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
-from gshf_release.release.quantization import early
+from gshf_release.release.quantization import preflight as quantization_preflight
 from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.rewards import training as scorer_training
@@ -197,7 +197,7 @@ def require_releasable(recipe: Recipe) -> None:
     """
     with contextlib.suppress(CheckpointError):
         base_model = recipe.base
-        early.check_base(
+        quantization_preflight.check_base(
             recipe, lambda: locate(base_model.model, revision=base_model.revision, sha256=base_model.sha256)
         )
 
@@ -359,8 +359,8 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     recipe = _named(run.recipe, repository)
     graph = as_trained(run, recipe)
     outside.keep(run, recipe)
-    early.check_environments(recipe)
-    early.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")
+    quantization_preflight.check_environments(recipe)
+    quantization_preflight.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
     render(run)
 

@@ -22,7 +22,7 @@ def command(run: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       gshf-release prune runs/quickstart --dry-run
     """
-    from gshf_release.release.keeping import prune_run, superfluous
+    from gshf_release.release.retention import prune_run, superfluous
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)

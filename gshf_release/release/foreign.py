@@ -21,7 +21,7 @@ from gshf_release.models import checkpoints
 from gshf_release.models.checkpoint_files import refuse_code
 from gshf_release.models.portability import make_portable
 from gshf_release.recipe import AllowedFinding, parse, read_mapping
-from gshf_release.release import card_templates, evidence, hub_client, manifest, rules, templates, weights
+from gshf_release.release import card_templates, chat_templates, eval_results, hub_client, manifest, rules, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.staging import link_or_copy
 from gshf_release.report.notices import notices
@@ -39,7 +39,7 @@ TAKEN = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    templates.FILE,
+    chat_templates.FILE,
 )
 OWN_FACTS = ("allowed_findings", "template_change")
 TEMPLATE = "checkpoint.md.j2"
@@ -81,15 +81,15 @@ def _make(folder: Path, target: Path, name: str, facts: str, results: Path | Non
     weights.check_files(target, dtype)
     weights.turn_ends(checkpoints.load_tokenizer(target), target)
     if own.get("template_change") is None:
-        templates.check_against_base(target, _base_template(known.base_model), None)
+        chat_templates.check_against_base(target, _base_template(known.base_model), None)
     cells = [] if results is None else read_cells(results)
     if cells:
-        (target / evidence.RESULTS).parent.mkdir()
-        write_cells(cells, target / evidence.RESULTS)
+        (target / eval_results.RESULTS).parent.mkdir()
+        write_cells(cells, target / eval_results.RESULTS)
     (target / "README.md").write_text(_card(known, name, target.name, cells), encoding="utf-8")
     allowed = _allowed(own.get("allowed_findings") or [], facts)
     rules.check_folder(target, allowed)
-    digest = templates.sha256(target)
+    digest = chat_templates.sha256(target)
     document: dict[str, Any] = {
         "name": name,
         "dtype": dtype,
@@ -183,7 +183,7 @@ def _base_template(base: str | None) -> str | None:
         )
     with tempfile.TemporaryDirectory() as temporary:
         api = hub_client.client()
-        fetch = {"local_dir": temporary, "allow_patterns": [templates.FILE, "tokenizer_config.json"]}
+        fetch = {"local_dir": temporary, "allow_patterns": [chat_templates.FILE, "tokenizer_config.json"]}
         try:
             hub_client.call(lambda: api.snapshot_download(base, **fetch), attempts=2)
         except (ReleaseError, NetworkError, CheckpointError) as error:
@@ -191,7 +191,7 @@ def _base_template(base: str | None) -> str | None:
                 f"The chat template of {base} could not be fetched: {error.message}",
                 hint="Fetch again later, or say under template_change where the template comes from.",
             ) from error
-        return templates.template_of(Path(temporary))
+        return chat_templates.template_of(Path(temporary))
 
 
 def _card(facts: Facts, name: str, tag: str, cells: Sequence[Cell]) -> str:

@@ -15,7 +15,16 @@ from gshf_release.models import checkpoints
 from gshf_release.models.stages import REFERENCE
 from gshf_release.preference.offline import SOURCE
 from gshf_release.recipe import Loop, Recipe
-from gshf_release.release import assumptions, card, card_templates, evidence, manifest, rules, templates, weights
+from gshf_release.release import (
+    assumptions,
+    card,
+    card_templates,
+    chat_templates,
+    eval_results,
+    manifest,
+    rules,
+    weights,
+)
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.folders import COMPRESSED, DATA_SETS, FINAL
 from gshf_release.release.lineage import verify_lineage
@@ -93,9 +102,9 @@ def write_weights(context: StageContext) -> None:
             text = learning_curve(chosen.cells, folder / FIGURE)
             chosen = replace(chosen, figure=FIGURE, figure_text=text)
         card.write(chosen, folder)
-        evidence.write(folder, chosen.cells, _judgments(context, iteration))
-        base = templates.template_of(context.input("base", "model"))
-        templates.check_against_base(folder, base, context.recipe.release.template_change)
+        eval_results.write(folder, chosen.cells, _judgments(context, iteration))
+        base = chat_templates.template_of(context.input("base", "model"))
+        chat_templates.check_against_base(folder, base, context.recipe.release.template_change)
         finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
         context.progress(iteration, len(policies), "iterations")
     shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
@@ -248,7 +257,7 @@ def finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
     """Check the folder against the rules and write its manifest."""
     declared = context.recipe.release
     rules.check_folder(folder, declared.allowed_findings)
-    template = templates.sha256(folder)
+    template = chat_templates.sha256(folder)
     facts |= {} if template is None else {"chat_template_sha256": template}
     facts |= {"template_change": declared.template_change} if declared.template_change else {}
     if declared.allowed_findings:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gshf_release.data.results import Cell, read_cells
 from gshf_release.errors import GshfError, VerificationError
-from gshf_release.release import evidence, manifest, recomputation, templates
+from gshf_release.release import chat_templates, eval_results, manifest, recomputation
 from gshf_release.release.stages import visible
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.rewards.settings import user_code_of
@@ -133,15 +133,15 @@ def _release_differences(run: RunDirectory) -> list[str]:
     merged = run.path / "results.json"
     for folder in _folders(run):
         document = manifest.read(folder)
-        if (folder / evidence.RESULTS).is_file() and merged.is_file():
+        if (folder / eval_results.RESULTS).is_file() and merged.is_file():
             known = visible(read_cells(merged), int(document["iteration"]))
-            if any(entry not in known for entry in read_cells(folder / evidence.RESULTS)):
-                wrong.append(f"{run.relative(folder)}/{evidence.RESULTS}: not the cells of results.json.")
+            if any(entry not in known for entry in read_cells(folder / eval_results.RESULTS)):
+                wrong.append(f"{run.relative(folder)}/{eval_results.RESULTS}: not the cells of results.json.")
         weights = (
             folder.parent.with_name(folder.parent.name.removesuffix("-GGUF")) / f"iter-{document.get('iteration')}"
         )
         if folder.parent.name.endswith("-GGUF") and weights.is_dir():
-            found, expected = templates.sha256(folder), templates.sha256(weights)
+            found, expected = chat_templates.sha256(folder), chat_templates.sha256(weights)
             if found != expected:
                 wrong.append(f"{run.relative(folder)}: the chat template is not that of {run.relative(weights)}.")
     return wrong

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from gshf_release.errors import GshfError, VerificationError
-from gshf_release.release import evidence, manifest, rules, signing, templates, weights
+from gshf_release.release import chat_templates, eval_results, manifest, rules, signing, weights
 
 Answer = TypeVar("Answer")
 
@@ -44,7 +44,7 @@ def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None =
     if not hashes_only and not changed:
         tensors = _collect(lambda: _tensors(folder), wrong) or 0
         _collect(lambda: _template(folder), wrong)
-        for check in (evidence.recompute, evidence.check_card):
+        for check in (eval_results.recompute, eval_results.check_card):
             count, lines = _collect(partial(check, folder), wrong) or (0, [])
             numbers += count
             wrong += lines
@@ -75,6 +75,6 @@ def _tensors(folder: Path) -> int:
 
 
 def _template(folder: Path) -> None:
-    found, recorded = templates.sha256(folder), manifest.read(folder).get("chat_template_sha256")
+    found, recorded = chat_templates.sha256(folder), manifest.read(folder).get("chat_template_sha256")
     if recorded is not None and found != recorded:
         raise VerificationError(f"The chat template is not the one {manifest.NAME} names.")

@@ -90,7 +90,7 @@ def test_our_gguf_files_open_with_the_models_logits_and_tokens(
 ) -> None:
     import torch
 
-    from gshf_release.release.gguf import write_gguf
+    from gshf_release.release.quantization.gguf import write_gguf
 
     path, text = tmp_path / "tiny.gguf", "<|user|>\nwhy is the rain in the cup?</s>\n"
     write_gguf(tiny_folder / "tiny", path, encoding=encoding, name="Tiny")

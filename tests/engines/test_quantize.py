@@ -13,8 +13,8 @@ import pytest
 from gshf_release import environments
 from gshf_release.data.results import Cell, find
 from gshf_release.models.checkpoints import load_tokenizer
-from gshf_release.release.gguf import write_gguf
 from gshf_release.release.quantization import command, job, losses
+from gshf_release.release.quantization.gguf import write_gguf
 from tests import nasty, sentence_piece, tiny
 
 pytestmark = pytest.mark.engines

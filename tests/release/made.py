@@ -13,7 +13,7 @@ import yaml
 from gshf_release.data import statistics
 from gshf_release.data.records import Judgment
 from gshf_release.data.results import Cell, cell
-from gshf_release.release import evidence, manifest, templates
+from gshf_release.release import chat_templates, eval_results, manifest
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}</s>{% endfor %}"
 PREFERENCES = (1.0, 1.0, 0.0, 0.5)
@@ -50,7 +50,7 @@ def checkpoint(folder: Path, *, tied: bool = False, **metadata: str) -> Path:
     model = {"type": "WordLevel", "vocab": {"a": 0, "</s>": 2}, "unk_token": "a"}
     write_json(folder / "tokenizer.json", {"version": "1.0", "added_tokens": added, "model": model})
     write_json(folder / "tokenizer_config.json", {"eos_token": "</s>"})
-    (folder / templates.FILE).write_text(TEMPLATE, encoding="utf-8")
+    (folder / chat_templates.FILE).write_text(TEMPLATE, encoding="utf-8")
     return folder
 
 
@@ -96,10 +96,10 @@ def release(folder: Path, *, iteration: int = 1, repository: str = "tester/made"
         for number, (preference, (model, base)) in enumerate(zip(PREFERENCES, SCORES, strict=True))
     ]
     Judgment.write(rows, folder / "judgments.parquet")
-    evidence.write(folder, found, [("iteration-1/test/judgments", folder / "judgments.parquet")])
+    eval_results.write(folder, found, [("iteration-1/test/judgments", folder / "judgments.parquet")])
     (folder / "judgments.parquet").unlink()
     (folder / "README.md").write_text(card(found, repository), encoding="utf-8")
-    manifest.write(folder, {"iteration": iteration, "chat_template_sha256": templates.sha256(folder), **facts})
+    manifest.write(folder, {"iteration": iteration, "chat_template_sha256": chat_templates.sha256(folder), **facts})
     return folder
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gshf_release.data.records import Judgment
 from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import VerificationError
-from gshf_release.release import evidence, manifest
+from gshf_release.release import eval_results, manifest
 from gshf_release.release.verify_folder import verify_folder
 from tests.conftest import Outcome
 from tests.release import made
@@ -115,7 +115,7 @@ def test_a_result_that_the_judgments_do_not_give_is_found(folder: Path) -> None:
     cells = [
         entry.model_copy(update={"value": 72.5}) if entry.metric == "win rate" else entry for entry in made.cells()
     ]
-    write_cells(cells, folder / evidence.RESULTS)
+    write_cells(cells, folder / eval_results.RESULTS)
     (folder / "README.md").write_text(made.card(cells), encoding="utf-8")
     relist(folder)
     (found,) = failures(folder)
@@ -123,7 +123,7 @@ def test_a_result_that_the_judgments_do_not_give_is_found(folder: Path) -> None:
 
 
 def test_a_changed_judgment_is_found(folder: Path) -> None:
-    path = folder / evidence.JUDGMENTS / "iteration-1.test.parquet"
+    path = folder / eval_results.JUDGMENTS / "iteration-1.test.parquet"
     rows = Judgment.read(path)
     Judgment.write(rows[:-1], path)
     relist(folder)
@@ -134,7 +134,7 @@ def test_a_changed_judgment_is_found(folder: Path) -> None:
 
 
 def test_a_removed_result_is_found(folder: Path) -> None:
-    path = folder / evidence.RESULTS
+    path = folder / eval_results.RESULTS
     write_cells([entry for entry in read_cells(path) if entry.metric != "gain over base"], path)
     relist(folder)
     assert any("gain over base of iteration-1, greedy: computed as 0.125, not in" in line for line in failures(folder))

@@ -18,10 +18,11 @@ from gshf_release.models import checkpoints
 from gshf_release.models.checkpoint_files import refuse_code, refuse_pickles
 from gshf_release.release import stages
 from gshf_release.release.adopt import require_own
-from gshf_release.release.quantization import losses, making, schemes, texts
-from gshf_release.release.quantization.making import Work
+from gshf_release.release.quantization import calibration_text, losses, schemes
+from gshf_release.release.quantization import quantize as making
+from gshf_release.release.quantization.calibration_text import Text
+from gshf_release.release.quantization.quantize import Work
 from gshf_release.release.quantization.schemes import Scheme
-from gshf_release.release.quantization.texts import Text
 from gshf_release.report.table import Table
 from gshf_release.run.context import silent
 from gshf_release.run.directory import DOCUMENT, RunDirectory, read_json
@@ -77,7 +78,7 @@ def quantize(
     measured_on = measured_on or texts_of("test")
     calibrated_on = (calibrated_on or texts_of("validation")) if gptq else None
     if calibrated_on is not None:
-        texts.check_apart(measured_on, calibrated_on)
+        calibration_text.check_apart(measured_on, calibrated_on)
     folder = out or folder
     folder.mkdir(parents=True, exist_ok=True)
     threads = threads or len(os.sched_getaffinity(0))
@@ -155,10 +156,10 @@ def _given(source: Path, text: Path | None, calibration: Path | None) -> tuple[T
     if text is None and calibration is None:
         return None, None
     tokenizer = checkpoints.load_tokenizer(source)
-    most = texts.CALIBRATION_SEQUENCES * texts.LONGEST
+    most = calibration_text.CALIBRATION_SEQUENCES * calibration_text.LONGEST
     return (
-        None if text is None else texts.of_file(text, tokenizer),
-        None if calibration is None else texts.of_file(calibration, tokenizer, most),
+        None if text is None else calibration_text.of_file(text, tokenizer),
+        None if calibration is None else calibration_text.of_file(calibration, tokenizer, most),
     )
 
 
@@ -189,7 +190,7 @@ def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Cal
         rows = Sample.read(*(run.folder(Task(answers, k)) / "samples.parquet" for k in range(answers.shards)))
         where = f"the {role} role, answered by iteration {number}"
         if role == "test":
-            return texts.of_samples(rows, role=where)
-        return texts.calibration(rows, role=where, seed=run.recipe.seed)
+            return calibration_text.of_samples(rows, role=where)
+        return calibration_text.calibration(rows, role=where, seed=run.recipe.seed)
 
     return source, run.path / "quantized" / f"iter-{number}", name, text, run.recipe.seed

@@ -115,7 +115,7 @@ def check(checkpoint: Path, wanted: Sequence[Scheme], *, weights: bool = True) -
     Raises:
         ReleaseError: An architecture, tokenizer or dimension does not fit; the hint names the nearest that does.
     """
-    from gshf_release.release import gguf
+    from gshf_release.release.quantization import gguf
 
     config = gguf.read_json(checkpoint / "config.json")
     if any(scheme.kind == "gguf" for scheme in wanted):

@@ -13,10 +13,10 @@ from gshf_release.data.hashing import sha256_file
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, write_cells
 from gshf_release.recipe import Recipe
-from gshf_release.release import card, evidence, manifest, stages
+from gshf_release.release import card, eval_results, manifest, stages
 from gshf_release.release.folders import FINAL
-from gshf_release.release.quantization import losses, making, schemes, texts
-from gshf_release.release.quantization.making import Work
+from gshf_release.release.quantization import calibration_text, losses, quantize, schemes
+from gshf_release.release.quantization.quantize import Work
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
@@ -69,7 +69,7 @@ def write_gguf_files(context: StageContext) -> None:
     """Write the GGUF repository of the final iteration, with the loss of every file."""
     work, iteration = _work(context)
     schemes.check(work.checkpoint, [schemes.parse(f"gguf:{name}") for name in context.parameter("schemes")])
-    files = making.make_gguf(work, context.parameter("schemes"), context.output(MAIN), context.output(MEASURED))
+    files = quantize.make_gguf(work, context.parameter("schemes"), context.output(MAIN), context.output(MEASURED))
     _finish(context, work, iteration, files, card.QUANTIZED, {})
 
 
@@ -81,8 +81,8 @@ def write_compressed(context: StageContext) -> None:
     calibration = None
     if scheme.kind == "gptq":
         rows, where = _answers(context, iteration, VALIDATION)
-        calibration = texts.calibration(rows, role=where, seed=context.seed)
-    files = making.make_compressed(
+        calibration = calibration_text.calibration(rows, role=where, seed=context.seed)
+    files = quantize.make_compressed(
         work, scheme, context.output(MAIN), context.output(MEASURED), calibration=calibration, seed=context.seed
     )
     facts: dict[str, Any] = {"dtype": MIXED, "scheme": scheme.name}
@@ -106,7 +106,9 @@ def _work(context: StageContext) -> tuple[Work, int]:
     threads = profile.training_threads or profile.threads or here
     checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
     scratch = context.scratch / "references"
-    return Work(checkpoint, name, texts.of_samples(rows, role=where), threads, scratch, context.progress), iteration
+    return Work(
+        checkpoint, name, calibration_text.of_samples(rows, role=where), threads, scratch, context.progress
+    ), iteration
 
 
 def _answers(context: StageContext, iteration: int, role: str) -> tuple[list[Sample], str]:
@@ -119,8 +121,8 @@ def _finish(
 ) -> None:
     folder: Path = context.output(MAIN)
     found = numbers(context)
-    (folder / evidence.RESULTS).parent.mkdir()
-    write_cells(found, folder / evidence.RESULTS)
+    (folder / eval_results.RESULTS).parent.mkdir()
+    write_cells(found, folder / eval_results.RESULTS)
     measured = read_json(context.output(MEASURED) / losses.DOCUMENT)
     chosen = stages.card_of(context, iteration)
     shown = {entry["name"]: losses.shown(found, entry["row"]) for entry in files}
@@ -131,12 +133,12 @@ def _finish(
         files=files,
         losses=shown,
         rows=[entry["row"] for entry in measured["files"]],
-        reference=losses.shown(found, making.REFERENCE),
-        engine=losses.shown(found, making.REFERENCE, losses.IMPLEMENTATION),
+        reference=losses.shown(found, quantize.REFERENCE),
+        engine=losses.shown(found, quantize.REFERENCE, losses.IMPLEMENTATION),
         text=measured["text"],
         not_run=schemes.NOT_RUN,
         suffix=context.parameter("suffix"),
-        parameters=making.parameters(work.checkpoint),
+        parameters=quantize.parameters(work.checkpoint),
     )
     source = sha256_file(work.checkpoint / manifest.NAME)
     stages.finish(context, folder, {"iteration": iteration, "source_manifest_sha256": source, **facts})

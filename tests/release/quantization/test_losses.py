@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, find
 from gshf_release.errors import DataError
-from gshf_release.release.quantization import command, losses, texts
+from gshf_release.release.quantization import calibration_text, command, losses
 from gshf_release.release.quantization.logits import compare, log_softmax, record, scored
 
 SEQUENCES = [[0, 1, 1], [1, 0]]
@@ -133,28 +133,29 @@ def sample(prompt: str, ids: list[int], answer: list[int], index: int = 0) -> Sa
 
 def test_a_text_is_the_greedy_conversations_of_a_role_up_to_a_number_of_tokens() -> None:
     rows = [sample("b", [4, 5], [6]), sample("a", [1], [2, 3]), sample("a", [1], [9], 1), sample("c", [7], [8])]
-    text = texts.of_samples(rows, role="a role", tokens=5)
+    text = calibration_text.of_samples(rows, role="a role", tokens=5)
     assert text.sequences == [[1, 2, 3], [4, 5]]
     assert text.description == "5 tokens of prompts and answers of a role"
 
 
 def test_the_same_tokens_have_the_same_sha256_and_others_another() -> None:
     first, same, other = (
-        texts.of_samples([sample("a", [1], ids)], role=role) for ids, role in (([2], "x"), ([2], "y"), ([3], "x"))
+        calibration_text.of_samples([sample("a", [1], ids)], role=role)
+        for ids, role in (([2], "x"), ([2], "y"), ([3], "x"))
     )
     assert first.sha256 == same.sha256 != other.sha256
 
 
 def test_long_conversations_are_cut_and_none_is_an_error() -> None:
-    text = texts.of_samples([sample("a", [1], [2] * 600)], role="x")
-    assert [len(ids) for ids in text.sequences] == [texts.LONGEST]
+    text = calibration_text.of_samples([sample("a", [1], [2] * 600)], role="x")
+    assert [len(ids) for ids in text.sequences] == [calibration_text.LONGEST]
     with pytest.raises(DataError, match="no text to measure on"):
-        texts.of_samples([], role="x")
+        calibration_text.of_samples([], role="x")
 
 
 def test_calibration_is_in_an_order_that_the_seed_decides() -> None:
     rows = [sample(str(number), [number], [number]) for number in range(30)]
-    first, again, other = (texts.calibration(rows, role="x", seed=seed) for seed in (1, 1, 2))
+    first, again, other = (calibration_text.calibration(rows, role="x", seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first.sequences != other.sequences
     assert sorted(first.sequences) == sorted(other.sequences)

@@ -34,8 +34,8 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 
 from gshf_release.errors import ReleaseError
-from gshf_release.release import gguf_tokenizer
-from gshf_release.release.gguf_tokenizer import NEAREST, join, read_json
+from gshf_release.release.quantization import gguf_tokenizer
+from gshf_release.release.quantization.gguf_tokenizer import NEAREST, join, read_json
 
 GGUF_TYPES = ("F16", "BF16", "F32", "Q8_0")
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")

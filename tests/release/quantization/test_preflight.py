@@ -10,7 +10,7 @@ import pytest
 
 from gshf_release.errors import EngineError, ReleaseError
 from gshf_release.recipe import Recipe, parse
-from gshf_release.release.quantization import early
+from gshf_release.release.quantization import preflight as quantization_preflight
 
 CONFIG: dict[str, Any] = {
     "architectures": ["MistralForCausalLM"],
@@ -46,7 +46,7 @@ def recipe(**release: Any) -> Recipe:
 
 def test_what_fits_passes(tmp_path: Path) -> None:
     wanted = recipe(gguf=["Q8_0", "Q4_K_M"], compressed=["fp8", "gptq:W4A16"])
-    early.check_base(wanted, lambda: base(tmp_path))
+    quantization_preflight.check_base(wanted, lambda: base(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_does_not_fit_names_the_key_and_the_nearest(
 ) -> None:
     wanted = recipe(gguf=["Q8_0"], compressed=["gptq:W4A16"])
     with pytest.raises(ReleaseError) as caught:
-        early.check_base(wanted, lambda: base(tmp_path, config, tokenizer))
+        quantization_preflight.check_base(wanted, lambda: base(tmp_path, config, tokenizer))
     assert str(caught.value).startswith(f"{key}: ")
     assert nearest in str(caught.value)
 
@@ -71,7 +71,7 @@ def test_a_base_is_not_looked_for_when_nothing_is_quantized() -> None:
     def absent() -> Path:
         raise AssertionError("the base was looked for")
 
-    early.check_base(recipe(gguf=[]), absent)
+    quantization_preflight.check_base(recipe(gguf=[]), absent)
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_a_release_waits_for_no_environment_that_is_not_set_up(
 ) -> None:
     monkeypatch.setenv("GSHF_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match=f"gshf-release setup {name}"):
-        early.check_environments(recipe(**release))
-    early.check_environments(recipe(gguf=["Q8_0", "BF16", "F16"]))
+        quantization_preflight.check_environments(recipe(**release))
+    quantization_preflight.check_environments(recipe(gguf=["Q8_0", "BF16", "F16"]))

@@ -13,7 +13,12 @@ from gguf.constants import TokenType
 
 from gshf_release.errors import ReleaseError
 from gshf_release.models.gguf_loading import LLAMA_3
-from gshf_release.release.gguf_tokenizer import Vocabulary, add_special_tokens, add_vocabulary, read_vocabulary
+from gshf_release.release.quantization.gguf_tokenizer import (
+    Vocabulary,
+    add_special_tokens,
+    add_vocabulary,
+    read_vocabulary,
+)
 from tests import sentence_piece, tiny
 
 Edit = Callable[[dict[str, Any]], object]

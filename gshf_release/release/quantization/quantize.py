@@ -23,11 +23,11 @@ from gshf_release.errors import ReleaseError
 from gshf_release.models import checkpoints
 from gshf_release.models.chat_tokenizer import render, stop_ids
 from gshf_release.models.portability import make_portable
-from gshf_release.release import rules, templates
-from gshf_release.release.gguf import write_gguf
+from gshf_release.release import chat_templates, rules
 from gshf_release.release.quantization import compressed_work, job, logits, losses, schemes
+from gshf_release.release.quantization.calibration_text import Text
+from gshf_release.release.quantization.gguf import write_gguf
 from gshf_release.release.quantization.schemes import K_QUANTS, PLAIN, Scheme
-from gshf_release.release.quantization.texts import Text
 from gshf_release.run.context import Progress
 from gshf_release.run.directory import read_json
 
@@ -131,7 +131,7 @@ def make_compressed(
         if (work.checkpoint / extra).is_file():
             shutil.copyfile(work.checkpoint / extra, output / extra)
     make_portable(output)
-    templates_equal(work.checkpoint, templates.template_of(output), output.name)
+    templates_equal(work.checkpoint, chat_templates.template_of(output), output.name)
     own = work.reference("transformers-quant")
     common = {"sequences": ids, "vocabulary": work.vocabulary}
     _compressed(work, "record", checkpoint=str(work.checkpoint), reference=str(own), **common)
@@ -175,7 +175,7 @@ def templates_equal(checkpoint: Path, found: str | None, name: str) -> None:
     Raises:
         ReleaseError: It is another.
     """
-    if (found or "") != (templates.template_of(checkpoint) or ""):
+    if (found or "") != (chat_templates.template_of(checkpoint) or ""):
         raise ReleaseError(f"{name}: its chat template is not that of the weights it was made from.")
 
 
@@ -187,7 +187,7 @@ def _make_plain(work: Work, encodings: Sequence[str], output: Path, measured: Pa
     for done, encoding in enumerate(encodings, 1):
         path = output / f"{work.name}-{encoding}.gguf"
         write_gguf(work.checkpoint, path, encoding=encoding, name=work.name)
-        templates_equal(work.checkpoint, templates.gguf_template(path), path.name)
+        templates_equal(work.checkpoint, chat_templates.gguf_template(path), path.name)
         model = checkpoints.load_model(path, "fp32")
         array = measured / f"{encoding}.npy"
         np.save(array, _compare_here(model, work))

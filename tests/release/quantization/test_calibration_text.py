@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gshf_release.errors import ReleaseError
-from gshf_release.release.quantization.texts import Text, check_apart
+from gshf_release.release.quantization.calibration_text import Text, check_apart
 
 MEASURED = Text([[1, 2, 3], [4, 5]], "a text", "0")
 

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from gshf_release.errors import ReleaseError
-from gshf_release.release.gguf import GGUF_TYPES, write_gguf
+from gshf_release.release.quantization.gguf import GGUF_TYPES, write_gguf
 
 CHAT_TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>\r\n{% endfor %}\n"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

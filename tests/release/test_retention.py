@@ -10,8 +10,8 @@ import pytest
 from gshf_release import pipeline
 from gshf_release.errors import RunError
 from gshf_release.recipe import Keep, Recipe
-from gshf_release.release.keeping import prune_run, superfluous
 from gshf_release.release.lineage import verify_lineage
+from gshf_release.release.retention import prune_run, superfluous
 from gshf_release.release.verify import verify_run
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet
