@@ -49,7 +49,7 @@ test-engines: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -p no:cacheprovider -m engines --durations=10 tests/engines
 
 test-large: $(VENV)/installed-dev
-	GSHF_TEST_SPARSE_BYTES=3221225472 $(BIN)/python -m pytest -p no:cacheprovider -s tests/release/test_memory.py
+	GSHF_TEST_SPARSE_BYTES=3221225472 $(BIN)/python -m pytest -p no:cacheprovider -s tests/hub/test_memory.py
 
 learn: $(VENV)/installed
 	@mkdir -p runs

@@ -151,7 +151,8 @@ def _write(release: Path, name: str, out: Path, key: Path | None, as_json: bool)
 def _publish_checkpoint(
     folder: Path, repository: str | None, out: Path | None, as_json: bool, options: dict[str, Any]
 ) -> None:
-    from gshf_release.release import foreign, hub, rules, signing
+    from gshf_release.hub import publish as hub
+    from gshf_release.release import foreign, rules, signing
     from gshf_release.release.staging import temporary_beside
 
     if options["facts"] is None:
@@ -178,7 +179,7 @@ def _publish_checkpoint(
 
 
 def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]) -> None:
-    from gshf_release.release import hub
+    from gshf_release.hub import publish as hub
 
     wanted = hub.parts(release, repository)
     if options["only"] in ("weights", "quantizations"):
@@ -191,10 +192,11 @@ def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]
 
 
 def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection: str | None = None) -> None:
-    from gshf_release.release import hub, hub_client
-    from gshf_release.release.hub_card import plan_card, publish_card
-    from gshf_release.release.hub_plan import plan
-    from gshf_release.release.hub_proposal import propose
+    from gshf_release.hub import client as hub_client
+    from gshf_release.hub import publish as hub
+    from gshf_release.hub.card_update import plan_card, publish_card
+    from gshf_release.hub.dry_run import plan
+    from gshf_release.hub.pull_request import propose
 
     log = options.get("journal") or (lambda event, **facts: None)
 
@@ -227,8 +229,8 @@ def _send(wanted: list[Any], as_json: bool, options: dict[str, Any], collection:
 
 
 def _show_plan(plans: list[Any], as_json: bool, collection: str | None) -> None:
-    from gshf_release.release.hub import members_of
-    from gshf_release.release.hub_collection import title_of
+    from gshf_release.hub.collection import title_of
+    from gshf_release.hub.publish import members_of
 
     members = [repository for repository, _ in members_of([found.part for found in plans])]
     title = title_of(collection) if collection is not None and len(members) > 1 else None

@@ -32,8 +32,8 @@ def command(target: str, hashes_only: bool, lineage: bool, key: Path | None, as_
       gshf-release verify me/my-model@iter-3
     """
     from gshf_release.errors import VerificationError
+    from gshf_release.hub.download import downloaded, is_remote
     from gshf_release.release import manifest
-    from gshf_release.release.remote import downloaded, is_remote
     from gshf_release.run.directory import DOCUMENT, seed_runs
 
     path = Path(target)

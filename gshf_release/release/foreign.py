@@ -17,11 +17,12 @@ import yaml
 from gshf_release import __version__
 from gshf_release.data.results import Cell, read_cells, shown, write_cells
 from gshf_release.errors import CheckpointError, GshfError, NetworkError, ReleaseError
+from gshf_release.hub import client as hub_client
 from gshf_release.models import checkpoints
 from gshf_release.models.checkpoint_files import refuse_code
 from gshf_release.models.portability import make_portable
 from gshf_release.recipe import AllowedFinding, parse, read_mapping
-from gshf_release.release import card_templates, chat_templates, eval_results, hub_client, manifest, rules, weights
+from gshf_release.release import card_templates, chat_templates, eval_results, manifest, rules, weights
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.staging import link_or_copy
 from gshf_release.report.notices import notices

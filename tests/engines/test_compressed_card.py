@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release import environments, pipeline
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet

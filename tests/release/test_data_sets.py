@@ -13,9 +13,9 @@ from huggingface_hub import DatasetCard, HfApi
 from gshf_release import pipeline
 from gshf_release.data.records import Judgment, Pair, Sample
 from gshf_release.errors import ReleaseError
+from gshf_release.hub import publish as releases
 from gshf_release.preference.offline import parse_preference
 from gshf_release.release import data_sets, manifest
-from gshf_release.release import hub as releases
 from gshf_release.release.data_sets import Preference, PublishedJudgment
 from gshf_release.release.facts import Facts
 from gshf_release.release.folders import copy_release

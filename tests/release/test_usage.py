@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release import pipeline
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Quiet

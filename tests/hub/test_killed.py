@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.data.hashing import tree
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from gshf_release.release import manifest
 from tests.conftest import REPOSITORY
 from tests.release import made

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from gshf_release.errors import ReleaseError
-from gshf_release.release.hub_client import call
+from gshf_release.hub.client import call
 
 WITHOUT = "Give the token the right to write collections, or publish with --no-collection."
 

@@ -18,8 +18,10 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from gshf_release.data.hashing import tree
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
-from gshf_release.release import hub as releases
-from gshf_release.release import hub_client, hub_plan, manifest
+from gshf_release.hub import client as hub_client
+from gshf_release.hub import dry_run as hub_dry_run
+from gshf_release.hub import publish as releases
+from gshf_release.release import manifest
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import REPOSITORY, Outcome
 from tests.servers.hub import HubServer
@@ -264,11 +266,11 @@ def test_iterations_go_in_order_of_their_number(released: RunDirectory, tmp_path
 
 def test_a_plan_tells_new_changed_and_unchanged(api: HfApi, released: RunDirectory, copy: RunDirectory) -> None:
     part = wanted(copy)[0]
-    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"new"}
+    assert {entry.status for entry in hub_dry_run.plan(api, part).entries} == {"new"}
     publish(api, released)
-    assert {entry.status for entry in hub_plan.plan(api, part).entries} == {"unchanged"}
+    assert {entry.status for entry in hub_dry_run.plan(api, part).entries} == {"unchanged"}
     (part.folder / "config.json").write_text("{}", encoding="utf-8")
-    assert [entry.path for entry in hub_plan.plan(api, part).entries if entry.status == "changed"] == ["config.json"]
+    assert [entry.path for entry in hub_dry_run.plan(api, part).entries if entry.status == "changed"] == ["config.json"]
 
 
 # -- the command in a process of its own ---------------------------------------------------------------------

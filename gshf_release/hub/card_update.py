@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from gshf_release.errors import ReleaseError
+from gshf_release.hub.client import Typed, check_access, head
+from gshf_release.hub.dry_run import Plan, plan
+from gshf_release.hub.publish import CARD, KEPT, Part, check_ours, check_stored, commit, differs, equal, local_files
 from gshf_release.release import manifest, signing
-from gshf_release.release.hub import CARD, KEPT, Part, check_ours, check_stored, commit, differs, equal, local_files
-from gshf_release.release.hub_client import Typed, check_access, head
-from gshf_release.release.hub_plan import Plan, plan
 
 CARD_FILES = (CARD, manifest.NAME, manifest.SIGNATURE, signing.PUBLIC)
 CARD_FOLDERS = ("assets/", "eval/")

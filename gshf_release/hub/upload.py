@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gshf_release.release.hub_client import call
+from gshf_release.hub.client import call
 
 WEIGHTS = (".safetensors", ".gguf")
 

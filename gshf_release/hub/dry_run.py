@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release.errors import NetworkError
-from gshf_release.release.hub import CARD, KEPT, Part, differs, local_files, tag_message
-from gshf_release.release.hub_client import Typed, call, remote_files
+from gshf_release.hub.client import Typed, call, remote_files
+from gshf_release.hub.publish import CARD, KEPT, Part, differs, local_files, tag_message
 
 Status = Literal["new", "changed", "unchanged", "removed", "remote unknown"]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gshf_release.errors import VerificationError
-from gshf_release.release import hub_client, manifest
+from gshf_release.hub import client as hub_client
+from gshf_release.release import manifest
 
 REMOTE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[\w./-]+")
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from gshf_release.errors import NetworkError
-from gshf_release.release.hub import COMMIT_PREFIX, Part, check_stored, commit, equal, local_files, operations
-from gshf_release.release.hub_client import ATTEMPTS, Typed, call, check_access, head, translated
+from gshf_release.hub.client import ATTEMPTS, Typed, call, check_access, head, translated
+from gshf_release.hub.publish import COMMIT_PREFIX, Part, check_stored, commit, equal, local_files, operations
 
 
 def propose(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.data.hashing import tree
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from tests.release import made
 from tests.release.blocks import shell
 from tests.servers.hub import HubServer

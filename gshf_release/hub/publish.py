@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
-from gshf_release.recipe import AllowedFinding
-from gshf_release.release import manifest, rules
-from gshf_release.release.folders import DATA_SETS, REPOSITORIES, final_folder, release_folders
-from gshf_release.release.hub_client import (
+from gshf_release.hub.client import (
     ATTEMPTS,
     Remote,
     Typed,
@@ -29,8 +26,11 @@ from gshf_release.release.hub_client import (
     tags,
     translated,
 )
-from gshf_release.release.hub_collection import collect, show
-from gshf_release.release.hub_upload import upload
+from gshf_release.hub.collection import collect, show
+from gshf_release.hub.upload import upload
+from gshf_release.recipe import AllowedFinding
+from gshf_release.release import manifest, rules
+from gshf_release.release.folders import DATA_SETS, REPOSITORIES, final_folder, release_folders
 
 KEPT = ".gitattributes"
 CARD = "README.md"

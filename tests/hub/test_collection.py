@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.errors import ReleaseError
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from gshf_release.run.directory import RunDirectory
 from tests.conftest import Outcome
 from tests.release import made

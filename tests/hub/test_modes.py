@@ -16,11 +16,12 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.errors import GshfError, ReleaseError
-from gshf_release.release import hub as releases
-from gshf_release.release import hub_client, manifest, secrets
-from gshf_release.release.hub_card import plan_card, publish_card
-from gshf_release.release.hub_plan import plan
-from gshf_release.release.hub_proposal import propose
+from gshf_release.hub import client as hub_client
+from gshf_release.hub import publish as releases
+from gshf_release.hub.card_update import plan_card, publish_card
+from gshf_release.hub.dry_run import plan
+from gshf_release.hub.pull_request import propose
+from gshf_release.release import manifest, secrets
 from tests.conftest import REPOSITORY, Outcome
 from tests.release import made
 from tests.servers.hub import HubServer

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gshf_release.data.hashing import tree
-from gshf_release.release import hub as releases
+from gshf_release.hub import publish as releases
 from tests.conftest import REPOSITORY, Outcome
 from tests.release import made
 from tests.release.blocks import shell

@@ -12,11 +12,12 @@ from huggingface_hub import HfApi, close_session
 
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
-from gshf_release.release import hub as releases
-from gshf_release.release import hub_client, manifest, secrets
-from gshf_release.release.hub_card import publish_card
-from gshf_release.release.hub_proposal import propose
-from gshf_release.release.remote import downloaded
+from gshf_release.hub import client as hub_client
+from gshf_release.hub import publish as releases
+from gshf_release.hub.card_update import publish_card
+from gshf_release.hub.download import downloaded
+from gshf_release.hub.pull_request import propose
+from gshf_release.release import manifest, secrets
 from gshf_release.release.verify_folder import verify_folder
 from tests.release import made
 from tests.servers.hub import HubServer
