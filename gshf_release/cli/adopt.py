@@ -25,7 +25,7 @@ def command(sources: tuple[Path, ...], run: Path, name: str | None, as_json: boo
     Example:
       gshf-release adopt outputs/checkpoint-500 data/pairs.jsonl results/alpaca_eval --run runs/adopted
     """
-    from gshf_release.release.adopt import adopt
+    from gshf_release.adoption.run import adopt
 
     found = adopt(sources, run, name or run.resolve().name)
     if as_json:

@@ -44,9 +44,9 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish runs/quickstart --to me/my-model --only card
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
+    from gshf_release.adoption.run import require_own
     from gshf_release.errors import ReleaseError
     from gshf_release.release import manifest, signing
-    from gshf_release.release.adopt import require_own
     from gshf_release.release.stages import require_training
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory
@@ -151,8 +151,9 @@ def _write(release: Path, name: str, out: Path, key: Path | None, as_json: bool)
 def _publish_checkpoint(
     folder: Path, repository: str | None, out: Path | None, as_json: bool, options: dict[str, Any]
 ) -> None:
+    from gshf_release.adoption import checkpoint as adopted_checkpoint
     from gshf_release.hub import publish as hub
-    from gshf_release.release import foreign, rules, signing
+    from gshf_release.release import rules, signing
     from gshf_release.release.staging import temporary_beside
 
     if options["facts"] is None:
@@ -166,7 +167,9 @@ def _publish_checkpoint(
         rules.check_repository(repository)
     with temporary_beside(folder) as temporary:
         target = (temporary if out is None else out) / name.rpartition("/")[2] / options["tag"]
-        left_out = foreign.make(folder, target, name=name, facts=options["facts"], results=options["results"])
+        left_out = adopted_checkpoint.make(
+            folder, target, name=name, facts=options["facts"], results=options["results"]
+        )
         if left_out:
             say(f"Left out: {', '.join(left_out)}.")
         if options["sign"] is not None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from gshf_release.adoption import checkpoint as adopted_checkpoint
 from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.models import checkpoints
 from gshf_release.models import size as model_size
 from gshf_release.models.checkpoints import Package
-from gshf_release.release import foreign, rules
+from gshf_release.release import rules
 from tests import tiny
 from tests.conftest import Outcome
 
@@ -88,7 +89,7 @@ def test_a_checkpoint_with_code_is_not_published(base: Path, tmp_path: Path) -> 
     add(base / "config.json", auto_map={"AutoModelForCausalLM": "modeling_x.X"})
     (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: ours\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match="names custom code"):
-        foreign.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
+        adopted_checkpoint.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
     assert not (tmp_path / "out").exists()
 
 
@@ -105,7 +106,7 @@ def test_a_link_out_of_a_published_folder_is_refused(base: Path, tmp_path: Path)
     (base / "merges.txt").symlink_to(tmp_path / "secret")
     (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: ours\n", encoding="utf-8")
     with pytest.raises(ReleaseError, match=r"merges\.txt is a link to .*secret, outside of the folder"):
-        foreign.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
+        adopted_checkpoint.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"])

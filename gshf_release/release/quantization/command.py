@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gshf_release import environments
+from gshf_release.adoption.run import require_own
 from gshf_release.data.hashing import sha256_json, sha256_tree, tree
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, write_cells
@@ -17,7 +18,6 @@ from gshf_release.errors import CheckpointError, ReleaseError
 from gshf_release.models import checkpoints
 from gshf_release.models.checkpoint_files import refuse_code, refuse_pickles
 from gshf_release.release import stages
-from gshf_release.release.adopt import require_own
 from gshf_release.release.quantization import calibration_text, losses, schemes
 from gshf_release.release.quantization import quantize as making
 from gshf_release.release.quantization.calibration_text import Text

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gshf_release
+from gshf_release.adoption.rows import kind_of
+from gshf_release.adoption.run import AdoptedRow
 from gshf_release.data.hashing import canonical_json
-from gshf_release.release.adopt import AdoptedRow
-from gshf_release.release.adopted_rows import kind_of
 from tests.conftest import Outcome
 from tests.release import made
 
@@ -122,7 +122,7 @@ JSON = st.recursive(
 @given(rows=st.lists(st.sampled_from([row for rows in ROWS.values() for row in rows]) | JSON, min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_no_row_is_lost(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
-    from gshf_release.release.adopt import adopt
+    from gshf_release.adoption.run import adopt
 
     folder = tmp_path_factory.mktemp("adopt")
     (folder / "data").mkdir()

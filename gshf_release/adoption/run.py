@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gshf_release.adoption.checkpoint import TAKEN, refuse_links_out
+from gshf_release.adoption.rows import ANNOTATION, kind_of
 from gshf_release.data.data_files import ColumnUse, place_rows
 from gshf_release.data.file_notices import notice
 from gshf_release.data.hashing import canonical_json, sha256_tree, tree
@@ -27,8 +29,6 @@ from gshf_release.errors import DataError, ReleaseError, RunError
 from gshf_release.models.checkpoint_files import refuse_code
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
-from gshf_release.release.adopted_rows import ANNOTATION, kind_of
-from gshf_release.release.foreign import TAKEN, refuse_links_out
 from gshf_release.release.staging import link_or_copy
 from gshf_release.run.directory import DOCUMENT, UNFINISHED, RunDirectory, write_json
 from gshf_release.run.manifest import write_manifest
@@ -173,7 +173,7 @@ def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> 
     stage = Stage(
         name=_stage_name(number, source),
         identity="import-files/1",
-        work="gshf_release.release.adopt:refuse",
+        work="gshf_release.adoption.run:refuse",
         kind="other",
         outputs=OUTPUTS[what],
         parameters=facts,
