@@ -253,7 +253,7 @@ def test_a_device_is_refused_where_one_environment_is_for_all(command: Callable[
 
 
 def test_doctor_says_for_which_device_an_environment_is_there(of_two_kinds: Path) -> None:
-    from gshf_release.doctor import machine
+    from gshf_release.planning.doctor import machine
 
     creation.create("toy", silent, device="cuda")
     found = {finding.what: finding.found for finding in machine()}

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import gshf_release
-from gshf_release import costs, pipeline
+from gshf_release import pipeline
 from gshf_release import recipe as recipes
+from gshf_release.planning import costs
 from gshf_release.recipe.profile import Hardware, Profile
 from gshf_release.release.recomputation import CELLS
 from gshf_release.run.stage import Stage, resolve

@@ -19,6 +19,7 @@ from gshf_release.data.records import ReferenceLogProbability
 from gshf_release.data.results import Cell
 from gshf_release.errors import RunBusyError
 from gshf_release.optimization import reference_logprobs
+from gshf_release.planning.makespan import makespan
 from gshf_release.preference.pairs import Pair
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
@@ -28,7 +29,6 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Execution, execute
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
 from gshf_release.run.task import run_task
-from gshf_release.schedule import makespan
 from tests import tiny
 from tests.conftest import Outcome
 from tests.run.work import made, stage, wait

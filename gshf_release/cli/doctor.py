@@ -26,8 +26,8 @@ def command(recipe: str | None, profile: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from gshf_release import doctor
     from gshf_release import recipe as recipes
+    from gshf_release.planning import doctor
     from gshf_release.recipe import profile as profiles
 
     findings = doctor.machine()

@@ -20,11 +20,11 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     Example:
       gshf-release prefetch quickstart
     """
-    from gshf_release import preflight
     from gshf_release import recipe as recipes
     from gshf_release.evaluation.request_builder import prefetch
     from gshf_release.models.checkpoints import fetch
     from gshf_release.pipeline import models, writers
+    from gshf_release.planning import preflight
 
     chosen = recipes.load(recipe, overrides)
     places = {}

@@ -40,7 +40,7 @@ def command(run: Path, as_json: bool) -> None:
 
 def _status(run: Path) -> dict[str, Any]:
     """Return name, tasks, seconds and efficiency of one run."""
-    from gshf_release import efficiency
+    from gshf_release.planning import efficiency
     from gshf_release.run.directory import RunDirectory
     from gshf_release.run.execution import seconds_spent
     from gshf_release.run.manifest import State, state
@@ -64,7 +64,7 @@ def _status(run: Path) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any], run: Path) -> None:
-    from gshf_release import efficiency
+    from gshf_release.planning import efficiency
     from gshf_release.run.directory import RunDirectory
 
     rows = found["tasks"]

@@ -20,7 +20,7 @@ from gshf_release.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from gshf_release.planning import Plan
+    from gshf_release.planning.plan import Plan
     from gshf_release.recipe import Recipe
     from gshf_release.recipe.profile import Profile
 
@@ -128,7 +128,7 @@ def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
         CheckpointError: A chat template cannot be used.
         ReleaseError: A format of `release` cannot be made of the base.
     """
-    from gshf_release import planning
+    from gshf_release.planning import plan as planning
 
     for number, (path, recipe) in enumerate(runs.items()):
         plan = planning.make(recipe, profile, path)
@@ -181,7 +181,7 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
         CheckpointError: A chat template cannot be used.
         ReleaseError: A format of `release` cannot be made of the base.
     """
-    from gshf_release import planning
+    from gshf_release.planning import plan as planning
 
     plans = {path: planning.make(recipe, profile, path) for path, recipe in runs.items()}
     if as_json:

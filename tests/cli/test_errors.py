@@ -202,7 +202,7 @@ def test_numbers_beyond_any_use_are_refused_at_once(
 def test_a_fault_that_nobody_foresaw_is_one_line(
     command: Command, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gshf_release import doctor
+    from gshf_release.planning import doctor
 
     def fail(*arguments: object) -> None:
         raise KeyError("\x1b[31mred\nand more")

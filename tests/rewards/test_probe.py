@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 import yaml
 
-from gshf_release import doctor
 from gshf_release.data.records import Message
-from gshf_release.doctor import Finding, check
+from gshf_release.planning import doctor
+from gshf_release.planning.doctor import Finding, check
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference

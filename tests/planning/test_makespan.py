@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release import costs, pipeline, schedule
+from gshf_release import pipeline
 from gshf_release import recipe as recipes
-from gshf_release.costs import Need
+from gshf_release.planning import costs
+from gshf_release.planning import makespan as schedule
+from gshf_release.planning.costs import Need
+from gshf_release.planning.makespan import critical_path, makespan
 from gshf_release.recipe.profile import Profile, Vllm, load
 from gshf_release.run.stage import Input, Stage
-from gshf_release.schedule import critical_path, makespan
 from tests.conftest import REPOSITORY
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gshf_release import preflight
+from gshf_release.planning import preflight
 from gshf_release.recipe import Recipe, parse
 from tests import tiny
 from tests.conftest import Outcome

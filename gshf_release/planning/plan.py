@@ -15,21 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release import costs, environments, pipeline, preflight, schedule
-from gshf_release.costs import Need, Work
+from gshf_release import environments, pipeline
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.models import checkpoints
 from gshf_release.models import size as model_size
 from gshf_release.models.size import Geometry
-from gshf_release.preflight import Finding
+from gshf_release.planning import costs, makespan, preflight
+from gshf_release.planning.costs import Need, Work
+from gshf_release.planning.makespan import Schedule
+from gshf_release.planning.preflight import Finding
 from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import DOCUMENT, RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.stage import Stage, check_graph, tasks
-from gshf_release.schedule import Schedule
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors")
 PROMPT_TOKENS = 52
@@ -112,7 +113,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         response_tokens=response_tokens,
         work=work,
         hours=needed,
-        schedule=schedule.make(stages, by_stage, recipe, profile) if costs.known(needed) else None,
+        schedule=makespan.make(stages, by_stage, recipe, profile) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
         host=costs.host_memory(recipe, profile, parameters),
@@ -162,7 +163,7 @@ def lines(plan: Plan) -> list[str]:
         f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",
         f"train: {work.pairs:,} pairs at most, {_count(work.trained_tokens)} tokens over all epochs",
         *_listed("hours of one device", plan.hours, "h"),
-        *(schedule.lines(plan.schedule) if plan.schedule is not None else []),
+        *(makespan.lines(plan.schedule) if plan.schedule is not None else []),
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
         f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",

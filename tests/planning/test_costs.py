@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gshf_release import costs, pipeline
+from gshf_release import pipeline
 from gshf_release import recipe as recipes
-from gshf_release.costs import Need
 from gshf_release.models.size import Geometry
+from gshf_release.planning import costs
+from gshf_release.planning.costs import Need
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Hardware, Profile, Vllm
 from gshf_release.run.stage import Stage

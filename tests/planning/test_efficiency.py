@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release import efficiency
-from gshf_release.efficiency import ITERATIONS, WHOLE, Share, lines, measure
+from gshf_release.planning import efficiency
+from gshf_release.planning.efficiency import ITERATIONS, WHOLE, Share, lines, measure
 from gshf_release.run.stage import Stage
 
 PLAN = [

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from gshf_release.costs import Need
 from gshf_release.errors import RecipeError
 from gshf_release.optimization import distributed
+from gshf_release.planning.costs import Need
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch

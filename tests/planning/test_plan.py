@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gshf_release import costs, planning
 from gshf_release import recipe as recipes
 from gshf_release.optimization import distributed
+from gshf_release.planning import costs
+from gshf_release.planning import plan as planning
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile, load
 from gshf_release.run.directory import RunDirectory

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gshf_release import environments, preflight
+from gshf_release import environments
 from gshf_release.environments.creation import facts
 from gshf_release.errors import GshfError
 from gshf_release.models import checkpoints
 from gshf_release.pipeline import Model, build, models
-from gshf_release.preflight import Finding
+from gshf_release.planning import preflight
+from gshf_release.planning.preflight import Finding
 from gshf_release.recipe import Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference
