@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gshf_release import loop, outside
+from gshf_release import external_files, loop
 from gshf_release.data.results import read_cells, write_csv
 from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
@@ -66,21 +66,21 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     if recipe.evaluation.only:
         return _evaluation_only(recipe, run)
-    pool = outside.prompt_file(recipe, run, split.POOL)
+    pool = external_files.prompt_file(recipe, run, split.POOL)
     split.check_supply(recipe, pool["count"])
-    train = training(recipe, outside.offline_file(recipe, run), **pool)
+    train = training(recipe, external_files.offline_file(recipe, run), **pool)
     policies = policies_of(recipe)
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
     if recipe.evaluation.prompts is not None:
-        file = outside.prompt_file(recipe, run, split.EVALUATION)
+        file = external_files.prompt_file(recipe, run, split.EVALUATION)
         evaluated.append(split.declare_evaluation(recipe, **file))
         sets.insert(0, ("eval", split.EVALUATION, file["count"]))
     evaluated += evaluation.declare(recipe, policies, sets)
     evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [stage for _, stage in policies[1:]]
-    sha256, facts = outside.card_facts(recipe, run)
+    sha256, facts = external_files.card_facts(recipe, run)
     weights = release_stages.declare(recipe, learned, measured, sha256)
     released = [weights, *quantization.declare(recipe, weights, release_stages.shown(recipe, measured))]
     released += data_sets.declare(recipe, [*train, *evaluated], sha256, facts)
@@ -177,7 +177,7 @@ def train(
     for warning in ignored_keys.warnings(recipe):
         observer.notice(f"Warning: {warning}")
         run.log("warning", text=warning)
-    outside.keep(run, recipe)
+    external_files.keep(run, recipe)
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
     goal = [*graph.train, *(graph.evaluation if evaluation else given)]
     trust.remember(run.path, user_code_of(recipe))
@@ -243,7 +243,7 @@ def evaluate(
         models = [stage for stage in graph.train if stage.name in read]
         require_finished(run, recipe, models, graph.stages, _train_command(run))
     _trust(run, recipe, graph, goal, trust_code)
-    outside.keep(run, recipe)
+    external_files.keep(run, recipe)
     judgments.begin_spending(run)
     execute(
         graph.stages,
@@ -358,7 +358,7 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     require_evaluated(run, repository)
     recipe = _named(run.recipe, repository)
     graph = as_trained(run, recipe)
-    outside.keep(run, recipe)
+    external_files.keep(run, recipe)
     quantization_preflight.check_environments(recipe)
     quantization_preflight.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)

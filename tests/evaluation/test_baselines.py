@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gshf_release import outside
+from gshf_release import external_files
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
 from gshf_release.evaluation.request_builder import Wish, ask
@@ -63,7 +63,7 @@ def test_a_moved_run_has_them_still(
         expected = sha256_file(answers(other / "base" / "own-alpaca" / "answers" / "model_outputs.json"))
     else:
         expected = sha256_file(answers(files / where))
-    outside.keep(run, run.recipe)
+    external_files.keep(run, run.recipe)
     if asked_before:
         assert baseline_of(run, wish) == expected
     shutil.move(run.path, tmp_path / "moved")
@@ -74,6 +74,6 @@ def test_a_moved_run_has_them_still(
 
 def test_answers_that_are_nowhere_are_named_only_when_a_judge_needs_them(tmp_path: Path) -> None:
     run, wish = begun(tmp_path / "files", "rival.json")
-    outside.keep(run, run.recipe)
+    external_files.keep(run, run.recipe)
     with pytest.raises(DataError, match=r"--baseline rival\.json: it is no file of answers"):
         ask(run, wish, ["mine"])

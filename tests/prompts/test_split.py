@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gshf_release.data.records import Prompt
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.outside import prompt_file
+from gshf_release.external_files import prompt_file
 from gshf_release.prompts import split
 from gshf_release.prompts.split import (
     check_supply,
