@@ -25,17 +25,16 @@ from gshf_release.data.hashing import canonical_json, sha256_tree, tree
 from gshf_release.data.preference_scale import EXPECTED, other_scale
 from gshf_release.data.printable import one_line
 from gshf_release.data.records import Row
-from gshf_release.errors import DataError, ReleaseError, RunError
+from gshf_release.errors import DataError, RunError
 from gshf_release.models.checkpoint_files import refuse_code
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.release.staging import link_or_copy
-from gshf_release.run.directory import DOCUMENT, UNFINISHED, RunDirectory, write_json
+from gshf_release.run.directory import ADOPTED, DOCUMENT, UNFINISHED, RunDirectory, write_json
 from gshf_release.run.manifest import write_manifest
 from gshf_release.run.stage import Stage, Task
 
 UNKNOWN = "unknown"
-PREFIX = "adopted/"
 OUTPUTS = {
     "checkpoint": ("model", "provenance.json"),
     "data": ("rows.parquet", "rest.jsonl", "files", "provenance.json"),
@@ -120,35 +119,6 @@ def _adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
     return [found for _, found in made]
 
 
-def is_adopted(run: RunDirectory) -> bool:
-    """Return whether a run was made by `adopt`, so that the provenance of what it holds is not known."""
-    return any(stage.name.startswith(PREFIX) for stage in run.plan)
-
-
-PUBLISH = "publish {checkpoint} --facts FILE --to OWNER/NAME"
-
-
-def require_own(run: RunDirectory, instead: str = PUBLISH) -> None:
-    """Refuse an adopted run where a training of its own is wanted: its recipe says nothing of how the checkpoint was made.
-
-    Args:
-        run: The run.
-        instead: The command that does with its `{checkpoint}` what was wanted.
-
-    Raises:
-        ReleaseError: Names that command.
-    """
-    if not is_adopted(run):
-        return
-    checkpoint = next(iter(sorted(run.path.glob(f"{PREFIX}*/model"))), None)
-    raise ReleaseError(
-        f"{run.path} was adopted from other tools; it has no iterations of its own.",
-        hint="It holds no checkpoint either."
-        if checkpoint is None
-        else f"Take its checkpoint: gshf-release {instead.format(checkpoint=checkpoint)}",
-    )
-
-
 def refuse(context: Any) -> None:
     """Stand for the work of an adopted stage, which another tool did.
 
@@ -163,7 +133,7 @@ def refuse(context: Any) -> None:
 def _stage_name(number: int, source: Path) -> str:
     """Return the name of an adopted stage, which is also its folder: characters that no plan may hold become `_`."""
     name = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in source.resolve().name)
-    return f"{PREFIX}{number:02d}-{name}"
+    return f"{ADOPTED}{number:02d}-{name}"
 
 
 def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> tuple[Stage, Adopted]:

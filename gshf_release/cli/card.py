@@ -51,11 +51,12 @@ def _reported(name: str, out: Path | None) -> None:
 
 
 def _of_run(run: Path, iteration: int | None) -> str:
-    from gshf_release.adoption.run import require_own
     from gshf_release.data.results import read_cells
     from gshf_release.release import assumptions, card_templates
-    from gshf_release.release.card import Card, left_out, render
+    from gshf_release.release.card import left_out, render
+    from gshf_release.release.card_data import Card
     from gshf_release.release.facts import Facts
+    from gshf_release.release.rules import require_own
     from gshf_release.release.stages import final_iteration, recipe_up_to, released_card, require_training, visible
     from gshf_release.run.directory import RunDirectory
 

@@ -145,11 +145,11 @@ def command(target: str, folder: Path | None, profile: str, compare: str | None,
       gshf-release eval runs/mine --import results_2026.json --row iteration-3
     """
     from gshf_release import pipeline
-    from gshf_release.adoption.run import require_own
     from gshf_release.cli.report import show_seeds
     from gshf_release.evaluation.judgments import behind, failed_before, unasked
     from gshf_release.models.checkpoints import prepare
     from gshf_release.recipe import profile as profiles
+    from gshf_release.release.rules import require_own
     from gshf_release.report.seeds import refresh, write_merged
     from gshf_release.run.directory import seed_runs
 

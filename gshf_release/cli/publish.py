@@ -44,9 +44,9 @@ def command(run: Path, repository: str | None, out: Path | None, profile: str, a
       gshf-release publish runs/quickstart --to me/my-model --only card
       gshf-release publish outputs/checkpoint-500 --to me/other --facts facts.yaml --results results.json
     """
-    from gshf_release.adoption.run import require_own
     from gshf_release.errors import ReleaseError
     from gshf_release.release import manifest, signing
+    from gshf_release.release.rules import require_own
     from gshf_release.release.stages import require_training
     from gshf_release.release.staging import signed
     from gshf_release.run.directory import DOCUMENT, RunDirectory

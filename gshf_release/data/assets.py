@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 def shipped() -> Path:
     """Return the folder that holds the project's own `training/`, `eval/` and `model_cards/`: in the wheel, or the checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent
 

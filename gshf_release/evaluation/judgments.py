@@ -18,6 +18,7 @@ from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, answers, file_copies
 from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
 from gshf_release.evaluation.judging import alpaca_eval, endpoints, mt_bench
+from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
@@ -180,7 +181,7 @@ def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSe
             default_folder(),
             max_cost=left,
             say=context.say,
-            batch=judging.batch,
+            batch=judge_in_batches if judging.batch else None,
             since=0.0 if again is None else AskedAgain(**again).since,
         )
         try:

@@ -6,8 +6,8 @@ stated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from gshf_release.models.checkpoints import PREFIX
 from gshf_release.prompts import contamination
 from gshf_release.recipe import Recipe, read_mapping
 from gshf_release.release import assumptions, card_templates, metadata
-from gshf_release.release.assumptions import Assumption
+from gshf_release.release.card_data import Card
 from gshf_release.release.facts import HUB_ID, Facts
-from gshf_release.release.lineage import Lineage
 from gshf_release.report import tables
 from gshf_release.report.benchmarks import benchmark_tables
 from gshf_release.report.figures import reported_curve
@@ -30,37 +29,6 @@ from gshf_release.report.notices import notices
 from gshf_release.run.stage import iteration_row
 
 MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """All that one card shows."""
-
-    recipe: Recipe
-    repository: str
-    iteration: int
-    cells: Sequence[Cell]
-    facts: Facts
-    figure: str = ""
-    """Path of the figure inside the release, if there is one."""
-    figure_text: str = ""
-    weights: Mapping[int, str] = field(default_factory=dict)
-    """The sha256 of the FP32 policy of every iteration so far."""
-    base_sha256: str = ""
-    """Of the file or folder the base came from."""
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    """Content hashes of `reward`, `reference` and `offline` (external preference data), as far as there are such."""
-    assumptions: Sequence[Assumption] = ()
-    lineage: Lineage | None = None
-    """What tracing every trained response found; None claims nothing."""
-    lineage_problem: str = ""
-    """Why they could not be traced."""
-    datasets: tuple[str, ...] = ()
-    """Data sets of the release itself."""
-    notices: tuple[str, ...] = ()
-    """What weakens every number, such as a recipe that changed since they were made; it stands before them."""
-    templates: Path | None = None
-    """The run's copy of the templates, if they come from a project that is not here."""
 
 
 def render(card: Card, template: str = MODEL, **extra: Any) -> str:

@@ -18,7 +18,7 @@ from gshf_release.data.records import Judgment
 from gshf_release.data.results import Cell, find, read_cells, write_cells
 from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
-from gshf_release.release.metadata import RESULTS_FILE as RESULTS
+from gshf_release.release.folders import RESULTS_FILE as RESULTS
 
 JUDGMENTS = "eval/judgments"
 SECOND_SCORER = "second-scorer"

@@ -9,6 +9,9 @@ from gshf_release.errors import ReleaseError
 from gshf_release.release import manifest
 from gshf_release.run.directory import read_json
 
+RESULTS_FILE = "eval/results.json"
+"""The cells that a card shows, in the release itself."""
+
 DATA_SETS = ("preferences", "judgments")
 """Suffixes of the repositories that are data sets on the Hub."""
 COMPRESSED = {"fp8": "FP8", "gptq:W4A16": "GPTQ-W4A16"}

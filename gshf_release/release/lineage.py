@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gshf_release.adoption.run import is_adopted
 from gshf_release.data.records import Pair, Prompt, ReferenceLogProbability, Sample, Score, Winner
 from gshf_release.errors import VerificationError
 from gshf_release.loop import policy_stage, reference_stage
@@ -19,7 +18,7 @@ from gshf_release.models.chat_tokenizer import render, response_text, stop_ids
 from gshf_release.models.checkpoints import load_generation_config, load_tokenizer
 from gshf_release.preference.offline import SOURCE
 from gshf_release.run.clock import clock
-from gshf_release.run.directory import RunDirectory
+from gshf_release.run.directory import RunDirectory, is_adopted
 from gshf_release.run.stage import Stage, iteration_row, iteration_stage, tasks
 
 Drawn = dict[tuple[str, int], tuple[Any, ...]]

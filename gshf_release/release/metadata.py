@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gshf_release.data.results import Cell, select
 from gshf_release.evaluation.alpaca_eval.annotations import BASELINE
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED, doubt
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.prompts.benchmark_files import ALPACA_EVAL, HubFile
+from gshf_release.release.card_data import Card
 from gshf_release.release.facts import HUB_ID
+from gshf_release.release.folders import RESULTS_FILE
 from gshf_release.report import benchmarks, partial, tables
 from gshf_release.run.stage import iteration_row
 
-if TYPE_CHECKING:
-    from gshf_release.release.card import Card
-
 HUB = "https://huggingface.co"
-RESULTS_FILE = "eval/results.json"
-"""The cells that a card shows, in the release itself."""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 INDEXED = ("win rate", "gain over base")
 

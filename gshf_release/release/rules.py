@@ -13,6 +13,7 @@ from gshf_release.errors import CheckpointError, GshfError, ReleaseError
 from gshf_release.models.checkpoint_files import read_object, refuse_code
 from gshf_release.recipe import AllowedFinding
 from gshf_release.release import secrets
+from gshf_release.run.directory import ADOPTED, RunDirectory, is_adopted
 
 ALLOWED = (
     ".safetensors",
@@ -220,3 +221,27 @@ def _check_index(index: Path, tensors: dict[str, str]) -> None:
     wrong = sorted(name for name in set(listed) | set(tensors) if listed.get(name) != tensors.get(name))
     if wrong:
         raise ReleaseError(f"{index.name} and the shards do not name the same tensors, for example {wrong[0]}.")
+
+
+PUBLISH = "publish {checkpoint} --facts FILE --to OWNER/NAME"
+
+
+def require_own(run: RunDirectory, instead: str = PUBLISH) -> None:
+    """Refuse an adopted run where a training of its own is wanted: its recipe says nothing of how the checkpoint was made.
+
+    Args:
+        run: The run.
+        instead: The command that does with its `{checkpoint}` what was wanted.
+
+    Raises:
+        ReleaseError: Names that command.
+    """
+    if not is_adopted(run):
+        return
+    checkpoint = next(iter(sorted(run.path.glob(f"{ADOPTED}*/model"))), None)
+    raise ReleaseError(
+        f"{run.path} was adopted from other tools; it has no iterations of its own.",
+        hint="It holds no checkpoint either."
+        if checkpoint is None
+        else f"Take its checkpoint: gshf-release {instead.format(checkpoint=checkpoint)}",
+    )

@@ -38,6 +38,8 @@ from gshf_release.run.stage import RESULTS, Stage, Task
 
 FORMAT = 1
 DOCUMENT = "run.json"
+ADOPTED = "adopted/"
+"""Begins the names of stages that `adopt` made of files from elsewhere."""
 CHANGED_RECIPE = "recipe changed"
 """Event of the journal: `keys` has `{dotted key: [then, now]}`."""
 OWN_FOLDERS = (".locks", "inputs", "results", "evaluations")
@@ -346,6 +348,11 @@ def _refuse_links(run: Path) -> None:
             raise RunError(
                 f"{path} is a link, and commands write there.", hint="Put the file or folder itself in its place."
             )
+
+
+def is_adopted(run: RunDirectory) -> bool:
+    """Return whether a run was made by `adopt`, so that the provenance of what it holds is not known."""
+    return any(stage.name.startswith(ADOPTED) for stage in run.plan)
 
 
 def seed_runs(path: Path) -> dict[int, Path]:

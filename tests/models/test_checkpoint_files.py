@@ -166,6 +166,6 @@ def test_pip_is_not_taken_from_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text(MARKER_CODE, encoding="utf-8")
     code = "import sys; from gshf_release.models.checkpoints import Package, _download; from pathlib import Path\n"
     code += "try: _download(Package('a', '1', 'x'), Path(sys.argv[1]))\nexcept Exception: pass"
-    variables = os.environ | {"PIP_NO_INDEX": "1", "PYTHONPATH": str(Path(checkpoints.__file__).parents[1])}
+    variables = os.environ | {"PIP_NO_INDEX": "1", "PYTHONPATH": str(Path(checkpoints.__file__).parents[2])}
     subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path)], cwd=tmp_path, env=variables, check=True)
     assert not (tmp_path / "MARKER").exists()

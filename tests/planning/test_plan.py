@@ -61,7 +61,7 @@ def test_an_adapter_at_a_rate_for_all_weights_is_a_warning_before_the_numbers(no
 
 def test_every_command_that_trains_an_adapter_brings_its_rate() -> None:
     """In the README, the documents, the profiles and the recipes."""
-    root = Path(__file__).parent.parent
+    root = REPOSITORY
     files = [root / "README.md", *root.glob("docs/*.md"), *root.glob("training/**/*.*")]
     commands = [
         line for path in files for line in path.read_text(encoding="utf-8").splitlines() if "adapter.rank=" in line

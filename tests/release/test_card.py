@@ -20,11 +20,12 @@ from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.recipe import Pairs, Recipe
 from gshf_release.recipe import load as load_recipe
 from gshf_release.release.assumptions import Assumption
-from gshf_release.release.card import Card, left_out, render
+from gshf_release.release.card import left_out, render
+from gshf_release.release.card_data import Card
 from gshf_release.release.card_templates import escape_text
 from gshf_release.release.facts import Facts
+from gshf_release.release.folders import RESULTS_FILE
 from gshf_release.release.lineage import Lineage, verify_lineage
-from gshf_release.release.metadata import RESULTS_FILE
 from gshf_release.release.quantization import losses
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage

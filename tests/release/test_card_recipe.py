@@ -10,7 +10,8 @@ import pytest
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release import rules
 from gshf_release.release.assumptions import Assumption
-from gshf_release.release.card import Card, render
+from gshf_release.release.card import render
+from gshf_release.release.card_data import Card
 from gshf_release.release.facts import Facts
 
 REFERENCE = "/home/somebody/models/careful-reference"

@@ -19,19 +19,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, NetworkError
 from gshf_release.evaluation.judging.cache import Judgment, make_private, open_private, refused_judgment, write_private
+from gshf_release.evaluation.judging.session import JudgeSession, Wanted
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json
 from gshf_release.serving.openai_refusals import Refusal, document_refusal
 from gshf_release.serving.openai_replies import UnreadableReply, read_completion
-
-if TYPE_CHECKING:
-    from gshf_release.evaluation.judging.session import JudgeSession, Wanted
 
 MOST_REQUESTS = 10_000
 """In one batch; OpenAI takes 50,000 or 200 MB, of which prompts of 10,000 characters would need more."""

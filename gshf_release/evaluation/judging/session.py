@@ -18,7 +18,6 @@ from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
 from gshf_release.errors import AnswerError, EngineError, RefusedRequestError
 from gshf_release.evaluation.judging.answering import AnsweringModels
-from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment, refused_judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
@@ -55,6 +54,10 @@ class Wanted:
     request: ChatRequest
 
 
+AskInBatches = Callable[["JudgeSession", Sequence[Wanted]], dict[str, Judgment]]
+"""Returns the judgments that batches gave, by key."""
+
+
 class JudgeSession:
     """One judge, one cache, one budget; used by one thread at a time."""
 
@@ -66,7 +69,7 @@ class JudgeSession:
         max_cost: float | None = None,
         data: Path | None = None,
         say: Callable[[str], None] = silent,
-        batch: bool = False,
+        batch: AskInBatches | None = None,
         since: float = 0.0,
     ) -> None:
         """Prepare the session; nothing is sent yet.
@@ -77,7 +80,7 @@ class JudgeSession:
             max_cost: US dollars that may be spent in it.
             data: A folder of benchmark files, looked through first.
             say: Told the estimate before the first request and the spending after the last, one line each.
-            batch: Ask through the server's Batch API.
+            batch: `batch.judge_in_batches` asks through the server's Batch API; None asks one by one.
             since: Judgments in the cache that are older are asked for anew; seconds since 1970.
 
         Raises:
@@ -134,7 +137,7 @@ class JudgeSession:
             self._failures = Failures(LATER_FAILURES if found else min(FIRST_FAILURES, len(missing)))
             self._announce(missing, len(found))
             if self.batch:
-                found |= judge_in_batches(self, missing)
+                found |= self.batch(self, missing)
             left = [each for each in missing if each.key not in found]
             if self.batch and left:
                 self._announce(left, len(found), " one by one")

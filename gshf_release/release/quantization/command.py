@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gshf_release import environments
-from gshf_release.adoption.run import require_own
 from gshf_release.data.hashing import sha256_json, sha256_tree, tree
 from gshf_release.data.records import Sample
 from gshf_release.data.results import Cell, write_cells
@@ -23,6 +22,7 @@ from gshf_release.release.quantization import quantize as making
 from gshf_release.release.quantization.calibration_text import Text
 from gshf_release.release.quantization.quantize import Work
 from gshf_release.release.quantization.schemes import Scheme
+from gshf_release.release.rules import require_own
 from gshf_release.report.table import Table
 from gshf_release.run.context import silent
 from gshf_release.run.directory import DOCUMENT, RunDirectory, read_json

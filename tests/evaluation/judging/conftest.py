@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gshf_release.evaluation.judging import batch, judges
+from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
 from gshf_release.serving import openai_client
@@ -40,7 +41,8 @@ def settings(server: JudgeServer) -> Callable[..., JudgeSettings]:
 def session(settings: Callable[..., JudgeSettings], tmp_path: Path) -> Callable[..., JudgeSession]:
     """Return a function that makes a session; all share one cache."""
 
-    def make(kind: str = "mt-bench-single", *overrides: str, **options: Any) -> JudgeSession:
-        return JudgeSession(settings(kind, *overrides), tmp_path / "cache", **options)
+    def make(kind: str = "mt-bench-single", *overrides: str, batch: bool = False, **options: Any) -> JudgeSession:
+        in_batches = judge_in_batches if batch else None
+        return JudgeSession(settings(kind, *overrides), tmp_path / "cache", batch=in_batches, **options)
 
     return make

@@ -28,11 +28,12 @@ CLIENT = """
 import sys
 from pathlib import Path
 from gshf_release.evaluation.judging import judges
+from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.session import JudgeSession
 address, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 overrides = (f"endpoint.address={address}", "model=some-judge", "endpoint.concurrent_requests=4", *sys.argv[5:])
 settings = judges.load("openai-compatible-mt-bench-single", overrides)
-session = JudgeSession(settings, folder, batch=sys.argv[4] == "batch")
+session = JudgeSession(settings, folder, batch=judge_in_batches if sys.argv[4] == "batch" else None)
 print(len(session.judge([[{"role": "user", "content": f"text {n}"}] for n in range(count)])), session.spending)
 """
 

@@ -78,7 +78,7 @@ def whole(recipe: Recipe, profile: Profile = TWO) -> list[Stage]:
 
 def finish(recipe: Recipe, path: Path, waits: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the order in which two workers finished the tasks."""
-    monkeypatch.setattr("tests.test_streaming.WAITS", dict(waits))
+    monkeypatch.setattr("tests.end_to_end.test_streaming.WAITS", dict(waits))
     run = RunDirectory.create(path, recipe, TWO)
     execute(whole(recipe), run, recipe, TWO)
     return made(run)
