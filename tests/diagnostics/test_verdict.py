@@ -83,6 +83,17 @@ def test_a_gain_in_answers_that_now_end_is_called_finishing() -> None:
     assert "the gain is 0.10 ± 0.10 under the training reward, 0.15 ± 0.10 under the second scorer" in text
 
 
+@pytest.mark.parametrize(("own", "said"), [(41.0, False), (39.0, True)])
+def test_finishing_is_mentioned_from_twenty_points_fewer_cut_answers(own: float, said: bool) -> None:
+    ended = [*left(WHERE_ENDED, 0.1), *left(WHERE_ENDED, 0.1, SECOND)]
+    assert ("finish" in verdict([*gains(all_at(1.0)), *cut(60.0, own), *ended])) is said
+
+
+def test_finishing_needs_a_gain_under_both_scorers() -> None:
+    ended = [*left(WHERE_ENDED, 0.1), *left(WHERE_ENDED, 0.1, SECOND)]
+    assert "finish" not in verdict([*gains(REWARD_ONLY), *cut(60.0, 5.0), *ended])
+
+
 def test_finishing_is_not_mentioned_where_answers_that_ended_gained_too() -> None:
     ended = [*left(WHERE_ENDED, 1.0), *left(WHERE_ENDED, 1.0, SECOND)]
     assert "finish" not in verdict([*gains(all_at(1.0)), *cut(60.0, 5.0), *ended])
@@ -159,6 +170,27 @@ def test_got_longer_needs_all_its_signs(length: float, share: float, pearson: fl
     assert kind(*cells) == "gained in part"
 
 
+@pytest.mark.parametrize(
+    ("length", "pearson", "found"),
+    [
+        (11.4, 0.8, "gained in part"),
+        (11.6, 0.8, "got longer"),
+        (15.0, 0.29, "gained in part"),
+        (15.0, 0.3, "got longer"),
+    ],
+)
+def test_got_longer_begins_at_a_seventh_in_length_and_a_medium_correlation(
+    length: float, pearson: float, found: Kind
+) -> None:
+    assert kind(gains(REWARD_ONLY, length=length), left("gain at equal length", 0.1), preference(pearson)) == found
+
+
+def test_what_is_left_is_the_mean_over_the_decodings() -> None:
+    greedy, warm = left("gain at equal length", 0.2)[:1], left("gain at equal length", 0.4)[1:]
+    text = verdict([*gains(REWARD_ONLY, length=15.0), *greedy, *warm, *preference(0.8)])
+    assert "at equal length 30% of the gain" in text
+
+
 def test_longer_answers_that_the_second_scorer_likes_at_equal_length_are_learning() -> None:
     cells = [gains(all_at(1.0), length=15.0), left("gain at equal length", 0.2), preference(0.8)]
     assert kind(*cells) == "got longer"
@@ -190,6 +222,11 @@ def test_each_kind_of_pattern_has_its_own_threshold(of: str, rise: float, found:
     assert kind(gains(REWARD_ONLY), pattern(rise, of)) == found
 
 
+@pytest.mark.parametrize(("rise", "found"), [(29.9, "gained in part"), (30.0, "gamed a template")])
+def test_an_opening_in_thirty_more_answers_of_a_hundred_is_a_pattern(rise: float, found: Kind) -> None:
+    assert kind(gains(REWARD_ONLY), pattern(rise)) == found
+
+
 @pytest.mark.parametrize(("share", "found"), [(0.49, "gained in part"), (0.5, "gamed a template")])
 def test_a_smaller_rise_counts_where_the_gain_goes_with_it(share: float, found: Kind) -> None:
     place = {"table": "test", "row": "iteration-1", "metric": TRACKED, "judge": REWARD}
@@ -215,6 +252,27 @@ def test_sharpening_needs_a_fall_of_entropy_where_entropy_is_known() -> None:
     assert "its entropy is 0.80 of the base's" in verdict([*cells, *entropy(1.6)])
 
 
+def over_control(baseline: str, value: float) -> list[Cell]:
+    place = {"table": "test", "row": "iteration-1", "metric": "gain over control", "decoding": WARM, "n": 96}
+    return [
+        Cell(judge=judge, baseline=baseline, value=value, standard_error=0.1, **place) for judge in (REWARD, SECOND)
+    ]
+
+
+def test_the_lower_temperature_that_comes_nearest_says_what_sharpening_leaves() -> None:
+    cells = gains(REWARD_ONLY | {(REWARD, GREEDY): (0.0, 0.1)})
+    text = verdict([*cells, *over_control("base at T=0.3", 0.4), *over_control("base at T=0.5", 0.1)])
+    assert "leaves 10% of that gain" in text
+
+
+def test_the_control_of_the_recipe_decides_whether_a_gain_is_beyond_sharpening() -> None:
+    cells = gains(all_at(1.0) | {(SECOND, GREEDY): (0.0, 0.1)})
+    beyond, within = over_control("base at T=0.3", 0.9), over_control("base at T=0.5", 0.1)
+    assert kind(cells, beyond, within) == "learned"
+    renamed = over_control("base at T=0.3", 0.1), over_control("base at T=0.5", 0.9)
+    assert kind(cells, *renamed) != "learned"
+
+
 def test_a_gain_over_the_sharpened_base_under_one_scorer_is_not_learning() -> None:
     cells = gains(all_at(1.0) | {(REWARD, GREEDY): (0.0, 0.1)}, over_control=0.1)
     assert kind(cells, entropy(1.9)) == "gained in part"
@@ -228,6 +286,13 @@ def test_a_loss_of_variety_is_mentioned() -> None:
     place = {"table": "test", "metric": "distinct-2", "decoding": WARM}
     cells = [Cell(row="base", value=0.8, **place), Cell(row="iteration-1", value=0.4, **place)]
     assert verdict([*gains(all_at(0.3)), *cells]).endswith("They vary less: distinct-2 is 0.50 of the base's.")
+
+
+@pytest.mark.parametrize(("own", "said"), [(0.71, False), (0.69, True)])
+def test_a_loss_of_variety_is_mentioned_below_seven_tenths(own: float, said: bool) -> None:
+    place = {"table": "test", "metric": "distinct-2", "decoding": WARM}
+    cells = [Cell(row="base", value=1.0, **place), Cell(row="iteration-1", value=own, **place)]
+    assert ("They vary less" in verdict([*gains(all_at(0.3)), *cells])) is said
 
 
 def repetition(rise: float, error: float, decoding: str = GREEDY) -> list[Cell]:
@@ -244,7 +309,8 @@ def test_a_policy_that_repeats_itself_has_not_learned(decoding: str) -> None:
 
 
 def test_repetition_that_is_small_or_within_its_error_ends_nothing() -> None:
-    assert kind(gains(all_at(0.3)), repetition(9.0, 1.0)) == "learned"
+    assert kind(gains(all_at(0.3)), repetition(9.9, 1.0)) == "learned"
+    assert kind(gains(all_at(0.3)), repetition(10.0, 1.0)) == "repeats itself"
     assert kind(gains(all_at(0.3)), repetition(25.0, 20.0)) == "learned"
     assert kind(gains(all_at(0.3)), repetition(-25.0, 1.0)) == "learned"
 

@@ -77,6 +77,13 @@ def test_where_fewer_than_two_are_accepted_there_is_no_pair() -> None:
     assert CHOICES["rejection-sampling"](found(0.0, 1000.0), rules("rejection-sampling"), random.Random(0)) is None
 
 
+def test_two_accepted_responses_are_a_pair() -> None:
+    """Equal rewards are accepted with the probability 1 at every step."""
+    two = CHOICES["rejection-sampling"](found(1.0, 1.0), rules("rejection-sampling"), random.Random(0))
+    assert two is not None
+    assert {two.chosen.index, two.rejected.index} == {0, 1}
+
+
 @pytest.mark.parametrize(("unit", "best"), [("characters", 0), ("tokens", 2)])
 def test_a_length_penalty_counts_in_its_unit(unit: str, best: int) -> None:
     """Rewards 0, 1, 2 at 10, 20, 30 characters and 1, 2, 3 tokens: at 0.2 a unit, only characters outweigh them."""

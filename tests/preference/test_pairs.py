@@ -104,6 +104,13 @@ def test_a_hand_made_selection() -> None:
     assert pair == Pair("p", 3, [1, 5, 6], [12, 2], [11, 2], "answer 2", "answer 1", 2, 1, 2.0, -1.0, "f" * 64)
 
 
+def test_each_side_keeps_the_deviation_of_its_own_reward() -> None:
+    found = candidates([response(0), response(1)], {0: 0.0, 1: 1.0}, RULES, deviations={0: 0.25, 1: 0.5})
+    pair = pairs.choose(found, RULES, 1, random.Random(0)).pair
+    assert pair is not None
+    assert (pair.chosen_deviation, pair.rejected_deviation) == (0.5, 0.25)
+
+
 def reason(samples: list[Sample], rewards: list[float], **rules: Any) -> str | None:
     return choose(samples, dict(enumerate(rewards)), Pairs(**rules), 1).reason
 
@@ -168,8 +175,9 @@ def test_a_response_without_a_reward_is_missing() -> None:
 
 
 def write_samples(context: StageContext) -> None:
-    """Write responses to four prompts: a pair, a tie, a NaN, identical ids."""
-    rows = [response(index, ids=[3, 2] if of == "same" else None, of=of) for of in ORDER for index in (0, 1)]
+    """Write responses to five prompts: a pair, one whose chosen side is longer, a tie, a NaN, identical ids."""
+    ids = {"same": ([3, 2], [3, 2]), "longer": ([3, 2], [3, 4, 2])}
+    rows = [response(index, ids=ids[of][index] if of in ids else None, of=of) for of in ORDER for index in (0, 1)]
     Sample.write(rows, context.output("samples.parquet"))
 
 
@@ -181,7 +189,7 @@ def write_scores(context: StageContext) -> None:
     )
 
 
-ORDER = {"good": (0.5, 2.0), "tie": (1.0, 1.0), "nan": (math.nan, 1.0), "same": (0.0, 1.0)}
+ORDER = {"good": (0.5, 2.0), "longer": (0.5, 1.0), "tie": (1.0, 1.0), "nan": (math.nan, 1.0), "same": (0.0, 1.0)}
 
 
 def test_every_dropped_prompt_is_counted_by_its_reason(tmp_path: Path) -> None:
@@ -196,17 +204,17 @@ def test_every_dropped_prompt_is_counted_by_its_reason(tmp_path: Path) -> None:
     folder = run.path / "iteration-1" / "pairs"
     pairs = Pair.read(folder / "pairs.parquet")
     dropped = json.loads((folder / "dropped.json").read_text(encoding="utf-8"))
-    assert [pair.prompt_id for pair in pairs] == ["good"]
+    assert [pair.prompt_id for pair in pairs] == ["good", "longer"]
     assert {key: count for key, count in dropped["dropped"].items() if count} == {
         "tied rewards": 1,
         "non-finite reward": 1,
         "identical ids": 1,
     }
-    assert len(pairs) + sum(dropped["dropped"].values()) == dropped["prompts"] == 4
+    assert len(pairs) + sum(dropped["dropped"].values()) == dropped["prompts"] == 5
     cells = read_cells(run.path / "results.json")
-    assert find(cells, metric="pairs").value == 1  # type: ignore[union-attr]
-    assert find(cells, metric="reward margin").value == 1.5  # type: ignore[union-attr]
-    assert find(cells, metric="chosen longer").value == 0  # type: ignore[union-attr]
+    assert find(cells, metric="pairs").value == 2  # type: ignore[union-attr]
+    assert find(cells, metric="reward margin").value == 1.0  # type: ignore[union-attr]
+    assert find(cells, metric="chosen longer").value == 50  # type: ignore[union-attr]
 
 
 def test_responses_left_out_because_they_were_cut_are_counted_as_cut() -> None:
