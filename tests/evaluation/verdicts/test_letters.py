@@ -60,6 +60,7 @@ def test_a_token_without_text_is_read_from_its_bytes() -> None:
     entry = {"token": "token_id:76", "bytes": [32, 109], "logprob": log(0.9), "top_logprobs": []}
     assert held(entry) == (0.9, 0.0)
     assert held({"token": None, "bytes": [77], "logprob": log(0.9)}) == (0.9, 1.0)
+    assert held({"token": None, "bytes": [226, 128, 156, 77], "logprob": log(0.9)}) == (0.9, 1.0), "“M"
 
 
 def test_the_first_token_of_the_answer_counts_not_of_the_thinking() -> None:
