@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_an_unknown_field_is_refused() -> None:
 
 def test_reported_and_measured_cells_differ_in_their_key() -> None:
     assert BASE.key != BASE.model_copy(update={"origin": "reported"}).key
+
+
+def test_gains_over_two_baselines_differ_in_their_key() -> None:
+    assert BASE.key != BASE.model_copy(update={"baseline": "base at T=0.3"}).key
+
+
+@pytest.mark.parametrize("field", ["value", "standard_error"])
+def test_a_file_with_what_is_no_number_is_damaged(field: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    entry = {"table": "t", "row": "r", "metric": "m", "value": 1.0} | {field: float("inf")}
+    path.write_text(json.dumps({"cells": [entry]}), encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
+        read_cells(path)
 
 
 def test_select_and_find() -> None:

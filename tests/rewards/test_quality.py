@@ -36,6 +36,7 @@ def test_calibration_by_hand() -> None:
     assert found.error.n == 4
     used = {round(entry.low, 2): entry for entry in found.bins if entry.n}
     assert set(used) == {0.6, 0.95}
+    assert [round(entry.high, 2) for entry in used.values()] == [0.65, 1.0]
     assert used[0.6].confidence == pytest.approx(0.62)
     assert used[0.6].accuracy == 0.5
     assert used[0.6].standard_error == pytest.approx(0.5)  # residuals +-1/2: sqrt(2/1 * (1/4 + 1/4)) / 2

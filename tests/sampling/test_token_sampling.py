@@ -55,3 +55,25 @@ def test_the_nucleus_is_that_of_what_top_k_leaves() -> None:
     found = probabilities(logits, [Decoding(1.0, 1, top_p=0.5, top_k=2)])
     assert (found > 0).tolist() == [[True, False, False, False]]
     assert draw_tokens(logits, [Decoding(1.0, 1, top_p=0.5, top_k=2)], [0.999]).tolist() == [0]
+
+
+def test_a_number_on_the_edge_of_two_tokens_picks_the_second() -> None:
+    """Two equal tokens: F is 1/2 and 1, and the second has F(0) <= u."""
+    even = torch.zeros(1, 2)
+    assert [draw_tokens(even, [Decoding(1.0, 1)], [u]).item() for u in (0.0, 0.4999, 0.5)] == [0, 0, 1]
+
+
+def test_the_smallest_number_picks_no_token_outside_top_k() -> None:
+    assert draw_tokens(torch.tensor([[0.0, 5.0]]), [Decoding(1.0, 1, top_k=1)], [0.0]).item() == 1
+
+
+def test_the_nucleus_ends_where_it_holds_top_p() -> None:
+    """Of two equal tokens one holds a half already, and the likeliest stays however little is asked for."""
+    even = torch.zeros(1, 2)
+    assert (probabilities(even, [Decoding(1.0, 1, top_p=0.5)]) > 0).tolist() == [[False, True]]
+    assert (probabilities(even, [Decoding(1.0, 1, top_p=1e-17)]) > 0).tolist() == [[False, True]]
+
+
+def test_at_temperature_zero_a_row_gets_its_likeliest_token_whatever_its_number() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 40.0]])
+    assert draw_tokens(logits, [Decoding(0.0, 1), Decoding(1.0, 1)], [0.999, 0.5]).tolist() == [1, 2]

@@ -10,7 +10,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judging.budget import Budget
-from gshf_release.openai_replies import ChatAnswer
+from gshf_release.serving.openai_replies import ChatAnswer
 
 PROMPT = [Message(role="user", content="x" * 40)]
 """About 40 / 4 + 8 = 18 tokens, 40 + 16 = 56 at the most."""
