@@ -1,4 +1,4 @@
-"""Run the tasks of a plan that are not finished, each once its own inputs are.
+"""This module runs the tasks of a plan that are not finished, each once its own inputs are.
 
 One worker walks the plan in order of declaration. Several take any task whose required shards are finished, even while other
 shards of the same stages wait; of several such tasks, the one with the longest chain of stages behind it. So the samples of the
@@ -38,6 +38,7 @@ from gshf_release.run.task import run_task
 from gshf_release.run.workers import Workers, in_passing_workers
 
 REDO_LIMIT_SECONDS = 600.0
+"""Finished work up to so much is redone without `--allow-redo`."""
 
 
 class Observer(Protocol):
@@ -72,7 +73,7 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One walk over a plan."""
+    """Holds the settings and the workers of one walk over a plan."""
 
     run: RunDirectory
     recipe: Recipe
@@ -132,7 +133,7 @@ def execute(
         if profile.parallel_workers > 1:
             _run_parallel(walk, pending, by_name)
         else:
-            _run_in_turn(walk, pending, by_name)
+            _run_serially(walk, pending, by_name)
     merge_results(run, stages)
 
 
@@ -162,16 +163,17 @@ def seconds_spent(run: RunDirectory) -> dict[str, float]:
     return {entry["stage"]: entry["seconds"] for entry in run.journal() if entry["event"] == "finished"}
 
 
-def _run_in_turn(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
+def _run_serially(walk: Execution, pending: list[Task], by_name: Mapping[str, Stage]) -> None:
     """Do one task after the other, in this process where nothing speaks against it."""
-    places = {task: position for position, task in enumerate(pending, 1)}
+    positions = {task: position for position, task in enumerate(pending, 1)}
     work = _work_in_worker if in_passing_workers(walk.profile) else _work_here
     try:
-        for together in _launches(walk, engines_together(pending, by_name, walk.profile)):
+        # The order is settled before the first task: an engine that is opened serves all tasks of its session in one go.
+        for together in _launch_groups(walk, engines_together(pending, by_name, walk.profile)):
             stage = together[0].stage
             walk.workers.keep({stay_of(stage, walk.profile)})  # who is not needed now gives back its memory
             walk.opened.begin(session_of(stage, walk.profile))
-            _bring_to_finish(walk, {task: places[task] for task in together}, by_name, work)
+            _finish_tasks(walk, {task: positions[task] for task in together}, by_name, work)
     finally:
         walk.workers.close()
         walk.opened.close()
@@ -183,6 +185,8 @@ def engines_together(pending: Sequence[Task], by_name: Mapping[str, Stage], prof
     The engine then starts once for the answers of a policy's validation and the samples of the iteration after it. A stage only
     moves to an earlier place, and to none before a stage that it reads.
     """
+    # The validation of policy 1 (V1), the samples of iteration 2 that it draws (S2), and stages x and y that S2 does not read:
+    #     V1  x  S2  y    ->    V1  S2  x  y
     ordered: list[list[Task]] = []
     for stage, group in groupby(pending, key=lambda task: task.stage):
         moved, session = list(group), session_of(stage, profile)
@@ -190,59 +194,60 @@ def engines_together(pending: Sequence[Task], by_name: Mapping[str, Stage], prof
         place = same[-1] + 1 if same else len(ordered)
         passed = {task for other in ordered[place:] for task in other}
         if any(needed in passed for task in moved for needed in predecessors(task, by_name)):
-            place = len(ordered)
+            place = len(ordered)  # it would overtake what it reads
         ordered.insert(place, moved)
     return [task for group in ordered for task in group]
 
 
-def _launches(walk: Execution, pending: list[Task]) -> Iterator[list[Task]]:
+def _launch_groups(walk: Execution, pending: list[Task]) -> Iterator[list[Task]]:
     """Yield the tasks in order; the shards of a stage that the training processes divide come in one list."""
     for stage, group in groupby(pending, key=lambda task: task.stage):
         shards = list(group)
         yield from [shards] if launch.distributed(stage, walk.profile) else ([task] for task in shards)
 
 
-def _bring_to_finish(
-    walk: Execution, places: Mapping[Task, int], by_name: Mapping[str, Stage], work: Callable[..., None]
+def _finish_tasks(
+    walk: Execution, positions: Mapping[Task, int], by_name: Mapping[str, Stage], work: Callable[..., None]
 ) -> None:
     """Finish tasks of one stage, which are several where the training processes do them.
 
     Args:
         walk: The walk.
-        places: The tasks, with their positions among all.
+        positions: The tasks, with their positions among all.
         by_name: The stages.
         work: `(walk, task, progress, lock)` does a task that one process does.
     """
     interrupt.check()
     with contextlib.ExitStack() as stack:
         held = {}
-        for task in places:
-            lock = _claimed(walk, task, by_name, stack)
+        for task in positions:
+            lock = _claim(walk, task, by_name, stack)
             if lock is not None:
                 held[task] = lock
         if not held:
             return
         (stage,) = {task.stage for task in held}
         if launch.distributed(stage, walk.profile):
-            _work_in_processes(walk, held, places)
+            _work_in_processes(walk, held, positions)
             return
         ((task, lock),) = held.items()
-        with _told(walk, task, places[task]) as progress:
+        with _reported(walk, task, positions[task]) as progress:
             if name := environment_of(stage, walk.profile):
                 walk.workers.work(task, name, lock, progress)
             else:
                 work(walk, task, progress, lock)
 
 
-def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: contextlib.ExitStack) -> int | None:
+def _claim(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: contextlib.ExitStack) -> int | None:
     """Return the lock of a task, held until the stack closes; None if the task is finished."""
+    # Double-checked locking: a finished task needs no lock, and an unfinished one may be finished before we have its lock.
     if state(task, walk.run, walk.recipe, by_name) is State.FINISHED:
         # One killed between its manifest and its end leaves its scratch behind.
         shutil.rmtree(walk.run.scratch(task), ignore_errors=True)
         return None
     lock = stack.enter_context(walk.run.lock(task))
     condition = state(task, walk.run, walk.recipe, by_name)
-    if condition is State.FINISHED:  # another process finished it while we asked for the lock
+    if condition is State.FINISHED:
         return None
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
@@ -258,9 +263,10 @@ def _claimed(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: c
 
 
 @contextlib.contextmanager
-def _told(walk: Execution, task: Task, position: int) -> Iterator[Progress]:
+def _reported(walk: Execution, task: Task, position: int) -> Iterator[Progress]:
     """Tell the observer that a task begins and, if nothing is raised, that it ended; its cells join the others."""
     begun = time.perf_counter()
+    # No try: an error leaves at the `yield`, and a task that failed is not told as finished.
     yield walk.observer.started(task, position, sum(stage.shards for stage in walk.goal))
     if task.stage.numbers:
         merge_results(walk.run, walk.stages)
@@ -271,6 +277,7 @@ def _require_environments(walk: Execution) -> None:
     """Refuse before any work if a task that is not finished needs an environment that is not there."""
     for task in tasks(walk.goal):
         name = environment_of(task.stage, walk.profile)
+        # The files are not hashed: that is for the moment at which the task is due, and may take minutes.
         if name and state(task, walk.run, walk.recipe, walk.by_name, hashes=False) is not State.FINISHED:
             environments.require(name, walk.profile.device)
 
@@ -284,18 +291,20 @@ def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) 
     walk.workers.work(task, "", lock, progress)
 
 
-def _work_in_processes(walk: Execution, held: Mapping[Task, int], places: Mapping[Task, int]) -> None:
+def _work_in_processes(walk: Execution, held: Mapping[Task, int], positions: Mapping[Task, int]) -> None:
     """Run tasks of one stage in the training processes of the profile, started once for all of them."""
     together = list(held)
     for task in together:
-        walk.run.manifest_path(task).unlink(missing_ok=True)  # the next one will say that the task has ended
+        # The processes report progress for one task after the other and say nothing at the end of one but the last: its new
+        # manifest is the sign. An outdated one, of a task to be redone, would be taken for it.
+        walk.run.manifest_path(task).unlink(missing_ok=True)
     command = launch.command(together, walk.run, walk.profile, os.environ)
     stop, elsewhere = walk.run.stop_file(together[0]), walk.profile.nodes > 1
     with Processes(command, stop, held.values(), say=walk.observer.notice, elsewhere=elsewhere) as processes:
         for task in together[:-1]:
-            with _told(walk, task, places[task]) as progress:
+            with _reported(walk, task, positions[task]) as progress:
                 processes.finish(task.label, progress, partial(_is_written, walk.run, task))
-        with _told(walk, together[-1], places[together[-1]]) as progress:
+        with _reported(walk, together[-1], positions[together[-1]]) as progress:
             processes.finish(together[-1].label, progress)
 
 
@@ -309,21 +318,24 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
     When a task fails, no other begins; those that run are waited for, and the first error is raised.
     """
     lengths = chain_lengths(walk.goal)
-    places = {task: position for position, task in enumerate(pending, 1)}
-    waiting = sorted(pending, key=lambda task: (-lengths[task.stage.name], places[task]))
+    positions = {task: position for position, task in enumerate(pending, 1)}
+    waiting = sorted(pending, key=lambda task: (-lengths[task.stage.name], positions[task]))
+    # What is outside the goal counts as done: if it is not, `run_task` refuses the task that reads it.
     done = set(tasks(walk.stages)) - set(pending)
     running: dict[Future[None], list[Task]] = {}
     failures: list[BaseException] = []
+    # The threads only wait for worker processes. Everything else here (`waiting`, `done`, `running`) belongs to this thread, so
+    # it needs no lock; a round starts what can start, waits for the first end, and takes it into account.
     with ThreadPoolExecutor(walk.profile.parallel_workers) as pool:
         try:
             while running or (waiting and not failures):
                 while not failures and len(running) < walk.profile.parallel_workers:
-                    together = _next(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
+                    together = _next_tasks(walk, waiting, list(chain.from_iterable(running.values())), done, by_name)
                     if not together:
                         break
                     waiting = [task for task in waiting if task not in together]
-                    at = {task: places[task] for task in together}
-                    running[pool.submit(_bring_to_finish, walk, at, by_name, _work_in_worker)] = together
+                    at = {task: positions[task] for task in together}
+                    running[pool.submit(_finish_tasks, walk, at, by_name, _work_in_worker)] = together
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 over = {future: running.pop(future) for future in ended}
                 busy = list(chain.from_iterable(running.values()))
@@ -338,7 +350,9 @@ def _run_parallel(walk: Execution, pending: list[Task], by_name: Mapping[str, St
                 walk.workers.keep(_sessions_in_use(walk, [] if failures else waiting, busy, done, by_name))
         finally:
             wait(running)
-            walk.workers.close()  # before the threads that started them end
+            # Before the pool ends its threads: Linux kills a worker when the thread that started it ends, not the process
+            # (PR_SET_PDEATHSIG in prctl(2)). Closed here, it leaves by itself.
+            walk.workers.close()
     if failures:
         raise min(failures, key=lambda error: isinstance(error, Interrupted))  # the first that is no request to stop
 
@@ -354,15 +368,15 @@ def _tell_failure(walk: Execution, error: BaseException, busy: Sequence[Task]) -
     )
 
 
-def _next(
+def _next_tasks(
     walk: Execution, waiting: Sequence[Task], busy: Sequence[Task], done: Collection[Task], by_name: Mapping[str, Stage]
 ) -> list[Task]:
     """Return the tasks to launch together beside those that run; or nothing."""
-    startable = [task for task in waiting if _may_start(task, done, by_name)]
+    startable = [task for task in waiting if _inputs_finished(task, done, by_name)]
     return next_launch(startable, busy, walk.workers.idle_engines(), walk.profile)
 
 
-def _may_start(task: Task, done: Collection[Task], by_name: Mapping[str, Stage]) -> bool:
+def _inputs_finished(task: Task, done: Collection[Task], by_name: Mapping[str, Stage]) -> bool:
     return all(needed in done for needed in predecessors(task, by_name))
 
 
@@ -374,8 +388,9 @@ def _sessions_in_use(
     by_name: Mapping[str, Stage],
 ) -> set[str]:
     """Return the sessions whose workers are still needed: of tasks that run, that may start, or whose stage has begun."""
+    # A stage that has begun keeps its worker although its next shard still waits for inputs: opening a model takes longer.
     begun = {task.stage.name for task in (*busy, *done)}
-    wanted = (task for task in waiting if task.stage.name in begun or _may_start(task, done, by_name))
+    wanted = (task for task in waiting if task.stage.name in begun or _inputs_finished(task, done, by_name))
     return {stay_of(task.stage, walk.profile) for task in (*busy, *wanted)}
 
 
@@ -386,6 +401,7 @@ def _announce_redo(walk: Execution, allow_redo: bool, on_purpose: Collection[str
     """
     by_name = walk.by_name
     spent = seconds_spent(walk.run)
+    # In order of declaration inputs come first, so one pass finds everything downstream of a change.
     affected: set[Task] = set()
     redone: list[Task] = []
     for task in tasks(walk.goal):
