@@ -205,10 +205,10 @@ def test_annotations_on_another_scale_are_adopted_with_a_warning(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gshf_release.release import adopt
+from gshf_release.adoption import run as adoption
 def die(*arguments, **options): os.kill(os.getpid(), signal.SIGKILL)
-setattr(adopt, sys.argv[3], die)
-adopt.adopt([Path(sys.argv[1])], Path(sys.argv[2]), "run")
+setattr(adoption, sys.argv[3], die)
+adoption.adopt([Path(sys.argv[1])], Path(sys.argv[2]), "run")
 """
 
 

@@ -20,7 +20,8 @@ from tests.servers.hub import HubServer
 PUBLISH = """
 import re, sys
 from pathlib import Path
-from gshf_release.release import hub, hub_client
+from gshf_release.hub import client as hub_client
+from gshf_release.hub import publish as hub
 found = hub.parts(Path(sys.argv[1]), "tester/made")
 hub.publish(hub_client.client(), found, public=False, report=print)
 # Not ru_maxrss: it begins with what the process had before exec, which is the test suite's own memory.

@@ -24,7 +24,8 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from gshf_release.errors import GshfError
-from gshf_release.release import hub, hub_client
+from gshf_release.hub import client as hub_client
+from gshf_release.hub import publish as hub
 found = hub.parts(Path(sys.argv[1]), "tester/made")
 try:
     hub.publish(hub_client.client(), found, public=True, report=print, collection="tester/made")
