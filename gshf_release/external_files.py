@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.errors import RecipeError
@@ -13,8 +12,10 @@ from gshf_release.evaluation.judging import judges
 from gshf_release.models.checkpoints import locate
 from gshf_release.preference import offline
 from gshf_release.prompts import split
+from gshf_release.prompts.split import EvaluationPromptsParameters, PoolParameters, PromptFileParameters
 from gshf_release.recipe import Recipe
 from gshf_release.release import assumptions, card_templates, facts
+from gshf_release.release import stages as release
 from gshf_release.release.facts import Facts
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS
 from gshf_release.run import input_copies
@@ -56,36 +57,47 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
         input_copies.keep(run, judges.input_key(judge), judge, source)
 
 
-def prompt_file(recipe: Recipe, run: RunDirectory | None, stage: str) -> dict[str, Any]:
-    """Return `{"source_sha256", "count"}` of a prompt file, or as the run recorded them if the file is no longer there.
+def prompt_file(recipe: Recipe, run: RunDirectory | None) -> PoolParameters:
+    """Return what the pool is declared with, or was if the file of prompts is no longer there.
 
-    Args:
-        recipe: The recipe.
-        run: The run, if there is one.
-        stage: That of the pool, for which `prompts.exclude` counts too, or that of the evaluation prompts.
+    Raises:
+        RecipeError: The file, or something to exclude, is missing.
+        DataError: A row is bad.
+    """
+    try:
+        return split.supply(recipe, split.source_path(recipe.prompts.source, "training/prompts"))[1]
+    except RecipeError:
+        recorded = _recorded(run, split.POOL)
+        if recorded is None:
+            raise
+        return recorded.typed(PoolParameters)
+
+
+def evaluation_file(recipe: Recipe, run: RunDirectory | None) -> EvaluationPromptsParameters:
+    """Return what the evaluation prompts are declared with, or were if their file is no longer there.
 
     Raises:
         RecipeError: The file is missing.
         DataError: It has a bad row.
     """
     try:
-        if stage == split.POOL:
-            path = split.source_path(recipe.prompts.source, "training/prompts")
-            prompts, facts = split.supply(recipe, path)
-            return {"source_sha256": sha256_tree(tree(path)), "count": len(prompts), **facts}
         path = split.evaluation_path(run, str(recipe.evaluation.prompts))
     except RecipeError:
-        recorded = _recorded(run, stage)
+        recorded = _recorded(run, split.EVALUATION)
         if recorded is None:
             raise
-        return dict(recorded.parameters)
+        return recorded.typed(EvaluationPromptsParameters)
     rows = split.read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
-    counted = split.columns_read(rows) | ({split.BAD: len(rows.bad)} if rows.bad else {})
-    return {"source_sha256": sha256_tree(tree(path)), "count": len(split.distinct(rows)), **counted}
+    return EvaluationPromptsParameters(
+        source_sha256=sha256_tree(tree(path)),
+        count=len(split.distinct(rows)),
+        columns=split.columns_read(rows),
+        bad_rows=len(rows.bad),
+    )
 
 
-def offline_file(recipe: Recipe, run: RunDirectory | None) -> dict[str, Any] | None:
-    """Return `{"source_sha256", "count"}` of the file of offline pairs, or as the run recorded them if it is no longer there.
+def offline_file(recipe: Recipe, run: RunDirectory | None) -> PromptFileParameters | None:
+    """Return what the offline pairs are declared with, or were if their file is no longer there; None without any.
 
     Raises:
         RecipeError: The file is missing.
@@ -99,9 +111,11 @@ def offline_file(recipe: Recipe, run: RunDirectory | None) -> dict[str, Any] | N
         recorded = _recorded(run, f"{offline.SOURCE}/pairs")
         if recorded is None:
             raise
-        return dict(recorded.parameters)
+        return recorded.typed(PromptFileParameters)
     rows = offline.read_preferences(path, recipe.prompts.on_bad_row)
-    return {"source_sha256": sha256_tree(tree(path)), "count": len(rows.values), **split.columns_read(rows)}
+    return PromptFileParameters(
+        source_sha256=sha256_tree(tree(path)), count=len(rows.values), columns=split.columns_read(rows)
+    )
 
 
 def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | None]:
@@ -142,5 +156,5 @@ def _unfinished(run: RunDirectory, stage: str) -> bool:
 
 
 def _recorded_facts(run: RunDirectory | None) -> str | None:
-    stages = [] if run is None else [stage for stage in run.plan if stage.name.startswith("release/")]
-    return next((str(stage.parameters["facts"]) for stage in stages if "facts" in stage.parameters), None)
+    stages = [] if run is None else [stage for stage in run.plan if stage.identity == release.IDENTITY]
+    return next((stage.typed(release.WeightsParameters).facts for stage in stages), None)

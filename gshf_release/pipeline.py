@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gshf_release import external_files, loop
 from gshf_release.data.results import read_cells, write_csv
@@ -19,6 +18,7 @@ from gshf_release.models.checkpoints import locate
 from gshf_release.optimization import distributed, reference_logprobs
 from gshf_release.preference import offline
 from gshf_release.prompts import augmentation, contamination, split, usage
+from gshf_release.prompts.split import PoolParameters, PromptFileParameters
 from gshf_release.prompts.writers import SERVED, writer_model
 from gshf_release.recipe import Base, Evaluation, Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
@@ -29,6 +29,7 @@ from gshf_release.release.quantization import stage as quantization
 from gshf_release.report.tables import document
 from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
+from gshf_release.rewards.stages import scorer_of
 from gshf_release.run import input_copies, staleness, trust
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.execution import Observer, execute
@@ -66,16 +67,16 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
     """
     if recipe.evaluation.only:
         return _evaluation_only(recipe, run)
-    pool = external_files.prompt_file(recipe, run, split.POOL)
-    split.check_supply(recipe, pool["count"])
-    train = training(recipe, external_files.offline_file(recipe, run), **pool)
+    pool = external_files.prompt_file(recipe, run)
+    split.check_supply(recipe, pool.count)
+    train = training(recipe, external_files.offline_file(recipe, run), pool)
     policies = policies_of(recipe)
     sets = [evaluation.test_set(recipe)]
     evaluated: list[Stage] = []
     if recipe.evaluation.prompts is not None:
-        file = external_files.prompt_file(recipe, run, split.EVALUATION)
-        evaluated.append(split.declare_evaluation(recipe, **file))
-        sets.insert(0, ("eval", split.EVALUATION, file["count"]))
+        file = external_files.evaluation_file(recipe, run)
+        evaluated.append(split.declare_evaluation(file))
+        sets.insert(0, ("eval", split.EVALUATION, file.count))
     evaluated += evaluation.declare(recipe, policies, sets)
     evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
@@ -107,19 +108,19 @@ def policies_of(recipe: Recipe) -> list[tuple[str, str]]:
     return [("base", "base"), *((iteration_row(t), loop.policy_stage(t)) for t in iterations)]
 
 
-def training(recipe: Recipe, offline_file: Mapping[str, Any] | None, **pool: Any) -> list[Stage]:
+def training(recipe: Recipe, offline_file: PromptFileParameters | None, pool: PoolParameters) -> list[Stage]:
     """Return the training stages of a recipe.
 
     Args:
         recipe: The recipe.
-        offline_file: What `offline.declare` wants to know of the offline pairs, if the recipe names some.
-        pool: What `split.declare` wants to know of the prompts.
+        offline_file: What is known of the offline pairs, if the recipe names some.
+        pool: What is known of the prompts.
     """
-    given = [] if offline_file is None else [offline.declare(**offline_file)]
+    given = [] if offline_file is None else [offline.declare(offline_file)]
     return [
         base.declare(recipe),
         base.declare_rendering(),
-        *split.declare(recipe, **pool),
+        *split.declare(recipe, pool),
         *given,
         split.declare_used(recipe, *((usage.OFFLINE, stage.name) for stage in given)),
         contamination.declare(),
@@ -265,8 +266,8 @@ def _trust(run: RunDirectory, recipe: Recipe, graph: Graph, goal: Sequence[Stage
         trust.remember(run.path, user_code_of(recipe))
     by_name = check_graph(graph.stages)
     for task in tasks(list(goal)):
-        scorer = task.stage.parameters.get("scorer")
-        if scorer in KEYS and state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
+        scorer = scorer_of(task.stage)
+        if scorer is not None and state(task, run, recipe, by_name, hashes=False) is not State.FINISHED:
             for reference in user_code(settings(recipe, scorer)):
                 trust.require(reference)
     _require_endpoints(run, recipe, graph, goal, trust_code)

@@ -17,6 +17,7 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.manifest import fingerprint
 from gshf_release.run.stage import Stage, Task
+from gshf_release.sampling.stage import SamplingParameters
 from tests.run.plans import PROFILES, begin, recipe
 from tests.run.work import made
 
@@ -171,14 +172,14 @@ def declared(chosen: Recipe) -> dict[str, Stage]:
 
 
 def test_half_of_the_responses_get_each_temperature() -> None:
-    decodings = declared(small())["iteration-1/samples"].parameters["decodings"]
-    assert [decoding["temperature"] for decoding in decodings] == [1.0, 0.7] * 4
-    assert {(decoding["top_p"], decoding["top_k"]) for decoding in decodings} == {(1.0, 0)}
+    decodings = declared(small())["iteration-1/samples"].typed(SamplingParameters).decodings
+    assert [decoding.temperature for decoding in decodings] == [1.0, 0.7] * 4
+    assert {(decoding.top_p, decoding.top_k) for decoding in decodings} == {(1.0, 0)}
 
 
 def test_iterations_draw_with_their_own_purpose() -> None:
     stages = declared(small())
-    assert len({stages[f"iteration-{t}/samples"].parameters["purpose"] for t in (1, 2, 3)}) == 3
+    assert len({stages[f"iteration-{t}/samples"].typed(SamplingParameters).purpose for t in (1, 2, 3)}) == 3
 
 
 def test_samples_are_sharded_by_prompts() -> None:

@@ -13,6 +13,7 @@ import gshf_release
 from gshf_release import pipeline
 from gshf_release import recipe as recipes
 from gshf_release.planning import costs
+from gshf_release.prompts.split import PoolParameters, PromptFileParameters
 from gshf_release.recipe.profile import Hardware, Profile
 from gshf_release.release.recomputation import CELLS
 from gshf_release.run.stage import Stage, resolve
@@ -29,8 +30,8 @@ VARIANTS = [
 
 def trained(*overrides: str) -> list[Stage]:
     chosen = recipes.load("quickstart", overrides)
-    offline = {"source_sha256": "", "count": 8} if chosen.pairs.offline else None
-    return pipeline.training(chosen, offline, source_sha256="", count=1000)
+    offline = PromptFileParameters(source_sha256="", count=8) if chosen.pairs.offline else None
+    return pipeline.training(chosen, offline, PoolParameters(source_sha256="", count=1000))
 
 
 def texts(path: Path) -> list[str]:

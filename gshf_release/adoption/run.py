@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gshf_release.adoption.checkpoint import TAKEN, refuse_links_out
 from gshf_release.adoption.rows import ANNOTATION, kind_of
@@ -32,7 +32,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.release.staging import link_or_copy
 from gshf_release.run.directory import ADOPTED, DOCUMENT, UNFINISHED, RunDirectory, write_json
 from gshf_release.run.manifest import write_manifest
-from gshf_release.run.stage import Stage, Task
+from gshf_release.run.stage import Parameters, Stage, Task
 
 UNKNOWN = "unknown"
 OUTPUTS = {
@@ -40,6 +40,16 @@ OUTPUTS = {
     "data": ("rows.parquet", "rest.jsonl", "files", "provenance.json"),
 }
 DATA = (".jsonl", ".json", ".parquet", ".gz", ".ndjson")
+
+
+class AdoptedParameters(Parameters):
+    """Say where files came from."""
+
+    kind: Literal["checkpoint", "data"]
+    provenance: str
+    source: str
+    """The name of the file or folder."""
+    source_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +148,19 @@ def _stage_name(number: int, source: Path) -> str:
 
 def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> tuple[Stage, Adopted]:
     checkpoint = source.is_dir() and (source / "config.json").is_file()
-    what = "checkpoint" if checkpoint else "data"
-    facts = {"kind": what, "provenance": UNKNOWN, "source": source.name, "source_sha256": sha256_tree(tree(source))}
+    facts = AdoptedParameters(
+        kind="checkpoint" if checkpoint else "data",
+        provenance=UNKNOWN,
+        source=source.name,
+        source_sha256=sha256_tree(tree(source)),
+    )
     stage = Stage(
         name=_stage_name(number, source),
         identity="import-files/1",
         work="gshf_release.adoption.run:refuse",
         kind="other",
-        outputs=OUTPUTS[what],
-        parameters=facts,
+        outputs=OUTPUTS[facts.kind],
+        parameters=facts.as_json(),
     )
     folder = run.folder(Task(stage))
     folder.mkdir(parents=True)
@@ -157,7 +171,7 @@ def _adopt_one(run: RunDirectory, recipe: Recipe, number: int, source: Path) -> 
         refuse_links_out(source, taken)
         for file in taken:
             link_or_copy(file, folder / "model" / file.name)
-    write_json(folder / "provenance.json", {**facts, "kinds": kinds, "rows": rows, "rest": rest})
+    write_json(folder / "provenance.json", {**facts.as_json(), "kinds": kinds, "rows": rows, "rest": rest})
     write_manifest(Task(stage), run, recipe, {})
     return stage, Adopted(stage.name, kinds, rows, rest)
 

@@ -131,7 +131,7 @@ class Terminal:
         """Print one line on an iteration."""
         from gshf_release.data.results import read_cells
 
-        row = str(task.stage.parameters["row"])
+        row = task.stage.name.removesuffix("/validation/measure")
         cells = read_cells(self.run.results(task.stage))
         for name in (f"{row}.pairs", f"{row}.winners", f"{row}.policy"):
             path = self.run.path / "results" / f"{name}.json"

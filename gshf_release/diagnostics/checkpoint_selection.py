@@ -9,7 +9,13 @@ from gshf_release.errors import RunError
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.stage import RESULTS, Input, Stage, iteration_row
+from gshf_release.run.stage import RESULTS, Input, Parameters, Stage, iteration_row
+
+
+class FinalParameters(Parameters):
+    """Say how many iterations there are to choose from."""
+
+    iterations: int
 
 
 def declare(iterations: int) -> Stage:
@@ -23,7 +29,7 @@ def declare(iterations: int) -> Stage:
         inputs=tuple(Input(measure, RESULTS) for measure in measures),
         outputs=("final.json",),
         keys=("loop.final", "loop.kl_budget", "loop.length_budget"),
-        parameters={"iterations": iterations},
+        parameters=FinalParameters(iterations=iterations).as_json(),
     )
 
 
@@ -43,7 +49,7 @@ def choose(context: StageContext) -> None:
             "kl": _validated(context, iteration_row(iteration), KL_TO_BASE),
             "length_ratio": _validated(context, iteration_row(iteration), "length") / length,
         }
-        for iteration in range(1, context.parameter("iterations") + 1)
+        for iteration in range(1, context.parameters(FinalParameters).iterations + 1)
     ]
     within = [
         entry

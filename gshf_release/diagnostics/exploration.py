@@ -15,11 +15,18 @@ from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics import text_statistics
 from gshf_release.diagnostics.row_metrics import DISTINCT, Scores, score_table
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_row, iteration_stage
 
 IDENTITY = "describe-exploration/1"
 FILE = "spread.parquet"
 LENGTH_REWARD = "Pearson(length, reward) within a prompt"
+
+
+class ExplorationParameters(Parameters):
+    """Say which iteration is described, and whether it has pairs."""
+
+    iteration: int
+    pairs: bool
 
 
 class Shard(NamedTuple):
@@ -42,7 +49,7 @@ def declare(iteration: int, *, pairs: bool) -> Stage:
         kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
-        parameters={"iteration": iteration, "pairs": pairs},
+        parameters=ExplorationParameters(iteration=iteration, pairs=pairs).as_json(),
         numbers="gshf_release.diagnostics.exploration:numbers",
     )
 
@@ -74,15 +81,15 @@ def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of the iteration's samples and of the lengths in its pairs."""
-    iteration = context.parameter("iteration")
-    place = {"table": "training", "row": iteration_row(iteration)}
-    cells = sample_cells(_shards(context), artefact=iteration_stage(iteration, "samples"), **place)
+    of = context.parameters(ExplorationParameters)
+    place = {"table": "training", "row": iteration_row(of.iteration)}
+    cells = sample_cells(_shards(context), artefact=iteration_stage(of.iteration, "samples"), **place)
     path = context.output(FILE)
     cells += spread_cells(Spread.read(path), artefact=context.run.relative(path), **place)
-    if not context.parameter("pairs"):
+    if not of.pairs:
         return cells
-    pairs = Pair.scan(context.input(iteration_stage(iteration, "pairs"), "pairs.parquet"))
-    return cells + pair_cells(pairs, artefact=iteration_stage(iteration, "pairs/pairs.parquet"), **place)
+    pairs = Pair.scan(context.input(iteration_stage(of.iteration, "pairs"), "pairs.parquet"))
+    return cells + pair_cells(pairs, artefact=iteration_stage(of.iteration, "pairs/pairs.parquet"), **place)
 
 
 COMPARED = 10_000
@@ -159,7 +166,7 @@ def pair_cells(pairs: Iterable[Pair], **place: str) -> list[Cell]:
 
 def _shards(context: StageContext) -> Iterator[Shard]:
     """Yield the samples that have a finite reward; the pairs count the others as dropped."""
-    place = iteration_row(context.parameter("iteration"))
+    place = iteration_row(context.parameters(ExplorationParameters).iteration)
     files = context.inputs(f"{place}/samples", "samples.parquet"), context.inputs(f"{place}/rewards", "scores.parquet")
     for drawn, scored in zip(*files, strict=True):
         rewards = score_table([scored])

@@ -20,7 +20,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
@@ -35,6 +35,16 @@ NOTES = {
     "KL to base (k1)": "mean log-ratio of the sampled responses",
     "KL to base (k3)": "mean over responses of the sum over tokens of r - 1 - log r, r = p_base / p_policy",
 }
+
+
+class ValidationParameters(Parameters):
+    """Say which policy is measured."""
+
+    row: str
+    policy: str
+    """The stage that puts it out."""
+    adapter: bool = False
+    """Whether that stage puts out an adapter too, of which the policy is the merger with the base."""
 
 
 def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
@@ -76,7 +86,7 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
         inputs=tuple(inputs),
         outputs=("traces.parquet",),
         keys=() if row == "base" else ("sampling.n", *(["training.precision"] if under else [])),
-        parameters={"row": row, "policy": policy} | ({"adapter": True} if under else {}),
+        parameters=ValidationParameters(row=row, policy=policy, adapter=under).as_json(),
         numbers="gshf_release.diagnostics.validation:numbers",
     )
     return [answers, scores, measure]
@@ -84,17 +94,17 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
 
 def measure(context: StageContext) -> None:
     """Write the token statistics of the policy's answers at temperature 1.0."""
-    row, policy = context.parameter("row"), context.parameter("policy")
+    of = context.parameters(ValidationParameters)
     device = device_of(context.profile.device)
     precision = inference_precision(context.profile.inference_precision, device)
     in_turn = context.profile.measure_in_turn
     place = "cpu" if in_turn else device
-    exact = _trained(context, place)
-    rounded = load_model(context.input(policy, "model"), precision, place)
-    base = rounded if row == "base" else load_model(context.input("base", "model"), precision, place)
+    exact = _trained(context, of, place)
+    rounded = load_model(context.input(of.policy, "model"), precision, place)
+    base = rounded if of.row == "base" else load_model(context.input("base", "model"), precision, place)
     if in_turn:
         exact, rounded, base = (Visitor(model, device) for model in (exact, rounded, base))
-    answers = Sample.read(*context.inputs(f"{row}/validation/answers", sampling.FILE))
+    answers = Sample.read(*context.inputs(f"{of.row}/validation/answers", sampling.FILE))
     explored = [sample for sample in answers if sample.temperature == 1.0]
     profile = context.profile
     batch, workers = profile.scoring_batch, 1 if in_turn else profile.concurrent_batches
@@ -108,19 +118,18 @@ def measure(context: StageContext) -> None:
     )
 
 
-def _trained(context: StageContext, device: str) -> Any:
+def _trained(context: StageContext, of: ValidationParameters, device: str) -> Any:
     """Return the policy as it was trained, before its cast or merge to BF16."""
-    policy = context.parameter("policy")
-    if not context.task.stage.parameters.get("adapter", False):
-        return load_model(context.input(policy, "model"), "fp32", device)
+    if not of.adapter:
+        return load_model(context.input(of.policy, "model"), "fp32", device)
     frozen = lora.frozen_precision(context.recipe.training)
     base = load_model(context.input("base", "model"), frozen, device)
-    return lora.load(base, context.input(policy, lora.FOLDER)).to(device).eval()
+    return lora.load(base, context.input(of.policy, lora.FOLDER)).to(device).eval()
 
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the policy's validation cells."""
-    row = context.parameter("row")
+    row = context.parameters(ValidationParameters).row
     answers = Sample.read(*context.inputs(f"{row}/validation/answers", sampling.FILE))
     own, base = (
         score_table(context.inputs(f"{source}/validation/scores", "scores.parquet")) for source in (row, "base")

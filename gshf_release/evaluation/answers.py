@@ -23,7 +23,7 @@ from gshf_release.data.records import Message, Sample
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, file_copies
 from gshf_release.evaluation.answer_templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
-from gshf_release.evaluation.benchmarks import Asking, Question, read_questions
+from gshf_release.evaluation.benchmarks import Asking, Protocol, Question, read_questions
 from gshf_release.models.chat_template_checks import check_policy
 from gshf_release.models.chat_tokenizer import KEYS as RENDERING
 from gshf_release.models.checkpoints import load_tokenizer
@@ -31,13 +31,61 @@ from gshf_release.recipe import Recipe
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.persistent_worker import ENGINE
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Request
 
 QUESTIONS = "questions.json"
 PROMPTS = "prompts.json"
 KEYS = ("seed", "prompts.system", *RENDERING)
+
+
+class QuestionParameters(Parameters):
+    """Say which questions are asked."""
+
+    protocol: Protocol
+    sha256: str
+    """Of their file."""
+    limit: int | None
+    """Only the first of them; None asks all."""
+
+
+class RenderingParameters(Parameters):
+    """Say how a benchmark's first prompt is rendered."""
+
+    asking: Asking
+    benchmark: str
+    template: str | None
+    """One of FastChat's; None is the tokenizer's own."""
+
+
+class TurnParameters(RenderingParameters):
+    """Say which turn of a row is rendered or sampled."""
+
+    row: str
+    policy: str
+    turn: int
+    prompts_per_shard: int
+
+
+class AnswerParameters(Parameters):
+    """Say whose answers are written in a benchmark's own form."""
+
+    protocol: Protocol
+    benchmark: str
+    row: str
+    model: str
+    """What the file calls the row's model."""
+
+
+class ExistingAnswerParameters(Parameters):
+    """Say which file of answers becomes a row."""
+
+    protocol: Protocol
+    benchmark: str
+    sha256: str
+    model: str | None
+    """What the model of answers is called that name none."""
 
 
 def questions_stage(benchmark: str) -> str:
@@ -80,7 +128,7 @@ def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | 
         work="gshf_release.evaluation.answers:write_questions",
         kind="other",
         outputs=(QUESTIONS,),
-        parameters={"protocol": asking.protocol, "sha256": sha256, "limit": limit},
+        parameters=QuestionParameters(protocol=asking.protocol, sha256=sha256, limit=limit).as_json(),
     )
 
 
@@ -94,7 +142,7 @@ def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage
         inputs=(Input("base", "model"), Input(questions_stage(benchmark), QUESTIONS)),
         outputs=("prompt.json",),
         keys=KEYS[1:],
-        parameters={"asking": asking.model_dump(mode="json"), "template": name, "benchmark": benchmark},
+        parameters=RenderingParameters(asking=asking, benchmark=benchmark, template=name).as_json(),
     )
 
 
@@ -107,7 +155,7 @@ def declare_row(
     policy: str,
     model: str,
     name: str | None,
-    turns_asked: int | None = None,
+    turns_asked: int,
 ) -> list[Stage]:
     """Declare a row's answers.
 
@@ -120,21 +168,21 @@ def declare_row(
         policy: The stage of its model.
         model: What the answer files call it.
         name: The template, None for the tokenizer's own.
-        turns_asked: The most turns that a question has; None is what the protocol has.
+        turns_asked: The most turns that a question has.
     """
     steps: list[Stage] = []
     turns: list[Stage] = []
-    for turn in range(1, (turns_asked or (1 if asking.protocol == "alpaca_eval" else 2)) + 1):
-        parameters = {
-            "asking": asking.model_dump(mode="json"),
-            "benchmark": benchmark,
-            "policy": policy,
-            "prompts_per_shard": recipe.sampling.prompts_per_shard,
-            "row": row,
-            "template": name,
-            "turn": turn,
-        }
-        steps += _declare_turn(parameters, count, turns)
+    for turn in range(1, turns_asked + 1):
+        asked = TurnParameters(
+            asking=asking,
+            benchmark=benchmark,
+            template=name,
+            row=row,
+            policy=policy,
+            turn=turn,
+            prompts_per_shard=recipe.sampling.prompts_per_shard,
+        )
+        steps += _declare_turn(asked, count, turns)
         turns.append(steps[-1])
     answers = Stage(
         name=answers_stage(row, benchmark),
@@ -146,20 +194,20 @@ def declare_row(
             *(Input(stage.name, sampling.FILE) for stage in turns),
         ),
         outputs=(answer_files.FILES[asking.protocol],),
-        parameters={"protocol": asking.protocol, "benchmark": benchmark, "row": row, "model": model},
+        parameters=AnswerParameters(protocol=asking.protocol, benchmark=benchmark, row=row, model=model).as_json(),
     )
     return [*steps, answers]
 
 
-def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]) -> list[Stage]:
+def _declare_turn(asked: TurnParameters, count: int, turns: Sequence[Stage]) -> list[Stage]:
     """Declare the sampling of a turn, and before it the rendering of its prompts where a template of FastChat's is named."""
-    row, benchmark, turn = (parameters[key] for key in ("row", "benchmark", "turn"))
-    inputs = [Input(parameters["policy"], "model"), Input(questions_stage(benchmark), QUESTIONS)]
+    row, benchmark, turn = asked.row, asked.benchmark, asked.turn
+    inputs = [Input(asked.policy, "model"), Input(questions_stage(benchmark), QUESTIONS)]
     earlier = [Input(stage.name, sampling.FILE, "shard") for stage in turns]
     earlier = earlier or [Input(rendering_stage(benchmark), "prompt.json")]  # so that it is shown before all work
-    shards = max(1, math.ceil(count / parameters["prompts_per_shard"]))
+    shards = max(1, math.ceil(count / asked.prompts_per_shard))
     found: list[Stage] = []
-    if parameters["template"] is not None:
+    if asked.template is not None:
         found.append(
             Stage(
                 name=prompts_stage(row, benchmark, turn),
@@ -169,7 +217,7 @@ def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]
                 inputs=(*inputs, *earlier),
                 outputs=(PROMPTS,),
                 keys=KEYS[1:],
-                parameters=parameters,
+                parameters=asked.as_json(),
                 shards=shards,
             )
         )
@@ -182,7 +230,7 @@ def _declare_turn(parameters: dict[str, Any], count: int, turns: Sequence[Stage]
         inputs=(*inputs, *earlier),
         outputs=(sampling.FILE,),
         keys=KEYS,
-        parameters=parameters,
+        parameters=asked.as_json(),
         shards=shards,
         runs_in=ENGINE,
     )
@@ -198,19 +246,16 @@ def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str, mode
         kind="other",
         inputs=(Input(questions_stage(benchmark), QUESTIONS),),
         outputs=(answer_files.FILES[asking.protocol],),
-        parameters={
-            "protocol": asking.protocol,
-            "benchmark": benchmark,
-            "sha256": sha256,
-            **({} if model is None else {"model": model}),
-        },
+        parameters=ExistingAnswerParameters(
+            protocol=asking.protocol, benchmark=benchmark, sha256=sha256, model=model
+        ).as_json(),
     )
 
 
 def write_questions(context: StageContext) -> None:
     """Write the questions that are asked."""
-    path = file_copies.path(context.run, context.parameter("sha256"))
-    questions = read_questions(context.parameter("protocol"), path, context.parameter("limit"))
+    of = context.parameters(QuestionParameters)
+    questions = read_questions(of.protocol, file_copies.path(context.run, of.sha256), of.limit)
     write_json(context.output(QUESTIONS), {"questions": [asdict(question) for question in questions]})
 
 
@@ -226,17 +271,17 @@ def write_rendering(context: StageContext) -> None:
     Raises:
         CheckpointError: The tokenizer's own template refuses a conversation, or loses words of it.
     """
-    asking = Asking(**context.parameter("asking"))
-    tokenizer = load_tokenizer(context.input("base", "model"))
-    form = _template(context, asking, tokenizer)
+    of = context.parameters(RenderingParameters)
+    asking, tokenizer = of.asking, load_tokenizer(context.input("base", "model"))
+    form = _template(context, of, tokenizer)
     if isinstance(form, TokenizerTemplate):
         system = asking.system is not None or context.recipe.prompts.system is not None or form.rules.empty_system
         check_policy(tokenizer, repr(tokenizer.name_or_path), form.rules, system=system, today=context.today)
-    question = stored_questions(context, context.parameter("benchmark"))[0]
+    question = stored_questions(context, of.benchmark)[0]
     ids = form.ids(conversation(asking, context.recipe, question, []))
     document = {
         "question": question.key,
-        "template": context.parameter("template") or "the tokenizer's own",
+        "template": of.template or "the tokenizer's own",
         "text": tokenizer.decode(ids),
         "ids": ids,
     }
@@ -254,40 +299,39 @@ def conversation(asking: Asking, recipe: Recipe, question: Question, answers: Se
 
 def write_prompts(context: StageContext) -> None:
     """Write this shard's prompts of one turn as a template of FastChat's renders them, and where it ends an answer."""
-    asking = Asking(**context.parameter("asking"))
-    form = _template(context, asking, load_tokenizer(context.input(context.parameter("policy"), "model")))
+    of = context.parameters(TurnParameters)
+    form = _template(context, of, load_tokenizer(context.input(of.policy, "model")))
     assert isinstance(form, FastChatTemplate)  # the stage is declared for those alone
-    document = {"prompts": _prompt_ids(context, asking, form), "ending": asdict(form.ending)}
+    document = {"prompts": _prompt_ids(context, of, form), "ending": asdict(form.ending)}
     write_json(context.output(PROMPTS), document)
 
 
-def _shard_questions(context: StageContext) -> list[Question]:
+def _shard_questions(context: StageContext, of: TurnParameters) -> list[Question]:
     """Return this shard's questions that have the turn."""
-    size, shard = context.parameter("prompts_per_shard"), context.task.shard
-    own = stored_questions(context, context.parameter("benchmark"))[shard * size : (shard + 1) * size]
-    return [question for question in own if len(question.turns) >= context.parameter("turn")]
+    size, shard = of.prompts_per_shard, context.task.shard
+    own = stored_questions(context, of.benchmark)[shard * size : (shard + 1) * size]
+    return [question for question in own if len(question.turns) >= of.turn]
 
 
-def _prompt_ids(context: StageContext, asking: Asking, form: Template) -> dict[str, list[int]]:
+def _prompt_ids(context: StageContext, of: TurnParameters, form: Template) -> dict[str, list[int]]:
     """Return `{question: prompt ids}` of this shard and turn, the answers to earlier turns in the conversation."""
-    place = f"{context.parameter('row')}/{context.parameter('benchmark')}"
-    earlier = [_answers_of(context, f"{place}/turn-{number}") for number in range(1, context.parameter("turn"))]
+    earlier = [_answers_of(context, f"{of.row}/{of.benchmark}/turn-{number}") for number in range(1, of.turn)]
     return {
         question.key: form.ids(
-            conversation(asking, context.recipe, question, [answers[question.key] for answers in earlier])
+            conversation(of.asking, context.recipe, question, [answers[question.key] for answers in earlier])
         )
-        for question in _shard_questions(context)
+        for question in _shard_questions(context, of)
     }
 
 
 def _form(
-    context: StageContext, asking: Asking, tokenizer: Any
+    context: StageContext, of: TurnParameters, tokenizer: Any
 ) -> tuple[dict[str, list[int]], Callable[[Sequence[int], Sequence[int]], str]]:
     """Return the prompts' ids, and what makes text of a completion; without FastChat, which may not be installed here."""
-    if context.parameter("template") is None:
-        own = _template(context, asking, tokenizer)
-        return _prompt_ids(context, asking, own), own.text
-    stage = prompts_stage(*(context.parameter(key) for key in ("row", "benchmark", "turn")))
+    if of.template is None:
+        own = _template(context, of, tokenizer)
+        return _prompt_ids(context, of, own), own.text
+    stage = prompts_stage(of.row, of.benchmark, of.turn)
     document = json.loads(context.input(stage, PROMPTS).read_text(encoding="utf-8"))
     ending = Ending(*(tuple(document["ending"][key]) for key in ("stop_ids", "stop_texts")))
     return document["prompts"], lambda ids, stops: ending.cut(tokenizer, ids)
@@ -295,23 +339,22 @@ def _form(
 
 def sample_turn(context: StageContext) -> None:
     """Sample this shard's answers to one turn."""
-    asking, benchmark = Asking(**context.parameter("asking")), context.parameter("benchmark")
-    policy, turn = context.parameter("policy"), context.parameter("turn")
-    questions = _shard_questions(context)
-    checkpoint = context.input(policy, "model")
-    prompts, text_of = _form(context, asking, load_tokenizer(checkpoint))
+    of = context.parameters(TurnParameters)
+    questions = _shard_questions(context, of)
+    checkpoint = context.input(of.policy, "model")
+    prompts, text_of = _form(context, of, load_tokenizer(checkpoint))
     engine = sampling.engine_of(context, checkpoint)
     requests = [
         Request(
             prompts[question.key],
-            asking.decoding_of(question.category),
-            seed_from(context.seed, benchmark, question.key, turn),
+            of.asking.decoding_of(question.category),
+            seed_from(context.seed, of.benchmark, question.key, of.turn),
             question.key,
         )
         for question in questions
     ]
     completions = engine.generate(requests, context.progress)
-    policy_sha256 = context.input_sha256(policy, "model")
+    policy_sha256 = context.input_sha256(of.policy, "model")
     Sample.write(
         (
             Sample(
@@ -333,18 +376,20 @@ def sample_turn(context: StageContext) -> None:
 
 def write_answers(context: StageContext) -> None:
     """Write the answer file of the benchmark's own form."""
-    benchmark, row, model = (context.parameter(key) for key in ("benchmark", "row", "model"))
-    questions = stored_questions(context, benchmark)
+    of = context.parameters(AnswerParameters)
+    questions = stored_questions(context, of.benchmark)
     turns = [
-        _answers_of(context, f"{row}/{benchmark}/turn-{number}")
+        _answers_of(context, f"{of.row}/{of.benchmark}/turn-{number}")
         for number in range(1, max(len(question.turns) for question in questions) + 1)
     ]
-    if context.parameter("protocol") == "alpaca_eval":
-        rows = [answer_files.alpaca_eval_row(question, turns[0][question.key], model) for question in questions]
+    if of.protocol == "alpaca_eval":
+        rows = [answer_files.alpaca_eval_row(question, turns[0][question.key], of.model) for question in questions]
         answer_files.write_alpaca_eval(rows, context.output(answer_files.FILES["alpaca_eval"]))
     else:
         lines = [
-            answer_files.mt_bench_line(question, [turn[question.key] for turn in turns if question.key in turn], model)
+            answer_files.mt_bench_line(
+                question, [turn[question.key] for turn in turns if question.key in turn], of.model
+            )
             for question in questions
         ]
         answer_files.write_mt_bench(lines, context.output(answer_files.FILES["mt_bench"]))
@@ -356,9 +401,9 @@ def adopt_answers(context: StageContext) -> None:
     Raises:
         DataError: The file answers something that the benchmark does not ask, or none of its questions.
     """
-    path = file_copies.path(context.run, context.parameter("sha256"))
-    questions = stored_questions(context, context.parameter("benchmark"))
-    protocol = context.parameter("protocol")
+    of = context.parameters(ExistingAnswerParameters)
+    path, protocol = file_copies.path(context.run, of.sha256), of.protocol
+    questions = stored_questions(context, of.benchmark)
     found = answer_files.alpaca_eval_answers(path) if protocol == "alpaca_eval" else answer_files.mt_bench_answers(path)
     keys = [question.turns[0] if protocol == "alpaca_eval" else question.key for question in questions]
     chosen = [found[key] for key in keys if key in found]
@@ -370,10 +415,9 @@ def adopt_answers(context: StageContext) -> None:
         context.say(
             f"The answers given with --outputs answer {len(chosen)} of the {len(keys)} questions that are asked{told}."
         )
-    model = context.task.stage.parameters.get("model")
-    if model is not None:
+    if of.model is not None:
         key = answer_files.MODEL_KEYS[protocol]
-        chosen = [row | {key: row.get(key) or model} for row in chosen]
+        chosen = [row | {key: row.get(key) or of.model} for row in chosen]
     if protocol == "alpaca_eval":
         answer_files.write_alpaca_eval(chosen, context.output(answer_files.FILES[protocol]))
     else:
@@ -384,8 +428,8 @@ def _answers_of(context: StageContext, stage: str) -> dict[str, str]:
     return {sample.prompt_id: sample.text for sample in Sample.read(*context.inputs(stage, sampling.FILE))}
 
 
-def _template(context: StageContext, asking: Asking, tokenizer: Any) -> Template:
+def _template(context: StageContext, of: RenderingParameters, tokenizer: Any) -> Template:
     rules = context.recipe.prompts
-    if asking.empty_system is not None:
-        rules = rules.model_copy(update={"empty_system": asking.empty_system})
-    return template(context.parameter("template"), tokenizer, rules, context.today)
+    if of.asking.empty_system is not None:
+        rules = rules.model_copy(update={"empty_system": of.asking.empty_system})
+    return template(of.template, tokenizer, rules, context.today)

@@ -24,6 +24,8 @@ from gshf_release.sampling.protocol import Decoding
 
 FOLDER = "eval/benchmarks"
 
+Protocol = Literal["alpaca_eval", "mt_bench"]
+
 
 class BenchmarkDecoding(Section):
     """How a benchmark's answers are drawn."""
@@ -36,7 +38,7 @@ class BenchmarkDecoding(Section):
 class Asking(Section):
     """What of a benchmark decides the answers: it is fingerprinted with them."""
 
-    protocol: Literal["alpaca_eval", "mt_bench"]
+    protocol: Protocol
     """The form of questions, answers and judgments: one turn compared with a baseline, or two turns rated."""
     decoding: BenchmarkDecoding
     temperatures: Mapping[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)

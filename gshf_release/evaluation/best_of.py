@@ -19,7 +19,7 @@ from gshf_release.rewards.settings import Scorer, opponents
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
@@ -27,6 +27,13 @@ IDENTITY = "choose-best-of-n/1"
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 PLACE = "base/best-of"
 TEMPERATURE = 1.0
+
+
+class BestOfParameters(Parameters):
+    """Say which plain answers the chosen ones are compared with; `declare` explains both."""
+
+    plain: str
+    plain_index: int
 
 
 def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: int) -> list[Stage]:
@@ -72,7 +79,7 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
         ),
         outputs=("chosen.json",),
         keys=("evaluation.best_of",),
-        parameters={"plain": plain, "plain_index": plain_index},
+        parameters=BestOfParameters(plain=plain, plain_index=plain_index).as_json(),
         numbers="gshf_release.evaluation.best_of:numbers",
     )
     return [answers, *scores, choice]
@@ -97,7 +104,7 @@ def best_of(rewards: Scores, n: int) -> dict[str, int]:
 def numbers(context: StageContext) -> list[Cell]:
     """Return, for each n, the gain over one plain answer at temperature 1 under both scorers, the length and the bound."""
     chosen: Mapping[str, Mapping[str, int]] = read_json(context.output("chosen.json"))
-    plain, index = context.parameter("plain"), context.parameter("plain_index")
+    of = context.parameters(BestOfParameters)
     answers = Sample.read(*context.inputs(f"{PLACE}/answers", sampling.FILE))
     lengths = {(answer.prompt_id, answer.sample_index): len(answer.completion_ids) for answer in answers}
     decoding = f"T={TEMPERATURE:g}"
@@ -110,9 +117,10 @@ def numbers(context: StageContext) -> list[Cell]:
         }
         for scorer in SCORERS:
             own = score_table(context.inputs(f"{PLACE}/{scorer}-scores", "scores.parquet"))
-            base = score_table(context.inputs(f"{plain}/{scorer}-scores", "scores.parquet"))
+            base = score_table(context.inputs(f"{of.plain}/{scorer}-scores", "scores.parquet"))
             gain = statistics.paired_difference(
-                [own[prompt, pick] for prompt, pick in picks.items()], [base[prompt, index] for prompt in picks]
+                [own[prompt, pick] for prompt, pick in picks.items()],
+                [base[prompt, of.plain_index] for prompt in picks],
             )
             cells.append(cell(gain, metric="gain over base", decoding=decoding, judge=scorer, baseline="base", **place))
         tokens = statistics.mean([float(lengths[prompt, pick]) for prompt, pick in picks.items()])

@@ -20,13 +20,14 @@ from gshf_release.evaluation.benchmarks import Benchmark, read_json_rows
 from gshf_release.evaluation.judging import alpaca_eval, endpoints, mt_bench
 from gshf_release.evaluation.judging.batch import judge_in_batches
 from gshf_release.evaluation.judging.cache import default_folder
+from gshf_release.evaluation.judging.judges import Benchmark as Kind
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
-from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, JudgeRequest, read
+from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, BorrowedFiles, JudgeRequest, read
 from gshf_release.prompts import benchmark_files
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 
 FILES = {"alpaca_eval_2": "annotations.json", "mt_bench_single": "single.jsonl", "mt_bench_pair": "pair.jsonl"}
 """What a judge of each kind writes."""
@@ -36,6 +37,48 @@ IDENTITY = "ask-judge/1"
 SCORE_IDENTITY = "score-judgments/1"
 SPENDING, SPENDING_BEGINS = "judged", "judging begins"
 """Events of the journal."""
+
+
+class JudgedRow(Parameters):
+    """Say whose answers a judge reads."""
+
+    benchmark: str
+    kind: Kind
+    label: str
+    """The name of the judge's folder."""
+    row: str
+    repeats: int
+
+
+class JudgingParameters(JudgedRow):
+    """Say also what the judge is asked."""
+
+    judge: Mapping[str, Any]
+    """Those of its settings that decide what it says; see `asked_of`."""
+    baseline: str | None
+    """sha256 of the baseline's answers; None where the judge rates single answers."""
+    baseline_name: str
+    questions: str
+    """sha256 of the file of questions."""
+    asked_again: AskedAgain | None
+    """The wish by which the judgments are made once more."""
+
+
+class ScoreParameters(JudgedRow):
+    """Say also how the cells of its numbers are described, and what they are computed with."""
+
+    judge: str
+    """What the cells call it."""
+    baseline: str
+    decoding: str
+    note: str
+    borrowed: BorrowedFiles
+    questions: str
+    """sha256 of the file of questions."""
+    whole: int
+    """How many questions that file has."""
+    calibration: str | None
+    """sha256 of the run's copy of the judge's calibration."""
 
 
 def repeat_files(kind: str, repeats: int) -> tuple[str, ...]:
@@ -87,7 +130,9 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     files = repeat_files(judge.benchmark, request.repeats)
     questions = Input(answers.questions_stage(benchmark), answers.QUESTIONS)
     own = Input(answers.answers_stage(row, benchmark), answer_files.FILES[asked.asking.protocol])
-    place = {"benchmark": benchmark, "kind": judge.benchmark, "label": label, "row": row}
+    place = JudgedRow(
+        benchmark=benchmark, kind=judge.benchmark, label=label, row=row, repeats=request.repeats
+    ).model_dump()
     judged = Stage(
         name=judgments_stage(row, benchmark, label),
         identity=IDENTITY,
@@ -95,7 +140,14 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
         kind="judging",
         inputs=(questions, own),
         outputs=files,
-        parameters={**place, **asked_of(judge, request), "questions": asked.questions, **_again(request, row)},
+        parameters=JudgingParameters(
+            **place,
+            judge=asked_of(judge),
+            baseline=request.baseline,
+            baseline_name=request.baseline_name,
+            questions=asked.questions,
+            asked_again=request.asked_again.get(row),
+        ).as_json(),
     )
     scored = Stage(
         name=scores_stage(row, benchmark, label),
@@ -105,27 +157,20 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
         inputs=(questions, own, *(Input(judged.name, file) for file in files)),
         outputs=(SCORE,),
         keys=("seed",),
-        parameters={
+        parameters=ScoreParameters(
             **place,
-            "judge": judge.identity,
-            "baseline": request.baseline_name,
-            "borrowed": asked.borrowed.model_dump(mode="json"),
-            "questions": asked.questions,
-            "decoding": "as given" if row in asked.existing else asked.asking.label,
-            "note": f"the first {asked.count} questions" if asked.limit is not None else "",
-            **({} if asked.whole is None else {"whole": asked.whole, "doubts": True}),
-            "repeats": request.repeats,
-            "calibration": request.calibration,
-        },
+            judge=judge.identity,
+            baseline=request.baseline_name,
+            decoding="as given" if row in asked.existing else asked.asking.label,
+            note=f"the first {asked.count} questions" if asked.limit is not None else "",
+            borrowed=asked.borrowed,
+            questions=asked.questions,
+            whole=asked.whole,
+            calibration=request.calibration,
+        ).as_json(),
         numbers="gshf_release.evaluation.scores:numbers",
     )
     return [judged, scored]
-
-
-def _again(request: JudgeRequest, row: str) -> dict[str, Any]:
-    """Return the parameter by which a row's judgments are made once more, if that was asked for."""
-    wish = request.asked_again.get(row)
-    return {} if wish is None else {"asked_again": wish.model_dump(mode="json")}
 
 
 def judge(context: StageContext) -> None:
@@ -135,54 +180,55 @@ def judge(context: StageContext) -> None:
         EngineError: The judge refuses, would cost more than is left of `judging.max_cost`, or fails too often.
         NetworkError: Its server gave up; the same command goes on without asking again what was answered.
     """
-    kind, repeats = context.parameter("kind"), context.parameter("repeats")
+    of = context.parameters(JudgingParameters)
     settings = judge_of(context.run, context.task.stage)
-    path = context.output(FILES[kind])
-    with _session(context, settings) as session:
-        if kind == "alpaca_eval_2":
-            rows = json.loads(own_file(context).read_text(encoding="utf-8"))
-            given = answer_files.alpaca_eval_answers(file_copies.path(context.run, context.parameter("baseline")))
-            name = {"generator": context.parameter("baseline_name")}
+    with _session(context, settings, of.asked_again) as session:
+        if of.kind == "alpaca_eval_2":
+            rows = json.loads(own_file(context, of).read_text(encoding="utf-8"))
+            given = answer_files.alpaca_eval_answers(_baseline(context, of))
+            name = {"generator": of.baseline_name}
             baseline = [given[row["instruction"]] | name for row in rows if row["instruction"] in given]
-            for repeat, file in enumerate(repeat_files(kind, repeats)):
+            for repeat, file in enumerate(repeat_files(of.kind, of.repeats)):
                 judged = alpaca_eval.annotate(rows, baseline, session, repeat)
                 answer_files.write_alpaca_eval(judged, context.output(file))
             return
-        questions, rows = _asked_rows(context), read_json_rows(own_file(context))
-        references = _references(context, settings, questions)
-        if kind == "mt_bench_single":
-            lines = mt_bench.judge_single(questions, rows, session, references, repeats)
+        questions, rows = _asked_rows(context, of), read_json_rows(own_file(context, of))
+        references = _references(of, settings, questions)
+        if of.kind == "mt_bench_single":
+            lines = mt_bench.judge_single(questions, rows, session, references, of.repeats)
         else:
-            name = {"model_id": context.parameter("baseline_name")}
-            others = [
-                line | name for line in read_json_rows(file_copies.path(context.run, context.parameter("baseline")))
-            ]
-            lines = mt_bench.judge_pair(questions, rows, others, session, references, repeats)
-        answer_files.write_mt_bench(lines, path)
+            name = {"model_id": of.baseline_name}
+            others = [line | name for line in read_json_rows(_baseline(context, of))]
+            lines = mt_bench.judge_pair(questions, rows, others, session, references, of.repeats)
+        answer_files.write_mt_bench(lines, context.output(FILES[of.kind]))
+
+
+def _baseline(context: StageContext, of: JudgingParameters) -> Path:
+    """Return the run's copy of the baseline's answers, which every judge has that compares."""
+    return file_copies.path(context.run, str(of.baseline))
 
 
 def judge_of(run: RunDirectory, stage: Stage) -> JudgeSettings:
     """Return the judge as it was last asked for: where it is may have changed since the stage was declared."""
-    benchmark, label = stage.parameters["benchmark"], stage.parameters["label"]
-    return JudgeSettings.model_validate(read(run).benchmarks[benchmark].judges[label].judge)
+    of = stage.typed(JudgingParameters)
+    return JudgeSettings.model_validate(read(run).benchmarks[of.benchmark].judges[of.label].judge)
 
 
 @contextlib.contextmanager
-def _session(context: StageContext, settings: JudgeSettings) -> Iterator[JudgeSession]:
+def _session(context: StageContext, settings: JudgeSettings, again: AskedAgain | None) -> Iterator[JudgeSession]:
     """Open the judge with what is left of the command's money; what it spends is written into the journal, come what may."""
     endpoints.require(settings)
     judging = context.profile.judging
     waits = context.run.short_lock("judging") if judging.max_cost is not None else contextlib.nullcontext()
     with waits:  # two workers at once would each spend what is left
         left = None if judging.max_cost is None else max(0.0, judging.max_cost - spent(context.run))
-        again = context.task.stage.parameters.get("asked_again")
         session = JudgeSession(
             settings,
             default_folder(),
             max_cost=left,
             say=context.say,
             batch=judge_in_batches if judging.batch else None,
-            since=0.0 if again is None else AskedAgain(**again).since,
+            since=0.0 if again is None else again.since,
         )
         try:
             yield session
@@ -234,22 +280,20 @@ def spent(run: RunDirectory) -> float:
     return total
 
 
-def own_file(context: StageContext) -> Path:
+def own_file(context: StageContext, of: JudgedRow) -> Path:
     """Return the answers that are judged."""
-    place = (context.parameter("row"), context.parameter("benchmark"))
-    protocol = PROTOCOLS[context.parameter("kind")]
-    return context.input(answers.answers_stage(*place), answer_files.FILES[protocol])
+    return context.input(answers.answers_stage(of.row, of.benchmark), answer_files.FILES[PROTOCOLS[of.kind]])
 
 
-def _asked_rows(context: StageContext) -> list[dict[str, Any]]:
+def _asked_rows(context: StageContext, of: JudgingParameters) -> list[dict[str, Any]]:
     """Return the questions that were asked as the file of questions has them."""
-    asked = {question.key for question in answers.stored_questions(context, context.parameter("benchmark"))}
-    rows = read_json_rows(file_copies.path(context.run, context.parameter("questions")))
+    asked = {question.key for question in answers.stored_questions(context, of.benchmark)}
+    rows = read_json_rows(file_copies.path(context.run, of.questions))
     return [row for row in rows if str(row["question_id"]) in asked]
 
 
 def _references(
-    context: StageContext, settings: JudgeSettings, questions: Sequence[Mapping[str, Any]]
+    of: JudgingParameters, settings: JudgeSettings, questions: Sequence[Mapping[str, Any]]
 ) -> dict[int, Mapping[str, Any]]:
     """Return the reference answers by question: a question of one's own brings them along, under `reference`.
 
@@ -258,7 +302,7 @@ def _references(
     if not _need_references(questions):
         return {}
     own = {row["question_id"]: row for row in questions if _has_references(row)}
-    if context.parameter("questions") == benchmark_files.MT_BENCH.sha256:
+    if of.questions == benchmark_files.MT_BENCH.sha256:
         own = {}
     with contextlib.suppress(DataError):  # another file of that name; then a question's own reference is its best
         if own and (path := benchmark_files.find(benchmark_files.MT_BENCH)) is not None:
@@ -283,14 +327,9 @@ def _need_references(questions: Sequence[Mapping[str, Any]]) -> bool:
     return any(question["category"] in mt_bench.NEEDS_REFERENCE for question in questions)
 
 
-def asked_of(judge: JudgeSettings, request: JudgeRequest) -> dict[str, Any]:
+def asked_of(judge: JudgeSettings) -> dict[str, Any]:
     """Return what decides the judgments, for the fingerprint: not where the judge is, what it costs, how often it is tried."""
     decisive = {"name", "official", "annotator", "references", "model", "parameters", "context"}
     if judge.benchmark == "alpaca_eval_2" and not judge.official:
         decisive.add("letter_share")
-    return {
-        "judge": judge.model_dump(mode="json", include=decisive),
-        "baseline": request.baseline,
-        "baseline_name": request.baseline_name,
-        "repeats": request.repeats,
-    }
+    return judge.model_dump(mode="json", include=decisive)

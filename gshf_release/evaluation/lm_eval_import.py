@@ -18,12 +18,19 @@ from gshf_release.evaluation import file_copies
 from gshf_release.evaluation.requests import ImportRequest
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 
 IDENTITY = "import-lm-eval/1"
 TABLE = "lm-evaluation-harness"
 FILE = "results.json"
 NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf")
+
+
+class LmEvalParameters(Parameters):
+    """Say which file is imported, and for which row."""
+
+    sha256: str
+    row: str
 
 
 def declare(name: str, request: ImportRequest) -> Stage:
@@ -34,14 +41,14 @@ def declare(name: str, request: ImportRequest) -> Stage:
         work="gshf_release.evaluation.lm_eval_import:adopt",
         kind="other",
         outputs=(FILE,),
-        parameters={"sha256": request.sha256, "row": request.row},
+        parameters=LmEvalParameters(sha256=request.sha256, row=request.row).as_json(),
         numbers="gshf_release.evaluation.lm_eval_import:numbers",
     )
 
 
 def adopt(context: StageContext) -> None:
     """Copy what the cells are made of out of the result file."""
-    document = read(file_copies.path(context.run, context.parameter("sha256")))
+    document = read(file_copies.path(context.run, context.parameters(LmEvalParameters).sha256))
     names = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "model_name")
     kept_part = {key: document[key] for key in names if key in document}
     shots = _of_task(document, "config", "num_fewshot")  # where versions before 0.4 have it, for all tasks
@@ -53,7 +60,7 @@ def adopt(context: StageContext) -> None:
 def numbers(context: StageContext) -> list[Cell]:
     """Return one cell for every metric of every task."""
     path = context.output(FILE)
-    return cells(read(path), context.parameter("row"), context.run.relative(path))
+    return cells(read(path), context.parameters(LmEvalParameters).row, context.run.relative(path))
 
 
 def read(path: Path) -> dict[str, Any]:

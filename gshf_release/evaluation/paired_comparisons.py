@@ -15,7 +15,7 @@ from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, answers, comparisons, metrics
 from gshf_release.evaluation.comparisons import Comparison
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.evaluation.judgments import FILES, PROTOCOLS, judgments_stage, repeat_files
+from gshf_release.evaluation.judgments import FILES, PROTOCOLS, JudgedRow, judgments_stage, repeat_files
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.requests import BenchmarkRequest, JudgeRequest, rows_known
 from gshf_release.evaluation.scores import annotation_repeats, averaged, pair_points
@@ -27,6 +27,15 @@ IDENTITY = "compare-models/1"
 FILE = "comparisons.json"
 MEASURE = {"alpaca_eval_2": "win rate", "mt_bench_single": "average", "mt_bench_pair": "adjusted win rate"}
 UNIT = {"alpaca_eval_2": "%", "mt_bench_single": "1-10", "mt_bench_pair": "%"}
+
+
+class PairedParameters(JudgedRow):
+    """Say also which rows it is compared with, and how the cells are described."""
+
+    others: tuple[str, ...]
+    judge: str
+    baseline: str
+    decoding: str
 
 
 def stage_name(row: str, benchmark: str, label: str) -> str:
@@ -81,17 +90,17 @@ def _declare_row(
         inputs=tuple(inputs),
         outputs=(FILE,),
         keys=("seed",),
-        parameters={
-            "benchmark": benchmark,
-            "kind": judge.benchmark,
-            "label": label,
-            "row": row,
-            "others": compared,
-            "judge": judge.identity,
-            "baseline": request.baseline_name,
-            "decoding": "as given" if row in asked.existing else asked.asking.label,
-            "repeats": request.repeats,
-        },
+        parameters=PairedParameters(
+            benchmark=benchmark,
+            kind=judge.benchmark,
+            label=label,
+            row=row,
+            repeats=request.repeats,
+            others=tuple(compared),
+            judge=judge.identity,
+            baseline=request.baseline_name,
+            decoding="as given" if row in asked.existing else asked.asking.label,
+        ).as_json(),
         numbers="gshf_release.evaluation.paired_comparisons:numbers",
     )
 
@@ -117,19 +126,19 @@ def as_json(found: Comparison | str) -> dict[str, Any]:
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of a row's differences from other rows."""
-    kind = context.parameter("kind")
+    of = context.parameters(PairedParameters)
     place = {
-        "table": context.parameter("benchmark"),
-        "row": context.parameter("row"),
-        "decoding": context.parameter("decoding"),
-        "judge": context.parameter("judge"),
-        "baseline": context.parameter("baseline"),
+        "table": of.benchmark,
+        "row": of.row,
+        "decoding": of.decoding,
+        "judge": of.judge,
+        "baseline": of.baseline,
         "artefact": context.run.relative(context.output(FILE)),
     }
     return [
         cell
         for other, found in _compared(context).items()
-        for cell in comparison_cells(found, MEASURE[kind], UNIT[kind], other, place)
+        for cell in comparison_cells(found, MEASURE[of.kind], UNIT[of.kind], other, place)
     ]
 
 
@@ -170,29 +179,29 @@ def comparison_cells(
 def _compared(context: StageContext) -> dict[str, Comparison | str]:
     """Return each comparison, or why it cannot be made: too few prompts have judgments of both rows."""
     found: dict[str, Comparison | str] = {}
-    alpaca = context.parameter("kind") == "alpaca_eval_2"
-    own = _values(context, context.parameter("row"))
-    for other in context.parameter("others"):
+    of = context.parameters(PairedParameters)
+    alpaca = of.kind == "alpaca_eval_2"
+    own = _values(context, of, of.row)
+    for other in of.others:
         try:
             clusters = None if alpaca else {item: str(item[0]) for item in own}
-            values = _values(context, other)
+            values = _values(context, of, other)
             found[other] = comparisons.compare(own, values, seed=context.seed, clusters=clusters)
         except DataError as error:
             found[other] = error.message
     return found
 
 
-def _values(context: StageContext, row: str) -> dict[Any, float]:
+def _values(context: StageContext, of: PairedParameters, row: str) -> dict[Any, float]:
     """Return what each prompt, or each question and turn, of a row is worth."""
-    kind, benchmark = context.parameter("kind"), context.parameter("benchmark")
-    if kind == "alpaca_eval_2":
-        return comparisons.alpaca_eval_wins(averaged(annotation_repeats(context, row)))
-    stage = judgments_stage(row, benchmark, context.parameter("label"))
-    singles, pairs = mt_bench_judgments.read(context.input(stage, FILES[kind]))
-    if kind == "mt_bench_single":
+    if of.kind == "alpaca_eval_2":
+        return comparisons.alpaca_eval_wins(averaged(annotation_repeats(context, of, row)))
+    stage = judgments_stage(row, of.benchmark, of.label)
+    singles, pairs = mt_bench_judgments.read(context.input(stage, FILES[of.kind]))
+    if of.kind == "mt_bench_single":
         return comparisons.mt_bench_scores(singles)
-    protocol = PROTOCOLS[kind]
+    protocol = PROTOCOLS[of.kind]
     own = answer_files.model_of(
-        protocol, context.input(answers.answers_stage(row, benchmark), answer_files.FILES[protocol])
+        protocol, context.input(answers.answers_stage(row, of.benchmark), answer_files.FILES[protocol])
     )
     return pair_points(pairs, own)

@@ -141,8 +141,9 @@ def _judged(run: RunDirectory, earlier: Requests, now: Requests, benchmark: str,
 def _decisive(asked: BenchmarkRequest, label: str) -> tuple[Any, ...]:
     """Return what, if it changes, makes a judge's earlier judgments others than those asked for."""
     request = asked.judges[label]
-    what = judgments.asked_of(JudgeSettings.model_validate(request.judge), request)
-    return asked.asking, asked.questions, asked.limit, asked.template, what
+    judge = judgments.asked_of(JudgeSettings.model_validate(request.judge))
+    compared = request.baseline, request.baseline_name, request.repeats
+    return asked.asking, asked.questions, asked.limit, asked.template, judge, compared
 
 
 def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str]) -> list[str]:

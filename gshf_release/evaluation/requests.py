@@ -78,10 +78,10 @@ class BenchmarkRequest(Section):
     """Whether those are the published questions."""
     count: PositiveInt
     """How many are asked."""
-    whole: PositiveInt | None = None
-    """How many the file has; None in requests of before this was recorded."""
-    turns: PositiveInt | None = None
-    """The most turns that a question has; None in requests of before this was recorded: what the protocol has."""
+    whole: PositiveInt
+    """How many the file has."""
+    turns: PositiveInt
+    """The most turns that a question has."""
     limit: PositiveInt | None
     template: str | None
     borrowed: BorrowedFiles = BorrowedFiles()

@@ -19,10 +19,17 @@ from gshf_release.evaluation.alpaca_eval.annotations import Annotation
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData, read_gamed, read_instructions
 from gshf_release.evaluation.benchmarks import read_questions
 from gshf_release.evaluation.calibration.document import load
-from gshf_release.evaluation.judgments import FILES, SCORE, judgments_stage, own_file, repeat_files
+from gshf_release.evaluation.judgments import (
+    FILES,
+    SCORE,
+    JudgedRow,
+    ScoreParameters,
+    judgments_stage,
+    own_file,
+    repeat_files,
+)
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
-from gshf_release.evaluation.requests import BorrowedFiles
 from gshf_release.evaluation.verdicts import reading
 from gshf_release.prompts.benchmark_files import GAMED_BASELINES
 from gshf_release.run.context import StageContext
@@ -31,73 +38,69 @@ from gshf_release.run.directory import write_json
 
 def write_score(context: StageContext) -> None:
     """Write the scorer's whole account, with its warnings."""
-    write_json(context.output(SCORE), {"scores": [score.as_json() for score in _scores(context)]})
+    scores = _scores(context, context.parameters(ScoreParameters))
+    write_json(context.output(SCORE), {"scores": [score.as_json() for score in scores]})
 
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of one row under one judge."""
-    kind = context.parameter("kind")
-    made = {"alpaca_eval_2": _alpaca_eval_cells, "mt_bench_single": _single_cells, "mt_bench_pair": _pair_cells}[kind]
-    return made(context, _place(context))
+    of = context.parameters(ScoreParameters)
+    made = {"alpaca_eval_2": _alpaca_eval_cells, "mt_bench_single": _single_cells, "mt_bench_pair": _pair_cells}
+    return made[of.kind](context, of, _place(context, of))
 
 
-def annotation_repeats(context: StageContext, row: str | None = None) -> list[list[Annotation]]:
+def annotation_repeats(context: StageContext, of: JudgedRow, row: str | None = None) -> list[list[Annotation]]:
     """Return the rows of every repeat of AlpacaEval's judgments of a row, by default the stage's own."""
-    place = [row or context.parameter("row"), context.parameter("benchmark"), context.parameter("label")]
-    stage = judgments_stage(*place)
-    files = repeat_files("alpaca_eval_2", context.task.stage.parameters.get("repeats", 1))
-    return [annotation_rows.read(context.input(stage, file)) for file in files]
+    stage = judgments_stage(row or of.row, of.benchmark, of.label)
+    return [annotation_rows.read(context.input(stage, file)) for file in repeat_files("alpaca_eval_2", of.repeats)]
 
 
-def _judgments_file(context: StageContext) -> Path:
-    stage = judgments_stage(*(context.parameter(key) for key in ("row", "benchmark", "label")))
-    return context.input(stage, FILES[context.parameter("kind")])
+def _judgments_file(context: StageContext, of: JudgedRow) -> Path:
+    return context.input(judgments_stage(of.row, of.benchmark, of.label), FILES[of.kind])
 
 
-def _place(context: StageContext) -> dict[str, Any]:
+def _place(context: StageContext, of: ScoreParameters) -> dict[str, Any]:
     return {
-        "table": context.parameter("benchmark"),
-        "row": context.parameter("row"),
-        "decoding": context.parameter("decoding"),
-        "judge": context.parameter("judge"),
-        "baseline": context.parameter("baseline"),
-        "artefact": context.run.relative(_judgments_file(context)),
+        "table": of.benchmark,
+        "row": of.row,
+        "decoding": of.decoding,
+        "judge": of.judge,
+        "baseline": of.baseline,
+        "artefact": context.run.relative(_judgments_file(context, of)),
     }
 
 
-def _scores(context: StageContext) -> list[Any]:
-    path, kind = _judgments_file(context), context.parameter("kind")
-    if kind == "alpaca_eval_2":
-        return [scoring.score(averaged(annotation_repeats(context)), _borrowed(context))]
-    singles, pairs = mt_bench_judgments.read(path)
+def _scores(context: StageContext, of: ScoreParameters) -> list[Any]:
+    if of.kind == "alpaca_eval_2":
+        return [scoring.score(averaged(annotation_repeats(context, of)), _borrowed(context, of))]
+    singles, pairs = mt_bench_judgments.read(_judgments_file(context, of))
     return (
         list(mt_bench_scoring.score(singles))
-        if kind == "mt_bench_single"
+        if of.kind == "mt_bench_single"
         else list(mt_bench_scoring.score_pairs(pairs))
     )
 
 
-def _borrowed(context: StageContext) -> AlpacaEvalData:
+def _borrowed(context: StageContext, of: ScoreParameters) -> AlpacaEvalData:
     """Return what the length-controlled fit borrows, from the run's own copies."""
-    files = BorrowedFiles(**context.parameter("borrowed"))
+    files = of.borrowed
     if files.gamed is None:
         return AlpacaEvalData(missing=files.missing)
     gamed, difficulty = read_gamed(file_copies.path(context.run, files.gamed))
     return AlpacaEvalData(
         gamed=gamed,
         difficulty=difficulty,
-        instructions=read_instructions(file_copies.path(context.run, context.parameter("questions"))),
+        instructions=read_instructions(file_copies.path(context.run, of.questions)),
         unverified=() if files.verified else (GAMED_BASELINES.name,),
     )
 
 
-def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
-    (score,) = _scores(context)
-    repeats = annotation_repeats(context)
-    limit = context.parameter("note")
-    whole = context.task.stage.parameters.get("whole")
+def _alpaca_eval_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any]) -> list[Cell]:
+    (score,) = _scores(context, of)
+    repeats = annotation_repeats(context, of)
+    limit, whole = of.note, of.whole
     doubts = Doubts(
-        context, [row.doubts for rows in repeats for row in rows if row.preference is not None], sum(map(len, repeats))
+        [row.doubts for rows in repeats for row in rows if row.preference is not None], sum(map(len, repeats))
     )
     length = statistics.mean([float(len(row.output_2)) for row in repeats[0]])
     rate = Cell(
@@ -145,23 +148,22 @@ def _alpaca_eval_cells(context: StageContext, place: dict[str, Any]) -> list[Cel
         *doubts.cells(limit, place),
         *_answered_by_cells([row.answered_by for rows in repeats for row in rows], place),
         *_noise_cells(comparisons.alpaca_eval_noise(repeats), rate, place),
-        *_calibrated_cells(context, rate, place),
+        *_calibrated_cells(context, of, rate, place),
     ]
 
 
 class Doubts:
     """What makes one doubt the verdicts behind a row's numbers."""
 
-    def __init__(self, context: StageContext, judged: Sequence[Sequence[str]], total: int) -> None:
-        """Count them; a stage of before they were counted keeps its numbers as they were recorded.
+    def __init__(self, judged: Sequence[Sequence[str]], total: int) -> None:
+        """Count them.
 
         Args:
-            context: The stage's.
             judged: The doubts about each judgment that counts.
             total: How many judgments there are, the failed ones included.
         """
         self.total = total
-        self.counts = reading.count(judged) if context.task.stage.parameters.get("doubts") else {}
+        self.counts = reading.count(judged)
         self.note = "; ".join(reading.told(self.counts, total))
 
     def cells(self, note: str, place: Mapping[str, Any]) -> list[Cell]:
@@ -190,14 +192,12 @@ def averaged(repeats: Sequence[Sequence[Annotation]]) -> list[Annotation]:
     return found
 
 
-def _calibrated_cells(context: StageContext, rate: Cell, place: Mapping[str, Any]) -> list[Cell]:
+def _calibrated_cells(context: StageContext, of: ScoreParameters, rate: Cell, place: Mapping[str, Any]) -> list[Cell]:
     """Return the calibrated win rate where a calibration of the judge was kept."""
-    sha256 = context.task.stage.parameters.get("calibration")
-    if sha256 is None:
+    if of.calibration is None:
         return []
-    calibration = load(file_copies.path(context.run, sha256))
-    baseline = context.parameter("baseline")
-    return calibrated.cells(calibration, rate, baseline, sha256, place, context.parameter("note"))
+    calibration = load(file_copies.path(context.run, of.calibration))
+    return calibrated.cells(calibration, rate, of.baseline, of.calibration, place, of.note)
 
 
 def _noise_cells(noise: JudgeNoise | None, number: Cell, place: Mapping[str, Any]) -> list[Cell]:
@@ -253,11 +253,11 @@ def _length_control_note(score: scoring.AlpacaEvalScore) -> str:
     return told + (f"; data {score.data}" if score.data.startswith("unverified") else "")
 
 
-def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
-    (score,) = _scores(context)
-    singles, _ = mt_bench_judgments.read(_judgments_file(context))
+def _single_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any]) -> list[Cell]:
+    (score,) = _scores(context, of)
+    singles, _ = mt_bench_judgments.read(_judgments_file(context, of))
     categories = {question.key: question.category for question in answers.stored_questions(context, place["table"])}
-    limit, whole = context.parameter("note"), _judgments_in_all(context)
+    limit, whole = of.note, _judgments_in_all(context, of)
     groups: dict[str, list[mt_bench_judgments.Judgment]] = {
         "average": singles,
         "first turn": [one for one in singles if one.turn == 1],
@@ -265,7 +265,7 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     }
     for name in dict.fromkeys(categories.values()):
         groups[f"average: {name}"] = [one for one in singles if categories[str(one.question_id)] == name]
-    doubts = Doubts(context, [one.doubts for one in singles if one.parsed], len(singles))
+    doubts = Doubts([one.doubts for one in singles if one.parsed], len(singles))
     notes = {"average": _joined(doubts.note, limit)}
     found = [
         _rating_cell(metric, group, whole.get(metric), notes.get(metric, limit), place)
@@ -287,18 +287,16 @@ def _single_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
     return [*found, failed, *doubts.cells(limit, place), *answered]
 
 
-def _judgments_in_all(context: StageContext) -> dict[str, int]:
-    """Return `{metric: judgments}` if every question were answered and judged; nothing for a request without a count."""
-    if "whole" not in context.task.stage.parameters:
-        return {}
-    questions = read_questions("mt_bench", file_copies.path(context.run, context.parameter("questions")))
+def _judgments_in_all(context: StageContext, of: ScoreParameters) -> dict[str, int]:
+    """Return `{metric: judgments}` if every question were answered and judged."""
+    questions = read_questions("mt_bench", file_copies.path(context.run, of.questions))
     groups = {"average": questions, "first turn": questions}
     for name in dict.fromkeys(question.category for question in questions):
         groups[f"average: {name}"] = [question for question in questions if question.category == name]
     found = {metric: sum(len(question.turns) for question in group) for metric, group in groups.items()}
     found["first turn"] = len(questions)
     found["second turn"] = found["average"] - len(questions)
-    return {metric: count * context.parameter("repeats") for metric, count in found.items()}
+    return {metric: count * of.repeats for metric, count in found.items()}
 
 
 def _rating_cell(
@@ -325,17 +323,17 @@ def _rating_cell(
     )
 
 
-def _pair_cells(context: StageContext, place: dict[str, Any]) -> list[Cell]:
-    _, pairs = mt_bench_judgments.read(_judgments_file(context))
-    own = answer_files.model_of("mt_bench", own_file(context))
+def _pair_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any]) -> list[Cell]:
+    _, pairs = mt_bench_judgments.read(_judgments_file(context, of))
+    own = answer_files.model_of("mt_bench", own_file(context, of))
     score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
     points = game_points(pairs, own)
     clusters: dict[int, list[float]] = {}
     for (question, _, _), value in points.items():
         clusters.setdefault(question, []).append(value)
     error = statistics.clustered_error(list(clusters.values()))
-    limit, whole = context.parameter("note"), _judgments_in_all(context).get("average")
-    doubts = Doubts(context, [one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
+    limit, whole = of.note, _judgments_in_all(context, of).get("average")
+    doubts = Doubts([one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(
         metric="adjusted win rate",

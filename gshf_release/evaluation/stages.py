@@ -20,7 +20,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import Scorer, opponents
 from gshf_release.rewards.stages import declare_model, declare_scores
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
@@ -29,6 +29,17 @@ SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
 GREEDY, WARM = 0, 1
 """Which response of a prompt is the greedy one, and the one at T=0.7."""
+
+
+class ComparisonParameters(Parameters):
+    """Say whose answers to which prompts are compared with the base's."""
+
+    row: str
+    set: str
+    control: float
+    """The temperature at which the base answers too, as a control."""
+    control_index: int
+    """Which response of a prompt that is."""
 
 
 def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
@@ -99,12 +110,12 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
         kind="other",
         inputs=tuple(inputs),
         outputs=("judgments.parquet",),
-        parameters={
-            "row": row,
-            "set": name,
-            "control": recipe.evaluation.control_temperature,
-            "control_index": len(temperatures(recipe)),
-        },
+        parameters=ComparisonParameters(
+            row=row,
+            set=name,
+            control=recipe.evaluation.control_temperature,
+            control_index=len(temperatures(recipe)),
+        ).as_json(),
         numbers="gshf_release.evaluation.stages:numbers",
     )
     return [answers, *scores, judged]
@@ -112,7 +123,7 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
 
 def judge(context: StageContext) -> None:
     """Write the stand-in annotator's comparison of each answer with the base's at equal decoding."""
-    row = context.parameter("row")
+    row = context.parameters(ComparisonParameters).row
     answers, own, base = _read(context, "second-scorer")
     Judgment.write(
         (
@@ -126,7 +137,8 @@ def judge(context: StageContext) -> None:
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the row's cells: scores and paired gains under both scorers, what else explains them, length, texts, win rate."""
-    row, table = context.parameter("row"), context.parameter("set")
+    of = context.parameters(ComparisonParameters)
+    row, table, control, control_index = of.row, of.set, of.control, of.control_index
     cells: list[Cell] = []
     scores: dict[str, tuple[Scores, Scores]] = {}
     for scorer in SCORERS:
@@ -135,7 +147,6 @@ def numbers(context: StageContext) -> list[Cell]:
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
-        control, control_index = context.parameter("control"), context.parameter("control_index")
         if row == "base":
             cells.append(_control(own, control, control_index, artefact=artefact, table=table, judge=scorer))
         else:
@@ -180,9 +191,9 @@ def _read(
     context: StageContext, scorer: str
 ) -> tuple[list[Sample], dict[tuple[str, int], float], dict[tuple[str, int], float]]:
     """Return the row's answers, and `{(prompt id, sample index): score}` of the row and of the base."""
-    row, name = context.parameter("row"), context.parameter("set")
-    answers = Sample.read(*context.inputs(f"{row}/{name}/answers", sampling.FILE))
+    of = context.parameters(ComparisonParameters)
+    answers = Sample.read(*context.inputs(f"{of.row}/{of.set}/answers", sampling.FILE))
     own, base = (
-        score_table(context.inputs(f"{source}/{name}/{scorer}-scores", "scores.parquet")) for source in (row, "base")
+        score_table(context.inputs(f"{row}/{of.set}/{scorer}-scores", "scores.parquet")) for row in (of.row, "base")
     )
     return answers, own, base

@@ -14,7 +14,14 @@ from gshf_release.data.results import Cell
 from gshf_release.errors import RunError
 from gshf_release.optimization.loss_averaging import LOG_TWO, mean_over_pairs
 from gshf_release.optimization.padding_free import padding_free
-from gshf_release.optimization.policy import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.policy import (
+    PolicyParameters,
+    last_quarter,
+    policy_stage,
+    resumable,
+    train_policy,
+    training_arguments,
+)
 from gshf_release.optimization.trl_reference import without_reference_model
 from gshf_release.recipe import Training
 from gshf_release.run.context import StageContext
@@ -58,7 +65,7 @@ def numbers(context: StageContext) -> list[Cell]:
     path = context.output("training.json")
     document = read_json(path)
     steps = document["steps"]
-    row = iteration_row(context.parameter("iteration"))
+    row = iteration_row(context.parameters(PolicyParameters).iteration)
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["pairs"]}
     return [
         Cell(metric="DPO loss, first step", value=steps[0]["loss"], **place),
@@ -77,7 +84,8 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
     """
     rows = []
     references = set()
-    for source in context.parameter("sources"):
+    sources = context.parameters(PolicyParameters).sources
+    for source in sources:
         pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
         known = ReferenceLogProbability.read(context.input(f"{source}/reference", "reference.parquet"))
         if [entry.prompt_id for entry in known] != [pair.prompt_id for pair in pairs]:
@@ -95,9 +103,7 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
                 }
             )
     if len(references) > 1:
-        raise RunError(
-            f"The pairs of {', '.join(context.parameter('sources'))} know {len(references)} reference policies."
-        )
+        raise RunError(f"The pairs of {', '.join(sources)} know {len(references)} reference policies.")
     return rows
 
 

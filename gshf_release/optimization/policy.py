@@ -18,7 +18,7 @@ from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import Layout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
-from gshf_release.run.stage import Input, Stage, iteration_stage
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_stage
 
 if TYPE_CHECKING:
     from gshf_release.optimization.trainer import Resumable
@@ -29,9 +29,18 @@ ADAPTER_KEY = "training.adapter"
 """Read only by stages that train one."""
 BASE = "base"
 
-
 OPTIMISER = "optimiser"
 """Beside a policy's outputs, where the recipe keeps it: no result depends on it, so no manifest holds it."""
+
+
+class PolicyParameters(Parameters):
+    """Say which policy is made of what."""
+
+    iteration: int
+    init: str
+    """The stage whose policy training begins with."""
+    sources: tuple[str, ...]
+    """Whose data it is trained on: `iteration-1`, `offline`."""
 
 
 def policy_stage(
@@ -67,7 +76,7 @@ def policy_stage(
         inputs=(*begins, *read),
         outputs=("model", *([lora.FOLDER] if adapter else []), "training.json"),
         keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
-        parameters={"iteration": iteration, "init": init, "sources": list(sources)},
+        parameters=PolicyParameters(iteration=iteration, init=init, sources=tuple(sources)).as_json(),
         numbers=f"{work}:numbers",
         distributed=True,
     )
@@ -97,7 +106,7 @@ def train_policy(
     """
     from gshf_release.optimization.trainer import resumed_at, run_trainer
 
-    iteration = context.parameter("iteration")
+    iteration = context.parameters(PolicyParameters).iteration
     if not lengths:
         raise DataError(
             f"Iteration {iteration} has no {counted} to train on.",
@@ -143,7 +152,7 @@ def start(context: StageContext, device: str) -> Any:
     model = without_dropout(checkpoints.load_model(_start_folder(context), precision, device))
     if training.adapter is None:
         return model
-    init = context.parameter("init")
+    init = context.parameters(PolicyParameters).init
     if init == BASE:
         return lora.attach(model, training.adapter, seed_from(context.seed, lora.FOLDER))
     return lora.load(model, context.input(init, lora.FOLDER), trainable=True)
@@ -152,7 +161,7 @@ def start(context: StageContext, device: str) -> Any:
 def _start_folder(context: StageContext) -> Path:
     """Return the checkpoint that training begins with: the last policy's, or the base under an adapter."""
     adapter = context.recipe.training.adapter is not None
-    return context.input(BASE if adapter else context.parameter("init"), "model")
+    return context.input(BASE if adapter else context.parameters(PolicyParameters).init, "model")
 
 
 def keep_optimiser(context: StageContext) -> None:

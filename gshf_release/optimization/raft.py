@@ -11,7 +11,14 @@ from typing import Any
 from gshf_release.data.records import Winner
 from gshf_release.data.results import Cell
 from gshf_release.optimization.padding_free import IGNORED, padding_free
-from gshf_release.optimization.policy import last_quarter, policy_stage, resumable, train_policy, training_arguments
+from gshf_release.optimization.policy import (
+    PolicyParameters,
+    last_quarter,
+    policy_stage,
+    resumable,
+    train_policy,
+    training_arguments,
+)
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage, iteration_row
@@ -46,7 +53,7 @@ def numbers(context: StageContext) -> list[Cell]:
     path = context.output("training.json")
     document = read_json(path)
     steps = document["steps"]
-    row = iteration_row(context.parameter("iteration"))
+    row = iteration_row(context.parameters(PolicyParameters).iteration)
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["responses"]}
     return [
         Cell(metric="loss, first step", value=steps[0]["loss"], unit="nats per token", **place),
@@ -58,7 +65,8 @@ def numbers(context: StageContext) -> list[Cell]:
 
 def _rows(context: StageContext) -> list[dict[str, Any]]:
     """Return ids and labels; the prompt's labels are ignored by the loss."""
-    paths = [context.input(f"{source}/winners", "winners.parquet") for source in context.parameter("sources")]
+    sources = context.parameters(PolicyParameters).sources
+    paths = [context.input(f"{source}/winners", "winners.parquet") for source in sources]
     return [
         {
             "prompt_id": winner.prompt_id,

@@ -14,10 +14,27 @@ from gshf_release.preference.pairs import choices
 from gshf_release.preference.ranking import ranked_inputs
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage, iteration_stage
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_stage
 
 FILE = "reference.parquet"
 AHEAD = "reference-ahead"
+
+
+class ReferenceParameters(Parameters):
+    """Say whose pairs are measured under which policy."""
+
+    source: str
+    """`iteration-1` or `offline`."""
+    reference: str
+    """The stage of the policy."""
+    frozen: bool = False
+    """Whether the trained policy is an adapter on it."""
+
+
+class AheadParameters(ReferenceParameters):
+    """Say of which iteration the pairs are chosen and measured."""
+
+    iteration: int
 
 
 def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
@@ -33,7 +50,7 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
         inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
         keys=("training.precision",),
-        parameters={"source": source, "reference": reference} | ({"frozen": True} if frozen else {}),
+        parameters=ReferenceParameters(source=source, reference=reference, frozen=frozen).as_json(),
         distributed=True,
     )
 
@@ -45,6 +62,7 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
     pairs, and computes their log-probabilities, as soon as shard k of the rewards is finished.
     """
     (model,) = (item for item in of.inputs if item.file == "model")
+    known = of.typed(ReferenceParameters)
     return Stage(
         name=iteration_stage(iteration, AHEAD),
         identity="reference-logprobs-ahead/1",
@@ -53,7 +71,7 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
         inputs=(*ranked_inputs(iteration, log_ratios=log_ratios, scope="shard"), model),
         outputs=("pairs.parquet", FILE),
         keys=("seed", "pairs", *of.keys),
-        parameters={**of.parameters, "iteration": iteration},
+        parameters=AheadParameters(**known.model_dump(), iteration=iteration).as_json(),
         shards=shards,
     )
 
@@ -71,10 +89,10 @@ def compute(context: StageContext) -> None:
         RunError: Another number of processes came together than the profile asks for.
     """
     join_processes(context.profile)
-    source = context.parameter("source")
-    pairs = Pair.read(context.input(f"{source}/pairs", "pairs.parquet"))
-    known = _known(context, pairs)
-    computed = iter(_rows(context, [pair for pair, row in zip(pairs, known, strict=True) if row is None]))
+    of = context.parameters(ReferenceParameters)
+    pairs = Pair.read(context.input(f"{of.source}/pairs", "pairs.parquet"))
+    known = _known(context, of, pairs)
+    computed = iter(_rows(context, of, [pair for pair, row in zip(pairs, known, strict=True) if row is None]))
     rows = [next(computed) if row is None else row for row in known]
     if launch.rank() == 0:
         ReferenceLogProbability.write(rows, context.output(FILE))
@@ -86,15 +104,16 @@ def compute_ahead(context: StageContext) -> None:
     Raises:
         EngineError: One of them is not a number.
     """
-    pairs = [choice.pair for _, choice in choices(context) if choice.pair is not None]
+    of = context.parameters(AheadParameters)
+    pairs = [choice.pair for _, choice in choices(context, of.iteration) if choice.pair is not None]
     Pair.write(pairs, context.output("pairs.parquet"))
-    ReferenceLogProbability.write(_rows(context, pairs), context.output(FILE))
+    ReferenceLogProbability.write(_rows(context, of, pairs), context.output(FILE))
 
 
-def _known(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbability | None]:
+def _known(context: StageContext, of: ReferenceParameters, pairs: list[Pair]) -> list[ReferenceLogProbability | None]:
     """Return for each pair what was computed ahead of this very pair under this very reference, or None."""
-    stage = f"{context.parameter('source')}/{AHEAD}"
-    digest = context.input_sha256(context.parameter("reference"), "model")
+    stage = f"{of.source}/{AHEAD}"
+    digest = context.input_sha256(of.reference, "model")
     found = {}
     for chosen, computed in zip(context.spared(stage, "pairs.parquet"), context.spared(stage, FILE), strict=True):
         for pair, row in zip(Pair.read(chosen), ReferenceLogProbability.read(computed), strict=True):
@@ -103,7 +122,7 @@ def _known(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbabi
     return [found[pair.prompt_id][1] if found.get(pair.prompt_id, (None,))[0] == pair else None for pair in pairs]
 
 
-def _rows(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbability]:
+def _rows(context: StageContext, of: ReferenceParameters, pairs: list[Pair]) -> list[ReferenceLogProbability]:
     """Return the log-probabilities of pairs under the reference, computed by all processes together.
 
     Raises:
@@ -111,16 +130,14 @@ def _rows(context: StageContext, pairs: list[Pair]) -> list[ReferenceLogProbabil
     """
     if not pairs:
         return []
-    reference = context.parameter("reference")
-    frozen = context.task.stage.parameters.get("frozen", False)
-    precision = frozen_precision(context.recipe.training) if frozen else "fp32"
-    folder = context.input(reference, "model")
+    precision = frozen_precision(context.recipe.training) if of.frozen else "fp32"
+    folder = context.input(of.reference, "model")
     model = context.opened.get(folder, lambda: load_model(folder, precision, device_of(context.profile.device)))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches
     values = completion_logps(model, sequences, batch=batch, workers=workers, autocast=autocast)
-    digest = context.input_sha256(reference, "model")
+    digest = context.input_sha256(of.reference, "model")
     rows = [
         ReferenceLogProbability(pair.prompt_id, values[2 * number], values[2 * number + 1], digest)
         for number, pair in enumerate(pairs)

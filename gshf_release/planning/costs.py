@@ -10,10 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gshf_release.models.size import Geometry
+from gshf_release.optimization.policy import PolicyParameters
+from gshf_release.optimization.reference_logprobs import ReferenceParameters
+from gshf_release.preference.ranking import LogRatioParameters
+from gshf_release.prompts.split import ROLE_IDENTITY, PromptFileParameters, RoleParameters
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards.settings import settings
+from gshf_release.rewards.stages import ScorerParameters, ScoringParameters
 from gshf_release.run.stage import Kind, Stage
+from gshf_release.sampling.stage import SamplingParameters
 
 TRAINING_BYTES = 16
 """Per parameter: FP32 weights and gradients, and AdamW's two FP32 moments."""
@@ -81,11 +87,11 @@ def count(stages: Sequence[Stage], recipe: Recipe, prompt_tokens: float, respons
     training = [stage for stage in stages if stage.kind == "training"]
     return Work(
         iterations=recipe.loop.iterations,
-        prompts=sum(_asked(stage) for stage in stages if {"start", "stop"} <= set(stage.parameters)),
+        prompts=sum(_asked(stage) for stage in stages if stage.identity == ROLE_IDENTITY),
         responses=sum(_responses(stage, by_name) for stage in sampling),
         sampled_tokens=sum(tokens[stage.name] for stage in sampling),
         sampled_tokens_at_most=sum(_sampled(stage, by_name, math.inf) for stage in sampling),
-        pairs=_pairs({source for stage in training for source in stage.parameters["sources"]}, by_name),
+        pairs=_pairs({source for stage in training for source in stage.typed(PolicyParameters).sources}, by_name),
         trained_tokens=sum(tokens[stage.name] for stage in training),
         tokens=tokens,
     )
@@ -99,46 +105,51 @@ def _tokens(
     pair = (1 if recipe.loop.algorithm == "raft" else 2) * sequence
     found: dict[str, float] = {}
     for name, stage in by_name.items():
-        facts = stage.parameters
         match stage.kind:
             case "sampling":
                 found[name] = _sampled(stage, by_name, response_tokens)
-            case "scoring" | "log-ratios":
-                samples = by_name[facts["samples"]]
+            case "scoring":
+                samples = by_name[stage.typed(ScoringParameters).samples]
+                found[name] = found[samples.name] + _responses(samples, by_name) * prompt_tokens
+            case "log-ratios":
+                samples = by_name[stage.typed(LogRatioParameters).samples]
                 found[name] = found[samples.name] + _responses(samples, by_name) * prompt_tokens
             case "reference":
-                found[name] = _pairs([facts["source"]], by_name) * pair
+                found[name] = _pairs([stage.typed(ReferenceParameters).source], by_name) * pair
             case "training":
-                found[name] = recipe.training.epochs * _pairs(facts["sources"], by_name) * pair
+                found[name] = recipe.training.epochs * _pairs(stage.typed(PolicyParameters).sources, by_name) * pair
             case "measuring":
                 found[name] = recipe.prompts.roles.validation * sequence
             case "reward training":
-                chosen = settings(recipe, facts["scorer"]).contrasts
-                contrasts = _responses(by_name[f"{facts['scorer']}/answers"], by_name) * len(chosen.kinds)
+                scorer = stage.typed(ScorerParameters).scorer
+                chosen = settings(recipe, scorer).contrasts
+                contrasts = _responses(by_name[f"{scorer}/answers"], by_name) * len(chosen.kinds)
                 found[name] = chosen.epochs * contrasts * (1 - chosen.held_out) * 2 * sequence
     return found
 
 
 def _asked(stage: Stage) -> int:
     """Return how many prompts a stage of prompts puts out."""
-    return int(stage.parameters["stop"] - stage.parameters["start"])
+    part = stage.typed(RoleParameters)
+    return part.stop - part.start
 
 
 def _responses(stage: Stage, by_name: Mapping[str, Stage]) -> int:
-    return _asked(by_name[stage.parameters["prompts"]]) * len(stage.parameters["decodings"])
+    drawn = stage.typed(SamplingParameters)
+    return _asked(by_name[drawn.prompts]) * len(drawn.decodings)
 
 
 def _sampled(stage: Stage, by_name: Mapping[str, Stage], mean: float) -> float:
     """Return the tokens of a stage's responses if each has `mean`, or its limit where that is less."""
-    limits: list[int] = [entry["max_new_tokens"] for entry in stage.parameters["decodings"]]
-    return _asked(by_name[stage.parameters["prompts"]]) * sum(min(limit, mean) for limit in limits)
+    drawn = stage.typed(SamplingParameters)
+    return _asked(by_name[drawn.prompts]) * sum(min(decoding.max_new_tokens, mean) for decoding in drawn.decodings)
 
 
 def _pairs(sources: Iterable[str], by_name: Mapping[str, Stage]) -> int:
     """Return how many pairs (or winners) sources put out at most: one a prompt, or all that came from elsewhere."""
     drawn = {source: by_name.get(f"{source}/prompts") for source in sources}
     return sum(
-        _asked(stage) if stage else int(by_name[f"{source}/pairs"].parameters["count"])
+        _asked(stage) if stage else by_name[f"{source}/pairs"].typed(PromptFileParameters).count
         for source, stage in drawn.items()
     )
 

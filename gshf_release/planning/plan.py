@@ -26,6 +26,7 @@ from gshf_release.planning.costs import Need, Work
 from gshf_release.planning.makespan import Schedule
 from gshf_release.planning.preflight import Finding
 from gshf_release.prompts import split
+from gshf_release.prompts.split import PoolParameters, PromptFileParameters
 from gshf_release.recipe import Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import DOCUMENT, RunDirectory
@@ -217,8 +218,9 @@ def _stages(recipe: Recipe, run: RunDirectory) -> tuple[list[Stage], list[str]]:
         return pipeline.build(recipe, run).train, []
     except GshfError as error:
         needed = max(stop for _, stop in split.ranges(recipe).values())
-        offline = None if recipe.pairs.offline is None else {"source_sha256": "", "count": 0}
-        return pipeline.training(recipe, offline, source_sha256="", count=needed), [str(error)]
+        offline = None if recipe.pairs.offline is None else PromptFileParameters(source_sha256="", count=0)
+        pool = PoolParameters(source_sha256="", count=needed)
+        return pipeline.training(recipe, offline, pool), [str(error)]
 
 
 def _states(stages: list[Stage], run: RunDirectory, recipe: Recipe) -> list[dict[str, str]]:

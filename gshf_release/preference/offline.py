@@ -15,7 +15,7 @@ from gshf_release.errors import DataError, RecipeError
 from gshf_release.models.chat_tokenizer import KEYS as RENDERING
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.models.checkpoints import load_tokenizer
-from gshf_release.prompts.split import COLUMNS, FILE, evaluation_path, read_prompts, with_system
+from gshf_release.prompts.split import FILE, PromptFileParameters, evaluation_path, read_prompts, with_system
 from gshf_release.prompts.usage import content_id
 from gshf_release.recipe import Pairs
 from gshf_release.run import input_copies
@@ -39,13 +39,11 @@ class Preference(NamedTuple):
     rejected: str
 
 
-def declare(source_sha256: str, count: int, columns: str = "") -> Stage:
+def declare(file: PromptFileParameters) -> Stage:
     """Declare what puts out the pairs of `pairs.offline` and their prompts.
 
     Args:
-        source_sha256: Content hash of the file or folder.
-        count: How many rows it has to give.
-        columns: Those other than the usual ones of which its prompts were made.
+        file: What is known of that file or folder.
     """
     return Stage(
         name=f"{SOURCE}/pairs",
@@ -55,7 +53,7 @@ def declare(source_sha256: str, count: int, columns: str = "") -> Stage:
         inputs=(Input("base", "model"), *(Input(name, FILE) for name in HELD_OUT)),
         outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
-        parameters={"source_sha256": source_sha256, "count": count} | ({COLUMNS: columns} if columns else {}),
+        parameters=file.as_json(),
         numbers="gshf_release.preference.offline:numbers",
     )
 

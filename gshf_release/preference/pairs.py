@@ -25,7 +25,7 @@ from gshf_release.preference.ranking import (
 from gshf_release.recipe import Pairs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Stage, iteration_row, iteration_stage
+from gshf_release.run.stage import Parameters, Stage, iteration_row, iteration_stage
 
 IDENTITY = "select-pairs/1"
 
@@ -115,6 +115,12 @@ def _pair(two: Two, iteration: int) -> Pair:
     )
 
 
+class PairParameters(Parameters):
+    """Say whose pairs are chosen."""
+
+    iteration: int
+
+
 def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
     """Declare the choice of one iteration's pairs, by rewards and, if wanted, log-ratios."""
     return Stage(
@@ -125,7 +131,7 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=("pairs.parquet", "dropped.json"),
         keys=("seed", "pairs"),
-        parameters={"iteration": iteration},
+        parameters=PairParameters(iteration=iteration).as_json(),
         numbers="gshf_release.preference.pairs:numbers",
     )
 
@@ -135,7 +141,7 @@ def select(context: StageContext) -> None:
     drops = Drops(REASONS)
 
     def pairs() -> Iterator[Pair]:
-        for entry, choice in choices(context):
+        for entry, choice in choices(context, context.parameters(PairParameters).iteration):
             drops.add(entry, choice.reason)
             if choice.pair is not None:
                 yield choice.pair
@@ -144,9 +150,9 @@ def select(context: StageContext) -> None:
     write_json(context.output("dropped.json"), drops.document())
 
 
-def choices(context: StageContext) -> Iterator[tuple[Drawn, Choice]]:
+def choices(context: StageContext, iteration: int) -> Iterator[tuple[Drawn, Choice]]:
     """Yield for each prompt what there is of it, and the choice, which depends on the responses to that prompt alone."""
-    iteration, rules = context.parameter("iteration"), context.recipe.pairs
+    rules = context.recipe.pairs
     for prompt_id, entry in read_candidates(context, iteration):
         yield entry, choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
 
@@ -157,7 +163,7 @@ def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Rando
 
 def numbers(context: StageContext) -> list[Cell]:
     """Return the pair counts, and how the chosen side differs from the rejected."""
-    row = iteration_row(context.parameter("iteration"))
+    row = iteration_row(context.parameters(PairParameters).iteration)
     path = context.output("pairs.parquet")
     dropped = read_json(context.output("dropped.json"))
     place = {"table": "training", "row": row, "artefact": context.run.relative(path)}

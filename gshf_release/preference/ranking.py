@@ -16,7 +16,7 @@ from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.recipe import Pairs
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_row, iteration_stage
 
 LOG_RATIOS = "log-ratios.parquet"
 Unread = Literal["prompt too long", "response too long to score"]
@@ -146,6 +146,13 @@ def _candidates_of(
         yield prompt_id, drawn(those, found)
 
 
+class LogRatioParameters(Parameters):
+    """Say which responses are compared under which policy and the base."""
+
+    samples: str
+    policy: str
+
+
 def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
     """Declare the log-ratios of an iteration's responses between the policy that drew them and the base."""
     samples = iteration_stage(iteration, "samples")
@@ -156,7 +163,7 @@ def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
         kind="log-ratios",
         inputs=(Input(samples, "samples.parquet", scope="shard"), Input(policy, "model"), Input("base", "model")),
         outputs=(LOG_RATIOS,),
-        parameters={"samples": samples, "policy": policy},
+        parameters=LogRatioParameters(samples=samples, policy=policy).as_json(),
         shards=shards,
         distributed=True,
     )
@@ -165,9 +172,8 @@ def declare_log_ratios(iteration: int, policy: str, shards: int) -> Stage:
 def write_log_ratios(context: StageContext) -> None:
     """Write this shard's log-probabilities under the policy and the base, in FP32."""
     join_processes(context.profile)
-    samples = [
-        row for row in Sample.read(context.input(context.parameter("samples"), "samples.parquet")) if row.answered
-    ]
+    of = context.parameters(LogRatioParameters)
+    samples = [row for row in Sample.read(context.input(of.samples, "samples.parquet")) if row.answered]
     sequences = [Tokens(entry.prompt_ids, entry.completion_ids) for entry in samples]
     profile = context.profile
     own, base = (
@@ -177,7 +183,7 @@ def write_log_ratios(context: StageContext) -> None:
             batch=profile.scoring_batch,
             workers=profile.concurrent_batches,
         )
-        for stage in (context.parameter("policy"), "base")
+        for stage in (of.policy, "base")
     )
     if launch.rank() > 0:
         return

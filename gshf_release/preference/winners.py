@@ -22,11 +22,17 @@ from gshf_release.preference.ranking import (
 from gshf_release.recipe import Pairs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
-from gshf_release.run.stage import Stage, iteration_row, iteration_stage
+from gshf_release.run.stage import Parameters, Stage, iteration_row, iteration_stage
 
 IDENTITY = "select-winners/1"
 FILE = "winners.parquet"
 REASONS = (*get_args(Unread), "too few responses", "non-finite reward", "too long", "cut")
+
+
+class WinnerParameters(Parameters):
+    """Say whose best responses are chosen."""
+
+    iteration: int
 
 
 def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
@@ -39,7 +45,7 @@ def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=(FILE, "dropped.json"),
         keys=("pairs",),
-        parameters={"iteration": iteration},
+        parameters=WinnerParameters(iteration=iteration).as_json(),
         numbers="gshf_release.preference.winners:numbers",
     )
 
@@ -71,7 +77,7 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unr
 
 def select(context: StageContext) -> None:
     """Write the iteration's winners and the count of dropped prompts by reason."""
-    iteration, rules, drops = context.parameter("iteration"), context.recipe.pairs, Drops(REASONS)
+    iteration, rules, drops = context.parameters(WinnerParameters).iteration, context.recipe.pairs, Drops(REASONS)
 
     def winners() -> Iterator[Winner]:
         for _, entry in read_candidates(context, iteration):
@@ -90,7 +96,7 @@ def numbers(context: StageContext) -> list[Cell]:
     rewards, dropped = [winner.reward for winner in Winner.scan(path)], read_json(context.output("dropped.json"))
     place = {
         "table": "training",
-        "row": iteration_row(context.parameter("iteration")),
+        "row": iteration_row(context.parameters(WinnerParameters).iteration),
         "artefact": context.run.relative(path),
     }
     cells = [Cell(metric="winners", value=len(rewards), n=dropped["prompts"], **place)]

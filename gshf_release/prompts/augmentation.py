@@ -36,7 +36,7 @@ from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.persistent_worker import ENGINE
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 
 IDENTITY = "write-prompts/1"
 STAGE = usage.WRITTEN[0]
@@ -56,6 +56,20 @@ STALLED_ROUNDS = 8
 """After so many rounds in a row that gave nothing new, the writer has no more to say."""
 
 
+class AugmentationParameters(Parameters):
+    """Say what decides the prompts beside the recipe, by content hash."""
+
+    seeds_sha256: str
+    request_sha256: str
+    """Of how a request is worded."""
+    excluded_sha256: str
+    evaluation_sha256: str
+    """Empty if the recipe names no evaluation prompts."""
+    checked: tuple[str, ...]
+    """The benchmarks whose prompts are compared with."""
+    unchecked: tuple[str, ...]
+
+
 def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str) -> Stage:
     """Declare the stage that writes the prompts.
 
@@ -72,14 +86,14 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
         kind="sampling",
         outputs=(ACCEPTED, DROPPED, FACTS),
         keys=("seed", "base", "prompts.augmentation", "evaluation.prompts"),
-        parameters={
-            "seeds_sha256": sha256_tree(tree(seeds)),
-            "request_sha256": sha256_json(request_text(["example"], 1)),
-            "excluded_sha256": excluded_sha256,
-            "evaluation_sha256": _evaluation_sha256(recipe.evaluation.prompts),
-            "checked": [name for name, missing in benchmarks.items() if not missing],
-            "unchecked": [name for name, missing in benchmarks.items() if missing],
-        },
+        parameters=AugmentationParameters(
+            seeds_sha256=sha256_tree(tree(seeds)),
+            request_sha256=sha256_json(request_text(["example"], 1)),
+            excluded_sha256=excluded_sha256,
+            evaluation_sha256=_evaluation_sha256(recipe.evaluation.prompts),
+            checked=tuple(name for name, missing in benchmarks.items() if not missing),
+            unchecked=tuple(name for name, missing in benchmarks.items() if missing),
+        ).as_json(),
         numbers="gshf_release.prompts.augmentation:cells",
         runs_in="" if writer_model(recipe)[0].startswith(SERVED) else ENGINE,
     )
@@ -105,8 +119,8 @@ def write(context: StageContext) -> None:
         GshfError: The writer cannot be had, or fails.
     """
     recipe = context.recipe
-    checked = context.parameter("checked")
-    decontaminator = Decontaminator(load(checked), recipe.prompts.augmentation.similarity) if checked else None
+    of, similarity = context.parameters(AugmentationParameters), recipe.prompts.augmentation.similarity
+    decontaminator = Decontaminator(load(of.checked), similarity) if of.checked else None
     excluded = usage.excluded(recipe)
     seeds, removed = usable_seeds(recipe, excluded, decontaminator)
     known = [*seeds, *_evaluation_prompts(recipe), *excluded.texts]
@@ -125,8 +139,8 @@ def write(context: StageContext) -> None:
             "seeds": len(seeds),
             "removed_seeds": removed,
             "excluded": len(excluded.rows),
-            "checked": checked,
-            "unchecked": context.parameter("unchecked"),
+            "checked": of.checked,
+            "unchecked": of.unchecked,
             "benchmark_prompts": _benchmark_counts(decontaminator),
         },
     )

@@ -13,7 +13,7 @@ from typing import Any
 from gshf_release.data import assets, conversations, data_files
 from gshf_release.data.conversations import PROMPT_EXAMPLE, parse_prompt
 from gshf_release.data.data_files import ColumnUse, OnBadRow, Rows
-from gshf_release.data.hashing import seed_from
+from gshf_release.data.hashing import seed_from, sha256_tree, tree
 from gshf_release.data.records import Message, Prompt
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
@@ -22,20 +22,50 @@ from gshf_release.recipe import Recipe
 from gshf_release.run import input_copies
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json, write_json
-from gshf_release.run.stage import Input, Stage, is_iteration, iteration_row
+from gshf_release.run.stage import Input, Parameters, Stage, is_iteration, iteration_row
 
 POOL_IDENTITY, EVALUATION_IDENTITY = "read-prompts/1", "read-evaluation-prompts/1"
+ROLE_IDENTITY = "split-prompts/1"
 FILE = "prompts.parquet"
 BAD_ROWS = "bad-rows.json"
-BAD, EXCLUDED_BAD = "bad_rows", "excluded_bad_rows"
-"""Facts of a stage's declaration: bad rows that were skipped in `evaluation.prompts` and in `prompts.exclude`."""
-COLUMNS = "columns"
-"""Fact of a stage's declaration: columns other than the usual ones of which its rows were made."""
 SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
 EVALUATION_KEY = "evaluation.prompts"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
+
+
+class PromptFileParameters(Parameters):
+    """Say what is known of a file of prompts, or of preference pairs, when the stages are declared."""
+
+    source_sha256: str
+    """Content hash of the file or folder."""
+    count: int
+    """How many distinct prompts, or pairs, it has to give."""
+    columns: str = ""
+    """Columns other than the usual ones of which its prompts were made."""
+
+
+class PoolParameters(PromptFileParameters):
+    """Say also what `prompts.exclude` leaves out."""
+
+    excluded_sha256: str = ""
+    """Content hash of the prompts that are left out."""
+    excluded_bad_rows: int = 0
+    """How many bad rows were skipped in the files that are named there."""
+
+
+class EvaluationPromptsParameters(PromptFileParameters):
+    """Say also how many bad rows of `evaluation.prompts` are skipped."""
+
+    bad_rows: int = 0
+
+
+class RoleParameters(Parameters):
+    """Say which part of the ordered pool a role has."""
+
+    start: int
+    stop: int
 
 
 def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fail") -> Rows[Prompt]:
@@ -68,8 +98,8 @@ def distinct(rows: Rows[Prompt]) -> list[Prompt]:
     return list({prompt.prompt_id: prompt for prompt in rows.values}.values())
 
 
-def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str | int]]:
-    """Return the prompts of `prompts.source` that may be used, and what else shapes them (for fingerprints).
+def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], PoolParameters]:
+    """Return the prompts of `prompts.source` that may be used, and what the pool is declared with.
 
     Args:
         recipe: The recipe; prompts of what `prompts.exclude` names are left out.
@@ -79,28 +109,29 @@ def supply(recipe: Recipe, path: Path) -> tuple[list[Prompt], dict[str, str | in
         DataError: A row is bad.
         RecipeError: Something to exclude is not there.
     """
-    return _usable(recipe, _source_rows(recipe, path))
+    rows, excluded = _source_rows(recipe, path), usage.excluded(recipe)
+    prompts = _usable(rows, excluded)
+    return prompts, PoolParameters(
+        source_sha256=sha256_tree(tree(path)),
+        count=len(prompts),
+        columns=columns_read(rows),
+        excluded_sha256=excluded.sha256,
+        excluded_bad_rows=excluded.bad,
+    )
 
 
 def _source_rows(recipe: Recipe, path: Path) -> Rows[Prompt]:
     return read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
 
 
-def _usable(recipe: Recipe, rows: Rows[Prompt]) -> tuple[list[Prompt], dict[str, str | int]]:
-    prompts, facts = distinct(rows), columns_read(rows)
-    if not recipe.prompts.exclude:
-        return prompts, facts
-    excluded = usage.excluded(recipe)
+def _usable(rows: Rows[Prompt], excluded: usage.Excluded) -> list[Prompt]:
     ids = excluded.ids
-    left = [prompt for prompt in prompts if usage.content_id(prompt.messages) not in ids]
-    facts |= {"excluded_sha256": excluded.sha256} | ({EXCLUDED_BAD: excluded.bad} if excluded.bad else {})
-    return left, facts
+    return [prompt for prompt in distinct(rows) if not ids or usage.content_id(prompt.messages) not in ids]
 
 
-def columns_read(rows: Rows[Any]) -> dict[str, str | int]:
-    """Return the columns that shape the prompts beside the usual ones, for fingerprints; nothing if there are none."""
-    names = sorted(rows.columns.read.keys() - set(conversations.PLAIN))
-    return {COLUMNS: ", ".join(names)} if names else {}
+def columns_read(rows: Rows[Any]) -> str:
+    """Return the columns that shape the prompts beside the usual ones."""
+    return ", ".join(sorted(rows.columns.read.keys() - set(conversations.PLAIN)))
 
 
 def with_system(prompt: Prompt, system: str | None) -> Prompt:
@@ -157,14 +188,12 @@ def check_supply(recipe: Recipe, available: int) -> None:
         )
 
 
-def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | int) -> list[Stage]:
+def declare(recipe: Recipe, file: PoolParameters) -> list[Stage]:
     """Declare the pool and one stage per role.
 
     Args:
         recipe: The recipe.
-        source_sha256: Content hash of the file of prompts.
-        count: How many distinct prompts it has to give.
-        excluded: What `supply` says of the prompts that were left out.
+        file: What `supply` says of the file of prompts.
     """
     pool = Stage(
         name=POOL,
@@ -173,7 +202,7 @@ def declare(recipe: Recipe, source_sha256: str, count: int, **excluded: str | in
         kind="other",
         outputs=(FILE, BAD_ROWS),
         keys=("seed", "prompts.system", "prompts.on_bad_row"),
-        parameters={"source_sha256": source_sha256, "count": count, **excluded},
+        parameters=file.as_json(),
         numbers="gshf_release.prompts.split:numbers",
     )
     return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
@@ -192,12 +221,12 @@ def declare_used(recipe: Recipe, *further: tuple[str, str]) -> Stage:
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
     return Stage(
         name=stage_name(role),
-        identity="split-prompts/1",
+        identity=ROLE_IDENTITY,
         work="gshf_release.prompts.split:write_role",
         kind="other",
         inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
-        parameters={"start": bounds[0], "stop": bounds[1]},
+        parameters=RoleParameters(start=bounds[0], stop=bounds[1]).as_json(),
     )
 
 
@@ -211,8 +240,7 @@ def write_pool(context: StageContext) -> None:
     recipe = context.recipe
     path = source_path(recipe.prompts.source, "training/prompts")
     rows = _source_rows(recipe, path)
-    prompts, _ = _usable(recipe, rows)
-    Prompt.write(ordered(prompts, context.seed), context.output(FILE))
+    Prompt.write(ordered(_usable(rows, usage.excluded(recipe)), context.seed), context.output(FILE))
     bad = rows.bad
     document = {"count": len(bad), "first": [place.replace(str(path), path.name, 1) for place in bad[:SHOWN_BAD_ROWS]]}
     write_json(context.output(BAD_ROWS), document)
@@ -225,28 +253,22 @@ def numbers(context: StageContext) -> list[Cell]:
     bad = read_json(context.output(BAD_ROWS))["count"]
     cells = [Cell(metric="prompts", value=len(Prompt.read(path)), **place)]
     cells += [Cell(metric="bad rows skipped", value=bad, **place)] if bad else []
-    excluded = context.task.stage.parameters.get(EXCLUDED_BAD)
+    excluded = context.parameters(PoolParameters).excluded_bad_rows
     return [*cells, Cell(metric="bad rows skipped in prompts.exclude", value=excluded, **place)] if excluded else cells
 
 
 def write_role(context: StageContext) -> None:
     """Write one role's slice of the pool."""
-    pool = Prompt.read(context.input(POOL, FILE))
-    Prompt.write(pool[context.parameter("start") : context.parameter("stop")], context.output(FILE))
+    part = context.parameters(RoleParameters)
+    Prompt.write(Prompt.read(context.input(POOL, FILE))[part.start : part.stop], context.output(FILE))
 
 
-def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows: int = 0, columns: str = "") -> Stage:
+def declare_evaluation(file: EvaluationPromptsParameters) -> Stage:
     """Declare the stage that puts out the prompts of `evaluation.prompts`, in the file's order.
 
     Args:
-        recipe: The recipe.
-        source_sha256: The file's content hash.
-        count: How many distinct prompts it holds.
-        bad_rows: How many of its rows are skipped.
-        columns: What `columns_read` says of it.
+        file: What is known of that file.
     """
-    counted: dict[str, Any] = {BAD: bad_rows} if bad_rows else {}
-    counted |= {COLUMNS: columns} if columns else {}
     return Stage(
         name=EVALUATION,
         identity=EVALUATION_IDENTITY,
@@ -255,7 +277,7 @@ def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows:
         inputs=(Input(POOL, FILE),),
         outputs=(FILE,),
         keys=("prompts.system",),
-        parameters={"source_sha256": source_sha256, "count": count, **counted},
+        parameters=file.as_json(),
         numbers="gshf_release.prompts.split:evaluation_numbers",
     )
 
@@ -263,7 +285,7 @@ def declare_evaluation(recipe: Recipe, source_sha256: str, count: int, bad_rows:
 def evaluation_numbers(context: StageContext) -> list[Cell]:
     """Return how many bad rows of `evaluation.prompts` were skipped."""
     place = {"table": "training", "row": "evaluation prompts", "artefact": context.run.relative(context.output(FILE))}
-    bad = context.task.stage.parameters.get(BAD, 0)
+    bad = context.parameters(EvaluationPromptsParameters).bad_rows
     return [Cell(metric="bad rows skipped", value=bad, **place)] if bad else []
 
 

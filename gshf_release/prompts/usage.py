@@ -20,7 +20,7 @@ from gshf_release.prompts.pool import Accepted
 from gshf_release.recipe import Recipe
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import DOCUMENT
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 
 STAGE = "prompts/used"
 FILE = "used.parquet"
@@ -42,6 +42,13 @@ class Used(Row):
     messages: list[Message]
 
 
+class UsedParameters(Parameters):
+    """Say which stages put out the prompts of which role, and what they call the file."""
+
+    roles: tuple[tuple[str, str], ...]
+    file: str
+
+
 def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     """Declare the manifest.
 
@@ -56,17 +63,17 @@ def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
         kind="other",
         inputs=tuple(Input(stage, file) for _, stage in roles),
         outputs=(FILE,),
-        parameters={"roles": [list(pair) for pair in roles], "file": file},
+        parameters=UsedParameters(roles=tuple(roles), file=file).as_json(),
     )
 
 
 def write(context: StageContext) -> None:
     """Write who used what."""
-    file = context.parameter("file")
+    of = context.parameters(UsedParameters)
     rows = [
         Used(prompt.prompt_id, role, prompt.messages)
-        for role, stage in context.parameter("roles")
-        for prompt in Prompt.read(context.input(stage, file))
+        for role, stage in of.roles
+        for prompt in Prompt.read(context.input(stage, of.file))
     ]
     Used.write(rows, context.output(FILE))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from gshf_release.recipe.section import Count, PositiveInt, Section, Share
 
@@ -44,14 +44,6 @@ class Contrasts(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     max_tokens: PositiveInt = 256
     """Pairs with a longer side are dropped and counted."""
-
-    @model_serializer(mode="wrap")
-    def _without_an_unset_revision(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the key out where it says nothing: fingerprints of runs that are older than the key hold."""
-        document: dict[str, Any] = dump(self)
-        if self.revision is None:
-            document.pop("revision", None)
-        return document
 
     @model_validator(mode="after")
     def _revision_is_of_another_base(self) -> Self:

@@ -17,13 +17,14 @@ from gshf_release.data.records import Row
 from gshf_release.evaluation import answer_files, answers, file_copies, judgments
 from gshf_release.evaluation.alpaca_eval import annotations as annotation_rows
 from gshf_release.evaluation.benchmarks import Question
+from gshf_release.evaluation.judging.judges import Benchmark as Kind
 from gshf_release.evaluation.judging.judges import JudgeSettings
-from gshf_release.evaluation.judgments import PROTOCOLS
+from gshf_release.evaluation.judgments import PROTOCOLS, JudgingParameters
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
 from gshf_release.evaluation.scores import game_points
 from gshf_release.loop import policy_stage
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage, iteration_row
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_row
 
 FOLDER = "benchmarks"
 COLUMNS = {
@@ -62,43 +63,62 @@ class BenchmarkJudgment(Row):
     policy_sha256: str
 
 
-def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], dict[str, Any]]:
-    """Return what the data set reads of the benchmarks' judgments, and its parameters: `judged`, or nothing without any.
+class PublishedStage(Parameters):
+    """Say which judgments of which benchmark are published."""
+
+    stage: str
+    files: tuple[str, ...]
+    iteration: int
+    row: str
+    benchmark: str
+    kind: Kind
+    baseline: str | None
+    """sha256 of the baseline's answers, where the judge compares."""
+    baseline_name: str
+    judge: str
+
+
+def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], list[PublishedStage]]:
+    """Return what the data set reads of the benchmarks' judgments, and which they are.
 
     Args:
         sources: The stages of the run.
         iterations: How many it has; answers of others, the base among them, are not published.
     """
     numbers = {iteration_row(number): number for number in range(1, iterations + 1)}
-    judged = [stage for stage in sources if stage.identity == judgments.IDENTITY and stage.parameters["row"] in numbers]
     inputs: list[Input] = []
-    entries = []
-    for stage in judged:
-        row, benchmark, kind = (stage.parameters[key] for key in ("row", "benchmark", "kind"))
+    judged: list[PublishedStage] = []
+    for stage in sources:
+        if stage.identity != judgments.IDENTITY or (of := stage.typed(JudgingParameters)).row not in numbers:
+            continue
         inputs += [Input(stage.name, file) for file in stage.outputs]
-        inputs.append(Input(answers.answers_stage(row, benchmark), answer_files.FILES[PROTOCOLS[kind]]))
-        inputs.append(Input(answers.questions_stage(benchmark), answers.QUESTIONS))
-        inputs.append(Input(policy_stage(numbers[row]), "model"))
-        entries.append(
-            {
-                "stage": stage.name,
-                "files": list(stage.outputs),
-                "iteration": numbers[row],
-                **{key: stage.parameters[key] for key in ("row", "benchmark", "kind", "baseline", "baseline_name")},
-                "judge": JudgeSettings.model_validate(stage.parameters["judge"] | {"benchmark": kind}).identity,
-            }
+        inputs.append(Input(answers.answers_stage(of.row, of.benchmark), answer_files.FILES[PROTOCOLS[of.kind]]))
+        inputs.append(Input(answers.questions_stage(of.benchmark), answers.QUESTIONS))
+        inputs.append(Input(policy_stage(numbers[of.row]), "model"))
+        judged.append(
+            PublishedStage(
+                stage=stage.name,
+                files=stage.outputs,
+                iteration=numbers[of.row],
+                row=of.row,
+                benchmark=of.benchmark,
+                kind=of.kind,
+                baseline=of.baseline,
+                baseline_name=of.baseline_name,
+                judge=JudgeSettings.model_validate({**of.judge, "benchmark": of.kind}).identity,
+            )
         )
-    return list(dict.fromkeys(inputs)), {"judged": entries} if entries else {}
+    return list(dict.fromkeys(inputs)), judged
 
 
-def write(context: StageContext, folder: Path) -> list[tuple[str, str, str, int]]:
+def write(context: StageContext, judged: Sequence[PublishedStage], folder: Path) -> list[tuple[str, str, str, int]]:
     """Write a file for each iteration that was judged; return `(benchmark, judge, baseline, rows)`."""
     counts: Counter[tuple[str, str, str]] = Counter()
     rows: dict[int, list[BenchmarkJudgment]] = {}
-    for entry in context.task.stage.parameters.get("judged", ()):
+    for entry in judged:
         found = _rows(context, entry)
-        counts[entry["benchmark"], entry["judge"], entry["baseline_name"]] += len(found)
-        rows.setdefault(entry["iteration"], []).extend(found)
+        counts[entry.benchmark, entry.judge, entry.baseline_name] += len(found)
+        rows.setdefault(entry.iteration, []).extend(found)
     if rows:
         (folder / FOLDER).mkdir()
     for iteration, found in rows.items():
@@ -106,32 +126,32 @@ def write(context: StageContext, folder: Path) -> list[tuple[str, str, str, int]
     return [(*what, count) for what, count in counts.items()]
 
 
-def _rows(context: StageContext, entry: Mapping[str, Any]) -> list[BenchmarkJudgment]:
+def _rows(context: StageContext, entry: PublishedStage) -> list[BenchmarkJudgment]:
     common: dict[str, Any] = {
-        "benchmark": entry["benchmark"],
-        "iteration": entry["iteration"],
-        "judge": entry["judge"],
-        "policy_sha256": context.input_sha256(policy_stage(entry["iteration"]), "model"),
+        "benchmark": entry.benchmark,
+        "iteration": entry.iteration,
+        "judge": entry.judge,
+        "policy_sha256": context.input_sha256(policy_stage(entry.iteration), "model"),
     }
-    questions = _questions(context, entry["benchmark"])
-    paths = [context.input(entry["stage"], file) for file in entry["files"]]
-    if entry["kind"] == "alpaca_eval_2":
+    questions = _questions(context, entry.benchmark)
+    paths = [context.input(entry.stage, file) for file in entry.files]
+    if entry.kind == "alpaca_eval_2":
         return [row for repeat, path in enumerate(paths) for row in _compared(path, repeat, questions, common)]
     return _mt_bench(context, entry, paths[0], questions, common)
 
 
 def _mt_bench(
     context: StageContext,
-    entry: Mapping[str, Any],
+    entry: PublishedStage,
     path: Path,
     questions: Mapping[str, Question],
     common: Mapping[str, Any],
 ) -> list[BenchmarkJudgment]:
     """Return ratings of single answers, or games with a baseline."""
-    own = context.input(answers.answers_stage(entry["row"], entry["benchmark"]), answer_files.FILES["mt_bench"])
+    own = context.input(answers.answers_stage(entry.row, entry.benchmark), answer_files.FILES["mt_bench"])
     given, others = answer_files.mt_bench_answers(own), {}
-    if entry["baseline"] is not None:
-        others = answer_files.mt_bench_answers(file_copies.path(context.run, entry["baseline"]))
+    if entry.baseline is not None:
+        others = answer_files.mt_bench_answers(file_copies.path(context.run, entry.baseline))
     singles, pairs = mt_bench_judgments.read(path)
     points = game_points(pairs, answer_files.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}
@@ -143,7 +163,7 @@ def _mt_bench(
             turn=one.turn,
             question_sha256=_sha256(questions[str(one.question_id)].turns[one.turn - 1]),
             answer=_turn(given, one.question_id, one.turn),
-            baseline=entry["baseline_name"] or None,
+            baseline=entry.baseline_name or None,
             baseline_answer_sha256=_sha256(_turn(others, one.question_id, one.turn)) if others else None,
             preference=shares.get((one.question_id, one.turn, one.repeat)),
             rating=ratings.get((one.question_id, one.turn, one.repeat)),

@@ -26,11 +26,23 @@ from gshf_release.release.card import reward_name
 from gshf_release.release.facts import HUB_ID, Facts
 from gshf_release.release.stages import RECIPE_KEYS, repository_name
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage, iteration_row, iteration_stage
+from gshf_release.run.stage import Input, Parameters, Stage, iteration_row, iteration_stage
 from gshf_release.sampling.stage import FILE as SAMPLES
 
 Kind = Literal["preferences", "judgments"]
 FOLDER = "main"
+
+
+class DataSetParameters(Parameters):
+    """Say which data set is written."""
+
+    kind: Kind
+    facts: str
+    """Content hash of facts and templates."""
+    judged: tuple[benchmark_judgments.PublishedStage, ...] = ()
+    """The judgments of benchmarks in that of judgments."""
+
+
 TITLES = {"preferences": "preference pairs", "judgments": "judgments"}
 TAGS = {"preferences": ["preference", "dpo"], "judgments": ["evaluation", "judgments"]}
 
@@ -117,8 +129,7 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
             hint="Take `preferences` out of the list.",
         )
     known = {stage.name for stage in sources}
-    judged, parameters = benchmark_judgments.declare(sources, recipe.loop.iterations)
-    further = {"judgments": (tuple(judged), parameters)}
+    inputs, judged = benchmark_judgments.declare(sources, recipe.loop.iterations)
     for kind in recipe.release.datasets:
         if facts is not None:
             licences.derive(_made_of(recipe, kind, facts))
@@ -130,11 +141,13 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
             kind="other",
             inputs=(
                 *(Input(name, file) for name, file in _inputs(recipe, kind) if name in known),
-                *further.get(kind, ((), {}))[0],
+                *(inputs if kind == "judgments" else ()),
             ),
             outputs=(FOLDER,),
             keys=RECIPE_KEYS,
-            parameters={"kind": kind, "facts": facts_sha256, **further.get(kind, ((), {}))[1]},
+            parameters=DataSetParameters(
+                kind=kind, facts=facts_sha256, judged=tuple(judged) if kind == "judgments" else ()
+            ).as_json(),
         )
         for kind in recipe.release.datasets
     ]
@@ -181,16 +194,16 @@ def _made_of(recipe: Recipe, kind: Kind, facts: Facts) -> dict[str, str | None]:
 
 def write(context: StageContext) -> None:
     """Write the folder of a data set: Parquet, card, manifest."""
-    kind: Kind = context.parameter("kind")
+    of = context.parameters(DataSetParameters)
     facts, folder = Facts.of_run(context.recipe.release.facts, context.run), context.output(FOLDER)
-    made_of = _made_of(context.recipe, kind, facts)
+    made_of = _made_of(context.recipe, of.kind, facts)
     licence = licences.derive(made_of)
     (folder / "data").mkdir(parents=True)
     counts = {}
     for iteration in range(1, context.recipe.loop.iterations + 1):
         path = folder / "data" / f"{iteration_row(iteration)}.parquet"
-        counts[iteration] = (_write_pairs if kind == "preferences" else _write_judgments)(context, iteration, path)
-    judged = benchmark_judgments.write(context, folder)
+        counts[iteration] = (_write_pairs if of.kind == "preferences" else _write_judgments)(context, iteration, path)
+    judged = benchmark_judgments.write(context, of.judged, folder)
     (folder / "README.md").write_text(_card(context, licence, made_of, counts, judged), encoding="utf-8")
     rules.check_folder(folder)
     recipe_sha256 = context.recipe.sha256
@@ -268,7 +281,7 @@ def _card(
     counts: Mapping[int, int],
     judged: Sequence[tuple[str, str, str, int]],
 ) -> str:
-    recipe, kind = context.recipe, context.parameter("kind")
+    recipe, kind = context.recipe, context.parameters(DataSetParameters).kind
     facts = Facts.of_run(recipe.release.facts, context.run)
     repository = recipe.release.repository or recipe.name
     title = f"{facts.title or repository.rpartition('/')[2]}: {TITLES[kind]}"

@@ -30,12 +30,18 @@ from gshf_release.report.tables import prompt_table
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
-from gshf_release.run.stage import RESULTS, Input, Stage
+from gshf_release.run.stage import RESULTS, Input, Parameters, Stage
 
 STAGE = "prompts/set"
 JSON_LINES, FOLDER = "prompts.jsonl", "dataset"
 TEMPLATE = "prompts.md.j2"
 DATA = "data/train-00000-of-00001.parquet"
+
+
+class PromptSetParameters(Parameters):
+    """Say which template of the card is filled, by content hash."""
+
+    template_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,9 @@ def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
             ),
             outputs=(JSON_LINES, FOLDER),
             keys=("name", "seed", "base", "prompts.augmentation"),
-            parameters={"template_sha256": sha256_file(assets.find("prompts", "model_cards", ".md.j2"))},
+            parameters=PromptSetParameters(
+                template_sha256=sha256_file(assets.find("prompts", "model_cards", ".md.j2"))
+            ).as_json(),
         ),
     ]
 

@@ -14,6 +14,7 @@ from gshf_release.errors import ReleaseError, VerificationError
 from gshf_release.models import checkpoints
 from gshf_release.models.stages import REFERENCE
 from gshf_release.preference.offline import SOURCE
+from gshf_release.prompts.split import PromptFileParameters
 from gshf_release.recipe import Loop, Recipe
 from gshf_release.release import (
     assumptions,
@@ -32,8 +33,9 @@ from gshf_release.report.figures import learning_curve
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.manifest import versions
-from gshf_release.run.stage import RESULTS, Input, Stage, Task, is_iteration, iteration_row, iteration_stage
+from gshf_release.run.stage import RESULTS, Input, Parameters, Stage, Task, is_iteration, iteration_row, iteration_stage
 
+IDENTITY = "write-weights/1"
 JUDGMENTS = "judgments.parquet"
 FIGURE = "assets/learning.png"
 RECIPE_KEYS = (
@@ -41,6 +43,17 @@ RECIPE_KEYS = (
     *(f"loop.{key}" for key in Loop.model_fields if key != "keep"),
 )
 """A card shows, and its manifest hashes, the whole recipe; what `prune` may remove changes nothing in a release."""
+
+
+class WeightsParameters(Parameters):
+    """Say which policies are released, and which stages' numbers and judgments their cards show."""
+
+    iterations: tuple[str, ...]
+    """The stages that put out the policies, in order."""
+    measured: tuple[str, ...]
+    judged: tuple[str, ...]
+    facts: str
+    """Content hash of the facts and templates."""
 
 
 def repository_name(recipe: Recipe) -> str:
@@ -66,7 +79,7 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
     judged = [stage.name for stage in measured if stage.outputs == (JUDGMENTS,)]
     return Stage(
         name=f"release/{repository_name(recipe)}",
-        identity="write-weights/1",
+        identity=IDENTITY,
         work="gshf_release.release.stages:write_weights",
         kind="other",
         inputs=(
@@ -79,34 +92,34 @@ def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage]
         ),
         outputs=(*(f"iter-{number}" for number in range(1, len(iterations) + 1)), FINAL),
         keys=RECIPE_KEYS,
-        parameters={
-            "iterations": list(iterations),
-            "measured": [stage.name for stage in measured if stage.numbers],
-            "judged": judged,
-            "facts": facts_sha256,
-        },
+        parameters=WeightsParameters(
+            iterations=tuple(iterations),
+            measured=tuple(stage.name for stage in measured if stage.numbers),
+            judged=tuple(judged),
+            facts=facts_sha256,
+        ).as_json(),
     )
 
 
 def write_weights(context: StageContext) -> None:
     """Write one folder per iteration: BF16 weights, tokenizer, template, card, figure, manifest."""
-    policies = context.parameter("iterations")
+    of = context.parameters(WeightsParameters)
     _remove_others(context)
-    for iteration, policy in enumerate(policies, 1):
+    for iteration, policy in enumerate(of.iterations, 1):
         folder = context.output(f"iter-{iteration}")
         digest = context.input_sha256(policy, "model")
         _cast(context.input(policy, "model"), folder)
-        chosen = replace(card_of(context, iteration), **_lineage(context.run, iteration))
+        chosen = replace(card_of(context, of, iteration), **_lineage(context.run, iteration))
         if select(chosen.cells, table="test"):
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
             chosen = replace(chosen, figure=FIGURE, figure_text=text)
         card.write(chosen, folder)
-        eval_results.write(folder, chosen.cells, _judgments(context, iteration))
+        eval_results.write(folder, chosen.cells, _judgments(context, of, iteration))
         base = chat_templates.template_of(context.input("base", "model"))
         chat_templates.check_against_base(folder, base, context.recipe.release.template_change)
         finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
-        context.progress(iteration, len(policies), "iterations")
+        context.progress(iteration, len(of.iterations), "iterations")
     shutil.copyfile(context.input("final", FINAL), context.output(FINAL))
 
 
@@ -123,11 +136,10 @@ def _remove_others(context: StageContext) -> None:
         shutil.rmtree(folder.with_name(f"{folder.name}-{suffix}"), ignore_errors=True)
 
 
-def _judgments(context: StageContext, iteration: int) -> list[tuple[str, Path]]:
+def _judgments(context: StageContext, of: WeightsParameters, iteration: int) -> list[tuple[str, Path]]:
     """Return the judgments that the card of an iteration shows numbers of: none of a later one."""
-    judged = context.parameter("judged")
     shown = [iteration_stage(number, "") for number in range(1, iteration + 1)]
-    return [(stage, context.input(stage, JUDGMENTS)) for stage in judged if stage.startswith(tuple(shown))]
+    return [(stage, context.input(stage, JUDGMENTS)) for stage in of.judged if stage.startswith(tuple(shown))]
 
 
 def _cast(source: Path, folder: Path) -> None:
@@ -138,14 +150,14 @@ def _cast(source: Path, folder: Path) -> None:
     weights.check_reload(model, folder)
 
 
-def card_of(context: StageContext, iteration: int) -> card.Card:
+def card_of(context: StageContext, of: WeightsParameters, iteration: int) -> card.Card:
     """Return what the cards of an iteration show.
 
     Raises:
         ReleaseError: There is no licence.
     """
     cells: list[Cell] = []
-    for stage in context.parameter("measured"):
+    for stage in of.measured:
         cells += read_cells(context.results(stage))
     facts = Facts.of_run(context.recipe.release.facts, context.run)
     if facts.license is None:
@@ -155,7 +167,7 @@ def card_of(context: StageContext, iteration: int) -> card.Card:
         )
     recipe = recipe_up_to(context.recipe, iteration)
     told = card.left_out(facts, recipe, context.recipe.release.repository or "")
-    if told and iteration == len(context.parameter("iterations")):
+    if told and iteration == len(of.iterations):
         context.say(told)
     return card.Card(
         recipe=recipe,
@@ -163,7 +175,9 @@ def card_of(context: StageContext, iteration: int) -> card.Card:
         iteration=iteration,
         cells=visible(cells, iteration),
         facts=facts,
-        weights={number: context.input_sha256(policy, "model") for number, policy in _policies(context)[:iteration]},
+        weights={
+            number: context.input_sha256(policy, "model") for number, policy in enumerate(of.iterations[:iteration], 1)
+        },
         base_sha256=read_json(context.input("base", "source.json"))["sha256"],
         hashes=_hashes(context),
         assumptions=assumptions.load(context.run, recipe),
@@ -187,13 +201,12 @@ def _hashes(context: StageContext) -> dict[str, str]:
     plan = {stage.name: stage for stage in context.run.plan}
     found = {}
     for what, (stage, file) in _made_with(context.recipe).items():
-        given = plan[stage].parameters.get("source_sha256")
-        found[what] = str(given) if given else context.input_sha256(stage, file)
+        found[what] = (
+            plan[stage].typed(PromptFileParameters).source_sha256
+            if what == "offline"
+            else context.input_sha256(stage, file)
+        )
     return found
-
-
-def _policies(context: StageContext) -> list[tuple[int, str]]:
-    return list(enumerate(context.parameter("iterations"), 1))
 
 
 def _lineage(run: RunDirectory, iteration: int) -> dict[str, Any]:

@@ -18,11 +18,36 @@ from gshf_release.rewards.pairwise import against, readable_against, readable_ri
 from gshf_release.rewards.settings import KEYS, Scorer, calls_user_code, settings
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
 TRAINING_IDENTITY = "train-reward-model/1"
+COPY_IDENTITY, CONTRASTS_IDENTITY = "copy-reward-model/1", "build-contrasts/1"
+SCORING_IDENTITY = "score-responses/1"
+
+
+class ScorerParameters(Parameters):
+    """Say which scorer a stage brings in, or trains."""
+
+    scorer: Scorer
+
+
+class ScoringParameters(Parameters):
+    """Say what is scored by which scorer; `declare_scores` explains each."""
+
+    scorer: Scorer
+    prompts: str
+    samples: str
+    opponents: str | None = None
+
+
+def scorer_of(stage: Stage) -> Scorer | None:
+    """Return which scorer a stage makes or asks, or None."""
+    if stage.identity == SCORING_IDENTITY:
+        return stage.typed(ScoringParameters).scorer
+    makes = stage.identity in (COPY_IDENTITY, CONTRASTS_IDENTITY, TRAINING_IDENTITY)
+    return stage.typed(ScorerParameters).scorer if makes else None
 
 
 def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
@@ -32,12 +57,12 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
         return [
             Stage(
                 name=f"{scorer}/model",
-                identity="copy-reward-model/1",
+                identity=COPY_IDENTITY,
                 work="gshf_release.rewards.stages:adopt",
                 kind="other",
                 outputs=("model",),
                 keys=tuple(f"{key}.{name}" for name in ("model", "revision", "kind", "models")),
-                parameters={"scorer": scorer},
+                parameters=ScorerParameters(scorer=scorer).as_json(),
             )
         ]
     contrasts = chosen.contrasts
@@ -54,18 +79,18 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
     )
     pairs = Stage(
         name=f"{scorer}/contrasts",
-        identity="build-contrasts/1",
+        identity=CONTRASTS_IDENTITY,
         work="gshf_release.rewards.stages:write_contrasts",
         kind="other",
         inputs=(Input(prompts, "prompts.parquet"), Input(answers.name, sampling.FILE)),
         outputs=("contrasts.parquet",),
         keys=("seed", f"{key}.contrasts.kinds", f"{key}.contrasts.held_out"),
-        parameters={"scorer": scorer},
+        parameters=ScorerParameters(scorer=scorer).as_json(),
     )
     return [answers, pairs, _training_stage(scorer, key, uses_base=contrasts.base == "base")]
 
 
-def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
+def _training_stage(scorer: Scorer, key: str, *, uses_base: bool) -> Stage:
     inputs = [Input(f"{scorer}/contrasts", "contrasts.parquet")]
     if uses_base:
         inputs.append(Input("base", "model"))
@@ -77,7 +102,7 @@ def _training_stage(scorer: str, key: str, *, uses_base: bool) -> Stage:
         inputs=tuple(inputs),
         outputs=("model", "held-out.parquet", "training.json"),
         keys=("seed", f"{key}.contrasts"),
-        parameters={"scorer": scorer},
+        parameters=ScorerParameters(scorer=scorer).as_json(),
         numbers="gshf_release.rewards.training:numbers",
         distributed=True,
     )
@@ -110,13 +135,14 @@ def declare_scores(
         inputs.append(Input(str(opponents), sampling.FILE, scope="shard"))
     return Stage(
         name=name,
-        identity="score-responses/1",
+        identity=SCORING_IDENTITY,
         work="gshf_release.rewards.stages:score",
         kind="scoring",
         inputs=(Input(f"{scorer}/model", "model"), Input(prompts, "prompts.parquet"), *inputs),
         outputs=("scores.parquet",),
-        parameters={"scorer": scorer, "prompts": prompts, "samples": samples.name}
-        | ({"opponents": opponents} if opponents is not None else {}),
+        parameters=ScoringParameters(
+            scorer=scorer, prompts=prompts, samples=samples.name, opponents=opponents
+        ).as_json(),
         shards=samples.shards,
         distributed=not calls_user_code(settings(recipe, scorer)),
     )
@@ -124,12 +150,12 @@ def declare_scores(
 
 def adopt(context: StageContext) -> None:
     """Bring a given scorer into the run, having opened it once."""
-    models.adopt(settings(context.recipe, context.parameter("scorer")), context.output("model"))
+    models.adopt(settings(context.recipe, context.parameters(ScorerParameters).scorer), context.output("model"))
 
 
 def write_contrasts(context: StageContext) -> None:
     """Write the contrast pairs of a stand-in scorer."""
-    scorer = context.parameter("scorer")
+    scorer = context.parameters(ScorerParameters).scorer
     chosen: Contrasts = settings(context.recipe, scorer).contrasts
     prompts = {
         prompt.prompt_id: prompt for prompt in Prompt.read(context.input(f"prompts/{scorer}", "prompts.parquet"))
@@ -149,18 +175,18 @@ def score(context: StageContext) -> None:
     """
     if context.task.stage.distributed:
         join_processes(context.profile)
-    scorer = context.parameter("scorer")
-    samples = [row for row in Sample.read(context.input(context.parameter("samples"), sampling.FILE)) if row.answered]
-    asked = context.input(context.parameter("prompts"), "prompts.parquet")
+    of = context.parameters(ScoringParameters)
+    samples = [row for row in Sample.read(context.input(of.samples, sampling.FILE)) if row.answered]
+    asked = context.input(of.prompts, "prompts.parquet")
     answered = {sample.prompt_id for sample in samples}
     prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
-    folder = context.input(f"{scorer}/model", "model")
-    chosen, how = settings(context.recipe, scorer), Inference.of(context.profile, context.today)
+    folder = context.input(f"{of.scorer}/model", "model")
+    chosen, how = settings(context.recipe, of.scorer), Inference.of(context.profile, context.today)
     model = context.opened.get(folder, lambda: models.open_adopted(chosen, folder, how))
     folded = getattr(model, "folded", 0)
-    digest = context.input_sha256(f"{scorer}/model", "model")
+    digest = context.input_sha256(f"{of.scorer}/model", "model")
     if isinstance(model, PairwiseModel):
-        rows = _compare(context, model, samples, prompts, digest)
+        rows = _compare(context, of.opponents, model, samples, prompts, digest)
     else:
         conversations = [
             [*prompts[sample.prompt_id], Message(role="assistant", content=sample.text)] for sample in samples
@@ -186,16 +212,16 @@ def _tell_unscored(context: StageContext, samples: Sequence[Sample], rows: Seque
     missing = [row for row in samples if (row.prompt_id, row.sample_index) not in scored]
     if not missing:
         return
-    scorer, first = context.parameter("scorer"), missing[0]
-    if not sampling.may_drop(context.parameter("prompts")):
+    of, first = context.parameters(ScoringParameters), missing[0]
+    if not sampling.may_drop(of.prompts):
         raise EngineError(
             f"{context.task.label}: the answer to the prompt {first.prompt_id} ({len(first.completion_ids)} tokens) is too"
-            f" long for the {scorer} model, and {len(missing) - 1} more.",
+            f" long for the {of.scorer} model, and {len(missing) - 1} more.",
             hint="Lower max_new_tokens under sampling and evaluation, or choose a scorer that reads longer texts.",
         )
-    context.log("responses too long to score", scorer=scorer, responses=len(missing))
+    context.log("responses too long to score", scorer=of.scorer, responses=len(missing))
     context.say(
-        f"{context.task.label}: {len(missing)} of {len(samples)} responses are too long for the {scorer} model and take no"
+        f"{context.task.label}: {len(missing)} of {len(samples)} responses are too long for the {of.scorer} model and take no"
         f" part; the first answers the prompt {first.prompt_id}."
     )
 
@@ -206,6 +232,7 @@ def _at(deviations: npt.NDArray[np.float32] | None, row: int) -> float | None:
 
 def _compare(
     context: StageContext,
+    opponents: str | None,
     model: PairwiseModel,
     samples: Sequence[Sample],
     prompts: Mapping[str, Sequence[Message]],
@@ -213,7 +240,6 @@ def _compare(
 ) -> list[Score]:
     """Return a pairwise model's scores: against the base's first answers where the stage names them, else a round robin."""
     responses = {(sample.prompt_id, sample.sample_index): sample.text for sample in samples}
-    opponents = context.task.stage.parameters.get("opponents")
     if opponents is None:
         responses = readable_rivals(model, prompts, responses)
         rewards = round_robin(model, prompts, responses)

@@ -23,6 +23,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, bradley_terry
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, settings
+from gshf_release.rewards.stages import ScorerParameters
 from gshf_release.run import input_copies, launch
 from gshf_release.run.context import StageContext
 
@@ -36,7 +37,7 @@ def train(context: StageContext) -> None:
         DataError: No kind can be learned from these answers.
         RunError: Another number of processes came together than the profile asks for.
     """
-    scorer = context.parameter("scorer")
+    scorer = context.parameters(ScorerParameters).scorer
     chosen = settings(context.recipe, scorer).contrasts
     contrasts = Contrast.read(context.input(f"{scorer}/contrasts", "contrasts.parquet"))
     kinds = [kind for kind in chosen.kinds if any(row.kind == kind for row in contrasts)]
@@ -107,7 +108,7 @@ def numbers(context: StageContext) -> list[Cell]:
     dropped = training["dropped_kinds"]
     place = {
         "table": "scorers",
-        "row": context.parameter("scorer"),
+        "row": context.parameters(ScorerParameters).scorer,
         "unit": "%",
         "artefact": context.run.relative(path),
         "note": f"dropped, at chance: {', '.join(dropped)}" if dropped else "",
@@ -122,7 +123,7 @@ def numbers(context: StageContext) -> list[Cell]:
 
 def _own_base(context: StageContext, chosen: Contrasts) -> Path:
     """Return the checkpoint that the recipe names for this scorer, or the run's copy of it where it is gone."""
-    key = f"{KEYS[context.parameter('scorer')]}.{CONTRAST_BASE}"
+    key = f"{KEYS[context.parameters(ScorerParameters).scorer]}.{CONTRAST_BASE}"
     return input_copies.found(
         context.run,
         key,

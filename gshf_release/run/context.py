@@ -13,7 +13,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run.clock import clock
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.resource_cache import Opened
-from gshf_release.run.stage import Input, Task
+from gshf_release.run.stage import Input, P, Task
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, unit)."""
@@ -45,9 +45,13 @@ class StageContext:
     say: Say = quiet
     opened: Opened = field(default_factory=Opened)
 
-    def parameter(self, name: str) -> Any:
-        """Return a JSON fact of the stage's declaration."""
-        return self.task.stage.parameters[name]
+    def parameters(self, of: type[P]) -> P:
+        """Return the parameters that the stage was declared with.
+
+        Raises:
+            VerificationError: They are none of that class.
+        """
+        return self.task.stage.typed(of)
 
     @property
     def seed(self) -> int:

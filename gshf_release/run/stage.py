@@ -10,7 +10,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gshf_release.errors import VerificationError
 
 RESULTS = "results"
 
@@ -42,6 +46,19 @@ def iteration_part(iteration: int) -> str:
     return f"iteration {iteration}"
 
 
+class Parameters(BaseModel):
+    """Hold the facts of a stage beside the recipe: declared with it, stored as JSON, read back by its work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as a stage is declared with them."""
+        return self.model_dump(mode="json")
+
+
+P = TypeVar("P", bound=Parameters)
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A file or folder that another stage puts out.
@@ -69,7 +86,7 @@ class Stage:
     keys: tuple[str, ...] = ()
     """Dotted recipe keys that the work reads; they are part of the fingerprint."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """JSON facts of this stage beside the recipe, for example the iteration; part of the fingerprint."""
+    """What `Parameters.as_json` returns, for example `{"iteration": 1}`; part of the fingerprint."""
     shards: int = 1
     numbers: str = ""
     """`package.module:function` that computes the stage's result cells from its inputs and outputs alone, so that
@@ -88,6 +105,21 @@ class Stage:
     after: tuple[str, ...] = ()
     """Stages that go first where several workers run, because their outputs spare this one work. They are no inputs: without
     them the outcome is the same, so they are no part of the fingerprint."""
+
+    def typed(self, of: type[P]) -> P:
+        """Return the parameters as an instance of their class.
+
+        Raises:
+            VerificationError: They are recorded otherwise than this release declares them.
+        """
+        try:
+            return of.model_validate(self.parameters)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))[:100]
+            raise VerificationError(
+                f"{self.name}: the parameters in plan.json are none of this release's: {where}: {first['msg']}."
+            ) from None
 
     def as_json(self) -> dict[str, Any]:
         """Return the declaration as JSON, for `plan.json`."""

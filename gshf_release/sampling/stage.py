@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from gshf_release.data.hashing import seed_from
@@ -14,13 +13,23 @@ from gshf_release.models.chat_tokenizer import render, response_text
 from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.run.context import StageContext
 from gshf_release.run.persistent_worker import ENGINE
-from gshf_release.run.stage import Input, Stage
+from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling.engines import open_engine
 from gshf_release.sampling.protocol import Completion, Decoding, Request, SamplingEngine, fits
 
 FILE = "samples.parquet"
 HELD_OUT = ("prompts/validation", "prompts/test", "prompts/eval")
 """Stages of prompts on which policies are compared: every policy answers every one of them, so none is dropped."""
+
+
+class SamplingParameters(Parameters):
+    """Say what is sampled from which policy; `declare` explains each."""
+
+    policy: str
+    prompts: str
+    decodings: tuple[Decoding, ...]
+    purpose: str
+    prompts_per_shard: int
 
 
 def may_drop(prompts: str) -> bool:
@@ -58,13 +67,13 @@ def declare(
         inputs=(Input(policy, "model"), Input(prompts, "prompts.parquet")),
         outputs=(FILE,),
         keys=("seed", *RENDERING),
-        parameters={
-            "policy": policy,
-            "prompts": prompts,
-            "decodings": [asdict(decoding) for decoding in decodings],
-            "purpose": purpose,
-            "prompts_per_shard": prompts_per_shard,
-        },
+        parameters=SamplingParameters(
+            policy=policy,
+            prompts=prompts,
+            decodings=tuple(decodings),
+            purpose=purpose,
+            prompts_per_shard=prompts_per_shard,
+        ).as_json(),
         shards=max(1, math.ceil(count / prompts_per_shard)),
         runs_in=ENGINE,
     )
@@ -76,23 +85,27 @@ def sample(context: StageContext) -> None:
     Raises:
         EngineError: An evaluation prompt does not fit; names it.
     """
-    policy, prompts_stage = context.parameter("policy"), context.parameter("prompts")
-    checkpoint = context.input(policy, "model")
-    size = context.parameter("prompts_per_shard")
-    first = context.task.shard * size
-    prompts = Prompt.read_part(context.input(prompts_stage, "prompts.parquet"), first, first + size)
-    decodings = [Decoding(**entry) for entry in context.parameter("decodings")]
+    asked = context.parameters(SamplingParameters)
+    decodings = asked.decodings
+    checkpoint = context.input(asked.policy, "model")
+    first = context.task.shard * asked.prompts_per_shard
+    prompts = Prompt.read_part(context.input(asked.prompts, "prompts.parquet"), first, first + asked.prompts_per_shard)
     tokenizer = load_tokenizer(checkpoint)
     today, rules = context.today, context.recipe.prompts
     rendered = {prompt.prompt_id: render(tokenizer, prompt.messages, rules, today=today) for prompt in prompts}
     engine = engine_of(context, checkpoint)
     places = [(prompt.prompt_id, index) for prompt in prompts for index in range(len(decodings))]
     requests = [
-        Request(rendered[prompt_id], decodings[index], _seed(context, prompt_id, index), prompt_id)
+        Request(
+            rendered[prompt_id],
+            decodings[index],
+            seed_from(context.seed, asked.purpose, prompt_id, index),
+            prompt_id,
+        )
         for prompt_id, index in places
     ]
-    completions = _completions(context, engine, requests)
-    policy_sha256 = context.input_sha256(policy, "model")
+    completions = _completions(context, engine, requests, dropping=may_drop(asked.prompts))
+    policy_sha256 = context.input_sha256(asked.policy, "model")
     Sample.write(
         (
             Sample(
@@ -113,11 +126,10 @@ def sample(context: StageContext) -> None:
 
 
 def _completions(
-    context: StageContext, engine: SamplingEngine, requests: Sequence[Request]
+    context: StageContext, engine: SamplingEngine, requests: Sequence[Request], *, dropping: bool
 ) -> Iterator[Completion | None]:
     """Return the completions in order; None for a request that is dropped because it does not fit."""
     limit = engine.context_tokens
-    dropping = may_drop(context.parameter("prompts"))
     fitting = [request for request in requests if not dropping or fits(request, limit)]
     dropped = list(dict.fromkeys(request.prompt_id for request in requests if dropping and not fits(request, limit)))
     if dropped:
@@ -137,7 +149,3 @@ def engine_of(context: StageContext, checkpoint: Path) -> SamplingEngine:
         context.log("engine started", engine=context.profile.engine, seconds=round(seconds, 3))
 
     return context.opened.get(checkpoint, lambda: open_engine(checkpoint, context.profile, started))
-
-
-def _seed(context: StageContext, prompt_id: str, index: int) -> int:
-    return seed_from(context.seed, context.parameter("purpose"), prompt_id, index)

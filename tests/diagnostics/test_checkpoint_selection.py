@@ -15,7 +15,7 @@ from gshf_release.recipe import Recipe, parse
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
 from gshf_release.run.execution import execute
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 from tests.run.plans import PROFILES, RECIPE, begin, recipe
 
 # reward at T=0.7, KL, length at T=0.7
@@ -27,6 +27,12 @@ MEASURED = {
 }
 
 
+class Row(Parameters):
+    """Say whose cells these are."""
+
+    row: str
+
+
 def nothing(context: StageContext) -> None:
     """Write an empty output."""
     context.output("traces.parquet").touch()
@@ -34,7 +40,7 @@ def nothing(context: StageContext) -> None:
 
 def cells(context: StageContext) -> list[Cell]:
     """Return the measured cells of a row."""
-    row = context.parameter("row")
+    row = context.parameters(Row).row
     reward, kl, length = MEASURED[row]
     place: dict[str, Any] = {"table": "validation", "row": row, "artefact": row, "n": 4}
     return [
@@ -53,7 +59,7 @@ def chosen(path: Path, **loop: Any) -> dict[str, Any]:
             f"{row}/validation/measure",
             f"{here}:nothing",
             outputs=("traces.parquet",),
-            parameters={"row": row},
+            parameters=Row(row=row).as_json(),
             numbers=f"{here}:cells",
         )
         for row in MEASURED

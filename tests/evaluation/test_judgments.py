@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from gshf_release.data.statistics import clustered_error
 from gshf_release.evaluation.judging import judges
 from gshf_release.evaluation.judgments import asked_of
-from gshf_release.evaluation.requests import JudgeRequest
 
 RATINGS = st.lists(st.integers(1, 10).map(float), min_size=2, max_size=20)
 
@@ -44,6 +43,5 @@ def test_where_a_judge_is_and_what_it_costs_does_not_decide_its_judgments() -> N
     here = judges.load(name, ("model=a", "endpoint.address=http://one/v1"))
     there = judges.load(name, ("model=a", "endpoint.address=http://two/v1", "price.input=3.0", "price.output=1.0"))
     other = judges.load(name, ("model=b", "endpoint.address=http://one/v1"))
-    request = JudgeRequest(judge={}, baseline="f" * 64, baseline_name="x", repeats=1, rows=("base",))
-    assert asked_of(here, request) == asked_of(there, request)
-    assert asked_of(here, request) != asked_of(other, request)
+    assert asked_of(here) == asked_of(there)
+    assert asked_of(here) != asked_of(other)

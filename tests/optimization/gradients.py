@@ -24,11 +24,17 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.run.launch import rank
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 from tests.optimization import plan
 
 COUNT, BATCH = 13, 8
 AT_REST = {"batch_pairs": BATCH, "learning_rate": 1e-12, "max_gradient_norm": 1e9}
+
+
+class File(Parameters):
+    """Say what is written."""
+
+    file: str
 
 
 def pairs() -> list[Pair]:
@@ -54,7 +60,7 @@ def references() -> list[tuple[float, float]]:
 
 def write(context: StageContext) -> None:
     """Write the pairs, the made-up log-probabilities, or the chosen sides as winners."""
-    file = context.parameter("file")
+    file = context.parameters(File).file
     rows: list[Any] = {
         "pairs": pairs,
         "reference": lambda: [
@@ -80,26 +86,36 @@ class Noting(Resumable):
             torch.save(found, self.folder / f"{state.global_step + 1}.pt")
 
 
-def optimise(context: StageContext) -> None:
-    """Train as the stage's method does, padded if the stage says so, and keep the gradients in the run."""
-    module = {"dpo": dpo, "raft": raft}[context.parameter("method")]
+def optimise(context: StageContext, *, padded: bool = False) -> None:
+    """Train as the stage's own work does, and keep the gradients in the run."""
+    module = {dpo.IDENTITY: dpo, raft.IDENTITY: raft}[context.task.stage.identity]
     noting = Noting(context.progress, Layout.of(context.profile))
     noting.folder = context.run.path / "gradients"
-    can_pack = packing.can_pack if not context.parameter("padded") else lambda *given: False
+    can_pack = packing.can_pack if not padded else lambda *given: False
     with mock.patch.object(module, "resumable", return_value=noting), mock.patch.object(packing, "can_pack", can_pack):
         module.optimise(context)
+
+
+def optimise_padded(context: StageContext) -> None:
+    """Do the same with every row of a batch padded."""
+    optimise(context, padded=True)
 
 
 def stages(chosen: Recipe, method: str, padded: bool) -> list[Stage]:
     """Return the base, the data and the policy of `dpo` or `raft`."""
     module, names = {"dpo": (dpo, ("pairs", "reference")), "raft": (raft, ("winners",))}[method]
     policy = module.declare(1, init="base", sources=["iteration-1"])
-    parameters = {**policy.parameters, "method": method, "padded": padded}
+    work = "optimise_padded" if padded else "optimise"
     data = [
-        Stage(f"iteration-1/{name}", f"{__name__}:write", outputs=(f"{name}.parquet",), parameters={"file": name})
+        Stage(
+            f"iteration-1/{name}",
+            f"{__name__}:write",
+            outputs=(f"{name}.parquet",),
+            parameters=File(file=name).as_json(),
+        )
         for name in names
     ]
-    return [base.declare(chosen), *data, replace(policy, work=f"{__name__}:optimise", parameters=parameters)]
+    return [base.declare(chosen), *data, replace(policy, work=f"{__name__}:{work}")]
 
 
 def train(run: Path, chosen: Recipe, profile: Profile, method: str = "dpo", padded: bool = False) -> RunDirectory:

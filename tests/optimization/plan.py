@@ -17,11 +17,17 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import Observer, execute
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 from tests import tiny
 
 EOS = 2
 EXACT = Profile(inference_precision="fp32", threads=1, micro_batch_pairs=3)
+
+
+class Count(Parameters):
+    """Say how many of the hand-made rows are written."""
+
+    count: int
 
 
 def pairs() -> list[Pair]:
@@ -47,7 +53,7 @@ def pairs() -> list[Pair]:
 
 def write_pairs(context: StageContext) -> None:
     """Write the hand-made pairs, or none."""
-    Pair.write(pairs()[: context.parameter("count")], context.output("pairs.parquet"))
+    Pair.write(pairs()[: context.parameters(Count).count], context.output("pairs.parquet"))
 
 
 def recipe(folder: Path, **training: Any) -> Recipe:
@@ -70,7 +76,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         "iteration-1/pairs",
         "tests.optimization.plan:write_pairs",
         outputs=("pairs.parquet",),
-        parameters={"count": count},
+        parameters=Count(count=count).as_json(),
     )
     return [
         base.declare(chosen),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gshf_release import loop
-from gshf_release.diagnostics.validation import _trained
+from gshf_release.diagnostics.validation import ValidationParameters, _trained
 from gshf_release.errors import RecipeError
 from gshf_release.models import lora
 from gshf_release.models import stages as base
@@ -23,7 +23,7 @@ from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Input, Stage, Task
 from tests import tiny
-from tests.optimization.plan import EXACT, pairs, recipe
+from tests.optimization.plan import EXACT, Count, pairs, recipe
 
 SMALL = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
 LAST = "iteration-2/policy"
@@ -39,7 +39,7 @@ def stages(chosen: Recipe) -> list[Stage]:
                 f"{source}/pairs",
                 "tests.optimization.plan:write_pairs",
                 outputs=("pairs.parquet",),
-                parameters={"count": 6},
+                parameters=Count(count=6).as_json(),
             )
         )
         found.append(reference_logprobs.declare(source, "base", frozen=True))
@@ -111,11 +111,9 @@ def test_validation_compares_the_adapter_with_the_merged_model(adapted: RunDirec
     chosen = adapted.recipe
     measure = next(stage for stage in loop.declare(chosen) if stage.name == "iteration-2/validation/measure")
     assert Input(LAST, "adapter") in measure.inputs
-    context = StageContext(adapted, chosen, EXACT, Task(Stage(
-        "x", "y", inputs=(Input("base", "model"), Input(LAST, "adapter")), parameters={"policy": LAST, "adapter": True}
-    )))  # fmt: skip
+    context = StageContext(adapted, chosen, EXACT, Task(measure))
     merged = load_model(adapted.path / LAST / "model", "rounded")
-    trained, rounded = logps(_trained(context, "cpu")), logps(merged)
+    trained, rounded = logps(_trained(context, measure.typed(ValidationParameters), "cpu")), logps(merged)
     assert trained == logps(open_policy(adapted, LAST))
     assert trained != rounded
     assert trained == pytest.approx(rounded, abs=0.2)
@@ -152,8 +150,6 @@ def test_another_reference_than_the_base_is_refused(tiny_folder: Path) -> None:
 
 
 def test_without_an_adapter_no_stage_knows_of_it(tiny_recipe: Recipe) -> None:
-    """A recipe without the key keeps the fingerprints it had."""
     for stage in loop.declare(tiny_recipe):
         assert "training.adapter" not in stage.keys
         assert "adapter" not in stage.outputs
-        assert not {"frozen", "adapter"} & set(stage.parameters)

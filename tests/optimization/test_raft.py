@@ -20,7 +20,7 @@ from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
 from gshf_release.run.stage import Stage
-from tests.optimization.plan import EOS, EXACT, recipe
+from tests.optimization.plan import EOS, EXACT, Count, recipe
 
 
 def winners() -> list[Winner]:
@@ -42,7 +42,7 @@ def winners() -> list[Winner]:
 
 def write_winners(context: StageContext) -> None:
     """Write the hand-made winners, or none."""
-    Winner.write(winners()[: context.parameter("count")], context.output("winners.parquet"))
+    Winner.write(winners()[: context.parameters(Count).count], context.output("winners.parquet"))
 
 
 def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
@@ -50,7 +50,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         "iteration-1/winners",
         "tests.optimization.test_raft:write_winners",
         outputs=("winners.parquet",),
-        parameters={"count": count},
+        parameters=Count(count=count).as_json(),
     )
     return [base.declare(chosen), made, raft.declare(1, init="base", sources=["iteration-1"])]
 

@@ -9,11 +9,13 @@ from gshf_release import recipe as recipes
 from gshf_release.models.size import Geometry
 from gshf_release.planning import costs
 from gshf_release.planning.costs import Need
+from gshf_release.prompts.split import PoolParameters, PromptFileParameters
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Hardware, Profile, Vllm
 from gshf_release.run.stage import Stage
 
 GEOMETRY = Geometry(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)
+POOL = PoolParameters(source_sha256="", count=60_768)
 FAST = Profile(hardware=Hardware(tokens_per_second=100, at_parameters=2e6, flops=1e9))
 
 
@@ -22,7 +24,7 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def counted(chosen: Recipe, prompt: int = 52, response: int = 529) -> costs.Work:
-    return costs.count(pipeline.training(chosen, None, source_sha256="", count=60_768), chosen, prompt, response)
+    return costs.count(pipeline.training(chosen, None, POOL), chosen, prompt, response)
 
 
 def by_step(needs: list[Need]) -> dict[str, float | None]:
@@ -49,8 +51,8 @@ def test_training_on_all_pairs_counts_early_ones_again() -> None:
 
 def test_pairs_from_elsewhere_are_trained_on_too() -> None:
     chosen = recipe("pairs.source=hybrid", "pairs.offline=given.jsonl")
-    given = {"source_sha256": "", "count": 500}
-    stages = pipeline.training(chosen, given, source_sha256="", count=60_768)
+    given = PromptFileParameters(source_sha256="", count=500)
+    stages = pipeline.training(chosen, given, POOL)
     work = costs.count(stages, chosen, 52, 529)
     assert work.pairs == 60_500
     assert work.trained_tokens == 2 * (60_000 + 3 * 500) * 2 * (52 + 529)
@@ -104,7 +106,7 @@ def test_activation_checkpointing_costs_a_forward_pass() -> None:
 
 def test_log_ratios_read_every_response_under_two_models() -> None:
     chosen = recipe("pairs.kl_weight=0.1")
-    stages, work = pipeline.training(chosen, None, source_sha256="", count=60_768), counted(chosen)
+    stages, work = pipeline.training(chosen, None, POOL), counted(chosen)
     found = by_step(costs.hours(costs.stage_hours(stages, work.tokens, FAST, 1e6, 1e6)))
     assert found["log-ratios"] == pytest.approx(3 * 20_000 * 8 * (52 + 529) * 2 * 2 * 1e6 / 1e9 / 3600)
 

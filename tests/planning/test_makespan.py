@@ -14,6 +14,7 @@ from gshf_release.planning import costs
 from gshf_release.planning import makespan as schedule
 from gshf_release.planning.costs import Need
 from gshf_release.planning.makespan import critical_path, makespan
+from gshf_release.prompts.split import PoolParameters
 from gshf_release.recipe.profile import Profile, Vllm, load
 from gshf_release.run.stage import Input, Stage
 from tests.conftest import REPOSITORY
@@ -117,7 +118,7 @@ SHIPPED = {
     for folder in ("recipes", "profiles")
 }
 PUBLISHED = recipes.load("fsfairx-zephyr-7b", [])
-STAGES = pipeline.training(PUBLISHED, None, source_sha256="", count=60_768)
+STAGES = pipeline.training(PUBLISHED, None, PoolParameters(source_sha256="", count=60_768))
 
 
 def published(profile: Profile) -> schedule.Schedule:
@@ -139,7 +140,7 @@ def test_one_worker_on_one_device_takes_the_hours_of_all_kinds(
 ) -> None:
     chosen, alone = recipes.load(recipe, overrides), {"processes": 1, "nodes": 1, "replicas": 1, "sharding": "none"}
     one = load(profile).model_copy(update=alone)
-    stages = pipeline.training(chosen, None, source_sha256="", count=60_768)
+    stages = pipeline.training(chosen, None, PoolParameters(source_sha256="", count=60_768))
     tokens = costs.count(stages, chosen, 52, 48).tokens
     of_stages = costs.stage_hours(stages, tokens, one, 7.24e9, 7.11e9)
     found = schedule.make(stages, of_stages, chosen, one)

@@ -16,6 +16,7 @@ from gshf_release.errors import DataError, RecipeError
 from gshf_release.preference import offline
 from gshf_release.preference.offline import parse_preference
 from gshf_release.prompts import contamination
+from gshf_release.prompts.split import PromptFileParameters
 from gshf_release.prompts.usage import content_id, excluded
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import Lineage, verify_lineage
@@ -136,7 +137,7 @@ def test_two_texts_of_the_same_ids_are_no_pair(one_thread: None, tiny_folder: Pa
     add(file, {"prompt": "where?", "chosen": "caf\u00e9", "rejected": "cafe\u0301"})
     run = divided(tmp_path / "run", recipe(tiny_folder, file, "offline", 1, base={"model": str(base)}), Quiet())
     assert dropped(run) == {"identical ids": 1, "identical text": 1}
-    cells = read_cells(run.results(offline.declare("", 0)))
+    cells = read_cells(run.results(offline.declare(PromptFileParameters(source_sha256="", count=0))))
     assert find(cells, metric="dropped: identical ids").value == 1  # type: ignore[union-attr]
 
 

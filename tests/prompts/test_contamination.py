@@ -42,7 +42,11 @@ def looked(folder: Path, prompts: list[str], observer: Heard | None = None) -> R
     source.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in prompts), encoding="utf-8")
     chosen = recipe(prompts={"source": str(source), "roles": COUNTS}, loop={"iterations": 1})
     run = begin(folder / "run", chosen)
-    stages = [*split.declare(chosen, "0" * 64, len(prompts)), split.declare_used(chosen), declare()]
+    stages = [
+        *split.declare(chosen, split.PoolParameters(source_sha256="0" * 64, count=len(prompts))),
+        split.declare_used(chosen),
+        declare(),
+    ]
     execute(stages, run, chosen, PROFILES["here"], observer=observer or Heard())
     return run
 

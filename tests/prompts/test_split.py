@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from gshf_release.data.records import Prompt
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, RecipeError
-from gshf_release.external_files import prompt_file
-from gshf_release.prompts import split
+from gshf_release.external_files import evaluation_file, prompt_file
 from gshf_release.prompts.split import (
+    EvaluationPromptsParameters,
+    PoolParameters,
     check_supply,
     declare,
     declare_evaluation,
@@ -32,6 +33,11 @@ from tests.run.plans import PROFILES, begin, recipe
 POOL = [Prompt.of([{"role": "user", "content": f"question {number}"}]) for number in range(120)]
 COUNTS = st.integers(1, 8)
 SCORERS = st.integers(0, 8)
+
+
+def pool_file(count: int) -> PoolParameters:
+    """Return what is known of a file of so many prompts."""
+    return PoolParameters(source_sha256="0" * 64, count=count)
 
 
 def roles(iterations: int, **counts: int) -> Any:
@@ -113,7 +119,7 @@ def test_the_stages_write_the_slices(tmp_path: Path) -> None:
     counts = {"per_iteration": 5, "validation": 3, "test": 4}
     chosen = recipe(prompts={"source": str(source), "roles": counts}, loop={"iterations": 2})
     run = begin(tmp_path / "run", chosen)
-    execute(declare(chosen, "0" * 64, len(POOL)), run, chosen, PROFILES["here"])
+    execute(declare(chosen, pool_file(len(POOL))), run, chosen, PROFILES["here"])
     for role, ids in slices(chosen, POOL).items():
         written = Prompt.read(run.path / stage_name(role) / "prompts.parquet")
         assert [prompt.prompt_id for prompt in written] == ids
@@ -131,7 +137,10 @@ def test_evaluation_prompts_that_are_in_the_pool_are_refused(tmp_path: Path) -> 
         loop={"iterations": 1},
         evaluation={"prompts": str(other), "second_scorer": {"model": "s"}},
     )
-    stages = [*declare(chosen, "0" * 64, 9), declare_evaluation(chosen, "1" * 64, 2)]
+    stages = [
+        *declare(chosen, pool_file(9)),
+        declare_evaluation(EvaluationPromptsParameters(source_sha256="1" * 64, count=2)),
+    ]
     with pytest.raises(DataError, match=r"1 of 2 prompts are also in prompts.source .* the first: 'question 3'"):
         execute(stages, begin(tmp_path / "run", chosen), chosen, PROFILES["here"])
 
@@ -147,7 +156,7 @@ def pool_of(tmp_path: Path, source: Path, on_bad_row: str) -> Any:
         loop={"iterations": 1},
     )
     run = begin(tmp_path / "run", chosen)
-    execute(declare(chosen, "0" * 64, 9), run, chosen, PROFILES["here"])
+    execute(declare(chosen, pool_file(9)), run, chosen, PROFILES["here"])
     return run
 
 
@@ -196,8 +205,8 @@ def with_evaluation(tmp_path: Path, on_bad_row: str, **prompts: Any) -> Any:
         loop={"iterations": 1},
         evaluation={"prompts": str(evaluation), "second_scorer": {"model": "s"}},
     )
-    pool = prompt_file(chosen, None, split.POOL)
-    return chosen, [*declare(chosen, **pool), declare_evaluation(chosen, **prompt_file(chosen, None, split.EVALUATION))]
+    pool = declare(chosen, prompt_file(chosen, None))
+    return chosen, [*pool, declare_evaluation(evaluation_file(chosen, None))]
 
 
 @pytest.mark.parametrize(("prompts", "place"), [({}, r"e\.jsonl:2"), ({"exclude": True}, r"x\.jsonl:2")])

@@ -107,6 +107,14 @@ def test_another_function_of_the_package_computes_nothing(copy: RunDirectory) ->
     assert verify_run(copy).numbers > 0
 
 
+def test_parameters_that_no_stage_of_the_package_has_are_one_line(copy: RunDirectory, command: Command) -> None:
+    forge(copy, lambda stages: next(each for each in stages if each["numbers"])["parameters"].update(count="many"))
+    outcome = command("verify", copy.path)
+    assert outcome.code == 3
+    assert "prompts/pool: the parameters in plan.json are none of this release's: count: Input" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 def test_an_unknown_version_of_a_stage_with_numbers_is_a_difference(copy: RunDirectory) -> None:
     forge(copy, lambda stages: next(each for each in stages if each["numbers"]).update(identity="read-prompts/99"))
     with pytest.raises(VerificationError, match="'read-prompts/99' has numbers; gshf-release does not declare it so"):

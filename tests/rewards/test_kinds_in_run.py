@@ -17,6 +17,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, models
 from gshf_release.rewards.pairwise import GenerativePreference, against, round_robin
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
+from gshf_release.rewards.stages import ScoringParameters
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from gshf_release.sampling import stage as sampling_stage
@@ -134,9 +135,9 @@ def test_later_policies_are_compared_with_the_base_too(tiny_folder: Path) -> Non
     stages = {stage.name: stage for stage in pipeline.build(chosen).stages}
     for name, base in (("validation/scores", "base/validation/answers"), ("test/reward-scores", "base/test/answers")):
         stage = stages[f"iteration-1/{name}"]
-        assert stage.parameters["opponents"] == base
+        assert stage.typed(ScoringParameters).opponents == base
         assert base in {item.stage for item in stage.inputs}
-    assert "opponents" not in stages["iteration-1/test/second-scorer-scores"].parameters
+    assert stages["iteration-1/test/second-scorer-scores"].typed(ScoringParameters).opponents is None
 
 
 def test_the_users_function_scores_and_a_change_of_it_is_noticed(

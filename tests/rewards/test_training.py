@@ -20,7 +20,7 @@ from gshf_release.rewards.training import above_chance, check_batches, numbers
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
-from gshf_release.run.stage import Stage, Task
+from gshf_release.run.stage import Parameters, Stage, Task
 from tests import tiny
 from tests.optimization.plan import EXACT
 
@@ -46,10 +46,16 @@ def contrast(kind: str, prompt: str, better: str, worse: str, *, held_out: bool)
     return Contrast(prompt, kind, [{"role": "user", "content": f"why {prompt[-1]}"}], better, worse, held_out)
 
 
+class Rows(Parameters):
+    """Name the hand-made contrasts."""
+
+    rows: str
+
+
 def write_contrasts(context: StageContext) -> None:
     """Write the hand-made contrasts that the parameter names."""
     rows = {"separable": separable(40), "contradictory": contradictory(20)}
-    wanted = context.parameter("rows").split("+")
+    wanted = context.parameters(Rows).rows.split("+")
     Contrast.write([row for name in wanted for row in rows[name]], context.output("contrasts.parquet"))
 
 
@@ -69,7 +75,7 @@ def train(folder: Path, path: Path, rows: str, profile: Profile = EXACT) -> tupl
         "reward/contrasts",
         "tests.rewards.test_training:write_contrasts",
         outputs=("contrasts.parquet",),
-        parameters={"rows": rows},
+        parameters=Rows(rows=rows).as_json(),
     )
     stages = [base.declare(chosen), made, declare_model(chosen, "reward")[-1]]
     run = RunDirectory.create(path, chosen, profile)

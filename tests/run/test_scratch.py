@@ -11,7 +11,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
-from gshf_release.run.stage import Stage
+from gshf_release.run.stage import Parameters, Stage
 
 RECIPE = {"name": "scratch", "base": {"model": "m"}, "reward": {"model": "r"}}
 RECIPE["evaluation"] = {"second_scorer": {"model": "s"}}
@@ -21,17 +21,25 @@ class KilledError(Exception):
     """Stands for a kill in the middle of the work."""
 
 
+class Attempt(Parameters):
+    """Say whether it dies."""
+
+    die: bool
+
+
 def leave(context: StageContext) -> None:
     """Leave a checkpoint and die at the first attempt; put out what was found at the second."""
     found = context.scratch / "checkpoint"
-    if context.parameter("die"):
+    if context.parameters(Attempt).die:
         found.write_text("half-way", encoding="utf-8")
         raise KilledError
     context.output("found.txt").write_text(str(found.exists()), encoding="utf-8")
 
 
 def attempt(run: RunDirectory, recipe: Recipe, *, die: bool) -> None:
-    stage = Stage("work", f"{__name__}:leave", outputs=("found.txt",), keys=("sampling.n",), parameters={"die": die})
+    stage = Stage(
+        "work", f"{__name__}:leave", outputs=("found.txt",), keys=("sampling.n",), parameters=Attempt(die=die).as_json()
+    )
     execute([stage], run, recipe, Profile())
 
 

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from gshf_release.run.stage import Input, Stage, Task, check_graph, requirements, resolve, tasks
+from gshf_release.errors import VerificationError
+from gshf_release.run.stage import Input, Parameters, Stage, Task, check_graph, requirements, resolve, tasks
 from tests.run.work import stage, write
+
+
+class Drawing(Parameters):
+    """Say how often what is drawn."""
+
+    names: tuple[str, ...]
+    count: int = 1
+
+
+def test_parameters_come_back_from_json_as_they_were_declared() -> None:
+    drawing = Drawing(names=("a", "b"))
+    recorded = Stage.from_json(json.loads(json.dumps(stage("b", parameters=drawing.as_json()).as_json())))
+    assert recorded.parameters == {"names": ["a", "b"], "count": 1}
+    assert recorded.typed(Drawing) == drawing
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"count": 2}, "names: Field required"),
+        ({"names": [], "count": "x"}, "count: Input should be a valid integer"),
+        ({"names": [], "seed": 1}, "seed: Extra inputs are not permitted"),
+    ],
+)
+def test_parameters_of_another_form_are_one_line(parameters: dict[str, Any], told: str) -> None:
+    with pytest.raises(VerificationError, match=f"^b: the parameters in plan.json are none of this release's: {told}"):
+        stage("b", parameters=parameters).typed(Drawing)
 
 
 def test_a_declaration_survives_json() -> None:

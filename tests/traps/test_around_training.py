@@ -186,7 +186,7 @@ def test_trap_14_a_later_run_cannot_use_a_prompt_again(finished: RunDirectory) -
     again = recipe.prompts.model_copy(update={"exclude": (str(finished.path),)})
     left, recorded = supply(recipe.model_copy(update={"prompts": again}), source)
     assert {row.prompt_id for row in left} == {row.prompt_id for row in read_prompts(source)} - used
-    assert recorded["excluded_sha256"]
+    assert recorded.excluded_sha256 != supply(recipe, source)[1].excluded_sha256
 
 
 def test_trap_15_near_copies_among_prompts_are_dropped_by_exact_rouge_l() -> None:

@@ -30,6 +30,13 @@ MIXED = "compressed-tensors"
 """What a manifest says of weights whose tensors have the dtypes of that format."""
 
 
+class QuantizationParameters(stages.WeightsParameters):
+    """Say also which formats a repository holds, and what its name ends with."""
+
+    schemes: tuple[str, ...]
+    suffix: str
+
+
 def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[Stage]:
     """Declare a stage a repository.
 
@@ -38,8 +45,8 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
         weights: The stage that releases the BF16 weights.
         shown: What the cards know of.
     """
-    count = len(weights.parameters["iterations"])
-    answered = [iteration_row(number) for number in range(1, count + 1)]
+    released = weights.typed(stages.WeightsParameters)
+    answered = [iteration_row(number) for number in range(1, len(released.iterations) + 1)]
     inputs = (Input("base", "source.json"), *(Input(weights.name, file) for file in weights.outputs), *shown)
     test = tuple(Input(f"{row}/{TEST}/answers", ANSWERS) for row in answered)
     validation = tuple(Input(f"{row}/{VALIDATION}/answers", ANSWERS) for row in answered)
@@ -58,7 +65,7 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
             inputs=(*inputs, *test, *extra),
             outputs=(MAIN, MEASURED),
             keys=weights.keys,
-            parameters={**weights.parameters, "schemes": names, "suffix": suffix},
+            parameters=QuantizationParameters(**released.model_dump(), schemes=tuple(names), suffix=suffix).as_json(),
             numbers="gshf_release.release.quantization.stage:numbers",
         )
         for suffix, names, work, extra in wanted
@@ -68,15 +75,16 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
 def write_gguf_files(context: StageContext) -> None:
     """Write the GGUF repository of the final iteration, with the loss of every file."""
     work, iteration = _work(context)
-    schemes.check(work.checkpoint, [schemes.parse(f"gguf:{name}") for name in context.parameter("schemes")])
-    files = quantize.make_gguf(work, context.parameter("schemes"), context.output(MAIN), context.output(MEASURED))
+    names = context.parameters(QuantizationParameters).schemes
+    schemes.check(work.checkpoint, [schemes.parse(f"gguf:{name}") for name in names])
+    files = quantize.make_gguf(work, names, context.output(MAIN), context.output(MEASURED))
     _finish(context, work, iteration, files, card.QUANTIZED, {})
 
 
 def write_compressed(context: StageContext) -> None:
     """Write the repository of one compressed-tensors format of the final iteration, with its loss."""
     work, iteration = _work(context)
-    (scheme,) = (schemes.parse(name) for name in context.parameter("schemes"))
+    (scheme,) = (schemes.parse(name) for name in context.parameters(QuantizationParameters).schemes)
     schemes.check(work.checkpoint, [scheme])
     calibration = None
     if scheme.kind == "gptq":
@@ -93,7 +101,7 @@ def write_compressed(context: StageContext) -> None:
 def numbers(context: StageContext) -> list[Cell]:
     """Return the cells of the measured tokens."""
     name = context.task.stage.name
-    table = f"{losses.TABLE}: {context.parameter('suffix')}"
+    table = f"{losses.TABLE}: {context.parameters(QuantizationParameters).suffix}"
     return losses.cells(context.output(MEASURED), f"{name}/{MEASURED}", table=table)
 
 
@@ -120,11 +128,11 @@ def _finish(
     context: StageContext, work: Work, iteration: int, files: list[dict[str, Any]], template: str, facts: dict[str, Any]
 ) -> None:
     folder: Path = context.output(MAIN)
-    found = numbers(context)
+    of, found = context.parameters(QuantizationParameters), numbers(context)
     (folder / eval_results.RESULTS).parent.mkdir()
     write_cells(found, folder / eval_results.RESULTS)
     measured = read_json(context.output(MEASURED) / losses.DOCUMENT)
-    chosen = stages.card_of(context, iteration)
+    chosen = stages.card_of(context, of, iteration)
     shown = {entry["name"]: losses.shown(found, entry["row"]) for entry in files}
     card.write(
         chosen,
@@ -137,7 +145,7 @@ def _finish(
         engine=losses.shown(found, quantize.REFERENCE, losses.IMPLEMENTATION),
         text=measured["text"],
         not_run=schemes.NOT_RUN,
-        suffix=context.parameter("suffix"),
+        suffix=of.suffix,
         parameters=quantize.parameters(work.checkpoint),
     )
     source = sha256_file(work.checkpoint / manifest.NAME)
