@@ -41,8 +41,16 @@ def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool 
         adapter: Train an adapter on the base rather than all weights.
     """
     files = (("pairs", "pairs.parquet"), ("reference", "reference.parquet"))
-    work = "gshf_release.optimization.dpo"
-    return policy_stage(IDENTITY, work, iteration, init=init, sources=sources, files=files, adapter=adapter)
+    return policy_stage(
+        iteration,
+        identity=IDENTITY,
+        work="gshf_release.optimization.dpo:optimise",
+        numbers="gshf_release.optimization.dpo:numbers",
+        init=init,
+        sources=sources,
+        files=files,
+        adapter=adapter,
+    )
 
 
 def optimise(context: StageContext) -> None:

@@ -44,10 +44,11 @@ class PolicyParameters(Parameters):
 
 
 def policy_stage(
-    identity: str,
-    work: str,
     iteration: int,
     *,
+    identity: str,
+    work: str,
+    numbers: str,
     init: str,
     sources: Sequence[str],
     files: Sequence[tuple[str, str]],
@@ -56,9 +57,10 @@ def policy_stage(
     """Return the stage that makes the policy of an iteration from the `model` of stage `init`, or its `adapter`.
 
     Args:
-        identity: Of the stage, with its version.
-        work: The module that has `optimise` and `numbers`.
         iteration: Which policy it puts out.
+        identity: Of the stage, with its version.
+        work: The function that trains.
+        numbers: The function that computes the cells.
         init: The stage whose `model` it starts from.
         sources: Which iterations' data it is trained on.
         files: `(stage, file)` that every source has, for example `("pairs", "pairs.parquet")`.
@@ -71,13 +73,13 @@ def policy_stage(
     return Stage(
         name=iteration_stage(iteration, "policy"),
         identity=identity,
-        work=f"{work}:optimise",
+        work=work,
         kind="training",
         inputs=(*begins, *read),
         outputs=("model", *([lora.FOLDER] if adapter else []), "training.json"),
         keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
         parameters=PolicyParameters(iteration=iteration, init=init, sources=tuple(sources)).as_json(),
-        numbers=f"{work}:numbers",
+        numbers=numbers,
         distributed=True,
     )
 

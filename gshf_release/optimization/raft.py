@@ -29,8 +29,16 @@ IDENTITY = "train-raft/1"
 def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
     files = (("winners", "winners.parquet"),)
-    work = "gshf_release.optimization.raft"
-    return policy_stage(IDENTITY, work, iteration, init=init, sources=sources, files=files, adapter=adapter)
+    return policy_stage(
+        iteration,
+        identity=IDENTITY,
+        work="gshf_release.optimization.raft:optimise",
+        numbers="gshf_release.optimization.raft:numbers",
+        init=init,
+        sources=sources,
+        files=files,
+        adapter=adapter,
+    )
 
 
 def optimise(context: StageContext) -> None:
