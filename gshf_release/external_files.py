@@ -23,7 +23,7 @@ from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import Stage, Task
 
 
-def keep(run: RunDirectory, recipe: Recipe) -> None:
+def keep_external_files(run: RunDirectory, recipe: Recipe) -> None:
     """Copy into the run what its later commands read: small files, and the base of a stand-in scorer if it is a folder here.
 
     Models that stages adopt, and the prompts that training uses, are the run's own as soon as these stages have finished.
@@ -33,28 +33,28 @@ def keep(run: RunDirectory, recipe: Recipe) -> None:
     """
     if recipe.evaluation.prompts is not None and not recipe.evaluation.only:
         reference = recipe.evaluation.prompts
-        input_copies.keep(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
+        input_copies.keep_input(run, split.EVALUATION_KEY, reference, split.evaluation_path(run, reference))
     if recipe.pairs.offline is not None and _unfinished(run, f"{offline.SOURCE}/pairs"):
-        input_copies.keep(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
-    card_templates.keep(run)
+        input_copies.keep_input(run, offline.KEY, recipe.pairs.offline, offline.source_path(run, recipe.pairs.offline))
+    card_templates.keep_card_templates(run)
     known = card_facts(recipe, run)[1]
     if recipe.release.facts is not None and known is not None:
-        input_copies.keep(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
+        input_copies.keep_input(run, facts.KEY, recipe.release.facts, facts.facts_path(run, recipe.release.facts))
         if known.reported is not None:
-            input_copies.keep(run, facts.REPORTED_KEY, known.reported, facts.reported_path(run, known.reported))
+            input_copies.keep_input(run, facts.REPORTED_KEY, known.reported, facts.reported_path(run, known.reported))
     scorer = recipe.evaluation.second_scorer
     own = scorer.contrasts.base
     if scorer.trained and own != "base" and Path(own).expanduser().exists() and _unfinished(run, "second-scorer/model"):
-        input_copies.keep(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
+        input_copies.keep_input(run, f"{KEYS['second-scorer']}.{CONTRAST_BASE}", own, locate(own))
     for reference in recipe.evaluation.benchmarks:
-        benchmarks.keep(run, reference)
-        baselines.keep(run, reference)
-        judge = benchmarks.load(reference, run).judge
+        benchmarks.keep_benchmark(run, reference)
+        baselines.keep_baseline(run, reference)
+        judge = benchmarks.load_benchmark(reference, run).judge
         try:
             source = judges.source_path(judge, run)
         except RecipeError:
             continue  # another judge may be chosen; a missing one is named when it is asked
-        input_copies.keep(run, judges.input_key(judge), judge, source)
+        input_copies.keep_input(run, judges.input_key(judge), judge, source)
 
 
 def prompt_file(recipe: Recipe, run: RunDirectory | None) -> PoolParameters:
@@ -128,7 +128,7 @@ def card_facts(recipe: Recipe, run: RunDirectory | None) -> tuple[str, Facts | N
         RecipeError: The file of the facts, or of the reported numbers, is missing from a run that recorded none.
         ReleaseError: The facts are wrong.
     """
-    files = card_templates.files(card_templates.kept(run))
+    files = card_templates.files(card_templates.kept_card_templates(run))
     known = Facts()
     if recipe.release.facts is not None:
         try:

@@ -37,18 +37,18 @@ def policy_stage(iteration: int) -> str:
     return BASE if iteration == 0 else iteration_stage(iteration, "policy")
 
 
-def declare(recipe: Recipe) -> list[Stage]:
+def declare_loop(recipe: Recipe) -> list[Stage]:
     """Declare the reward model and T iterations, in the order they run; pairs from elsewhere are declared before."""
     stages = declare_model(recipe, "reward")
     if recipe.loop.reference not in ("base", "previous"):
         stages.append(base.declare_reference())
     if recipe.pairs.offline is not None:
         anchor, adapter = reference_stage(1, recipe), recipe.training.adapter is not None
-        stages.append(reference_logprobs.declare(offline.SOURCE, anchor, frozen=adapter))
+        stages.append(reference_logprobs.declare_reference_logprobs(offline.SOURCE, anchor, frozen=adapter))
     stages += validate(0, recipe)
     for iteration in range(1, recipe.loop.iterations + 1):
         stages += iterate(iteration, recipe)
-    stages.append(checkpoint_selection.declare(recipe.loop.iterations))
+    stages.append(checkpoint_selection.declare_checkpoint_selection(recipe.loop.iterations))
     return stages
 
 
@@ -73,12 +73,16 @@ def draw(iteration: int, recipe: Recipe) -> list[Stage]:
     if log_ratios:
         stages.append(ranking.declare_log_ratios(iteration, policy_stage(iteration - 1), explored.shards))
     if recipe.loop.algorithm == "raft":
-        return [*stages, winners.declare(iteration, log_ratios=log_ratios), exploration.declare(iteration, pairs=False)]
+        return [
+            *stages,
+            winners.declare_winners(iteration, log_ratios=log_ratios),
+            exploration.declare_exploration(iteration, pairs=False),
+        ]
     return [
         *stages,
-        pairs.declare(iteration, log_ratios=log_ratios),
-        exploration.declare(iteration, pairs=True),
-        reference_logprobs.declare(
+        pairs.declare_pairs(iteration, log_ratios=log_ratios),
+        exploration.declare_exploration(iteration, pairs=True),
+        reference_logprobs.declare_reference_logprobs(
             iteration_row(iteration), reference_stage(iteration, recipe), frozen=recipe.training.adapter is not None
         ),
     ]
@@ -99,7 +103,7 @@ def reference_ahead(stages: list[Stage], recipe: Recipe) -> list[Stage]:
         anchor, samples = (by_name.get(iteration_stage(iteration, name)) for name in ("reference", "samples"))
         if anchor is None or samples is None or samples.shards == 1:
             continue
-        ahead = reference_logprobs.declare_ahead(
+        ahead = reference_logprobs.declare_reference_logprobs_ahead(
             iteration, anchor, log_ratios=recipe.pairs.kl_weight > 0, shards=samples.shards
         )
         ahead = replace(ahead, part=anchor.part)
@@ -116,8 +120,8 @@ def optimise(iteration: int, recipe: Recipe) -> Stage:
     given = {"online": online, "hybrid": [offline.SOURCE, *online], "offline": [offline.SOURCE]}
     sources, adapter = given[recipe.pairs.source], recipe.training.adapter is not None
     if recipe.loop.algorithm == "raft":
-        return raft.declare(iteration, init=init, sources=sources, adapter=adapter)
-    return dpo.declare(iteration, init=init, sources=sources, adapter=adapter)
+        return raft.declare_raft(iteration, init=init, sources=sources, adapter=adapter)
+    return dpo.declare_dpo(iteration, init=init, sources=sources, adapter=adapter)
 
 
 def reference_stage(iteration: int, recipe: Recipe) -> str:
@@ -129,7 +133,7 @@ def reference_stage(iteration: int, recipe: Recipe) -> str:
 def explore(iteration: int, recipe: Recipe) -> Stage:
     """Declare the sampling of n responses per prompt from the current policy, temperatures taken in turn."""
     chosen = recipe.sampling
-    return sampling.declare(
+    return sampling.declare_samples(
         iteration_stage(iteration, "samples"),
         policy=policy_stage(iteration - 1),
         prompts=iteration_stage(iteration, "prompts"),
@@ -146,4 +150,4 @@ def explore(iteration: int, recipe: Recipe) -> Stage:
 def validate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare the measurement of pi_t on the validation prompts."""
     row = BASE if iteration == 0 else iteration_row(iteration)
-    return validation.declare(recipe, row, policy_stage(iteration))
+    return validation.declare_validation(recipe, row, policy_stage(iteration))

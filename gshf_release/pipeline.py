@@ -26,7 +26,7 @@ from gshf_release.release import data_sets, rules
 from gshf_release.release import stages as release_stages
 from gshf_release.release.quantization import preflight as quantization_preflight
 from gshf_release.release.quantization import stage as quantization
-from gshf_release.report.tables import document
+from gshf_release.report.tables import results_document
 from gshf_release.rewards import training as scorer_training
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings, user_code, user_code_of
 from gshf_release.rewards.stages import scorer_of
@@ -77,14 +77,14 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
         file = external_files.evaluation_file(recipe, run)
         evaluated.append(split.declare_evaluation(file))
         sets.insert(0, ("eval", split.EVALUATION, file.count))
-    evaluated += evaluation.declare(recipe, policies, sets)
-    evaluated += benchmark_stages.declare(recipe, requests.read(run), policies)
+    evaluated += evaluation.declare_evaluation(recipe, policies, sets)
+    evaluated += benchmark_stages.declare_benchmarks(recipe, requests.read_requests(run), policies)
     measured = [stage for stage in (*train, *evaluated) if stage.numbers]
     learned = [stage for _, stage in policies[1:]]
     sha256, facts = external_files.card_facts(recipe, run)
-    weights = release_stages.declare(recipe, learned, measured, sha256)
-    released = [weights, *quantization.declare(recipe, weights, release_stages.shown(recipe, measured))]
-    released += data_sets.declare(recipe, [*train, *evaluated], sha256, facts)
+    weights = release_stages.declare_weights(recipe, learned, measured, sha256)
+    released = [weights, *quantization.declare_quantizations(recipe, weights, release_stages.shown(recipe, measured))]
+    released += data_sets.declare_data_sets(recipe, [*train, *evaluated], sha256, facts)
     graph = Graph(train, in_part(evaluated, EVALUATION), in_part(released, RELEASE))
     check_graph(graph.stages)
     return graph
@@ -92,10 +92,10 @@ def build(recipe: Recipe, run: RunDirectory | None = None) -> Graph:
 
 def _evaluation_only(recipe: Recipe, run: RunDirectory | None) -> Graph:
     """Return the graph of a run that trains nothing; its model is brought in only if it must answer."""
-    asked, policies = requests.read(run), policies_of(recipe)
+    asked, policies = requests.read_requests(run), policies_of(recipe)
     needed = benchmark_stages.policies_needed(asked, policies)
-    evaluated = in_part(benchmark_stages.declare(recipe, asked, policies), EVALUATION)
-    graph = Graph([base.declare(recipe)] if needed else [], evaluated, [])
+    evaluated = in_part(benchmark_stages.declare_benchmarks(recipe, asked, policies), EVALUATION)
+    graph = Graph([base.declare_base(recipe)] if needed else [], evaluated, [])
     check_graph(graph.stages)
     return graph
 
@@ -116,15 +116,15 @@ def training(recipe: Recipe, offline_file: PromptFileParameters | None, pool: Po
         offline_file: What is known of the offline pairs, if the recipe names some.
         pool: What is known of the prompts.
     """
-    given = [] if offline_file is None else [offline.declare(offline_file)]
+    given = [] if offline_file is None else [offline.declare_offline_pairs(offline_file)]
     return [
-        base.declare(recipe),
+        base.declare_base(recipe),
         base.declare_rendering(),
-        *split.declare(recipe, pool),
+        *split.declare_prompts(recipe, pool),
         *given,
         split.declare_used(recipe, *((usage.OFFLINE, stage.name) for stage in given)),
-        contamination.declare(),
-        *loop.declare(recipe),
+        contamination.declare_contamination(),
+        *loop.declare_loop(recipe),
     ]
 
 
@@ -167,7 +167,7 @@ def train(
             policy while they sample from it for the next iteration; one worker evaluates at the end.
     """
     graph = streamed(build(recipe, run), recipe, profile)
-    distributed.check(recipe.training, profile)
+    distributed.check_sharding(recipe.training, profile)
     scorer_training.check_batches(recipe, profile)
     require_models(run, recipe)
     if run.manifest(Task(Stage("base", work=""))) is None:
@@ -178,7 +178,7 @@ def train(
     for warning in ignored_keys.warnings(recipe):
         observer.notice(f"Warning: {warning}")
         run.log("warning", text=warning)
-    external_files.keep(run, recipe)
+    external_files.keep_external_files(run, recipe)
     given = [stage for stage in graph.evaluation if stage.name == "second-scorer/model" and not stage.inputs]
     goal = [*graph.train, *(graph.evaluation if evaluation else given)]
     trust.remember(run.path, user_code_of(recipe))
@@ -244,7 +244,7 @@ def evaluate(
         models = [stage for stage in graph.train if stage.name in read]
         require_finished(run, recipe, models, graph.stages, _train_command(run))
     _trust(run, recipe, graph, goal, trust_code)
-    external_files.keep(run, recipe)
+    external_files.keep_external_files(run, recipe)
     judgments.begin_spending(run)
     execute(
         graph.stages,
@@ -294,7 +294,7 @@ def render(run: RunDirectory) -> None:
     stale = staleness.find(run)
     notices = [*([stale.line] if stale is not None else []), ignored_keys.notice(run.recipe)]
     notice = "\n\n".join(line for line in notices if line)
-    write_text(run.path / "results.md", document(run.recipe.name, cells, notice))
+    write_text(run.path / "results.md", results_document(run.recipe.name, cells, notice))
 
 
 def evaluation_run(model: str, folder: Path | None, profile: Profile, *, needs_model: bool) -> RunDirectory:
@@ -359,7 +359,7 @@ def release(run: RunDirectory, profile: Profile, *, repository: str | None, obse
     require_evaluated(run, repository)
     recipe = _named(run.recipe, repository)
     graph = as_trained(run, recipe)
-    external_files.keep(run, recipe)
+    external_files.keep_external_files(run, recipe)
     quantization_preflight.check_environments(recipe)
     quantization_preflight.check_base(recipe, lambda: run.folder(Task(Stage("base", work=""))) / "model")
     execute(graph.stages, run, recipe, profile, goal=graph.release, allow_redo=True, observer=observer)
@@ -449,7 +449,7 @@ def require_models(run: RunDirectory, recipe: Recipe, stages: Sequence[Stage] | 
                 scorer = needed.stage.removesuffix("/model")
                 if (
                     scorer in KEYS
-                    and input_copies.kept(run, f"{KEYS[scorer]}.{CONTRAST_BASE}", needed.model) is not None
+                    and input_copies.kept_input(run, f"{KEYS[scorer]}.{CONTRAST_BASE}", needed.model) is not None
                 ):
                     continue
                 hint = error.hint.replace("prefetch RECIPE", f"prefetch {run.path / 'recipe.yaml'}")

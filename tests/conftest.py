@@ -151,7 +151,7 @@ def facts_file(tiny_folder: Path) -> Path:
 def released(finished: RunDirectory, facts_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """Return the tiny run with its release for `tester/tiny`. Tests read it; those that change it copy it."""
     from gshf_release import pipeline
-    from gshf_release.run.execution import Quiet
+    from gshf_release.run.execution import SilentObserver
     from tests.end_to_end.train_tiny import EXACT
 
     path = tmp_path_factory.mktemp("released") / "run"
@@ -160,7 +160,7 @@ def released(finished: RunDirectory, facts_file: Path, tmp_path_factory: pytest.
     recipe = run.recipe
     release = recipe.release.model_copy(update={"facts": str(facts_file)})
     run.record_recipe(recipe.model_copy(update={"release": release}))
-    pipeline.release(run, EXACT, repository="tester/tiny", observer=Quiet())
+    pipeline.release(run, EXACT, repository="tester/tiny", observer=SilentObserver())
     return run
 
 

@@ -45,7 +45,7 @@ def executed(path: Path, chosen: Recipe) -> RunDirectory:
     """Return a run in which every declared stage was replaced by a recording one."""
     sources = [Stage("base", "", outputs=("model",))]
     sources += [Stage(name, "", outputs=("prompts.parquet",)) for name in PROMPT_STAGES]
-    declared = [*sources, *loop.declare(chosen)]
+    declared = [*sources, *loop.declare_loop(chosen)]
     stages = [
         replace(stage, work="tests.test_loop:record", numbers="tests.test_loop:no_numbers" if stage.numbers else "")
         for stage in declared
@@ -168,7 +168,7 @@ def test_every_policy_is_validated_on_the_same_prompts(default: RunDirectory) ->
 
 
 def declared(chosen: Recipe) -> dict[str, Stage]:
-    return {stage.name: stage for stage in loop.declare(chosen)}
+    return {stage.name: stage for stage in loop.declare_loop(chosen)}
 
 
 def test_half_of_the_responses_get_each_temperature() -> None:

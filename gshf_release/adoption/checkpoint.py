@@ -46,7 +46,7 @@ OWN_FACTS = ("allowed_findings", "template_change")
 TEMPLATE = "checkpoint.md.j2"
 
 
-def make(folder: Path, target: Path, *, name: str, facts: str, results: Path | None) -> list[str]:
+def adopt_checkpoint(folder: Path, target: Path, *, name: str, facts: str, results: Path | None) -> list[str]:
     """Write the release of a checkpoint folder; return the names of the files that were left out.
 
     Args:
@@ -98,7 +98,7 @@ def _make(folder: Path, target: Path, name: str, facts: str, results: Path | Non
         "provenance": "unknown",
     }
     document |= {} if digest is None else {"chat_template_sha256": digest}
-    manifest.write(target, document | {key: value for key, value in own.items() if value})
+    manifest.write_release_manifest(target, document | {key: value for key, value in own.items() if value})
     return left_out
 
 

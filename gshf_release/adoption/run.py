@@ -76,7 +76,7 @@ class Adopted:
     """Rows of none."""
 
 
-def adopt(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
+def adopt_files(sources: Sequence[Path], path: Path, name: str) -> list[Adopted]:
     """Make a run of what other tools left behind.
 
     Args:

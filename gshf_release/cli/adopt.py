@@ -25,9 +25,9 @@ def command(sources: tuple[Path, ...], run: Path, name: str | None, as_json: boo
     Example:
       gshf-release adopt outputs/checkpoint-500 data/pairs.jsonl results/alpaca_eval --run runs/adopted
     """
-    from gshf_release.adoption.run import adopt
+    from gshf_release.adoption.run import adopt_files
 
-    found = adopt(sources, run, name or run.resolve().name)
+    found = adopt_files(sources, run, name or run.resolve().name)
     if as_json:
         print_json([{"stage": one.stage, "kind": one.kind, "rows": one.rows, "rest": one.rest} for one in found])
         return

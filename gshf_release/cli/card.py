@@ -53,7 +53,7 @@ def _reported(name: str, out: Path | None) -> None:
 def _of_run(run: Path, iteration: int | None) -> str:
     from gshf_release.data.results import read_cells
     from gshf_release.release import assumptions, card_templates
-    from gshf_release.release.card import left_out, render
+    from gshf_release.release.card import left_out, render_card
     from gshf_release.release.card_data import Card
     from gshf_release.release.facts import Facts
     from gshf_release.release.rules import require_own
@@ -85,7 +85,7 @@ def _of_run(run: Path, iteration: int | None) -> str:
         cells=visible(read_cells(results), number) if results.is_file() else [],
         facts=facts,
         assumptions=assumptions.load(directory, recipe),
-        templates=card_templates.kept(directory),
+        templates=card_templates.kept_card_templates(directory),
         notices=tuple(notices),
     )
-    return render(card)
+    return render_card(card)

@@ -230,11 +230,11 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
     recipe = directory.recipe
     policies = [row for row, _ in policies_of(recipe)]
     if options["imported"] is not None:
-        from gshf_release.evaluation.request_builder import ask_import
+        from gshf_release.evaluation.request_builder import request_import
 
         if options["row"] is None:
             raise click.UsageError("--import needs --row.")
-        return ask_import(directory, options["imported"], options["row"], policies)
+        return request_import(directory, options["imported"], options["row"], policies)
     named = options["benchmarks"]
     if options["outputs"] is not None and not named:
         from gshf_release.evaluation.answer_files import benchmark_of
@@ -242,10 +242,10 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
         named = (benchmark_of(options["outputs"]),)
     if not (named or recipe.evaluation.benchmarks):
         return None
-    from gshf_release.evaluation.request_builder import Wish, ask
+    from gshf_release.evaluation.request_builder import EvaluationOptions, request_evaluation
 
     names = ("judge", "baseline", "template", "limit", "repeats", "outputs", "data", "calibration", "ask_again")
-    wish = Wish(
+    request = EvaluationOptions(
         benchmarks=named or recipe.evaluation.benchmarks,
         rows=_rows(options["iterations"], policies),
         named_by_run=not named,
@@ -254,7 +254,7 @@ def _ask(directory: RunDirectory, target: str, options: dict[str, Any]) -> list[
         model=_model_name(directory, target),
         **{name: options[name] for name in names},
     )
-    wanted = ask(directory, wish, policies, say)
+    wanted = request_evaluation(directory, request, policies, say)
     return wanted if named else None
 
 

@@ -31,7 +31,7 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for model in [*models(chosen), *writers(chosen)]:
         say(f"{model.model} ...")
         places[model.model] = str(fetch(model.model, revision=model.revision, sha256=model.sha256))
-    for finding in preflight.require(chosen):
+    for finding in preflight.require_ready(chosen):
         if finding.warning:
             say(f"Warning: {finding.what}: {finding.found}.")
     files, missing = prefetch(chosen.evaluation.benchmarks, say)

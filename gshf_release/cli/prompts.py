@@ -84,7 +84,7 @@ def command(
         prepare(where)
     path = run_path or Path("runs") / f"{chosen.name}-prompts"
     run = RunDirectory.create(path, chosen, where)
-    prompt_set.make(run, chosen, where, allow_redo=allow_redo, observer=Terminal(run))
+    prompt_set.make_prompt_set(run, chosen, where, allow_redo=allow_redo, observer=Terminal(run))
     _report(path, recipe, as_json)
 
 

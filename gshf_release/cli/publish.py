@@ -167,7 +167,7 @@ def _publish_checkpoint(
         rules.check_repository(repository)
     with temporary_beside(folder) as temporary:
         target = (temporary if out is None else out) / name.rpartition("/")[2] / options["tag"]
-        left_out = adopted_checkpoint.make(
+        left_out = adopted_checkpoint.adopt_checkpoint(
             folder, target, name=name, facts=options["facts"], results=options["results"]
         )
         if left_out:
@@ -177,8 +177,8 @@ def _publish_checkpoint(
         if out is not None:
             print_json({"folders": [str(target)]}) if as_json else show(shown_path(target))
             return
-        hub.check(target)
-        _send([hub.Part(target, str(repository), options["tag"], main=True)], as_json, options)
+        hub.check_folder(target)
+        _send([hub.FolderCommit(target, str(repository), options["tag"], main=True)], as_json, options)
 
 
 def _push(release: Path, repository: str, as_json: bool, options: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def train(
       gshf-release reward train trl-lib/ultrafeedback_binarized --base my-chat-model --out rm --profile one-80gb
     """
     from gshf_release.models.checkpoints import fetch_data
-    from gshf_release.rewards.preference_training import Options
+    from gshf_release.rewards.preference_training import RewardTrainingOptions
     from gshf_release.rewards.preference_training import train as work
 
     where = _open_profile(profile)
@@ -90,7 +90,7 @@ def train(
     document = work(
         fetch_data(data, revision=data_revision),
         out,
-        Options(**chosen, revision=base_revision),
+        RewardTrainingOptions(**chosen, revision=base_revision),
         where,
         on_bad_row=on_bad_row,
         checkpoint_every=checkpoint_every,

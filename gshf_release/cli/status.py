@@ -59,7 +59,7 @@ def _status(run: Path) -> dict[str, Any]:
         "name": recipe.name,
         "tasks": rows,
         "seconds": round(total, 1),
-        "efficiency": efficiency.as_json(efficiency.measure(directory.journal(), directory.plan)),
+        "efficiency": efficiency.as_json(efficiency.measure_efficiency(directory.journal(), directory.plan)),
     }
 
 
@@ -74,5 +74,5 @@ def _show(found: dict[str, Any], run: Path) -> None:
     finished = sum(row["state"] == "finished" for row in rows)
     show(f"{finished} of {len(rows)} tasks finished, {found['seconds'] / 60:.1f} minutes of work.")
     directory = RunDirectory.open(run)
-    for line in efficiency.lines(efficiency.measure(directory.journal(), directory.plan)):
+    for line in efficiency.efficiency_lines(efficiency.measure_efficiency(directory.journal(), directory.plan)):
         show(line)

@@ -131,7 +131,7 @@ def _refuse_what_cannot_fit(runs: dict[Path, Recipe], profile: Profile) -> None:
     from gshf_release.planning import plan as planning
 
     for number, (path, recipe) in enumerate(runs.items()):
-        plan = planning.make(recipe, profile, path)
+        plan = planning.make_plan(recipe, profile, path)
         _require_fit(plan, recipe)
         for check in plan.checks if number == 0 else []:  # the same for every seed
             if check.warning:
@@ -183,14 +183,14 @@ def _show_plan(runs: dict[Path, Recipe], profile: Profile, as_json: bool) -> Non
     """
     from gshf_release.planning import plan as planning
 
-    plans = {path: planning.make(recipe, profile, path) for path, recipe in runs.items()}
+    plans = {path: planning.make_plan(recipe, profile, path) for path, recipe in runs.items()}
     if as_json:
         rows = [{"run": str(path), **task} for path, plan in plans.items() for task in plan.tasks]
         print_json({"plan": rows, "runs": {str(path): asdict(plan) for path, plan in plans.items()}})
     else:
         for path, plan in plans.items():
             where = f"{path}: " if len(plans) > 1 else ""
-            for line in [*planning.stage_lines(plan, where), "", *planning.lines(plan)]:
+            for line in [*planning.stage_lines(plan, where), "", *planning.plan_lines(plan)]:
                 show(line)
     for path, plan in plans.items():
         _require_fit(plan, runs[path])

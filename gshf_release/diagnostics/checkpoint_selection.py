@@ -18,13 +18,13 @@ class FinalParameters(Parameters):
     iterations: int
 
 
-def declare(iterations: int) -> Stage:
+def declare_checkpoint_selection(iterations: int) -> Stage:
     """Declare the choice of the iteration that becomes the release."""
     measures = [f"{row}/validation/measure" for row in ("base", *(iteration_row(t) for t in range(1, iterations + 1)))]
     return Stage(
         name="final",
         identity="choose-iteration/1",
-        work="gshf_release.diagnostics.checkpoint_selection:choose",
+        work="gshf_release.diagnostics.checkpoint_selection:select_checkpoint",
         kind="other",
         inputs=tuple(Input(measure, RESULTS) for measure in measures),
         outputs=("final.json",),
@@ -33,7 +33,7 @@ def declare(iterations: int) -> Stage:
     )
 
 
-def choose(context: StageContext) -> None:
+def select_checkpoint(context: StageContext) -> None:
     """Write which iteration is the release, and what every iteration cost.
 
     The last, or the one with the highest mean validation reward at T=0.7 among those within the budgets of KL and length: the

@@ -36,7 +36,7 @@ class Shard(NamedTuple):
     rewards: Scores
 
 
-def declare(iteration: int, *, pairs: bool) -> Stage:
+def declare_exploration(iteration: int, *, pairs: bool) -> Stage:
     """Declare the look at one iteration's samples, rewards and, where it has them, pairs."""
     place = iteration_row(iteration)
     inputs = [Input(f"{place}/samples", "samples.parquet"), Input(f"{place}/rewards", "scores.parquet")]
@@ -45,16 +45,16 @@ def declare(iteration: int, *, pairs: bool) -> Stage:
     return Stage(
         name=f"{place}/exploration",
         identity=IDENTITY,
-        work="gshf_release.diagnostics.exploration:describe",
+        work="gshf_release.diagnostics.exploration:write_exploration",
         kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
         parameters=ExplorationParameters(iteration=iteration, pairs=pairs).as_json(),
-        numbers="gshf_release.diagnostics.exploration:numbers",
+        numbers="gshf_release.diagnostics.exploration:exploration_cells",
     )
 
 
-def describe(context: StageContext) -> None:
+def write_exploration(context: StageContext) -> None:
     """Write one row per prompt on how the responses to it differ."""
     Spread.write(itertools.chain.from_iterable(map(_spreads, _shards(context))), context.output(FILE))
 
@@ -79,7 +79,7 @@ def spread(responses: Sequence[Sample], rewards: Scores) -> Spread:
     )
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def exploration_cells(context: StageContext) -> list[Cell]:
     """Return the cells of the iteration's samples and of the lengths in its pairs."""
     of = context.parameters(ExplorationParameters)
     place = {"table": "training", "row": iteration_row(of.iteration)}
@@ -97,7 +97,7 @@ COMPARED = 10_000
 grows with it."""
 
 
-class _Seen:
+class _DecodingTally:
     """What the samples of one decoding come to."""
 
     def __init__(self) -> None:
@@ -118,10 +118,12 @@ class _Seen:
 
 def sample_cells(shards: Iterable[Shard], **place: str) -> list[Cell]:
     """Return reward, length, share cut and distinct-n of the samples by temperature; errors are clustered by prompt."""
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, _DecodingTally] = {}
     for samples, rewards in shards:
         for sample in samples:
-            seen.setdefault(sample.decoding, _Seen()).add(sample, rewards[sample.prompt_id, sample.sample_index])
+            seen.setdefault(sample.decoding, _DecodingTally()).add(
+                sample, rewards[sample.prompt_id, sample.sample_index]
+            )
     cells = []
     for decoding, found in seen.items():
         reward = statistics.clustered_mean(found.rewards, found.prompts)

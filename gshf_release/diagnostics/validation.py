@@ -15,7 +15,7 @@ from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.row_metrics import length_cells, reward_cells, score_table, text_cells
 from gshf_release.models import lora
 from gshf_release.models.checkpoints import device_of, inference_precision, load_model
-from gshf_release.models.logprobs import KL_TO_BASE, Visitor, best_of_n_kl, traces
+from gshf_release.models.logprobs import KL_TO_BASE, OffloadedModel, best_of_n_kl, traces
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import opponents
 from gshf_release.rewards.stages import declare_scores
@@ -47,7 +47,7 @@ class ValidationParameters(Parameters):
     """Whether that stage puts out an adapter too, of which the policy is the merger with the base."""
 
 
-def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
+def declare_validation(recipe: Recipe, row: str, policy: str) -> list[Stage]:
     """Declare the validation of one policy: answers, rewards, token statistics.
 
     Args:
@@ -55,7 +55,7 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
         row: `base` or `iteration-t`.
         policy: The stage that puts out its `model`.
     """
-    answers = sampling.declare(
+    answers = sampling.declare_samples(
         f"{row}/validation/answers",
         policy=policy,
         prompts=PROMPTS,
@@ -81,18 +81,18 @@ def declare(recipe: Recipe, row: str, policy: str) -> list[Stage]:
     measure = Stage(
         name=f"{row}/validation/measure",
         identity=IDENTITY,
-        work="gshf_release.diagnostics.validation:measure",
+        work="gshf_release.diagnostics.validation:measure_policy",
         kind="measuring",
         inputs=tuple(inputs),
         outputs=("traces.parquet",),
         keys=() if row == "base" else ("sampling.n", *(["training.precision"] if under else [])),
         parameters=ValidationParameters(row=row, policy=policy, adapter=under).as_json(),
-        numbers="gshf_release.diagnostics.validation:numbers",
+        numbers="gshf_release.diagnostics.validation:validation_cells",
     )
     return [answers, scores, measure]
 
 
-def measure(context: StageContext) -> None:
+def measure_policy(context: StageContext) -> None:
     """Write the token statistics of the policy's answers at temperature 1.0."""
     of = context.parameters(ValidationParameters)
     device = device_of(context.profile.device)
@@ -103,7 +103,7 @@ def measure(context: StageContext) -> None:
     rounded = load_model(context.input(of.policy, "model"), precision, place)
     base = rounded if of.row == "base" else load_model(context.input("base", "model"), precision, place)
     if in_turn:
-        exact, rounded, base = (Visitor(model, device) for model in (exact, rounded, base))
+        exact, rounded, base = (OffloadedModel(model, device) for model in (exact, rounded, base))
     answers = Sample.read(*context.inputs(f"{of.row}/validation/answers", sampling.FILE))
     explored = [sample for sample in answers if sample.temperature == 1.0]
     profile = context.profile
@@ -127,7 +127,7 @@ def _trained(context: StageContext, of: ValidationParameters, device: str) -> An
     return lora.load(base, context.input(of.policy, lora.FOLDER)).to(device).eval()
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def validation_cells(context: StageContext) -> list[Cell]:
     """Return the policy's validation cells."""
     row = context.parameters(ValidationParameters).row
     answers = Sample.read(*context.inputs(f"{row}/validation/answers", sampling.FILE))

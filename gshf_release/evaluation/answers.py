@@ -23,7 +23,7 @@ from gshf_release.data.records import Message, Sample
 from gshf_release.errors import DataError
 from gshf_release.evaluation import answer_files, file_copies
 from gshf_release.evaluation.answer_templates import Ending, FastChatTemplate, Template, TokenizerTemplate, template
-from gshf_release.evaluation.benchmarks import Asking, Protocol, Question, read_questions
+from gshf_release.evaluation.benchmarks import AnswerSettings, Protocol, Question, read_questions
 from gshf_release.models.chat_template_checks import check_policy
 from gshf_release.models.chat_tokenizer import KEYS as RENDERING
 from gshf_release.models.checkpoints import load_tokenizer
@@ -53,7 +53,7 @@ class QuestionParameters(Parameters):
 class RenderingParameters(Parameters):
     """Say how a benchmark's first prompt is rendered."""
 
-    asking: Asking
+    asking: AnswerSettings
     benchmark: str
     template: str | None
     """One of FastChat's; None is the tokenizer's own."""
@@ -113,7 +113,7 @@ def model_name(recipe: Recipe, row: str) -> str:
     return row if recipe.evaluation.only else f"{recipe.name}-{row}"
 
 
-def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | None) -> Stage:
+def declare_questions(benchmark: str, asking: AnswerSettings, sha256: str, limit: int | None) -> Stage:
     """Declare the questions, read from the run's own copy of their file.
 
     Args:
@@ -132,7 +132,7 @@ def declare_questions(benchmark: str, asking: Asking, sha256: str, limit: int | 
     )
 
 
-def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage:
+def declare_rendering(benchmark: str, asking: AnswerSettings, name: str | None) -> Stage:
     """Declare the record of the first prompt, rendered with the base's tokenizer and the template `name`."""
     return Stage(
         name=rendering_stage(benchmark),
@@ -149,7 +149,7 @@ def declare_rendering(benchmark: str, asking: Asking, name: str | None) -> Stage
 def declare_row(
     recipe: Recipe,
     benchmark: str,
-    asking: Asking,
+    asking: AnswerSettings,
     count: int,
     row: str,
     policy: str,
@@ -237,7 +237,7 @@ def _declare_turn(asked: TurnParameters, count: int, turns: Sequence[Stage]) -> 
     return [*found, sampled]
 
 
-def declare_existing(benchmark: str, asking: Asking, row: str, sha256: str, model: str | None) -> Stage:
+def declare_existing(benchmark: str, asking: AnswerSettings, row: str, sha256: str, model: str | None) -> Stage:
     """Declare a row of existing answers, read from the run's own copy of their file; `model` names those that name none."""
     return Stage(
         name=answers_stage(row, benchmark),
@@ -288,7 +288,7 @@ def write_rendering(context: StageContext) -> None:
     write_json(context.output("prompt.json"), document)
 
 
-def conversation(asking: Asking, recipe: Recipe, question: Question, answers: Sequence[str]) -> list[Message]:
+def conversation(asking: AnswerSettings, recipe: Recipe, question: Question, answers: Sequence[str]) -> list[Message]:
     """Return the conversation that waits for the answer after `answers`."""
     system = recipe.prompts.system if asking.system is None else asking.system
     messages = [] if system is None else [Message(role="system", content=system)]

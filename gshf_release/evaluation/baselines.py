@@ -15,7 +15,7 @@ QUESTIONS = "questions"
 """The answers that stand in the file of the questions."""
 
 
-def find(reference: str, benchmark: Benchmark) -> Path:
+def find_baseline(reference: str, benchmark: Benchmark) -> Path:
     """Return the answers that `--baseline` names.
 
     Args:
@@ -54,25 +54,25 @@ def of_benchmark(reference: str, run: RunDirectory | None) -> Path | None:
     Raises:
         DataError: There are no such answers.
     """
-    benchmark = benchmarks.load(reference, run)
+    benchmark = benchmarks.load_benchmark(reference, run)
     named = benchmark.baseline
     if named in (None, QUESTIONS):
         return None
     beside = benchmarks.path_of(reference, run).parent / Path(named).expanduser()
-    return input_copies.found(
-        run, _key(reference), named, lambda: beside if beside.is_file() else find(named, benchmark)
+    return input_copies.find_input(
+        run, _key(reference), named, lambda: beside if beside.is_file() else find_baseline(named, benchmark)
     )
 
 
-def keep(run: RunDirectory, reference: str) -> None:
+def keep_baseline(run: RunDirectory, reference: str) -> None:
     """Copy the answers that a benchmark's file names into the run, if they are there already."""
-    named = benchmarks.load(reference, run).baseline
+    named = benchmarks.load_benchmark(reference, run).baseline
     try:
         path = of_benchmark(reference, run)
     except DataError:
         return  # it is named when a judge must compare with it
     if named is not None and path is not None:
-        input_copies.keep(run, _key(reference), named, path)
+        input_copies.keep_input(run, _key(reference), named, path)
 
 
 def _key(reference: str) -> str:

@@ -10,7 +10,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.run.stage import Stage
 
 
-def declare(recipe: Recipe, requests: Requests, policies: Sequence[tuple[str, str]]) -> list[Stage]:
+def declare_benchmarks(recipe: Recipe, requests: Requests, policies: Sequence[tuple[str, str]]) -> list[Stage]:
     """Declare the stages of the requests.
 
     Args:
@@ -21,7 +21,7 @@ def declare(recipe: Recipe, requests: Requests, policies: Sequence[tuple[str, st
     stages: list[Stage] = []
     for name, asked in requests.benchmarks.items():
         stages += _declare_benchmark(recipe, name, asked, dict(policies))
-    return stages + [lm_eval_import.declare(name, request) for name, request in requests.imports.items()]
+    return stages + [lm_eval_import.declare_lm_eval_import(name, request) for name, request in requests.imports.items()]
 
 
 def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, policies: dict[str, str]) -> list[Stage]:
@@ -40,8 +40,8 @@ def _declare_benchmark(recipe: Recipe, name: str, asked: BenchmarkRequest, polic
             )
     for label, request in asked.judges.items():
         for row in request.rows:
-            stages += judgments.declare(name, asked, label, request, row) if row in rows else []
-        stages += paired_comparisons.declare(name, asked, label, request, list(policies))
+            stages += judgments.declare_judgments(name, asked, label, request, row) if row in rows else []
+        stages += paired_comparisons.declare_paired_comparisons(name, asked, label, request, list(policies))
     return stages
 
 

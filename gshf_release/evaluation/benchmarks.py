@@ -35,7 +35,7 @@ class BenchmarkDecoding(Section):
     max_new_tokens: PositiveInt
 
 
-class Asking(Section):
+class AnswerSettings(Section):
     """What of a benchmark decides the answers: it is fingerprinted with them."""
 
     protocol: Protocol
@@ -63,7 +63,7 @@ class Asking(Section):
         return "by category" if self.temperatures else self.decoding_of("").label
 
 
-class Benchmark(Asking):
+class Benchmark(AnswerSettings):
     """One file of eval/benchmarks."""
 
     name: Name
@@ -76,9 +76,9 @@ class Benchmark(Asking):
     the YAML file."""
 
     @property
-    def asking(self) -> Asking:
+    def asking(self) -> AnswerSettings:
         """The part that decides the answers."""
-        return Asking(**{key: getattr(self, key) for key in Asking.model_fields})
+        return AnswerSettings(**{key: getattr(self, key) for key in AnswerSettings.model_fields})
 
     @property
     def turns(self) -> int:
@@ -102,7 +102,7 @@ class Question:
     turns: tuple[str, ...]
 
 
-def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
+def load_benchmark(reference: str, run: RunDirectory | None = None) -> Benchmark:
     """Return the benchmark of a name in eval/benchmarks, or in a file.
 
     Args:
@@ -118,7 +118,7 @@ def load(reference: str, run: RunDirectory | None = None) -> Benchmark:
         own = Path(benchmark.questions).expanduser()
         questions = own if own.is_absolute() else path.parent / own
         if run is not None and not questions.exists():
-            questions = input_copies.kept(run, f"{key}.questions", benchmark.questions) or questions
+            questions = input_copies.kept_input(run, f"{key}.questions", benchmark.questions) or questions
         benchmark = benchmark.model_copy(update={"questions": str(questions)})
     return benchmark
 
@@ -129,7 +129,9 @@ def path_of(reference: str, run: RunDirectory | None = None) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return input_copies.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    return input_copies.find_input(
+        run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml")
+    )
 
 
 def input_key(reference: str) -> str:
@@ -137,18 +139,18 @@ def input_key(reference: str) -> str:
     return f"evaluation.benchmarks.{sha256_json(reference)[:8]}"
 
 
-def keep(run: RunDirectory, reference: str) -> None:
+def keep_benchmark(run: RunDirectory, reference: str) -> None:
     """Copy a benchmark's file, and that of its own questions, into the run; so also what came with the package.
 
     Raises:
         RecipeError: The benchmark is neither there nor kept.
     """
     key, path = input_key(reference), path_of(reference, run)
-    input_copies.keep(run, key, reference, path)
+    input_copies.keep_input(run, key, reference, path)
     named = parse(Benchmark, read_mapping(path), str(path)).questions
-    questions = load(reference, run).questions
+    questions = load_benchmark(reference, run).questions
     if named is not None and questions is not None and Path(questions).is_file():
-        input_copies.keep(run, f"{key}.questions", named, Path(questions))
+        input_copies.keep_input(run, f"{key}.questions", named, Path(questions))
 
 
 def pinned(benchmark: Benchmark) -> benchmark_files.BenchmarkFile:

@@ -36,7 +36,7 @@ class BestOfParameters(Parameters):
     plain_index: int
 
 
-def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: int) -> list[Stage]:
+def declare_best_of(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: int) -> list[Stage]:
     """Declare the base's answers, their scores and the choice among them, for the largest n of `evaluation.best_of`.
 
     Args:
@@ -47,7 +47,7 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
         plain_index: Which of those answers is the one at temperature 1.
     """
     decoding = Decoding(TEMPERATURE, recipe.evaluation.max_new_tokens)
-    answers = sampling.declare(
+    answers = sampling.declare_samples(
         f"{PLACE}/answers",
         policy="base",
         prompts=prompts,
@@ -70,7 +70,7 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
     choice = Stage(
         name=f"{PLACE}/choice",
         identity=IDENTITY,
-        work="gshf_release.evaluation.best_of:choose",
+        work="gshf_release.evaluation.best_of:choose_best_of",
         kind="other",
         inputs=(
             Input(answers.name, sampling.FILE),
@@ -80,12 +80,12 @@ def declare(recipe: Recipe, prompts: str, count: int, plain: str, plain_index: i
         outputs=("chosen.json",),
         keys=("evaluation.best_of",),
         parameters=BestOfParameters(plain=plain, plain_index=plain_index).as_json(),
-        numbers="gshf_release.evaluation.best_of:numbers",
+        numbers="gshf_release.evaluation.best_of:best_of_cells",
     )
     return [answers, *scores, choice]
 
 
-def choose(context: StageContext) -> None:
+def choose_best_of(context: StageContext) -> None:
     """Write which answer of each prompt has the highest training reward among the first n; the lowest index wins a tie."""
     rewards = score_table(context.inputs(f"{PLACE}/reward-scores", "scores.parquet"))
     chosen = {str(n): best_of(rewards, n) for n in context.recipe.evaluation.best_of}
@@ -101,7 +101,7 @@ def best_of(rewards: Scores, n: int) -> dict[str, int]:
     return found
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def best_of_cells(context: StageContext) -> list[Cell]:
     """Return, for each n, the gain over one plain answer at temperature 1 under both scorers, the length and the bound."""
     chosen: Mapping[str, Mapping[str, int]] = read_json(context.output("chosen.json"))
     of = context.parameters(BestOfParameters)

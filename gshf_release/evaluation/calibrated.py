@@ -17,7 +17,7 @@ from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.run.directory import RunDirectory
 
 
-def keep(run: RunDirectory, judge: JudgeSettings, given: Path | None) -> str | None:
+def keep_calibration(run: RunDirectory, judge: JudgeSettings, given: Path | None) -> str | None:
     """Copy the calibration of a judge into the run and return its sha256; None if there is none.
 
     Args:
@@ -45,7 +45,7 @@ def keep(run: RunDirectory, judge: JudgeSettings, given: Path | None) -> str | N
             f"{path} is a calibration of the judge {found.judge}, not of {judge.identity}.",
             hint="Make one with the same judge file and overrides: gshf-release calibrate JUDGE --annotations FILE...",
         )
-    return file_copies.keep(run, path)
+    return file_copies.keep_file(run, path)
 
 
 def cells(

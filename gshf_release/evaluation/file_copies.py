@@ -15,7 +15,7 @@ from gshf_release.run.directory import RunDirectory
 FOLDER = "evaluations/files"
 
 
-def keep(run: RunDirectory, source: Path) -> str:
+def keep_file(run: RunDirectory, source: Path) -> str:
     """Copy a file into the run and return its sha256; a copy that is there already stays."""
     sha256 = sha256_file(source)
     target = run.path / FOLDER / sha256

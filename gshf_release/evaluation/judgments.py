@@ -23,7 +23,7 @@ from gshf_release.evaluation.judging.cache import default_folder
 from gshf_release.evaluation.judging.judges import Benchmark as Kind
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judging.session import JudgeSession
-from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, BorrowedFiles, JudgeRequest, read
+from gshf_release.evaluation.requests import AskedAgain, BenchmarkRequest, BorrowedFiles, JudgeRequest, read_requests
 from gshf_release.prompts import benchmark_files
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
@@ -61,7 +61,7 @@ class JudgingParameters(JudgedRow):
     questions: str
     """sha256 of the file of questions."""
     asked_again: AskedAgain | None
-    """The wish by which the judgments are made once more."""
+    """The request by which the judgments are made once more."""
 
 
 class ScoreParameters(JudgedRow):
@@ -116,7 +116,9 @@ def scores_stage(row: str, benchmark: str, label: str) -> str:
     return f"{row}/{benchmark}/{label}/scores"
 
 
-def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeRequest, row: str) -> list[Stage]:
+def declare_judgments(
+    benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeRequest, row: str
+) -> list[Stage]:
     """Declare a row's judgments by one judge, and their scores.
 
     Args:
@@ -136,7 +138,7 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
     judged = Stage(
         name=judgments_stage(row, benchmark, label),
         identity=IDENTITY,
-        work="gshf_release.evaluation.judgments:judge",
+        work="gshf_release.evaluation.judgments:write_judgments",
         kind="judging",
         inputs=(questions, own),
         outputs=files,
@@ -168,12 +170,12 @@ def declare(benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeR
             whole=asked.whole,
             calibration=request.calibration,
         ).as_json(),
-        numbers="gshf_release.evaluation.scores:numbers",
+        numbers="gshf_release.evaluation.scores:score_cells",
     )
     return [judged, scored]
 
 
-def judge(context: StageContext) -> None:
+def write_judgments(context: StageContext) -> None:
     """Ask the judge about a row's answers and write what it said, in the form of the benchmark's own program.
 
     Raises:
@@ -211,7 +213,7 @@ def _baseline(context: StageContext, of: JudgingParameters) -> Path:
 def judge_of(run: RunDirectory, stage: Stage) -> JudgeSettings:
     """Return the judge as it was last asked for: where it is may have changed since the stage was declared."""
     of = stage.typed(JudgingParameters)
-    return JudgeSettings.model_validate(read(run).benchmarks[of.benchmark].judges[of.label].judge)
+    return JudgeSettings.model_validate(read_requests(run).benchmarks[of.benchmark].judges[of.label].judge)
 
 
 @contextlib.contextmanager

@@ -33,22 +33,22 @@ class LmEvalParameters(Parameters):
     row: str
 
 
-def declare(name: str, request: ImportRequest) -> Stage:
+def declare_lm_eval_import(name: str, request: ImportRequest) -> Stage:
     """Declare the import of one result file for one row."""
     return Stage(
         name=f"imports/{name}",
         identity=IDENTITY,
-        work="gshf_release.evaluation.lm_eval_import:adopt",
+        work="gshf_release.evaluation.lm_eval_import:copy_lm_eval_results",
         kind="other",
         outputs=(FILE,),
         parameters=LmEvalParameters(sha256=request.sha256, row=request.row).as_json(),
-        numbers="gshf_release.evaluation.lm_eval_import:numbers",
+        numbers="gshf_release.evaluation.lm_eval_import:lm_eval_cells",
     )
 
 
-def adopt(context: StageContext) -> None:
+def copy_lm_eval_results(context: StageContext) -> None:
     """Copy what the cells are made of out of the result file."""
-    document = read(file_copies.path(context.run, context.parameters(LmEvalParameters).sha256))
+    document = read_lm_eval_results(file_copies.path(context.run, context.parameters(LmEvalParameters).sha256))
     names = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "model_name")
     kept_part = {key: document[key] for key in names if key in document}
     shots = _of_task(document, "config", "num_fewshot")  # where versions before 0.4 have it, for all tasks
@@ -57,13 +57,15 @@ def adopt(context: StageContext) -> None:
     write_json(context.output(FILE), kept_part)
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def lm_eval_cells(context: StageContext) -> list[Cell]:
     """Return one cell for every metric of every task."""
     path = context.output(FILE)
-    return cells(read(path), context.parameters(LmEvalParameters).row, context.run.relative(path))
+    return cells_of_results(
+        read_lm_eval_results(path), context.parameters(LmEvalParameters).row, context.run.relative(path)
+    )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_lm_eval_results(path: Path) -> dict[str, Any]:
     """Return a result file of lm-evaluation-harness.
 
     Raises:
@@ -82,12 +84,12 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is a result file of lighteval, not of lm-evaluation-harness.",
             hint="Run the tasks with lm-evaluation-harness: its numbers of the same name are made otherwise.",
         )
-    if not cells(document, "", ""):
+    if not cells_of_results(document, "", ""):
         raise DataError(f'{path} holds no metric under "results": nothing could be imported.')
     return dict(document)
 
 
-def cells(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
+def cells_of_results(document: Mapping[str, Any], row: str, artefact: str) -> list[Cell]:
     """Return the metrics as cells: `<task>: <metric>`, with the filter in brackets if it is not `none`."""
     found = []
     old = not any(

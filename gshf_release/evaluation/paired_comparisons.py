@@ -56,7 +56,7 @@ def others(asked: BenchmarkRequest, label: str, policies: Sequence[str]) -> dict
     return {row: list(dict.fromkeys([order[0], order[place - 1]])) if place else [] for place, row in enumerate(order)}
 
 
-def declare(
+def declare_paired_comparisons(
     benchmark: str, asked: BenchmarkRequest, label: str, request: JudgeRequest, policies: Sequence[str]
 ) -> list[Stage]:
     """Declare the comparisons of one judge's rows; the first row has none."""
@@ -85,7 +85,7 @@ def _declare_row(
     return Stage(
         name=stage_name(row, benchmark, label),
         identity=IDENTITY,
-        work="gshf_release.evaluation.paired_comparisons:write",
+        work="gshf_release.evaluation.paired_comparisons:write_paired_comparisons",
         kind="other",
         inputs=tuple(inputs),
         outputs=(FILE,),
@@ -101,11 +101,11 @@ def _declare_row(
             baseline=request.baseline_name,
             decoding="as given" if row in asked.existing else asked.asking.label,
         ).as_json(),
-        numbers="gshf_release.evaluation.paired_comparisons:numbers",
+        numbers="gshf_release.evaluation.paired_comparisons:paired_comparison_cells",
     )
 
 
-def write(context: StageContext) -> None:
+def write_paired_comparisons(context: StageContext) -> None:
     """Write the comparisons with all they hold."""
     write_json(context.output(FILE), {other: as_json(found) for other, found in _compared(context).items()})
 
@@ -124,7 +124,7 @@ def as_json(found: Comparison | str) -> dict[str, Any]:
     }
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def paired_comparison_cells(context: StageContext) -> list[Cell]:
     """Return the cells of a row's differences from other rows."""
     of = context.parameters(PairedParameters)
     place = {

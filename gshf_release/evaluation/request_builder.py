@@ -32,10 +32,10 @@ from gshf_release.evaluation.requests import (
     ImportRequest,
     JudgeRequest,
     Requests,
-    read,
+    read_requests,
     slug,
     with_judge,
-    write,
+    write_requests,
 )
 from gshf_release.prompts import benchmark_files
 from gshf_release.run.directory import RunDirectory
@@ -46,7 +46,7 @@ TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class EvaluationOptions:
     """What the user asked for. None means the benchmark's own; of the template: as asked before, which is said."""
 
     benchmarks: tuple[str, ...]
@@ -78,44 +78,46 @@ def _silent(text: str) -> None:
     """Say nothing."""
 
 
-def ask(run: RunDirectory, wish: Wish, policies: Sequence[str], say: Callable[[str], None] = _silent) -> list[str]:
-    """Remember a wish in the run and return the names of the stages that fulfil it.
+def request_evaluation(
+    run: RunDirectory, options: EvaluationOptions, policies: Sequence[str], say: Callable[[str], None] = _silent
+) -> list[str]:
+    """Record what is asked for in the run, and return the names of the stages that do it.
 
     Args:
         run: The run.
-        wish: What is asked for.
+        options: What is asked for.
         policies: Its rows in order of training.
         say: Hears what differs from the last request, and what is taken over from it.
 
     Raises:
         GshfError: A benchmark, judge, template or baseline does not exist or does not fit, or benchmark data cannot be had.
     """
-    answer_templates.check(None if wish.template == TOKENIZER else wish.template)
+    answer_templates.check(None if options.template == TOKENIZER else options.template)
     wanted: list[str] = []
-    requests = read(run)
-    for reference in wish.benchmarks:
-        benchmark = benchmarks.load(reference, run)
+    requests = read_requests(run)
+    for reference in options.benchmarks:
+        benchmark = benchmarks.load_benchmark(reference, run)
         known = requests.benchmarks.get(benchmark.name)
-        asked = _request(run, benchmark, wish, known)
-        for line in _differences(benchmark.name, asked, known, wish):
+        asked = _request(run, benchmark, options, known)
+        for line in _differences(benchmark.name, asked, known, options):
             say(line)
-        rows = tuple(asked.existing) if wish.outputs is not None else wish.rows
+        rows = tuple(asked.existing) if options.outputs is not None else options.rows
         if not run.recipe.evaluation.only and set(asked.existing) & set(policies):
-            raise RunError(f"{wish.outputs}: its model has the name of a row of {run.path}.")
-        judge = judges.load(wish.judge or benchmark.judge, wish.judge_overrides, run)
+            raise RunError(f"{options.outputs}: its model has the name of a row of {run.path}.")
+        judge = judges.load(options.judge or benchmark.judge, options.judge_overrides, run)
         endpoint = judge.ready()[1]
-        own = None if wish.named_by_run else reference
-        if endpoints.is_given(wish.judge, wish.judge_overrides, own, benchmark.judge):
+        own = None if options.named_by_run else reference
+        if endpoints.is_given(options.judge, options.judge_overrides, own, benchmark.judge):
             endpoints.remember(endpoint)
         judgments.check_fits(benchmark, judge)
-        baseline = _baseline(run, reference, benchmark, wish, judge)
-        label, request = _judge(run, wish, judge, asked, rows, baseline)
+        baseline = _baseline(run, reference, benchmark, options, judge)
+        label, request = _judge(run, options, judge, asked, rows, baseline)
         earlier = requests
         requests = with_judge(requests, benchmark.name, asked, label, request)
         wanted += [judgments.scores_stage(row, benchmark.name, label) for row in rows]
         judged = _judged(run, earlier, requests, benchmark.name, label)
         wanted += _comparable(requests, benchmark.name, label, {*rows, *judged}, policies)
-    write(run, requests)
+    write_requests(run, requests)
     return wanted
 
 
@@ -146,22 +148,22 @@ def _decisive(asked: BenchmarkRequest, label: str) -> tuple[Any, ...]:
     return asked.asking, asked.questions, asked.limit, asked.template, judge, compared
 
 
-def ask_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str]) -> list[str]:
+def request_import(run: RunDirectory, path: Path, row: str, policies: Sequence[str]) -> list[str]:
     """Remember a result file of lm-evaluation-harness for a row and return the name of its stage.
 
     Raises:
         DataError: It is no such file.
         RunError: The run has no such row.
     """
-    requests = read(run)
+    requests = read_requests(run)
     given = {name for request in requests.benchmarks.values() for name in request.existing}
     if row not in policies and row not in given:
         raise RunError(f"{run.path} has no row {row!r}.", hint=f"Its rows: {', '.join([*policies, *sorted(given)])}.")
-    lm_eval_import.read(path)
-    sha256 = file_copies.keep(run, path)
+    lm_eval_import.read_lm_eval_results(path)
+    sha256 = file_copies.keep_file(run, path)
     name = f"{slug(row)}-{sha256[:8]}"
     entry = ImportRequest(sha256=sha256, row=row)
-    write(run, requests.model_copy(update={"imports": {**requests.imports, name: entry}}))
+    write_requests(run, requests.model_copy(update={"imports": {**requests.imports, name: entry}}))
     return [f"imports/{name}"]
 
 
@@ -181,7 +183,7 @@ def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dic
     """
     found: dict[str, str] = {}
     missing: list[str] = []
-    for benchmark in map(benchmarks.load, references):
+    for benchmark in map(benchmarks.load_benchmark, references):
         say(f"{benchmark.name} ...")
         found[f"{benchmark.name} questions"] = str(benchmarks.questions_file(benchmark))
         found |= {file.name: str(benchmark_files.fetch(file)) for file in judges.load(benchmark.judge).files}
@@ -194,20 +196,22 @@ def prefetch(references: Sequence[str], say: Callable[[str], None]) -> tuple[dic
     return found, missing
 
 
-def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: BenchmarkRequest | None) -> BenchmarkRequest:
-    path = benchmarks.questions_file(benchmark, wish.data)
-    template = wish.template if wish.template is not None or known is None else known.template
+def _request(
+    run: RunDirectory, benchmark: Benchmark, options: EvaluationOptions, known: BenchmarkRequest | None
+) -> BenchmarkRequest:
+    path = benchmarks.questions_file(benchmark, options.data)
+    template = options.template if options.template is not None or known is None else known.template
     questions = benchmarks.read_questions(benchmark.protocol, path)
     whole = len(questions)
-    limit = wish.limit if wish.limit and wish.limit < whole else None
+    limit = options.limit if options.limit and options.limit < whole else None
     existing, names = {}, {}
-    if wish.outputs is not None:
-        model = answer_files.model_of(benchmark.protocol, wish.outputs, wish.model)
+    if options.outputs is not None:
+        model = answer_files.model_of(benchmark.protocol, options.outputs, options.model)
         row = _row_of(model, known)
-        existing[row], names[row] = file_copies.keep(run, wish.outputs), model
+        existing[row], names[row] = file_copies.keep_file(run, options.outputs), model
     return BenchmarkRequest(
         asking=benchmark.asking,
-        questions=file_copies.keep(run, path),
+        questions=file_copies.keep_file(run, path),
         published=benchmark.published,
         count=limit or whole,
         whole=whole,
@@ -216,7 +220,7 @@ def _request(run: RunDirectory, benchmark: Benchmark, wish: Wish, known: Benchma
         template=None if template == TOKENIZER else template,
         existing=existing,
         names=names,
-        borrowed=_borrowed(run, benchmark, wish),
+        borrowed=_borrowed(run, benchmark, options),
     )
 
 
@@ -227,7 +231,9 @@ def _row_of(model: str, known: BenchmarkRequest | None) -> str:
     return row if taken in (None, model) else f"{row}-{sha256_json(model)[:8]}"
 
 
-def _differences(name: str, asked: BenchmarkRequest, known: BenchmarkRequest | None, wish: Wish) -> list[str]:
+def _differences(
+    name: str, asked: BenchmarkRequest, known: BenchmarkRequest | None, options: EvaluationOptions
+) -> list[str]:
     """Return what the user should hear before any work: how many questions are asked, and a template of an earlier request."""
     lines = []
     earlier = None if known is None else (f"the first {known.count}" if known.limit is not None else "all")
@@ -236,7 +242,7 @@ def _differences(name: str, asked: BenchmarkRequest, known: BenchmarkRequest | N
         lines.append(f"{name}: only the first {asked.count} of {asked.whole} questions are asked.{more}")
     elif known is not None and known.limit is not None:
         lines.append(f"{name}: all {asked.whole} questions are asked. The last request was for {earlier}.")
-    if wish.template is None and asked.template is not None:
+    if options.template is None and asked.template is not None:
         lines.append(
             f"{name}: answers with the template {asked.template}, as in the last request; --template {TOKENIZER} takes the "
             "tokenizer's own."
@@ -244,26 +250,28 @@ def _differences(name: str, asked: BenchmarkRequest, known: BenchmarkRequest | N
     return lines
 
 
-def _borrowed(run: RunDirectory, benchmark: Benchmark, wish: Wish) -> BorrowedFiles:
+def _borrowed(run: RunDirectory, benchmark: Benchmark, options: EvaluationOptions) -> BorrowedFiles:
     """Copy what the length-controlled win rate borrows into the run; that it cannot be had is no error."""
     if benchmark.protocol != "alpaca_eval" or not benchmark.published:
         return BorrowedFiles(missing="the questions are not AlpacaEval's")
     try:
         file = benchmark_files.GAMED_BASELINES
-        found = benchmark_files.obtain(file, wish.data, allow_unverified=wish.allow_unverified)
+        found = benchmark_files.obtain(file, options.data, allow_unverified=options.allow_unverified)
     except NetworkError as error:
         return BorrowedFiles(missing=str(error))
-    return BorrowedFiles(gamed=file_copies.keep(run, found.path), verified=found.verified)
+    return BorrowedFiles(gamed=file_copies.keep_file(run, found.path), verified=found.verified)
 
 
-def _baseline(run: RunDirectory, reference: str, benchmark: Benchmark, wish: Wish, judge: JudgeSettings) -> Path | None:
+def _baseline(
+    run: RunDirectory, reference: str, benchmark: Benchmark, options: EvaluationOptions, judge: JudgeSettings
+) -> Path | None:
     """Return the answers that the judge compares with; None is those of the questions' file, or none for single ratings."""
     if not judgments.compares(judge):
-        if wish.baseline is not None:
+        if options.baseline is not None:
             raise RunError(f"The judge {judge.name} rates single answers and compares with no baseline.")
         return None
-    if wish.baseline is not None:
-        return None if wish.baseline == baselines.QUESTIONS else baselines.find(wish.baseline, benchmark)
+    if options.baseline is not None:
+        return None if options.baseline == baselines.QUESTIONS else baselines.find_baseline(options.baseline, benchmark)
     if benchmark.baseline is None:
         raise RunError(f"The judge {judge.name} compares with a baseline.", hint="Name its answers with --baseline.")
     return baselines.of_benchmark(reference, run)
@@ -271,7 +279,7 @@ def _baseline(run: RunDirectory, reference: str, benchmark: Benchmark, wish: Wis
 
 def _judge(
     run: RunDirectory,
-    wish: Wish,
+    options: EvaluationOptions,
     judge: JudgeSettings,
     asked: BenchmarkRequest,
     rows: tuple[str, ...],
@@ -280,7 +288,7 @@ def _judge(
     """Return the name of the judge's folder and the request."""
     label, sha256, name = slug(judge.identity), None, ""
     if judgments.compares(judge):
-        sha256 = asked.questions if baseline is None else file_copies.keep(run, baseline)
+        sha256 = asked.questions if baseline is None else file_copies.keep_file(run, baseline)
         otherwise = answers.QUESTIONS if baseline is None else baseline.name
         name = answer_files.model_of(
             asked.asking.protocol, file_copies.path(run, sha256), otherwise.partition(".")[0] or otherwise
@@ -289,22 +297,22 @@ def _judge(
             run, asked, rows
         ):  # two runs of one recipe, say, must not pass for one model
             name = f"{name}@{sha256[:8]}"
-        if wish.baseline is not None and sha256 != asked.questions:
+        if options.baseline is not None and sha256 != asked.questions:
             label = f"{label}-vs-{slug(name)}"
     request = JudgeRequest(
         judge=judge.model_dump(mode="json"),
         baseline=sha256,
         baseline_name=name,
-        repeats=wish.repeats,
+        repeats=options.repeats,
         rows=rows,
-        calibration=calibrated.keep(run, judge, wish.calibration),
-        asked_again=_again(wish, rows),
+        calibration=calibrated.keep_calibration(run, judge, options.calibration),
+        asked_again=_again(options, rows),
     )
     return label, request
 
 
-def _again(wish: Wish, rows: Sequence[str]) -> dict[str, AskedAgain]:
-    return {} if wish.ask_again is None else dict.fromkeys(rows, AskedAgain(what=wish.ask_again, at=time.time()))
+def _again(options: EvaluationOptions, rows: Sequence[str]) -> dict[str, AskedAgain]:
+    return {} if options.ask_again is None else dict.fromkeys(rows, AskedAgain(what=options.ask_again, at=time.time()))
 
 
 def _models(run: RunDirectory, asked: BenchmarkRequest, rows: Sequence[str]) -> set[str]:

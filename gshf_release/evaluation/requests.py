@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gshf_release.errors import RunError
-from gshf_release.evaluation.benchmarks import Asking
+from gshf_release.evaluation.benchmarks import AnswerSettings
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.recipe import PositiveInt, Section, parse
 from gshf_release.run.directory import RunDirectory, read_json, write_json
@@ -38,7 +38,7 @@ class BorrowedFiles(Section):
 
 
 class AskedAgain(Section):
-    """A wish to ask a judge once more about what it was asked before."""
+    """A request to ask a judge once more about what it was asked before."""
 
     what: Literal["failed", "all"]
     """Only what failed, or everything."""
@@ -65,13 +65,13 @@ class JudgeRequest(Section):
     calibration: str | None = None
     """sha256 of the run's copy of the judge's calibration."""
     asked_again: Mapping[str, AskedAgain] = Field(default_factory=dict)
-    """By row; the last wish of each."""
+    """By row; the last request of each."""
 
 
 class BenchmarkRequest(Section):
     """One benchmark: what is asked, of whom, and who judges."""
 
-    asking: Asking
+    asking: AnswerSettings
     questions: str
     """sha256 of the run's copy of the file of questions."""
     published: bool
@@ -113,7 +113,7 @@ class Requests(Section):
     imports: Mapping[str, ImportRequest] = Field(default_factory=dict)
 
 
-def read(run: RunDirectory | None) -> Requests:
+def read_requests(run: RunDirectory | None) -> Requests:
     """Return what was asked for; nothing if the run has no such file.
 
     Raises:
@@ -133,7 +133,7 @@ def read(run: RunDirectory | None) -> Requests:
         ) from error
 
 
-def write(run: RunDirectory, requests: Requests) -> None:
+def write_requests(run: RunDirectory, requests: Requests) -> None:
     """Remember what was asked for."""
     write_json(run.path / FILE, requests.model_dump(mode="json"))
 

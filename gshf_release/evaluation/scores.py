@@ -42,7 +42,7 @@ def write_score(context: StageContext) -> None:
     write_json(context.output(SCORE), {"scores": [score.as_json() for score in scores]})
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def score_cells(context: StageContext) -> list[Cell]:
     """Return the cells of one row under one judge."""
     of = context.parameters(ScoreParameters)
     made = {"alpaca_eval_2": _alpaca_eval_cells, "mt_bench_single": _single_cells, "mt_bench_pair": _pair_cells}

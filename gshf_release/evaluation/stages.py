@@ -42,7 +42,9 @@ class ComparisonParameters(Parameters):
     """Which response of a prompt that is."""
 
 
-def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]) -> list[Stage]:
+def declare_evaluation(
+    recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str, int]]
+) -> list[Stage]:
     """Declare the evaluation.
 
     Args:
@@ -57,7 +59,7 @@ def declare(recipe: Recipe, policies: Sequence[tuple[str, str]], sets: Sequence[
     if recipe.evaluation.best_of:
         name, prompts, count = test_set(recipe)
         plain_index = len(TEMPERATURES)
-        stages += best_of.declare(recipe, prompts, count, f"base/{name}", plain_index)
+        stages += best_of.declare_best_of(recipe, prompts, count, f"base/{name}", plain_index)
     return stages
 
 
@@ -79,7 +81,7 @@ def temperatures(recipe: Recipe) -> tuple[float, ...]:
 
 
 def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, policy: str) -> list[Stage]:
-    answers = sampling.declare(
+    answers = sampling.declare_samples(
         f"{row}/{name}/answers",
         policy=policy,
         prompts=prompts,
@@ -106,7 +108,7 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
     judged = Stage(
         name=f"{row}/{name}/judgments",
         identity=IDENTITY,
-        work="gshf_release.evaluation.stages:judge",
+        work="gshf_release.evaluation.stages:write_stand_in_judgments",
         kind="other",
         inputs=tuple(inputs),
         outputs=("judgments.parquet",),
@@ -116,12 +118,12 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
             control=recipe.evaluation.control_temperature,
             control_index=len(temperatures(recipe)),
         ).as_json(),
-        numbers="gshf_release.evaluation.stages:numbers",
+        numbers="gshf_release.evaluation.stages:evaluation_cells",
     )
     return [answers, *scores, judged]
 
 
-def judge(context: StageContext) -> None:
+def write_stand_in_judgments(context: StageContext) -> None:
     """Write the stand-in annotator's comparison of each answer with the base's at equal decoding."""
     row = context.parameters(ComparisonParameters).row
     answers, own, base = _read(context, "second-scorer")
@@ -135,7 +137,7 @@ def judge(context: StageContext) -> None:
     )
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def evaluation_cells(context: StageContext) -> list[Cell]:
     """Return the row's cells: scores and paired gains under both scorers, what else explains them, length, texts, win rate."""
     of = context.parameters(ComparisonParameters)
     row, table, control, control_index = of.row, of.set, of.control, of.control_index

@@ -7,16 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 from gshf_release.errors import ReleaseError
-from gshf_release.hub.client import Typed, check_access, head
+from gshf_release.hub.client import RepositoryClient, check_access, head
 from gshf_release.hub.dry_run import Plan, plan
-from gshf_release.hub.publish import CARD, KEPT, Part, check_ours, check_stored, commit, differs, equal, local_files
+from gshf_release.hub.publish import (
+    CARD,
+    KEPT,
+    FolderCommit,
+    check_ours,
+    check_stored,
+    commit,
+    differs,
+    equal,
+    local_files,
+)
 from gshf_release.release import manifest, signing
 
 CARD_FILES = (CARD, manifest.NAME, manifest.SIGNATURE, signing.PUBLIC)
 CARD_FOLDERS = ("assets/", "eval/")
 
 
-def publish_card(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> list[str]:
+def publish_card(api: Any, wanted: list[FolderCommit], *, report: Callable[[str], None]) -> list[str]:
     """Commit what the cards consist of to the `main` of each repository; return the commits.
 
     Args:
@@ -29,15 +39,15 @@ def publish_card(api: Any, wanted: list[Part], *, report: Callable[[str], None])
         NetworkError: The Hub gave up after the retries.
     """
     check_access(api, wanted[0].repository)
-    return [_publish(Typed(api, part.repo_type), part, report) for part in shown(wanted)]
+    return [_publish(RepositoryClient(api, part.repo_type), part, report) for part in shown(wanted)]
 
 
-def shown(wanted: list[Part]) -> list[Part]:
+def shown(wanted: list[FolderCommit]) -> list[FolderCommit]:
     """Return the parts that the `main` of their repository shows."""
     return [part for part in wanted if part.main or part.tag is None]
 
 
-def plan_card(api: Any, wanted: list[Part]) -> list[Plan]:
+def plan_card(api: Any, wanted: list[FolderCommit]) -> list[Plan]:
     """Return what `publish_card` would do: the parts that `main` shows, compared with `main`. Sends nothing.
 
     Raises:
@@ -50,7 +60,7 @@ def plan_card(api: Any, wanted: list[Part]) -> list[Plan]:
     return plans
 
 
-def _refuse_others(part: Part, changed: list[str]) -> None:
+def _refuse_others(part: FolderCommit, changed: list[str]) -> None:
     other = [name for name in changed if not _of_card(name)]
     if other:
         raise ReleaseError(
@@ -59,7 +69,7 @@ def _refuse_others(part: Part, changed: list[str]) -> None:
         )
 
 
-def _publish(api: Any, part: Part, report: Callable[[str], None]) -> str:
+def _publish(api: Any, part: FolderCommit, report: Callable[[str], None]) -> str:
     local = local_files(part.folder)
     parent, files = head(api, part.repository)
     check_ours(api, part.repository, files)

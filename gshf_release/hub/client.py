@@ -32,7 +32,7 @@ LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteFile:
     """A file on the Hub: its git object id, and its sha256 if it is stored as a large file."""
 
     git_sha1: str
@@ -53,7 +53,7 @@ def client(token: str | None = None) -> Any:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name="gshf-release")
 
 
-class Typed:
+class RepositoryClient:
     """A Hub client that speaks of one type of repository: every call gets its `repo_type`."""
 
     def __init__(self, api: Any, repo_type: str) -> None:
@@ -110,7 +110,7 @@ def _granted(grants: dict[str, Any], repository: str, pull_request: bool) -> boo
     return any(scope.get("entity", {}).get("name") in (repository, repository.partition("/")[0]) for scope in named)
 
 
-def remote_files(api: Any, repository: str, revision: str, *, attempts: int = ATTEMPTS) -> dict[str, Remote]:
+def remote_files(api: Any, repository: str, revision: str, *, attempts: int = ATTEMPTS) -> dict[str, RemoteFile]:
     """Return the files of a revision; an absent repository or revision has none.
 
     Raises:
@@ -118,7 +118,7 @@ def remote_files(api: Any, repository: str, revision: str, *, attempts: int = AT
     """
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    def listing() -> dict[str, Remote]:
+    def listing() -> dict[str, RemoteFile]:
         try:
             # Without a network this fails at once; the client repeats a listing for half a minute each time.
             api.repo_info(repository, revision=revision)
@@ -126,7 +126,7 @@ def remote_files(api: Any, repository: str, revision: str, *, attempts: int = AT
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return {}
         files = [entry for entry in tree if hasattr(entry, "blob_id")]
-        return {entry.path: Remote(entry.blob_id, entry.lfs.sha256 if entry.lfs else None) for entry in files}
+        return {entry.path: RemoteFile(entry.blob_id, entry.lfs.sha256 if entry.lfs else None) for entry in files}
 
     return call(listing, attempts)
 
@@ -171,7 +171,7 @@ def commit_of(api: Any, repository: str, revision: str) -> str | None:
     return call(found)
 
 
-def same_bytes(path: Path, remote: Remote) -> bool:
+def same_bytes(path: Path, remote: RemoteFile) -> bool:
     """Return whether a local file is what the Hub stores."""
     facts = path.stat()
     sha256, git = _checksums(path, facts.st_mtime_ns, facts.st_size, bool(remote.sha256))
@@ -184,7 +184,7 @@ def _checksums(path: Path, changed: int, size: int, large: bool) -> tuple[str, s
     return (sha256_file(path), "") if large else ("", git_sha1(path))
 
 
-def _is(path: Path, remote: Remote) -> bool:
+def _is(path: Path, remote: RemoteFile) -> bool:
     return path.is_file() and same_bytes(path, remote)
 
 
@@ -193,7 +193,7 @@ def tags(api: Any, repository: str) -> dict[str, str]:
     return {tag.name: tag.target_commit for tag in call(lambda: api.list_repo_refs(repository)).tags}
 
 
-def head(api: Any, repository: str, revision: str | None = None) -> tuple[str, dict[str, Remote]]:
+def head(api: Any, repository: str, revision: str | None = None) -> tuple[str, dict[str, RemoteFile]]:
     """Return the last commit of `main`, or of another branch, and its files."""
     commit = str(call(lambda: api.repo_info(repository, revision=revision)).sha)
     return commit, remote_files(api, repository, commit)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release.errors import NetworkError
-from gshf_release.hub.client import Typed, call, remote_files
-from gshf_release.hub.publish import CARD, KEPT, Part, differs, local_files, tag_message
+from gshf_release.hub.client import RepositoryClient, call, remote_files
+from gshf_release.hub.publish import CARD, KEPT, FolderCommit, differs, local_files, tag_message
 
 Status = Literal["new", "changed", "unchanged", "removed", "remote unknown"]
 
@@ -28,7 +28,7 @@ class Entry:
 class Plan:
     """What would happen to one part."""
 
-    part: Part
+    part: FolderCommit
     entries: list[Entry]
     tag: str
     """What would become of its tag: `to make`, `there`, `unknown`, or nothing if it has none."""
@@ -42,12 +42,12 @@ class Plan:
         return sum(entry.size for entry in self.entries if entry.status not in ("unchanged", "removed"))
 
 
-def plan(api: Any, part: Part) -> Plan:
+def plan(api: Any, part: FolderCommit) -> Plan:
     """Return the plan of a part; compared with its tag if that exists, else with `main`. Sends nothing.
 
     Without a network the remote is unknown.
     """
-    api = Typed(api, part.repo_type)
+    api = RepositoryClient(api, part.repo_type)
     local = local_files(part.folder)
     message = tag_message(part) if part.tag else ""
     try:
@@ -71,7 +71,7 @@ def _status(path: Path, remote: Any) -> Status:
     return "changed" if differs(path, remote) else "unchanged"
 
 
-def _card_diff(api: Any, part: Part, revision: str, card: Path) -> str:
+def _card_diff(api: Any, part: FolderCommit, revision: str, card: Path) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         fetched = call(lambda: api.hf_hub_download(part.repository, CARD, revision=revision, local_dir=temporary))
         before = Path(fetched).read_text(encoding="utf-8", errors="replace")

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from gshf_release.errors import NetworkError, ReleaseError, VerificationError
 from gshf_release.hub.client import (
     ATTEMPTS,
-    Remote,
-    Typed,
+    RemoteFile,
+    RepositoryClient,
     call,
     check_access,
     head,
@@ -39,7 +39,7 @@ COMMIT_PREFIX = "Release "
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FolderCommit:
     """One folder that becomes one commit."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Part:
         return self.tag or self.folder.name
 
 
-def parts(release: Path, repository: str) -> list[Part]:
+def parts(release: Path, repository: str) -> list[FolderCommit]:
     """Return what a run's release consists of: every iteration of the weights, the GGUF repository, the data sets.
 
     Args:
@@ -79,22 +79,24 @@ def parts(release: Path, repository: str) -> list[Part]:
         shown = final_folder(release, f"{name}{suffix}") or (folders[-1].name if folders else None)
         for folder in folders:
             tag = folder.name if folder.name.startswith("iter-") else None
-            found.append(Part(folder, f"{repository}{suffix}", tag, tag is not None and tag == shown, kind))
+            found.append(FolderCommit(folder, f"{repository}{suffix}", tag, tag is not None and tag == shown, kind))
     if not found:
         raise ReleaseError(f"{release} holds no finished release.", hint="Run: gshf-release publish RUN --out DIR")
     for part in found:
-        check(part.folder)
+        check_folder(part.folder)
     return found
 
 
-def check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Check a folder once more, right before it may be sent.
 
     Raises:
         ReleaseError: It breaks the rules.
         VerificationError: It is not what its manifest says.
     """
-    declared = manifest.read(folder).get("allowed_findings", []) if (folder / manifest.NAME).is_file() else []
+    declared = (
+        manifest.read_release_manifest(folder).get("allowed_findings", []) if (folder / manifest.NAME).is_file() else []
+    )
     rules.check_folder(folder, [AllowedFinding.model_validate(entry) for entry in declared])
     manifest.verify(folder)
 
@@ -105,7 +107,7 @@ def _iteration(path: Path) -> tuple[int, str]:
 
 
 def publish(
-    api: Any, wanted: list[Part], *, public: bool, report: Callable[[str], None], collection: str | None = None
+    api: Any, wanted: list[FolderCommit], *, public: bool, report: Callable[[str], None], collection: str | None = None
 ) -> list[str]:
     """Upload the parts in order; return the commit of each.
 
@@ -124,30 +126,30 @@ def publish(
     check_access(api, wanted[0].repository)
     commits = []
     for part in wanted:
-        typed = Typed(api, part.repo_type)
+        typed = RepositoryClient(api, part.repo_type)
         call(partial(typed.create_repo, part.repository, private=True, exist_ok=True))
         commits.append(_publish_part(typed, part, report))
     for part in wanted:
         if part.main:
-            _show_on_main(Typed(api, part.repo_type), part)
+            _show_on_main(RepositoryClient(api, part.repo_type), part)
     members = members_of(wanted)
     collected = collect(api, collection, members) if collection is not None and len(members) > 1 else None
     if collected is not None:
         report(f"collection {collected.slug}: {len(members)} repositories")
     if public:
         for repository, repo_type in members:
-            call(partial(Typed(api, repo_type).update_repo_settings, repository, visibility="public"))
+            call(partial(RepositoryClient(api, repo_type).update_repo_settings, repository, visibility="public"))
         if collected is not None:
             show(api, collected)
     return commits
 
 
-def members_of(wanted: list[Part]) -> list[tuple[str, str]]:
+def members_of(wanted: list[FolderCommit]) -> list[tuple[str, str]]:
     """Return `(repository, type)` of every repository of a release, in the order of their upload."""
     return list(dict.fromkeys((part.repository, part.repo_type) for part in wanted))
 
 
-def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
+def _publish_part(api: Any, part: FolderCommit, report: Callable[[str], None]) -> str:
     local = local_files(part.folder)
     tagged = tags(api, part.repository).get(part.tag or "")
     if tagged is not None:
@@ -170,10 +172,10 @@ def _publish_part(api: Any, part: Part, report: Callable[[str], None]) -> str:
 
 def _send(
     api: Any,
-    part: Part,
+    part: FolderCommit,
     local: Mapping[str, Path],
     parent: str,
-    files: Mapping[str, Remote],
+    files: Mapping[str, RemoteFile],
     report: Callable[[str], None],
 ) -> str:
     changed = {name: path for name, path in local.items() if differs(path, files.get(name))}
@@ -181,7 +183,7 @@ def _send(
     return commit(api, part.repository, part.title, local, parent, files, sent=sent)
 
 
-def check_stored(api: Any, part: Part, local: Mapping[str, Path], commit: str) -> None:
+def check_stored(api: Any, part: FolderCommit, local: Mapping[str, Path], commit: str) -> None:
     """Compare the checksums of a commit on the Hub with the local files.
 
     Raises:
@@ -195,7 +197,7 @@ def check_stored(api: Any, part: Part, local: Mapping[str, Path], commit: str) -
         )
 
 
-def check_ours(api: Any, repository: str, files: Mapping[str, Remote]) -> None:
+def check_ours(api: Any, repository: str, files: Mapping[str, RemoteFile]) -> None:
     """Refuse a repository with content that was not published from here.
 
     Raises:
@@ -215,7 +217,7 @@ def _is_ours(api: Any, repository: str) -> bool:
     return all(title == FIRST_COMMIT or title.startswith(COMMIT_PREFIX) for title in titles)
 
 
-def _show_on_main(api: Any, part: Part) -> None:
+def _show_on_main(api: Any, part: FolderCommit) -> None:
     """Make `main` show the final iteration, where another was committed after it."""
     parent, files = head(api, part.repository)
     local = local_files(part.folder)
@@ -229,7 +231,7 @@ def commit(
     title: str,
     local: Mapping[str, Path],
     parent: str,
-    files: Mapping[str, Remote],
+    files: Mapping[str, RemoteFile],
     *,
     sent: Mapping[str, Any] | None = None,
     **where: Any,
@@ -274,7 +276,7 @@ def commit(
 
 
 def operations(
-    local: Mapping[str, Path], files: Mapping[str, Remote], sent: Mapping[str, Any] | None = None
+    local: Mapping[str, Path], files: Mapping[str, RemoteFile], sent: Mapping[str, Any] | None = None
 ) -> list[Any]:
     """Return what turns the remote files into the local ones; equal files are left alone, operations of sent ones reused."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -285,12 +287,12 @@ def operations(
     return [*added, *(CommitOperationDelete(name) for name in sorted(set(files) - set(local) - {KEPT}))]
 
 
-def tag_message(part: Part) -> str:
+def tag_message(part: FolderCommit) -> str:
     """Return what the tag says: the canonical digest of the manifest, so that the tag alone fixes every byte."""
     return f"manifest sha256 {manifest.digest(part.folder)}"
 
 
-def _tag(api: Any, part: Part, commit: str) -> None:
+def _tag(api: Any, part: FolderCommit, commit: str) -> None:
     call(
         lambda: api.create_tag(
             part.repository, tag=part.tag, tag_message=tag_message(part), revision=commit, exist_ok=True
@@ -308,11 +310,11 @@ def local_files(folder: Path) -> dict[str, Path]:
     return {name.as_posix(): path for name, path in names.items() if ".cache" not in name.parts}
 
 
-def differs(path: Path, remote: Remote | None) -> bool:
+def differs(path: Path, remote: RemoteFile | None) -> bool:
     """Return whether the Hub does not store what the local file holds."""
     return remote is None or not same_bytes(path, remote)
 
 
-def equal(local: Mapping[str, Path], remote: Mapping[str, Remote]) -> bool:
+def equal(local: Mapping[str, Path], remote: Mapping[str, RemoteFile]) -> bool:
     """Return whether the Hub stores exactly the local files."""
     return set(local) == set(remote) - {KEPT} and not any(differs(local[name], remote[name]) for name in local)

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from gshf_release.errors import NetworkError
-from gshf_release.hub.client import ATTEMPTS, Typed, call, check_access, head, translated
-from gshf_release.hub.publish import COMMIT_PREFIX, Part, check_stored, commit, equal, local_files, operations
+from gshf_release.hub.client import ATTEMPTS, RepositoryClient, call, check_access, head, translated
+from gshf_release.hub.publish import COMMIT_PREFIX, FolderCommit, check_stored, commit, equal, local_files, operations
 
 
-def propose(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> list[str]:
+def propose(api: Any, wanted: list[FolderCommit], *, report: Callable[[str], None]) -> list[str]:
     """Open a pull request in each repository, or go on with the open one; return their addresses.
 
     Args:
@@ -29,7 +29,7 @@ def propose(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> l
     for repository in dict.fromkeys(part.repository for part in wanted):
         check_access(api, repository, pull_request=True)
         mine = [part for part in wanted if part.repository == repository]
-        typed = Typed(api, mine[0].repo_type)
+        typed = RepositoryClient(api, mine[0].repo_type)
         if _holds(typed, mine):
             report(f"{repository}: holds this release already, checksums equal")
         else:
@@ -37,7 +37,7 @@ def propose(api: Any, wanted: list[Part], *, report: Callable[[str], None]) -> l
     return found
 
 
-def _holds(api: Any, wanted: list[Part]) -> bool:
+def _holds(api: Any, wanted: list[FolderCommit]) -> bool:
     """Return whether `main` shows the last part and has commits of all others: then there is nothing to propose."""
     repository = wanted[0].repository
     if not equal(local_files(wanted[-1].folder), head(api, repository)[1]):
@@ -46,7 +46,7 @@ def _holds(api: Any, wanted: list[Part]) -> bool:
     return {part.title for part in wanted} <= titles
 
 
-def _propose(api: Any, wanted: list[Part], report: Callable[[str], None]) -> str:
+def _propose(api: Any, wanted: list[FolderCommit], report: Callable[[str], None]) -> str:
     first = wanted[0]
     number = _open_request(api, first) or _open(api, first)
     revision = f"refs/pr/{number}"
@@ -64,14 +64,14 @@ def _propose(api: Any, wanted: list[Part], report: Callable[[str], None]) -> str
     return f"{api.endpoint}/{kind}{first.repository}/discussions/{number}"
 
 
-def _open_request(api: Any, part: Part) -> int | None:
+def _open_request(api: Any, part: FolderCommit) -> int | None:
     """Return the number of the open pull request that an earlier call made, if there is one."""
     options = {"discussion_type": "pull_request", "discussion_status": "open"}
     found = call(lambda: list(api.get_repo_discussions(part.repository, **options)))
     return next((int(entry.num) for entry in found if entry.title == f"{COMMIT_PREFIX}{part.title}"), None)
 
 
-def _open(api: Any, part: Part) -> int:
+def _open(api: Any, part: FolderCommit) -> int:
     """Open a pull request with the first part's files; a lost answer is looked into before anything is repeated."""
     for attempt in range(ATTEMPTS):
         parent, files = head(api, part.repository)

@@ -36,7 +36,7 @@ class TraceValues(NamedTuple):
     kl_rounding: float
 
 
-class Visitor:
+class OffloadedModel:
     """A model that is on its device only while it computes, where several do not fit side by side."""
 
     def __init__(self, model: Any, device: str) -> None:

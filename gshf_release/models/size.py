@@ -19,7 +19,7 @@ GATED_DECODERS = ("llama", "mistral", "qwen2")
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class ModelSize:
     """What a plan needs to know of a model. None where the files do not say."""
 
     parameters: int | None
@@ -31,7 +31,7 @@ class Geometry:
     vocabulary: int | None = None
 
 
-def read(path: Path) -> Geometry:
+def read_size(path: Path) -> ModelSize:
     """Return the sizes of a checkpoint folder or GGUF file.
 
     Parameters are counted in the headers of the safetensors files or the GGUF file where they are there, else from the
@@ -53,14 +53,14 @@ def read(path: Path) -> Geometry:
     return found
 
 
-def _of_folder(path: Path) -> Geometry:
+def _of_folder(path: Path) -> ModelSize:
     config = read_object(path / "config.json")
     config = config | config.get("text_config", {})
     heads = config.get("num_attention_heads")
     head = config.get("head_dim") or (config["hidden_size"] // heads if heads and "hidden_size" in config else None)
     key_values = config.get("num_key_value_heads") or heads
     counted = sum(_safetensors_parameters(file) for file in path.glob("*.safetensors"))
-    return Geometry(
+    return ModelSize(
         parameters=counted or _decoder_parameters(config),
         layers=config.get("num_hidden_layers"),
         width=config.get("hidden_size"),
@@ -97,7 +97,7 @@ def _decoder_parameters(config: dict[str, Any]) -> int | None:
     return int(embedding + layers * per_layer + width + (width if scorer else tied))
 
 
-def _of_gguf(path: Path) -> Geometry:
+def _of_gguf(path: Path) -> ModelSize:
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
@@ -111,7 +111,7 @@ def _of_gguf(path: Path) -> Geometry:
     width, heads = max(sizes("embedding_length"), default=None), sizes("attention.head_count")
     keys = _a_layer(heads, sizes("attention.head_count_kv") or heads, sizes("attention.key_length"), width)
     embedding = next((tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
-    return Geometry(
+    return ModelSize(
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors) or None,
         layers=max(sizes("block_count"), default=None),
         width=width,

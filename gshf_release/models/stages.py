@@ -22,12 +22,12 @@ from gshf_release.run.stage import Input, Stage
 REFERENCE = "reference"
 
 
-def declare(recipe: Recipe) -> Stage:
+def declare_base(recipe: Recipe) -> Stage:
     """Declare the stage that puts out pi_0 as `model`, and where it came from as `source.json`."""
     return Stage(
         name="base",
         identity="copy-base/1",
-        work="gshf_release.models.stages:adopt",
+        work="gshf_release.models.stages:copy_base",
         kind="other",
         outputs=("model", "source.json"),
         keys=("base",),
@@ -70,7 +70,7 @@ def declare_reference() -> Stage:
     return Stage(
         name=REFERENCE,
         identity="copy-reference/1",
-        work="gshf_release.models.stages:adopt_reference",
+        work="gshf_release.models.stages:copy_reference",
         kind="other",
         inputs=(Input("base", "model"),),
         outputs=("model", "source.json"),
@@ -78,7 +78,7 @@ def declare_reference() -> Stage:
     )
 
 
-def adopt_reference(context: StageContext) -> None:
+def copy_reference(context: StageContext) -> None:
     """Load the reference policy, check that it reads the base's token ids, and save it with where it came from.
 
     Raises:
@@ -93,7 +93,7 @@ def adopt_reference(context: StageContext) -> None:
     write_source(path, wanted, revision, context.output("source.json"))
 
 
-def adopt(context: StageContext) -> None:
+def copy_base(context: StageContext) -> None:
     """Load the base from wherever the recipe says, check that it can chat, and save it.
 
     A GGUF file is dequantised to FP32; a checkpoint keeps its own dtype.

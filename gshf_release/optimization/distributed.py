@@ -10,7 +10,7 @@ from gshf_release.recipe import Training
 from gshf_release.recipe.profile import Profile
 
 
-def check(training: Training, profile: Profile) -> None:
+def check_sharding(training: Training, profile: Profile) -> None:
     """Refuse a profile that could not train, before anything runs.
 
     Raises:

@@ -31,7 +31,7 @@ from gshf_release.run.stage import Stage, iteration_row
 IDENTITY = "train-dpo/1"
 
 
-def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
+def declare_dpo(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the optimisation of iteration `iteration` from the `model` of stage `init`.
 
     Args:
@@ -44,8 +44,8 @@ def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool 
     return policy_stage(
         iteration,
         identity=IDENTITY,
-        work="gshf_release.optimization.dpo:optimise",
-        numbers="gshf_release.optimization.dpo:numbers",
+        work="gshf_release.optimization.dpo:train_dpo",
+        numbers="gshf_release.optimization.dpo:dpo_cells",
         init=init,
         sources=sources,
         files=files,
@@ -53,7 +53,7 @@ def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool 
     )
 
 
-def optimise(context: StageContext) -> None:
+def train_dpo(context: StageContext) -> None:
     """Train the policy on the pairs and write its FP32 weights and the metrics of every optimiser step.
 
     Raises:
@@ -68,7 +68,7 @@ def optimise(context: StageContext) -> None:
     train_policy(context, lengths, counted="pairs", dropped="pairs", build=build, metrics=_metrics)
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def dpo_cells(context: StageContext) -> list[Cell]:
     """Return loss and accuracy at the first and over the last optimiser steps, and how many weights moved."""
     path = context.output("training.json")
     document = read_json(path)

@@ -18,7 +18,7 @@ from typing import Any
 
 from gshf_release.errors import RunError
 from gshf_release.run import launch
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 
 MADE_FOR = "accelerate>=1.15,<2"
 """What pyproject.toml asks for: the versions whose state `_engage_on_cpu` knows."""
@@ -99,7 +99,7 @@ def _autocast(accelerator: Any) -> Any:
     return accelerator.autocast(AutocastKwargs(cache_enabled=False))
 
 
-def running(trainer: Any) -> Layout:
+def running(trainer: Any) -> CheckpointLayout:
     """Return how the processes of a prepared trainer divide its model, read from the model itself."""
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.parallel import DistributedDataParallel
@@ -107,10 +107,12 @@ def running(trainer: Any) -> Layout:
     model, processes = trainer.model_wrapped, int(trainer.accelerator.num_processes)
     wrapped = isinstance(model, FSDPModule)
     if wrapped and all(_in_parts(weight, processes) for weight in model.parameters()):
-        return Layout("fsdp", processes)
+        return CheckpointLayout("fsdp", processes)
     if hasattr(model, "zero_optimization_stage"):  # DeepSpeed's engine
-        return Layout(f"zero-{model.zero_optimization_stage()}", processes)
-    return Layout("none" if processes == 1 or isinstance(model, DistributedDataParallel) else APART, processes)
+        return CheckpointLayout(f"zero-{model.zero_optimization_stage()}", processes)
+    return CheckpointLayout(
+        "none" if processes == 1 or isinstance(model, DistributedDataParallel) else APART, processes
+    )
 
 
 def _in_parts(weight: Any, processes: int) -> bool:
@@ -120,7 +122,7 @@ def _in_parts(weight: Any, processes: int) -> bool:
     return isinstance(weight, DTensor) and weight.device_mesh.size() == processes
 
 
-def require(wanted: Layout, found: Layout, device: str) -> None:
+def require_distribution(wanted: CheckpointLayout, found: CheckpointLayout, device: str) -> None:
     """Check that a training is divided as its profile says.
 
     Args:

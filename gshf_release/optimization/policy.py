@@ -15,7 +15,7 @@ from gshf_release.optimization.fsdp import gather, running
 from gshf_release.optimization.padding_free import without_padding
 from gshf_release.recipe import Training
 from gshf_release.run import launch
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Parameters, Stage, iteration_stage
@@ -127,7 +127,9 @@ def train_policy(
                 resumed_at=resumed_at(context.scratch),
                 padding="none" if packed else "longest",
             )
-        steps = run_trainer(trainer, context.scratch, context.profile.training_threads, Layout.of(context.profile))
+        steps = run_trainer(
+            trainer, context.scratch, context.profile.training_threads, CheckpointLayout.of(context.profile)
+        )
     distribution = running(trainer)._asdict()
     trained = gather(trainer, lambda: start(context, "cpu"))
     if trained is not None:
@@ -186,7 +188,7 @@ def resumable(context: StageContext) -> Resumable:
     from gshf_release.optimization.trainer import Resumable
 
     kept = context.recipe.loop.keep.optimiser != "none"
-    minutes, layout = context.profile.checkpoint_minutes, Layout.of(context.profile)
+    minutes, layout = context.profile.checkpoint_minutes, CheckpointLayout.of(context.profile)
     return Resumable(context.progress, layout, minutes=minutes, at_end=kept)
 
 

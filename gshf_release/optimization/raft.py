@@ -26,14 +26,14 @@ from gshf_release.run.stage import Stage, iteration_row
 IDENTITY = "train-raft/1"
 
 
-def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
+def declare_raft(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
     """Declare the supervised step of iteration `iteration` from the `model` of stage `init`, on `<source>/winners`."""
     files = (("winners", "winners.parquet"),)
     return policy_stage(
         iteration,
         identity=IDENTITY,
-        work="gshf_release.optimization.raft:optimise",
-        numbers="gshf_release.optimization.raft:numbers",
+        work="gshf_release.optimization.raft:train_raft",
+        numbers="gshf_release.optimization.raft:raft_cells",
         init=init,
         sources=sources,
         files=files,
@@ -41,7 +41,7 @@ def declare(iteration: int, *, init: str, sources: Sequence[str], adapter: bool 
     )
 
 
-def optimise(context: StageContext) -> None:
+def train_raft(context: StageContext) -> None:
     """Train the policy on the best responses and write its FP32 weights and the metrics of every optimiser step.
 
     Raises:
@@ -56,7 +56,7 @@ def optimise(context: StageContext) -> None:
     train_policy(context, lengths, counted="responses", dropped="winners", build=build, metrics=_metrics)
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def raft_cells(context: StageContext) -> list[Cell]:
     """Return the loss at the first and over the last optimiser steps, and how many weights moved."""
     path = context.output("training.json")
     document = read_json(path)

@@ -37,7 +37,7 @@ class AheadParameters(ReferenceParameters):
     iteration: int
 
 
-def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
+def declare_reference_logprobs(source: str, reference: str, *, frozen: bool = False) -> Stage:
     """Declare the reference log-probabilities of the pairs in `<source>/pairs` under the `model` of stage `reference`.
 
     `frozen` says that the policy is an adapter on it: it is then held in the dtype that it has under the adapter.
@@ -45,7 +45,7 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
     return Stage(
         name=f"{source}/reference",
         identity="reference-logprobs/1",
-        work="gshf_release.optimization.reference_logprobs:compute",
+        work="gshf_release.optimization.reference_logprobs:write_reference_logprobs",
         kind="reference",
         inputs=(Input(f"{source}/pairs", "pairs.parquet"), Input(reference, "model")),
         outputs=(FILE,),
@@ -55,7 +55,7 @@ def declare(source: str, reference: str, *, frozen: bool = False) -> Stage:
     )
 
 
-def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -> Stage:
+def declare_reference_logprobs_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -> Stage:
     """Declare what `of`, the reference log-probabilities of an iteration, can have computed while responses still come.
 
     The pair of a prompt needs the responses to that prompt alone, which one shard of samples holds. So shard k chooses its own
@@ -66,7 +66,7 @@ def declare_ahead(iteration: int, of: Stage, *, log_ratios: bool, shards: int) -
     return Stage(
         name=iteration_stage(iteration, AHEAD),
         identity="reference-logprobs-ahead/1",
-        work="gshf_release.optimization.reference_logprobs:compute_ahead",
+        work="gshf_release.optimization.reference_logprobs:write_reference_logprobs_ahead",
         kind="reference",
         inputs=(*ranked_inputs(iteration, log_ratios=log_ratios, scope="shard"), model),
         outputs=("pairs.parquet", FILE),
@@ -81,7 +81,7 @@ def is_ahead(stage: Stage) -> bool:
     return stage.name.endswith(f"/{AHEAD}")
 
 
-def compute(context: StageContext) -> None:
+def write_reference_logprobs(context: StageContext) -> None:
     """Write both completions' summed log-probabilities, in the arithmetic that training uses.
 
     Raises:
@@ -98,7 +98,7 @@ def compute(context: StageContext) -> None:
         ReferenceLogProbability.write(rows, context.output(FILE))
 
 
-def compute_ahead(context: StageContext) -> None:
+def write_reference_logprobs_ahead(context: StageContext) -> None:
     """Write this shard's pairs and their log-probabilities.
 
     Raises:
@@ -132,7 +132,7 @@ def _rows(context: StageContext, of: ReferenceParameters, pairs: list[Pair]) -> 
         return []
     precision = frozen_precision(context.recipe.training) if of.frozen else "fp32"
     folder = context.input(of.reference, "model")
-    model = context.opened.get(folder, lambda: load_model(folder, precision, device_of(context.profile.device)))
+    model = context.resources.get(folder, lambda: load_model(folder, precision, device_of(context.profile.device)))
     sequences = [Tokens(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     autocast = context.recipe.training.precision == "bf16"
     batch, workers = context.profile.scoring_batch, context.profile.concurrent_batches

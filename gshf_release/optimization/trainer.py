@@ -20,9 +20,9 @@ from gshf_release.errors import Interrupted
 from gshf_release.models.batching import PATIENCE
 from gshf_release.optimization.distributed import arguments as sharding_arguments
 from gshf_release.optimization.distributed import split_batch
-from gshf_release.optimization.fsdp import require, running
+from gshf_release.optimization.fsdp import require_distribution, running
 from gshf_release.run import interrupt
-from gshf_release.run.checkpoint_layout import COMPLETE, Layout, mark
+from gshf_release.run.checkpoint_layout import COMPLETE, CheckpointLayout, mark
 from gshf_release.run.context import Progress
 
 
@@ -36,7 +36,9 @@ class Resumable(TrainerCallback):
         at_end: Also checkpoint the last step, for those who want to keep the optimiser's state.
     """
 
-    def __init__(self, progress: Progress, layout: Layout, *, minutes: float = math.inf, at_end: bool = False) -> None:
+    def __init__(
+        self, progress: Progress, layout: CheckpointLayout, *, minutes: float = math.inf, at_end: bool = False
+    ) -> None:
         self.progress = progress
         self.layout = layout
         self.minutes = minutes
@@ -68,7 +70,7 @@ class Resumable(TrainerCallback):
 class _RequireDistribution(TrainerCallback):
     """Refuses, on every rank and before the first step, a training that is divided otherwise than it was asked for."""
 
-    def __init__(self, trainer: Any, wanted: Layout) -> None:
+    def __init__(self, trainer: Any, wanted: CheckpointLayout) -> None:
         self.trainer, self.wanted = trainer, wanted
 
     def on_train_begin(
@@ -79,7 +81,7 @@ class _RequireDistribution(TrainerCallback):
         Raises:
             RunError: They differ.
         """
-        require(self.wanted, running(self.trainer), self.trainer.args.device.type)
+        require_distribution(self.wanted, running(self.trainer), self.trainer.args.device.type)
 
 
 def _any_process(stop: bool, due: bool, args: TrainingArguments) -> tuple[bool, bool]:
@@ -166,7 +168,7 @@ def common_arguments(
     } | sharding_arguments(sharding, processes, bf16=precision == "bf16")
 
 
-def run_trainer(trainer: Any, scratch: Path, threads: int | None, wanted: Layout) -> list[dict[str, float]]:
+def run_trainer(trainer: Any, scratch: Path, threads: int | None, wanted: CheckpointLayout) -> list[dict[str, float]]:
     """Train, from the newest complete checkpoint if there is one, and return one entry of metrics per optimiser step.
 
     Args:

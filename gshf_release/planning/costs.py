@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gshf_release.models.size import Geometry
+from gshf_release.models.size import ModelSize
 from gshf_release.optimization.policy import PolicyParameters
 from gshf_release.optimization.reference_logprobs import ReferenceParameters
 from gshf_release.preference.ranking import LogRatioParameters
@@ -62,7 +62,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Requirement:
     """Something a step needs, in 1e9 bytes or hours; None if it cannot be known here."""
 
     step: str
@@ -160,22 +160,26 @@ def stage_hours(
     profile: Profile,
     parameters: float | None,
     reward_parameters: float | None,
-) -> dict[str, Need]:
+) -> dict[str, Requirement]:
     """Return the hours of each stage on one device, with its kind as the step; stages of other kinds are not in it."""
     seconds = _seconds(profile, parameters, reward_parameters)
     found = {}
     for stage in stages:
         if stage.kind in ESTIMATED:
             each, formula = seconds[stage.kind]
-            found[stage.name] = Need(stage.kind, None if each is None else tokens[stage.name] * each / 3600, formula)
+            found[stage.name] = Requirement(
+                stage.kind, None if each is None else tokens[stage.name] * each / 3600, formula
+            )
     return found
 
 
-def hours(of_stages: Mapping[str, Need]) -> list[Need]:
+def hours(of_stages: Mapping[str, Requirement]) -> list[Requirement]:
     """Return the hours of each kind of work on one device: the sum of its stages' hours."""
     kinds = {kind: [need for need in of_stages.values() if need.step == kind] for kind in ESTIMATED}
     return [
-        Need(kind, total(needs) if known(needs) else None, needs[0].formula) for kind, needs in kinds.items() if needs
+        Requirement(kind, total(needs) if known(needs) else None, needs[0].formula)
+        for kind, needs in kinds.items()
+        if needs
     ]
 
 
@@ -205,8 +209,8 @@ def _seconds(
 
 
 def training_memory(
-    recipe: Recipe, profile: Profile, base: Geometry, parameters: float | None, prompt_tokens: float
-) -> list[Need]:
+    recipe: Recipe, profile: Profile, base: ModelSize, parameters: float | None, prompt_tokens: float
+) -> list[Requirement]:
     """Return the memory of a device that trains, in 1e9 bytes, with every response at the limit."""
     bf16 = recipe.training.precision == "bf16"
     longest = min(prompt_tokens + recipe.sampling.max_new_tokens, recipe.pairs.max_tokens)
@@ -221,7 +225,7 @@ def training_memory(
     return [*found, _need("training: activations", 1, activations, formula, certain=False)]
 
 
-def host_memory(recipe: Recipe, profile: Profile, parameters: float | None) -> list[Need]:
+def host_memory(recipe: Recipe, profile: Profile, parameters: float | None) -> list[Requirement]:
     """Return the memory of a machine that its training processes take while they load, in 1e9 bytes; nothing for one process.
 
     Each reads the whole model into the machine's memory before its part goes to a device.
@@ -233,7 +237,7 @@ def host_memory(recipe: Recipe, profile: Profile, parameters: float | None) -> l
     return [_need("training: whole models", profile.processes * width, parameters, formula)]
 
 
-def _full_states(profile: Profile, parameters: float | None) -> list[Need]:
+def _full_states(profile: Profile, parameters: float | None) -> list[Requirement]:
     """Return what a device holds of weights, gradients and moments; several processes may divide some of it."""
     states = "training: weights, gradients and AdamW's moments"
     divided = {"none": 0, "zero-2": TRAINING_BYTES - 4, "zero-3": TRAINING_BYTES, "fsdp": TRAINING_BYTES}
@@ -245,7 +249,7 @@ def _full_states(profile: Profile, parameters: float | None) -> list[Need]:
     return [_need(states, factor, parameters, formula)]
 
 
-def _adapter_states(recipe: Recipe, base: Geometry, parameters: float | None) -> list[Need]:
+def _adapter_states(recipe: Recipe, base: ModelSize, parameters: float | None) -> list[Requirement]:
     """Return what a device holds of the frozen base, and of the adapter with its gradients and moments."""
     width = 2 if recipe.training.precision == "bf16" else 4
     return [
@@ -260,7 +264,7 @@ def _adapter_states(recipe: Recipe, base: Geometry, parameters: float | None) ->
     ]
 
 
-def adapter_parameters(recipe: Recipe, base: Geometry) -> float | None:
+def adapter_parameters(recipe: Recipe, base: ModelSize) -> float | None:
     """Return about how many parameters the recipe's adapter has."""
     adapter = recipe.training.adapter
     if adapter is None or base.layers is None or base.width is None:
@@ -271,13 +275,13 @@ def adapter_parameters(recipe: Recipe, base: Geometry) -> float | None:
 def inference_memory(
     recipe: Recipe,
     profile: Profile,
-    base: Geometry,
+    base: ModelSize,
     parameters: float | None,
     reward_parameters: float | None,
     device: str,
     prompt_tokens: float,
     available: float | None = None,
-) -> list[Need]:
+) -> list[Requirement]:
     """Return the memory of a device that samples, scores and measures, in 1e9 bytes, with every response at the limit.
 
     Of a GPU's `available` memory vLLM takes the share that the profile names, whatever the responses need.
@@ -305,7 +309,7 @@ def inference_memory(
     ]
 
 
-def _key_value_cache(profile: Profile, base: Geometry, width: int, longest: float) -> Need:
+def _key_value_cache(profile: Profile, base: ModelSize, width: int, longest: float) -> Requirement:
     """Return what the transformers engine keeps of the tokens that it has read."""
     kept = profile.sampling_batch * longest
     if profile.sampling_tokens is not None:
@@ -316,17 +320,17 @@ def _key_value_cache(profile: Profile, base: Geometry, width: int, longest: floa
     return _need(CACHE, width, cache, formula, certain=False)
 
 
-def _vllm_cache(profile: Profile, weights: float | None, device: str, available: float | None) -> Need:
+def _vllm_cache(profile: Profile, weights: float | None, device: str, available: float | None) -> Requirement:
     """Return what vLLM takes for it: a number on a CPU, a share of a GPU less the weights (1e9 bytes)."""
     if device == "cpu":
         return _need(CACHE, 2**30, profile.vllm.cpu_cache_gb, "vllm.cpu_cache_gb x 2^30 bytes", certain=False)
     formula = f"{profile.vllm.memory_share:g} of the device, less the weights"
     known = available is not None and weights is not None
     left = profile.vllm.memory_share * (available or 0.0) - (weights or 0.0) if known else None
-    return Need(CACHE, left, formula, certain=False)
+    return Requirement(CACHE, left, formula, certain=False)
 
 
-def _activations(base: Geometry, tokens: float, arithmetic: int, *, checkpointing: bool) -> float | None:
+def _activations(base: ModelSize, tokens: float, arithmetic: int, *, checkpointing: bool) -> float | None:
     """Return the bytes of activations of one micro-batch of `tokens` tokens."""
     if base.layers is None or base.width is None or base.vocabulary is None:
         return None
@@ -338,12 +342,12 @@ def _activations(base: Geometry, tokens: float, arithmetic: int, *, checkpointin
 def disk(
     recipe: Recipe,
     work: Work,
-    base: Geometry,
+    base: ModelSize,
     parameters: float | None,
     reward_parameters: float | None,
     prompt_tokens: float,
     sharding: str = "none",
-) -> list[Need]:
+) -> list[Requirement]:
     """Return what a run keeps on disk at its peak, in 1e9 bytes. `sharding` is the profile's."""
     base_bytes = 4 if recipe.base.model.endswith(".gguf") else 2
     iterations = recipe.loop.iterations
@@ -359,25 +363,25 @@ def disk(
         _need("reward model", 2, reward_parameters, "reward parameters x 2 bytes"),
         _need("policies", width * iterations, parameters, f"{iterations} iterations x parameters x {width} bytes"),
         _need("checkpoints", CHECKPOINTS * written, trained, writing),
-        Need("responses", data / 1e9, f"tokens x {RESPONSE_BYTES} bytes and the prompts' ids"),
+        Requirement("responses", data / 1e9, f"tokens x {RESPONSE_BYTES} bytes and the prompts' ids"),
     ]
 
 
-def _need(step: str, factor: float, size: float | None, formula: str, *, certain: bool = True) -> Need:
-    return Need(step, None if size is None else factor * size / 1e9, formula, certain)
+def _need(step: str, factor: float, size: float | None, formula: str, *, certain: bool = True) -> Requirement:
+    return Requirement(step, None if size is None else factor * size / 1e9, formula, certain)
 
 
-def known(needs: Sequence[Need]) -> bool:
+def known(needs: Sequence[Requirement]) -> bool:
     """Return whether every amount is known."""
     return all(need.amount is not None for need in needs)
 
 
-def total(needs: Sequence[Need]) -> float:
+def total(needs: Sequence[Requirement]) -> float:
     """Return the sum of what is known."""
     return sum(need.amount or 0.0 for need in needs)
 
 
-def peaks(needs: Sequence[Need]) -> dict[str, float]:
+def peaks(needs: Sequence[Requirement]) -> dict[str, float]:
     """Return `{step: 1e9 bytes}`: what each step needs at once, as far as it is known."""
     found: dict[str, float] = {}
     for need in needs:
@@ -386,7 +390,9 @@ def peaks(needs: Sequence[Need]) -> dict[str, float]:
     return found
 
 
-def refusal(needs: Sequence[Need], available: float | None, parameters: float | None, profile: str) -> str | None:
+def refusal(
+    needs: Sequence[Requirement], available: float | None, parameters: float | None, profile: str
+) -> str | None:
     """Return in one line why a run cannot fit a device, or None; only what is certain counts."""
     certain = [need for need in needs if need.certain and need.amount is not None]
     worst = max(certain, key=lambda need: need.amount or 0.0, default=None)

@@ -34,7 +34,7 @@ cells; all other stages; attempts that did not come to their end; and time betwe
 
 
 @dataclass(slots=True)
-class Share:
+class TimeShare:
     """Where the time of one part of a run went, in seconds."""
 
     name: str
@@ -62,9 +62,9 @@ class Share:
 class Efficiency:
     """The parts of a run in order, the sum of its iterations, and the whole."""
 
-    rows: list[Share]
+    rows: list[TimeShare]
 
-    def row(self, name: str) -> Share | None:
+    def row(self, name: str) -> TimeShare | None:
         """Return a row by its name."""
         return next((row for row in self.rows if row.name == name), None)
 
@@ -82,7 +82,7 @@ class Span:
     """Whether `parts` holds all of its loading and hashing."""
 
 
-def measure(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stage]) -> Efficiency:
+def measure_efficiency(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stage]) -> Efficiency:
     """Return where the time of a run went.
 
     Args:
@@ -93,22 +93,22 @@ def measure(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stage]) -> Effi
     parts = {stage.name: stage.part for stage in plan}
     sessions = _sessions(journal)
     spans = _spans(journal, sessions)
-    shares: dict[str, Share] = {}
+    shares: dict[str, TimeShare] = {}
     for begin, end, active in _segments(spans, _wall(spans, sessions)):
         if active:
             for span in active:
                 part = parts.get(span.stage, PREPARATION)
-                share = shares.setdefault(part, Share(part))
+                share = shares.setdefault(part, TimeShare(part))
                 _divide(share, span, (end - begin) / len(active), kinds.get(span.stage))
         else:
             name = parts.get(_next_to(spans, end).stage, PREPARATION)
-            shares.setdefault(name, Share(name)).seconds["between"] += end - begin
+            shares.setdefault(name, TimeShare(name)).seconds["between"] += end - begin
     rows = sorted(shares.values(), key=lambda row: _place(row.name))
     iterations = _sum(ITERATIONS, [row for row in rows if row.name.startswith("iteration ")])
     return Efficiency([*rows, iterations, _sum(WHOLE, rows)] if rows else [])
 
 
-def lines(found: Efficiency) -> list[str]:
+def efficiency_lines(found: Efficiency) -> list[str]:
     """Return the shares as a table, and whether the iterations reach the goal."""
     if not found.rows:
         return []
@@ -238,7 +238,7 @@ def _next_to(spans: Sequence[Span], time: float) -> Span:
     return spans[min(place, len(spans) - 1)]
 
 
-def _divide(row: Share, span: Span, share: float, kind: str | None) -> None:
+def _divide(row: TimeShare, span: Span, share: float, kind: str | None) -> None:
     """Add a task's part of the wall time to a row: its overheads in proportion, the rest to what it does."""
     if not span.finished:
         row.seconds["stopped"] += share
@@ -254,8 +254,8 @@ def _divide(row: Share, span: Span, share: float, kind: str | None) -> None:
         row.unrecorded += rest
 
 
-def _sum(name: str, rows: Sequence[Share]) -> Share:
-    total = Share(name, unrecorded=sum(row.unrecorded for row in rows))
+def _sum(name: str, rows: Sequence[TimeShare]) -> TimeShare:
+    total = TimeShare(name, unrecorded=sum(row.unrecorded for row in rows))
     for row in rows:
         for key, value in row.seconds.items():
             total.seconds[key] += value

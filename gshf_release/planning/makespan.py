@@ -17,7 +17,7 @@ from itertools import chain
 
 from gshf_release.errors import RecipeError
 from gshf_release.optimization import distributed
-from gshf_release.planning.costs import Need
+from gshf_release.planning.costs import Requirement
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
@@ -69,9 +69,9 @@ class Schedule:
         return sum(hours for _, hours in self.path)
 
 
-def make(
+def make_schedule(
     stages: Sequence[Stage],
-    hours: Mapping[str, Need],
+    hours: Mapping[str, Requirement],
     recipe: Recipe,
     profile: Profile,
 ) -> Schedule:
@@ -217,7 +217,7 @@ def _possible(recipe: Recipe, profile: Profile) -> list[int]:
     return found
 
 
-def lines(found: Schedule) -> list[str]:
+def schedule_lines(found: Schedule) -> list[str]:
     """Return the schedule as text, with its formulas."""
     alone = ", one after the other" if found.workers == 1 else ""
     each = f" x {found.copy_devices} GPUs" if found.copy_devices > 1 else ""

@@ -20,9 +20,9 @@ from gshf_release.data.results import find, read_cells
 from gshf_release.errors import CheckpointError, EngineError, GshfError, ReleaseError
 from gshf_release.models import checkpoints
 from gshf_release.models import size as model_size
-from gshf_release.models.size import Geometry
+from gshf_release.models.size import ModelSize
 from gshf_release.planning import costs, makespan, preflight
-from gshf_release.planning.costs import Need, Work
+from gshf_release.planning.costs import Requirement, Work
 from gshf_release.planning.makespan import Schedule
 from gshf_release.planning.preflight import Finding
 from gshf_release.prompts import split
@@ -50,17 +50,17 @@ class Plan:
     prompt_tokens: int
     response_tokens: int
     work: Work
-    hours: list[Need]
+    hours: list[Requirement]
     """Of one device."""
     schedule: Schedule | None
     """When it would be over; None where a size or a rate is unknown."""
-    memory: list[Need]
+    memory: list[Requirement]
     """Per device, step by step; the largest is the peak."""
     memory_gb: float | None
     """Of a device."""
-    host: list[Need]
+    host: list[Requirement]
     """Memory of a machine, beside what its devices hold; empty where it is little."""
-    disk: list[Need]
+    disk: list[Requirement]
     disk_gb: float
     """Free where the run would be."""
     missing: list[str]
@@ -76,7 +76,7 @@ class Plan:
     """What the checks before any work find; one that is not ok stops the run."""
 
 
-def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
+def make_plan(recipe: Recipe, profile: Profile, path: Path) -> Plan:
     """Return the plan of a recipe.
 
     Args:
@@ -114,7 +114,7 @@ def make(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         response_tokens=response_tokens,
         work=work,
         hours=needed,
-        schedule=makespan.make(stages, by_stage, recipe, profile) if costs.known(needed) else None,
+        schedule=makespan.make_schedule(stages, by_stage, recipe, profile) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
         host=costs.host_memory(recipe, profile, parameters),
@@ -146,7 +146,7 @@ def stage_lines(plan: Plan, where: str = "") -> list[str]:
     ]
 
 
-def lines(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan) -> list[str]:
     """Return the plan as text, without its tasks."""
     work = plan.work
     finished = sum(task["state"] == State.FINISHED.value for task in plan.tasks)
@@ -164,7 +164,7 @@ def lines(plan: Plan) -> list[str]:
         f"{plan.response_tokens} (at most {_count(work.sampled_tokens_at_most)})",
         f"train: {work.pairs:,} pairs at most, {_count(work.trained_tokens)} tokens over all epochs",
         *_listed("hours of one device", plan.hours, "h"),
-        *(makespan.lines(plan.schedule) if plan.schedule is not None else []),
+        *(makespan.schedule_lines(plan.schedule) if plan.schedule is not None else []),
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
         f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
@@ -180,7 +180,7 @@ def lines(plan: Plan) -> list[str]:
     )
 
 
-def _listed(title: str, needs: Sequence[Need], unit: str) -> list[str]:
+def _listed(title: str, needs: Sequence[Requirement], unit: str) -> list[str]:
     shown = [
         f"  {need.step}: {'unknown' if need.amount is None else f'{need.amount:.2f} {unit}'} = {need.formula}"
         for need in needs
@@ -197,13 +197,13 @@ def _count(count: float) -> str:
     return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,.0f}"
 
 
-def _base(recipe: Recipe, found: Geometry | None) -> Geometry:
+def _base(recipe: Recipe, found: ModelSize | None) -> ModelSize:
     """Return the sizes of the base: read where it is here, else as the recipe's `plan` says."""
     said = recipe.plan
-    return found or Geometry(None, said.layers, said.width, said.key_values, said.vocabulary)
+    return found or ModelSize(None, said.layers, said.width, said.key_values, said.vocabulary)
 
 
-def _parameters(recipe: Recipe, base: Geometry, reward: Geometry | None) -> tuple[float | None, float | None]:
+def _parameters(recipe: Recipe, base: ModelSize, reward: ModelSize | None) -> tuple[float | None, float | None]:
     """Return the parameters of base and reward model: counted where they are here, else as the recipe's `plan` says."""
     parameters = base.parameters or recipe.plan.parameters
     if reward is not None and reward.parameters:
@@ -233,7 +233,7 @@ def _states(stages: list[Stage], run: RunDirectory, recipe: Recipe) -> list[dict
     return rows
 
 
-def _sizes(recipe: Recipe) -> dict[str, Geometry]:
+def _sizes(recipe: Recipe) -> dict[str, ModelSize]:
     """Return the sizes of the models that are here, by the stage that reads them.
 
     Raises:
@@ -246,7 +246,7 @@ def _sizes(recipe: Recipe) -> dict[str, Geometry]:
         except CheckpointError:
             continue  # said to be missing elsewhere
         with contextlib.suppress(KeyError):  # a configuration of an unknown kind
-            found[needed.stage] = model_size.read(path)
+            found[needed.stage] = model_size.read_size(path)
     return found
 
 
@@ -288,7 +288,7 @@ def _missing_environment(profile: Profile) -> list[str]:
     return []
 
 
-def _tight(memory: Sequence[Need], available: float | None) -> list[str]:
+def _tight(memory: Sequence[Requirement], available: float | None) -> list[str]:
     """Return where a device may turn out too small once everything is counted, at the longest responses."""
     peaks = {} if available is None else costs.peaks(memory)
     return [

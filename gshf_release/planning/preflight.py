@@ -61,7 +61,7 @@ def findings(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
     return found
 
 
-def require(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
+def require_ready(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
     """Return the findings, or stop.
 
     Raises:
@@ -78,7 +78,7 @@ def _look(what: str, check: Callable[[], list[str]], model: str = "", fine: str 
     """Yield what a check finds: a warning each for what it returns."""
     try:
         warnings = check()
-    except _NotHere as error:
+    except _Missing as error:
         yield Finding(what, f"{NOT_CHECKED}{error.message}")
     except GshfError as error:
         yield Finding(what, str(error), ok=False)
@@ -88,7 +88,7 @@ def _look(what: str, check: Callable[[], list[str]], model: str = "", fine: str 
             yield Finding(what, text, warning=True)
 
 
-class _NotHere(GshfError):
+class _Missing(GshfError):
     """A model or a file that has not been brought."""
 
 
@@ -96,7 +96,7 @@ def _here(model: str, **known: str | None) -> Path:
     try:
         return checkpoints.locate(model, **known)
     except CheckpointError as error:
-        raise _NotHere(f"{model} is not here") from error
+        raise _Missing(f"{model} is not here") from error
 
 
 def _base(recipe: Recipe, run: RunDirectory | None) -> list[str]:
@@ -123,7 +123,7 @@ def _scorers(chosen: ScoreSource, key: str, run: RunDirectory | None) -> Iterato
         yield model, partial(_here, model, revision=revision), chosen.kind == "pairwise"
     own = chosen.contrasts
     if chosen.trained and own.base != "base":
-        kept = None if run is None else input_copies.kept(run, f"{key}.{CONTRAST_BASE}", own.base)
+        kept = None if run is None else input_copies.kept_input(run, f"{key}.{CONTRAST_BASE}", own.base)
         found = partial(_here, own.base, revision=own.revision, sha256=own.sha256)
         yield own.base, (found if kept is None else partial(Path, kept)), False
 
@@ -168,7 +168,7 @@ def _rows(locate: Callable[[], Path], read: Callable[[Path], Iterable[Prompt]]) 
     try:
         path = locate()
     except GshfError as error:
-        raise _NotHere(error.message) from error
+        raise _Missing(error.message) from error
     for _ in read(path):
         pass
     return []

@@ -39,7 +39,7 @@ class Preference(NamedTuple):
     rejected: str
 
 
-def declare(file: PromptFileParameters) -> Stage:
+def declare_offline_pairs(file: PromptFileParameters) -> Stage:
     """Declare what puts out the pairs of `pairs.offline` and their prompts.
 
     Args:
@@ -54,7 +54,7 @@ def declare(file: PromptFileParameters) -> Stage:
         outputs=("pairs.parquet", FILE, "dropped.json"),
         keys=("pairs.max_tokens", "evaluation.prompts", "prompts.system", "prompts.on_bad_row", *RENDERING),
         parameters=file.as_json(),
-        numbers="gshf_release.preference.offline:numbers",
+        numbers="gshf_release.preference.offline:offline_pair_cells",
     )
 
 
@@ -71,7 +71,7 @@ def source_path(run: RunDirectory | None, reference: str) -> Path:
             raise RecipeError(f"{KEY}: {reference} does not exist.")
         return path
 
-    return input_copies.found(run, KEY, reference, look)
+    return input_copies.find_input(run, KEY, reference, look)
 
 
 def parse_preference(row: Any, use: ColumnUse | None = None) -> Preference:
@@ -135,7 +135,7 @@ def _held_out(context: StageContext) -> set[str]:
     return {content_id(prompt.messages) for prompt in held_out}
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def offline_pair_cells(context: StageContext) -> list[Cell]:
     """Return how many pairs came from outside, and why others were dropped."""
     path = context.output("pairs.parquet")
     document = read_json(context.output("dropped.json"))

@@ -11,30 +11,30 @@ from gshf_release.preference.ranking import Candidate, best, worst
 from gshf_release.recipe import Pairs
 
 
-class Two(NamedTuple):
+class ChosenRejected(NamedTuple):
     """The chosen and the rejected response."""
 
     chosen: Candidate
     rejected: Candidate
 
 
-def best_vs_worst(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> Two | None:
+def best_vs_worst(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> ChosenRejected | None:
     """Return the best and the worst: both exploration policies at once (section 3.2 of arXiv 2405.07863)."""
-    return Two(best(found), worst(found))
+    return ChosenRejected(best(found), worst(found))
 
 
-def best_vs_random(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> Two | None:
+def best_vs_random(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> ChosenRejected | None:
     """Return the best and any other."""
     top = best(found)
-    return Two(top, draw.choice([entry for entry in found if entry is not top]))
+    return ChosenRejected(top, draw.choice([entry for entry in found if entry is not top]))
 
 
-def first_vs_random(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> Two | None:
+def first_vs_random(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> ChosenRejected | None:
     """Return the first response and any other, the better of the two as chosen: two plain draws from the policy."""
     return _ordered(found[0], draw.choice(found[1:]))
 
 
-def rejection_sampling(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> Two | None:
+def rejection_sampling(found: Sequence[Candidate], rules: Pairs, draw: random.Random) -> ChosenRejected | None:
     """Return two responses accepted by multi-step rejection sampling, the better as chosen; None if fewer are accepted.
 
     The steps go from pi to pi exp(r / eta_1) to ... to pi exp(r / eta_N) with eta_1 > ... > eta_N; what is accepted at one step
@@ -51,12 +51,12 @@ def rejection_sampling(found: Sequence[Candidate], rules: Pairs, draw: random.Ra
     return _ordered(*draw.sample(accepted, 2))
 
 
-def _ordered(one: Candidate, other: Candidate) -> Two:
+def _ordered(one: Candidate, other: Candidate) -> ChosenRejected:
     chosen = best([one, other])
-    return Two(chosen, other if chosen is one else one)
+    return ChosenRejected(chosen, other if chosen is one else one)
 
 
-CHOICES: dict[str, Callable[[Sequence[Candidate], Pairs, random.Random], Two | None]] = {
+CHOICES: dict[str, Callable[[Sequence[Candidate], Pairs, random.Random], ChosenRejected | None]] = {
     "best-vs-worst": best_vs_worst,
     "best-vs-random": best_vs_random,
     "first-vs-random": first_vs_random,

@@ -10,11 +10,11 @@ from gshf_release.data import statistics
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.records import Pair
 from gshf_release.data.results import Cell, cell
-from gshf_release.preference.pair_rules import CHOICES, Two
+from gshf_release.preference.pair_rules import CHOICES, ChosenRejected
 from gshf_release.preference.ranking import (
     Candidate,
-    Drawn,
     Drops,
+    PromptResponses,
     Unread,
     drop_cells,
     finite,
@@ -52,7 +52,7 @@ class Choice(NamedTuple):
     reason: Reason | None
 
 
-def choose(
+def choose_pair(
     found: Sequence[Candidate], rules: Pairs, iteration: int, draw: random.Random, unread: Unread | None = None
 ) -> Choice:
     """Return the pair that the recipe's way of choosing gives for one prompt, or why there is none.
@@ -79,7 +79,7 @@ def choose(
     return Choice(None, reason) if reason is not None else Choice(_pair(two, iteration), None)
 
 
-def _degenerate(two: Two, rules: Pairs) -> Reason | None:
+def _degenerate(two: ChosenRejected, rules: Pairs) -> Reason | None:
     chosen, rejected = two.chosen.sample, two.rejected.sample
     if not two.chosen.may_win:
         return "cut"
@@ -95,7 +95,7 @@ def _degenerate(two: Two, rules: Pairs) -> Reason | None:
     return "too long" if longest > rules.max_tokens else None
 
 
-def _pair(two: Two, iteration: int) -> Pair:
+def _pair(two: ChosenRejected, iteration: int) -> Pair:
     chosen, rejected = two.chosen.sample, two.rejected.sample
     return Pair(
         prompt_id=chosen.prompt_id,
@@ -121,22 +121,22 @@ class PairParameters(Parameters):
     iteration: int
 
 
-def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
+def declare_pairs(iteration: int, *, log_ratios: bool = False) -> Stage:
     """Declare the choice of one iteration's pairs, by rewards and, if wanted, log-ratios."""
     return Stage(
         name=iteration_stage(iteration, "pairs"),
         identity=IDENTITY,
-        work="gshf_release.preference.pairs:select",
+        work="gshf_release.preference.pairs:select_pairs",
         kind="other",
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=("pairs.parquet", "dropped.json"),
         keys=("seed", "pairs"),
         parameters=PairParameters(iteration=iteration).as_json(),
-        numbers="gshf_release.preference.pairs:numbers",
+        numbers="gshf_release.preference.pairs:pair_cells",
     )
 
 
-def select(context: StageContext) -> None:
+def select_pairs(context: StageContext) -> None:
     """Write the iteration's pairs and the count of dropped prompts by reason."""
     drops = Drops(REASONS)
 
@@ -150,18 +150,18 @@ def select(context: StageContext) -> None:
     write_json(context.output("dropped.json"), drops.document())
 
 
-def choices(context: StageContext, iteration: int) -> Iterator[tuple[Drawn, Choice]]:
+def choices(context: StageContext, iteration: int) -> Iterator[tuple[PromptResponses, Choice]]:
     """Yield for each prompt what there is of it, and the choice, which depends on the responses to that prompt alone."""
     rules = context.recipe.pairs
     for prompt_id, entry in read_candidates(context, iteration):
-        yield entry, choose(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
+        yield entry, choose_pair(entry.found, rules, iteration, _draw(context, iteration, prompt_id), entry.unread)
 
 
 def _draw(context: StageContext, iteration: int, prompt_id: str) -> random.Random:
     return random.Random(seed_from(context.seed, "pair", iteration, prompt_id))
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def pair_cells(context: StageContext) -> list[Cell]:
     """Return the pair counts, and how the chosen side differs from the rejected."""
     row = iteration_row(context.parameters(PairParameters).iteration)
     path = context.output("pairs.parquet")

@@ -47,7 +47,7 @@ class Candidate:
         return self.sample.sample_index
 
 
-class Drawn(NamedTuple):
+class PromptResponses(NamedTuple):
     """What an iteration has of one prompt."""
 
     found: list[Candidate]
@@ -57,13 +57,13 @@ class Drawn(NamedTuple):
     """How many responses are missing for that reason."""
 
 
-def drawn(samples: Sequence[Sample], found: list[Candidate]) -> Drawn:
+def drawn(samples: Sequence[Sample], found: list[Candidate]) -> PromptResponses:
     """Return the candidates for one prompt with the reason why there are fewer than responses asked for."""
     dropped = sum(not entry.answered for entry in samples)
     if dropped:
-        return Drawn(found, "prompt too long", dropped)
+        return PromptResponses(found, "prompt too long", dropped)
     missing = len(samples) - len(found)
-    return Drawn(found, "response too long to score", missing) if missing else Drawn(found)
+    return PromptResponses(found, "response too long to score", missing) if missing else PromptResponses(found)
 
 
 def candidates(
@@ -111,7 +111,7 @@ def ranked_inputs(iteration: int, *, log_ratios: bool, scope: Literal["all", "sh
     return tuple(inputs)
 
 
-def read_candidates(context: StageContext, iteration: int) -> Iterator[tuple[str, Drawn]]:
+def read_candidates(context: StageContext, iteration: int) -> Iterator[tuple[str, PromptResponses]]:
     """Yield each prompt id with what an iteration has of it, from the inputs that `ranked_inputs` declares.
 
     All responses to a prompt lie in one shard, and one shard is held at a time.
@@ -129,7 +129,7 @@ def read_candidates(context: StageContext, iteration: int) -> Iterator[tuple[str
 
 def _candidates_of(
     rules: Pairs, samples: Path, scores: Path, log_ratios: Path | None = None
-) -> Iterator[tuple[str, Drawn]]:
+) -> Iterator[tuple[str, PromptResponses]]:
     responses: dict[str, list[Sample]] = {}
     for entry in Sample.read(samples):
         responses.setdefault(entry.prompt_id, []).append(entry)
@@ -206,7 +206,7 @@ class Drops:
         self.dropped = dict.fromkeys(reasons, 0)
         self.responses: dict[str, int] = dict.fromkeys(get_args(Unread), 0)
 
-    def add(self, found: Drawn, reason: str | None) -> None:
+    def add(self, found: PromptResponses, reason: str | None) -> None:
         """Count a prompt: what there was of it, and why it gave nothing, or None where it gave something."""
         self.prompts += 1
         if reason is not None:

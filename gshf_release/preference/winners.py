@@ -35,22 +35,24 @@ class WinnerParameters(Parameters):
     iteration: int
 
 
-def declare(iteration: int, *, log_ratios: bool = False) -> Stage:
+def declare_winners(iteration: int, *, log_ratios: bool = False) -> Stage:
     """Declare the choice of one iteration's best responses."""
     return Stage(
         name=iteration_stage(iteration, "winners"),
         identity=IDENTITY,
-        work="gshf_release.preference.winners:select",
+        work="gshf_release.preference.winners:select_winners",
         kind="other",
         inputs=ranked_inputs(iteration, log_ratios=log_ratios),
         outputs=(FILE, "dropped.json"),
         keys=("pairs",),
         parameters=WinnerParameters(iteration=iteration).as_json(),
-        numbers="gshf_release.preference.winners:numbers",
+        numbers="gshf_release.preference.winners:winner_cells",
     )
 
 
-def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unread | None = None) -> Winner | str:
+def choose_winner(
+    found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unread | None = None
+) -> Winner | str:
     """Return the best response to a prompt, or the reason why it gives none."""
     usable = taking_part(found, rules)
     if not finite(usable):
@@ -75,13 +77,13 @@ def choose(found: Sequence[Candidate], rules: Pairs, iteration: int, unread: Unr
     )
 
 
-def select(context: StageContext) -> None:
+def select_winners(context: StageContext) -> None:
     """Write the iteration's winners and the count of dropped prompts by reason."""
     iteration, rules, drops = context.parameters(WinnerParameters).iteration, context.recipe.pairs, Drops(REASONS)
 
     def winners() -> Iterator[Winner]:
         for _, entry in read_candidates(context, iteration):
-            choice = choose(entry.found, rules, iteration, entry.unread)
+            choice = choose_winner(entry.found, rules, iteration, entry.unread)
             drops.add(entry, choice if isinstance(choice, str) else None)
             if isinstance(choice, Winner):
                 yield choice
@@ -90,7 +92,7 @@ def select(context: StageContext) -> None:
     write_json(context.output("dropped.json"), drops.document())
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def winner_cells(context: StageContext) -> list[Cell]:
     """Return how many prompts gave a winner, why others did not, and the winners' reward."""
     path = context.output(FILE)
     rewards, dropped = [winner.reward for winner in Winner.scan(path)], read_json(context.output("dropped.json"))

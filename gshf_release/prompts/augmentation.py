@@ -30,7 +30,16 @@ from gshf_release.prompts.filters import RULES
 from gshf_release.prompts.numbered_lists import parse, request_text
 from gshf_release.prompts.pool import DUPLICATE, NEAR_COPY, Accepted, Candidate, Dropped, Pool
 from gshf_release.prompts.split import ordered, read_prompts, read_rows, source_path
-from gshf_release.prompts.writers import SERVED, Answer, Ask, Record, Writer, ask_once, make_writer, writer_model
+from gshf_release.prompts.writers import (
+    SERVED,
+    Answer,
+    ListRequest,
+    Writer,
+    WriterRecord,
+    ask_once,
+    make_writer,
+    writer_model,
+)
 from gshf_release.recipe import Augmentation, Recipe
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, StageContext
@@ -70,7 +79,7 @@ class AugmentationParameters(Parameters):
     unchecked: tuple[str, ...]
 
 
-def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str) -> Stage:
+def declare_augmentation(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str) -> Stage:
     """Declare the stage that writes the prompts.
 
     Args:
@@ -82,7 +91,7 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
     return Stage(
         name=STAGE,
         identity=IDENTITY,
-        work="gshf_release.prompts.augmentation:write",
+        work="gshf_release.prompts.augmentation:write_augmented_prompts",
         kind="sampling",
         outputs=(ACCEPTED, DROPPED, FACTS),
         keys=("seed", "base", "prompts.augmentation", "evaluation.prompts"),
@@ -94,7 +103,7 @@ def declare(recipe: Recipe, benchmarks: Mapping[str, str], excluded_sha256: str)
             checked=tuple(name for name, missing in benchmarks.items() if not missing),
             unchecked=tuple(name for name, missing in benchmarks.items() if missing),
         ).as_json(),
-        numbers="gshf_release.prompts.augmentation:cells",
+        numbers="gshf_release.prompts.augmentation:augmentation_cells",
         runs_in="" if writer_model(recipe)[0].startswith(SERVED) else ENGINE,
     )
 
@@ -111,7 +120,7 @@ class Tally:
     """`target`, `maximum_requests` or `nothing new`."""
 
 
-def write(context: StageContext) -> None:
+def write_augmented_prompts(context: StageContext) -> None:
     """Write prompts until there are enough.
 
     Raises:
@@ -147,7 +156,7 @@ def write(context: StageContext) -> None:
 
 
 def usable_seeds(
-    recipe: Recipe, excluded: usage.Excluded, decontaminator: Decontaminator | None
+    recipe: Recipe, excluded: usage.ExcludedPrompts, decontaminator: Decontaminator | None
 ) -> tuple[list[str], list[dict[str, str]]]:
     """Return the seeds in an order that their content decides, and those removed with the reason.
 
@@ -181,7 +190,9 @@ def usable_seeds(
     return seeds, removed
 
 
-def asks_of_round(number: int, pool: Pool, seeds: Sequence[str], settings: Augmentation, seed: int) -> list[Ask]:
+def asks_of_round(
+    number: int, pool: Pool, seeds: Sequence[str], settings: Augmentation, seed: int
+) -> list[ListRequest]:
     """Return the requests of a round: each shows seeds and, once there are some, written prompts, in random order."""
     examples = pool.examples
     asks = []
@@ -192,14 +203,14 @@ def asks_of_round(number: int, pool: Pool, seeds: Sequence[str], settings: Augme
         shown = draw.sample(seeds, settings.shown_seeds + settings.shown_generated - len(generated)) + generated
         draw.shuffle(shown)
         answer_seed = seed_from(seed, "augmentation", "answer", request)
-        asks.append(Ask(request_text(shown, settings.asked), len(shown) + 1, answer_seed))
+        asks.append(ListRequest(request_text(shown, settings.asked), len(shown) + 1, answer_seed))
     return asks
 
 
 def _rounds(context: StageContext, pool: Pool, seeds: Sequence[str], writer: Writer) -> Tally:
     """Ask round after round."""
     settings = context.recipe.prompts.augmentation
-    record = Record(context.run.path / RECORD)
+    record = WriterRecord(context.run.path / RECORD)
     tally = Tally()
     number = stalled = 0
     while not tally.stopped:
@@ -292,7 +303,7 @@ def _within(context: StageContext, pool: Pool, number: int) -> Progress:
     return progress
 
 
-def cells(context: StageContext) -> list[Cell]:
+def augmentation_cells(context: StageContext) -> list[Cell]:
     """Return what came of it: requests, entries, yield, every reason to drop with its count, benchmarks not looked at."""
     facts = json.loads(context.output(FACTS).read_text(encoding="utf-8"))
     accepted = Accepted.read(context.output(ACCEPTED))

@@ -111,7 +111,7 @@ class BenchmarkFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocatedFile:
     """A benchmark file on this machine."""
 
     path: Path
@@ -250,7 +250,7 @@ def fetch(file: BenchmarkFile, folder: Path | None = None) -> Path:
     return obtain(file, folder).path
 
 
-def obtain(file: BenchmarkFile, folder: Path | None = None, *, allow_unverified: bool = False) -> Found:
+def obtain(file: BenchmarkFile, folder: Path | None = None, *, allow_unverified: bool = False) -> LocatedFile:
     """Return a file and whether it is the pinned one, downloading it into the cache if it is not here.
 
     Args:
@@ -270,7 +270,7 @@ def obtain(file: BenchmarkFile, folder: Path | None = None, *, allow_unverified:
     failures = ["HF_HUB_OFFLINE forbids the network"] if offline else []
     for source in () if offline else file.sources:
         try:
-            return Found(_download(file, source), verified=True)
+            return LocatedFile(_download(file, source), verified=True)
         except NetworkError as error:
             failures.append(f"{source}: {error.message}")
     raise NetworkError(
@@ -306,17 +306,17 @@ def _cached(file: BenchmarkFile) -> Path:
     return checkpoints.cache_folder() / "benchmarks" / file.name
 
 
-def _find(file: BenchmarkFile, folder: Path | None, *, allow_unverified: bool) -> Found | None:
+def _find(file: BenchmarkFile, folder: Path | None, *, allow_unverified: bool) -> LocatedFile | None:
     named = os.environ.get(VARIABLE)
     for place in (folder, Path(named).expanduser() if named else None):
         found = _in_folder(file, place, allow_unverified=allow_unverified) if place is not None else None
         if found is not None:
             return found
     cached = _cached(file)
-    return Found(cached, verified=True) if cached.is_file() and sha256_file(cached) == file.sha256 else None
+    return LocatedFile(cached, verified=True) if cached.is_file() and sha256_file(cached) == file.sha256 else None
 
 
-def _in_folder(file: BenchmarkFile, folder: Path, *, allow_unverified: bool) -> Found | None:
+def _in_folder(file: BenchmarkFile, folder: Path, *, allow_unverified: bool) -> LocatedFile | None:
     if not folder.is_dir():
         raise DataError(f"The folder of benchmark data {folder} does not exist.")
     another = None
@@ -324,12 +324,12 @@ def _in_folder(file: BenchmarkFile, folder: Path, *, allow_unverified: bool) -> 
         if not path.is_file() or not (path.name == file.name or _may_be(file, path)):
             continue
         if sha256_file(path) == file.sha256:
-            return Found(path, verified=True)
+            return LocatedFile(path, verified=True)
         another = path if path.name == file.name else another
     if another is None:
         return None
     if allow_unverified and file.replaceable:
-        return Found(another, verified=False)
+        return LocatedFile(another, verified=False)
     unless = ", or use it as it is with --allow-unverified-data" if file.replaceable else ""
     raise DataError(
         f"{another} has the sha256 {sha256_file(another)}, expected {file.sha256}.",

@@ -18,7 +18,7 @@ from gshf_release.errors import DataError
 from gshf_release.prompts import usage
 from gshf_release.prompts.benchmark_files import BENCHMARKS, find
 from gshf_release.prompts.decontamination import Contamination, Decontaminator, load
-from gshf_release.prompts.usage import Used
+from gshf_release.prompts.usage import PromptUse
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Stage
@@ -39,7 +39,7 @@ SHOWN = 5
 """Prompts that the note of a cell names."""
 
 
-class Looked(NamedTuple):
+class ContaminationReport(NamedTuple):
     """What the comparison came to."""
 
     checked: list[str]
@@ -49,20 +49,20 @@ class Looked(NamedTuple):
     """One entry a prompt."""
 
 
-def declare() -> Stage:
+def declare_contamination() -> Stage:
     """Declare the comparison. Which files a machine has is no part of its fingerprint: what was looked at once stays so."""
     return Stage(
         name=STAGE,
         identity=IDENTITY,
-        work="gshf_release.prompts.contamination:write",
+        work="gshf_release.prompts.contamination:write_contamination",
         kind="other",
         inputs=(Input(usage.STAGE, usage.FILE),),
         outputs=(FACTS, CONTAMINATED),
-        numbers="gshf_release.prompts.contamination:numbers",
+        numbers="gshf_release.prompts.contamination:contamination_cells",
     )
 
 
-def compare(texts: Sequence[str]) -> Looked:
+def compare(texts: Sequence[str]) -> ContaminationReport:
     """Return which texts are too close to a prompt of a benchmark whose file is on this machine."""
     checked, unchecked = [], {}
     for name, (file, _) in BENCHMARKS.items():
@@ -77,12 +77,12 @@ def compare(texts: Sequence[str]) -> Looked:
     hits: list[Contamination | None] = [None] * len(texts)
     if checked:
         hits = Decontaminator(load(checked)).check(texts)
-    return Looked(checked, unchecked, hits)
+    return ContaminationReport(checked, unchecked, hits)
 
 
-def write(context: StageContext) -> None:
+def write_contamination(context: StageContext) -> None:
     """Write what was found, and the prompts themselves."""
-    rows = Used.read(context.input(usage.STAGE, usage.FILE))
+    rows = PromptUse.read(context.input(usage.STAGE, usage.FILE))
     looked = compare([usage.user_text(row.messages) for row in rows])
     found = [(row, hit) for row, hit in zip(rows, looked.hits, strict=True) if hit is not None]
     document = {
@@ -105,7 +105,7 @@ def write(context: StageContext) -> None:
             context.say(f"{count} of {document[part]} {what} are too close to a benchmark's; {way_out} {path}.")
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def contamination_cells(context: StageContext) -> list[Cell]:
     """Return how many prompts are too close to each benchmark's, and which benchmarks were not looked at."""
     path = context.output(FACTS)
     document = read_json(path)

@@ -124,7 +124,7 @@ def _source_rows(recipe: Recipe, path: Path) -> Rows[Prompt]:
     return read_rows(path, recipe.prompts.system, recipe.prompts.on_bad_row)
 
 
-def _usable(rows: Rows[Prompt], excluded: usage.Excluded) -> list[Prompt]:
+def _usable(rows: Rows[Prompt], excluded: usage.ExcludedPrompts) -> list[Prompt]:
     ids = excluded.ids
     return [prompt for prompt in distinct(rows) if not ids or usage.content_id(prompt.messages) not in ids]
 
@@ -151,7 +151,7 @@ def source_path(reference: str, folder: str) -> Path:
 
 def evaluation_path(run: RunDirectory | None, reference: str) -> Path:
     """Return the file of `evaluation.prompts`, or the run's copy of it where it is gone."""
-    return input_copies.found(run, EVALUATION_KEY, reference, lambda: source_path(reference, "eval/prompts"))
+    return input_copies.find_input(run, EVALUATION_KEY, reference, lambda: source_path(reference, "eval/prompts"))
 
 
 def ordered(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
@@ -188,7 +188,7 @@ def check_supply(recipe: Recipe, available: int) -> None:
         )
 
 
-def declare(recipe: Recipe, file: PoolParameters) -> list[Stage]:
+def declare_prompts(recipe: Recipe, file: PoolParameters) -> list[Stage]:
     """Declare the pool and one stage per role.
 
     Args:
@@ -203,7 +203,7 @@ def declare(recipe: Recipe, file: PoolParameters) -> list[Stage]:
         outputs=(FILE, BAD_ROWS),
         keys=("seed", "prompts.system", "prompts.on_bad_row"),
         parameters=file.as_json(),
-        numbers="gshf_release.prompts.split:numbers",
+        numbers="gshf_release.prompts.split:pool_cells",
     )
     return [pool, *(_role_stage(role, bounds) for role, bounds in ranges(recipe).items())]
 
@@ -215,7 +215,7 @@ def declare_used(recipe: Recipe, *further: tuple[str, str]) -> Stage:
         recipe: The recipe.
         further: `(role, stage)` of prompts that are not from the pool.
     """
-    return usage.declare([*((role, stage_name(role)) for role in ranges(recipe)), *further], FILE)
+    return usage.declare_prompt_usage([*((role, stage_name(role)) for role in ranges(recipe)), *further], FILE)
 
 
 def _role_stage(role: str, bounds: tuple[int, int]) -> Stage:
@@ -246,7 +246,7 @@ def write_pool(context: StageContext) -> None:
     write_json(context.output(BAD_ROWS), document)
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def pool_cells(context: StageContext) -> list[Cell]:
     """Return the number of prompts, and of bad rows that were skipped."""
     path = context.output(FILE)
     place = {"table": "training", "row": "prompts", "artefact": context.run.relative(path)}
@@ -278,11 +278,11 @@ def declare_evaluation(file: EvaluationPromptsParameters) -> Stage:
         outputs=(FILE,),
         keys=("prompts.system",),
         parameters=file.as_json(),
-        numbers="gshf_release.prompts.split:evaluation_numbers",
+        numbers="gshf_release.prompts.split:evaluation_prompt_cells",
     )
 
 
-def evaluation_numbers(context: StageContext) -> list[Cell]:
+def evaluation_prompt_cells(context: StageContext) -> list[Cell]:
     """Return how many bad rows of `evaluation.prompts` were skipped."""
     place = {"table": "training", "row": "evaluation prompts", "artefact": context.run.relative(context.output(FILE))}
     bad = context.parameters(EvaluationPromptsParameters).bad_rows

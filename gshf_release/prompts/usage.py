@@ -33,7 +33,7 @@ UNKNOWN = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Used(Row):
+class PromptUse(Row):
     """One prompt of a run and the role it had there."""
 
     prompt_id: str
@@ -49,7 +49,7 @@ class UsedParameters(Parameters):
     file: str
 
 
-def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
+def declare_prompt_usage(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     """Declare the manifest.
 
     Args:
@@ -59,7 +59,7 @@ def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     return Stage(
         name=STAGE,
         identity="record-used-prompts/1",
-        work="gshf_release.prompts.usage:write",
+        work="gshf_release.prompts.usage:write_prompt_usage",
         kind="other",
         inputs=tuple(Input(stage, file) for _, stage in roles),
         outputs=(FILE,),
@@ -67,22 +67,22 @@ def declare(roles: Sequence[tuple[str, str]], file: str) -> Stage:
     )
 
 
-def write(context: StageContext) -> None:
+def write_prompt_usage(context: StageContext) -> None:
     """Write who used what."""
     of = context.parameters(UsedParameters)
     rows = [
-        Used(prompt.prompt_id, role, prompt.messages)
+        PromptUse(prompt.prompt_id, role, prompt.messages)
         for role, stage in of.roles
         for prompt in Prompt.read(context.input(stage, of.file))
     ]
-    Used.write(rows, context.output(FILE))
+    PromptUse.write(rows, context.output(FILE))
 
 
 @dataclass(frozen=True, slots=True)
-class Excluded:
+class ExcludedPrompts:
     """The prompts of earlier runs and of files."""
 
-    rows: tuple[Used, ...]
+    rows: tuple[PromptUse, ...]
     bad: int = 0
     """Rows of files that were skipped because they are bad."""
 
@@ -107,24 +107,24 @@ class Excluded:
         return sha256_json(sorted((content_id(row.messages), row.role) for row in self.rows))
 
 
-def excluded(recipe: Recipe) -> Excluded:
+def excluded(recipe: Recipe) -> ExcludedPrompts:
     """Return what `prompts.exclude` names.
 
     Raises:
         RecipeError: An entry is neither a run with a list of prompts nor a file.
         DataError: A file has a bad row.
     """
-    found: list[Used] = []
+    found: list[PromptUse] = []
     bad = 0
     for entry in recipe.prompts.exclude:
         path = Path(entry).expanduser()
         if path.is_file():
             rows = _read_file(path, recipe.prompts.on_bad_row)
-            found += [Used(row.prompt_id, UNKNOWN, row.messages) for row in rows.values]
+            found += [PromptUse(row.prompt_id, UNKNOWN, row.messages) for row in rows.values]
             bad += len(rows.bad)
         else:
             found += _read_run(path)
-    return Excluded(tuple(found), bad)
+    return ExcludedPrompts(tuple(found), bad)
 
 
 def content_id(messages: Sequence[Message]) -> str:
@@ -142,14 +142,15 @@ def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Prompt]:
     return read_rows(path, parse_prompt, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
 
 
-def _read_run(path: Path) -> list[Used]:
+def _read_run(path: Path) -> list[PromptUse]:
     manifest = path / STAGE / FILE
     written = path.joinpath(*WRITTEN)
     if manifest.is_file():
-        return Used.read(manifest)
+        return PromptUse.read(manifest)
     if written.is_file():
         return [
-            Used(row.prompt_id, UNKNOWN, [Message(role="user", content=row.prompt)]) for row in Accepted.read(written)
+            PromptUse(row.prompt_id, UNKNOWN, [Message(role="user", content=row.prompt)])
+            for row in Accepted.read(written)
         ]
     what = "is a run that has not divided its prompts yet" if (path / DOCUMENT).is_file() else "is no file and no run"
     raise RecipeError(f"prompts.exclude: {path} {what}.", hint="Name a run directory or a JSONL file of prompts.")

@@ -28,7 +28,7 @@ SERVED = "served:"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ListRequest:
     """One list wanted."""
 
     text: str
@@ -59,7 +59,7 @@ class Writer(Protocol):
     whole_rounds: bool
     """Answers depend, in the last bits of their logits, on what they are computed with: a round is asked whole or not."""
 
-    def write(self, asks: Sequence[Ask], heard: Heard, progress: Progress) -> list[Answer]:
+    def write(self, asks: Sequence[ListRequest], heard: Heard, progress: Progress) -> list[Answer]:
         """Return one answer per request; `heard([(index, answer), ...])` is called as soon as some are there."""
         ...
 
@@ -87,7 +87,7 @@ class EngineWriter:
         self.identity = identity
         self.decoding = Decoding(settings.temperature, settings.max_new_tokens, settings.top_p)
 
-    def write(self, asks: Sequence[Ask], heard: Heard, progress: Progress) -> list[Answer]:
+    def write(self, asks: Sequence[ListRequest], heard: Heard, progress: Progress) -> list[Answer]:
         """Return one answer per request."""
         requests = [Request(self._prompt_ids(ask), self.decoding, ask.seed) for ask in asks]
         answers = [
@@ -101,7 +101,7 @@ class EngineWriter:
         heard(list(enumerate(answers)))
         return answers
 
-    def _prompt_ids(self, ask: Ask) -> list[int]:
+    def _prompt_ids(self, ask: ListRequest) -> list[int]:
         ids = render(self.tokenizer, [Message(role="user", content=ask.text)])
         return [*ids, *self.tokenizer.encode(f"{ask.first}.", add_special_tokens=False)]
 
@@ -117,7 +117,7 @@ class ServerWriter:
         self.settings = settings
         self.identity = f"{SERVED}{model}"
 
-    def write(self, asks: Sequence[Ask], heard: Heard, progress: Progress) -> list[Answer]:
+    def write(self, asks: Sequence[ListRequest], heard: Heard, progress: Progress) -> list[Answer]:
         """Return one answer per request."""
         done = 0
 
@@ -129,7 +129,7 @@ class ServerWriter:
 
         return [_answer(answer) for answer in self.client.complete_all([self._request(ask) for ask in asks], finished)]
 
-    def _request(self, ask: Ask) -> ChatRequest:
+    def _request(self, ask: ListRequest) -> ChatRequest:
         return ChatRequest(
             model=self.model,
             messages=[Message(role="user", content=ask.text)],
@@ -166,7 +166,7 @@ def writer_model(recipe: Recipe) -> tuple[str, str | None, str | None]:
     return chosen.model, chosen.revision, chosen.sha256
 
 
-class Record:
+class WriterRecord:
     """What a writer said, one JSON line an answer, found again by everything the answer depends on.
 
     The file only grows, and a line that a kill cut is passed over; so it serves a command that goes on, and one whose filters
@@ -206,7 +206,7 @@ class Record:
         self._answers.update(answers)
 
 
-def request_key(writer: Writer, ask: Ask, settings: Augmentation) -> str:
+def request_key(writer: Writer, ask: ListRequest, settings: Augmentation) -> str:
     """Return the hash of all that an answer depends on."""
     return sha256_json(
         {
@@ -220,7 +220,7 @@ def request_key(writer: Writer, ask: Ask, settings: Augmentation) -> str:
 
 
 def ask_once(
-    writer: Writer, asks: Sequence[Ask], settings: Augmentation, record: Record, progress: Progress
+    writer: Writer, asks: Sequence[ListRequest], settings: Augmentation, record: WriterRecord, progress: Progress
 ) -> tuple[list[Answer], list[int]]:
     """Return the answers to a round of requests, from the record where it has them, and the indices of those asked for now."""
     keys = [request_key(writer, ask, settings) for ask in asks]

@@ -78,7 +78,7 @@ class PublishedStage(Parameters):
     judge: str
 
 
-def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], list[PublishedStage]]:
+def benchmark_judgment_inputs(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], list[PublishedStage]]:
     """Return what the data set reads of the benchmarks' judgments, and which they are.
 
     Args:
@@ -111,7 +111,9 @@ def declare(sources: Sequence[Stage], iterations: int) -> tuple[list[Input], lis
     return list(dict.fromkeys(inputs)), judged
 
 
-def write(context: StageContext, judged: Sequence[PublishedStage], folder: Path) -> list[tuple[str, str, str, int]]:
+def write_benchmark_judgments(
+    context: StageContext, judged: Sequence[PublishedStage], folder: Path
+) -> list[tuple[str, str, str, int]]:
     """Write a file for each iteration that was judged; return `(benchmark, judge, baseline, rows)`."""
     counts: Counter[tuple[str, str, str]] = Counter()
     rows: dict[int, list[BenchmarkJudgment]] = {}

@@ -31,7 +31,7 @@ from gshf_release.run.stage import iteration_row
 MODEL, QUANTIZED, COMPRESSED, REPORTED = "model.md.j2", "gguf.md.j2", "compressed.md.j2", "reported.md.j2"
 
 
-def render(card: Card, template: str = MODEL, **extra: Any) -> str:
+def render_card(card: Card, template: str = MODEL, **extra: Any) -> str:
     """Return the card as Markdown with YAML metadata.
 
     Args:
@@ -104,9 +104,9 @@ def of_the_run(cells: Sequence[Cell]) -> list[Cell]:
     return [entry for entry in cells if entry.row in rows]
 
 
-def write(card: Card, folder: Path, template: str = MODEL, **extra: Any) -> None:
+def write_card(card: Card, folder: Path, template: str = MODEL, **extra: Any) -> None:
     """Write the card as README.md of a release folder."""
-    (folder / "README.md").write_text(render(card, template, **extra), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(card, template, **extra), encoding="utf-8")
 
 
 def render_reported(name: str, figure: Path | None = None) -> str:

@@ -66,16 +66,16 @@ def environment(copy: Path | None = None) -> Any:
     return made
 
 
-def keep(run: RunDirectory) -> None:
+def keep_card_templates(run: RunDirectory) -> None:
     """Copy the templates of the project we stand in into the run: its cards are written with them wherever it is moved."""
     own = assets.project()
     if own is not None and (own / FOLDER).is_dir():
-        input_copies.keep(run, FOLDER, FOLDER, own / FOLDER)
+        input_copies.keep_input(run, FOLDER, FOLDER, own / FOLDER)
 
 
-def kept(run: RunDirectory | None) -> Path | None:
+def kept_card_templates(run: RunDirectory | None) -> Path | None:
     """Return the run's copy of a project's templates, unless we stand in a project, whose own then count."""
-    return None if run is None or assets.project() is not None else input_copies.kept(run, FOLDER, FOLDER)
+    return None if run is None or assets.project() is not None else input_copies.kept_input(run, FOLDER, FOLDER)
 
 
 def folders(copy: Path | None = None) -> list[Path]:

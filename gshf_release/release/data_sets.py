@@ -109,7 +109,9 @@ COLUMNS = {
 }
 
 
-def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: Facts | None = None) -> list[Stage]:
+def declare_data_sets(
+    recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: Facts | None = None
+) -> list[Stage]:
     """Declare the data sets that a recipe wants published; what forbids one is told now, and not after hours of work.
 
     Args:
@@ -129,7 +131,7 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
             hint="Take `preferences` out of the list.",
         )
     known = {stage.name for stage in sources}
-    inputs, judged = benchmark_judgments.declare(sources, recipe.loop.iterations)
+    inputs, judged = benchmark_judgments.benchmark_judgment_inputs(sources, recipe.loop.iterations)
     for kind in recipe.release.datasets:
         if facts is not None:
             licences.derive(_made_of(recipe, kind, facts))
@@ -137,7 +139,7 @@ def declare(recipe: Recipe, sources: Sequence[Stage], facts_sha256: str, facts: 
         Stage(
             name=f"release/{repository_name(recipe)}-{kind}",
             identity="write-data-set/1",
-            work="gshf_release.release.data_sets:write",
+            work="gshf_release.release.data_sets:write_data_set",
             kind="other",
             inputs=(
                 *(Input(name, file) for name, file in _inputs(recipe, kind) if name in known),
@@ -192,7 +194,7 @@ def _made_of(recipe: Recipe, kind: Kind, facts: Facts) -> dict[str, str | None]:
     return ingredients(kind, facts, [name for name, _ in _sets(recipe)])
 
 
-def write(context: StageContext) -> None:
+def write_data_set(context: StageContext) -> None:
     """Write the folder of a data set: Parquet, card, manifest."""
     of = context.parameters(DataSetParameters)
     facts, folder = Facts.of_run(context.recipe.release.facts, context.run), context.output(FOLDER)
@@ -203,12 +205,14 @@ def write(context: StageContext) -> None:
     for iteration in range(1, context.recipe.loop.iterations + 1):
         path = folder / "data" / f"{iteration_row(iteration)}.parquet"
         counts[iteration] = (_write_pairs if of.kind == "preferences" else _write_judgments)(context, iteration, path)
-    judged = benchmark_judgments.write(context, of.judged, folder)
+    judged = benchmark_judgments.write_benchmark_judgments(context, of.judged, folder)
     (folder / "README.md").write_text(_card(context, licence, made_of, counts, judged), encoding="utf-8")
     rules.check_folder(folder)
     recipe_sha256 = context.recipe.sha256
     versions = {"gshf-release": __version__}
-    manifest.write(folder, {"name": context.recipe.name, "recipe_sha256": recipe_sha256, "versions": versions})
+    manifest.write_release_manifest(
+        folder, {"name": context.recipe.name, "recipe_sha256": recipe_sha256, "versions": versions}
+    )
 
 
 def _write_pairs(context: StageContext, iteration: int, path: Path) -> int:
@@ -323,7 +327,9 @@ def _card(
         tags=["rlhf", "synthetic", *TAGS[kind], *facts.tags],
         configs=_configs(counts, bool(judged)),
     )
-    body = card_templates.render(f"{kind}{card_templates.SUFFIX}", values, card_templates.kept(context.run))
+    body = card_templates.render(
+        f"{kind}{card_templates.SUFFIX}", values, card_templates.kept_card_templates(context.run)
+    )
     return f"---\n{head}---\n\n{body}"
 
 

@@ -28,7 +28,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?")
 REPORTED = "reported"
 
 
-def write(folder: Path, cells: Sequence[Cell], judgments: Iterable[tuple[str, Path]]) -> None:
+def write_eval_results(folder: Path, cells: Sequence[Cell], judgments: Iterable[tuple[str, Path]]) -> None:
     """Write the cells, and a copy of each judgments file that has rows.
 
     Args:

@@ -58,7 +58,7 @@ def facts_path(run: RunDirectory | None, reference: str) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return input_copies.found(run, KEY, reference, lambda: assets.find(reference, "model_cards", ".yaml"))
+    return input_copies.find_input(run, KEY, reference, lambda: assets.find(reference, "model_cards", ".yaml"))
 
 
 def reported_path(run: RunDirectory | None, reference: str) -> Path:
@@ -67,7 +67,9 @@ def reported_path(run: RunDirectory | None, reference: str) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return input_copies.found(run, REPORTED_KEY, reference, lambda: assets.find(reference, "eval/reported", ".yaml"))
+    return input_copies.find_input(
+        run, REPORTED_KEY, reference, lambda: assets.find(reference, "eval/reported", ".yaml")
+    )
 
 
 class Ingredient(Section):

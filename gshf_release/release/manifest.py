@@ -22,15 +22,15 @@ CLIENTS_CACHE = re.compile(
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def write(folder: Path, facts: dict[str, Any]) -> None:
+def write_release_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Write the manifest of a finished folder; `facts` are versions, seeds, hashes of recipe and policy."""
     write_json(folder / NAME, {"format": 1, "files": files(folder), **facts})
 
 
 def list_again(folder: Path) -> None:
     """List the files as they are now, and keep the facts."""
-    facts = {key: value for key, value in read(folder).items() if key not in ("format", "files")}
-    write(folder, facts)
+    facts = {key: value for key, value in read_release_manifest(folder).items() if key not in ("format", "files")}
+    write_release_manifest(folder, facts)
 
 
 def files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -60,7 +60,7 @@ def oddities(folder: Path) -> list[str]:
     return wrong
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_release_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder.
 
     Raises:
@@ -98,7 +98,7 @@ def digest(folder: Path) -> str:
     Raises:
         VerificationError: There is no readable manifest.
     """
-    return sha256_json(read(folder))
+    return sha256_json(read_release_manifest(folder))
 
 
 def differences(folder: Path) -> tuple[int, list[str]]:
@@ -107,7 +107,7 @@ def differences(folder: Path) -> tuple[int, list[str]]:
     Raises:
         VerificationError: There is no readable manifest.
     """
-    recorded, found = read(folder)["files"], files(folder)
+    recorded, found = read_release_manifest(folder)["files"], files(folder)
     return len(found), [name for name in sorted(set(recorded) | set(found)) if recorded.get(name) != found.get(name)]
 
 

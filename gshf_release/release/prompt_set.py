@@ -52,7 +52,9 @@ class SetRow(Row):
     prompt: str
 
 
-def make(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer) -> None:
+def make_prompt_set(
+    run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: bool, observer: Observer
+) -> None:
     """Write the prompts of a recipe and put them out.
 
     Raises:
@@ -60,13 +62,13 @@ def make(run: RunDirectory, recipe: Recipe, profile: Profile, *, allow_redo: boo
         ReleaseError: `prompts.augmentation.license` is no licence identifier of the Hub.
         GshfError: Seeds, writer or benchmark files are not as they should be.
     """
-    stages = declare(recipe, observer)
+    stages = declare_prompt_set(recipe, observer)
     if {stage.name for stage in run.plan} - {stage.name for stage in stages}:
         raise RunError(f"{run.path} is a training run.", hint="Choose another folder with --run.")
     execute(stages, run, recipe, profile, allow_redo=allow_redo, observer=observer)
 
 
-def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
+def declare_prompt_set(recipe: Recipe, observer: Observer) -> list[Stage]:
     """Declare both stages; a benchmark that cannot be looked at is told now, and again in the results and on the card."""
     licence = recipe.prompts.augmentation.license
     if licence is not None and licence not in LICENCES:
@@ -75,13 +77,13 @@ def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
     for name, missing in benchmarks.items():
         if missing:
             observer.notice(f"The prompts will NOT be compared with {name}: {missing}")
-    written = augmentation.declare(recipe, benchmarks, usage.excluded(recipe).sha256)
+    written = augmentation.declare_augmentation(recipe, benchmarks, usage.excluded(recipe).sha256)
     return [
         written,
         Stage(
             name=STAGE,
             identity="write-prompt-set/1",
-            work="gshf_release.release.prompt_set:write",
+            work="gshf_release.release.prompt_set:write_prompt_set",
             kind="other",
             inputs=(
                 Input(written.name, augmentation.ACCEPTED),
@@ -97,7 +99,7 @@ def declare(recipe: Recipe, observer: Observer) -> list[Stage]:
     ]
 
 
-def write(context: StageContext) -> None:
+def write_prompt_set(context: StageContext) -> None:
     """Write the set in its three forms."""
     accepted = Accepted.read(context.input(augmentation.STAGE, augmentation.ACCEPTED))
     rows = [SetRow(row.prompt_id, row.prompt) for row in accepted if not row.example]

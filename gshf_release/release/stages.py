@@ -67,7 +67,7 @@ def shown(recipe: Recipe, measured: Sequence[Stage]) -> tuple[Input, ...]:
     return (*made_with, *(Input(stage.name, RESULTS) for stage in measured if stage.numbers))
 
 
-def declare(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage], facts_sha256: str) -> Stage:
+def declare_weights(recipe: Recipe, iterations: Sequence[str], measured: Sequence[Stage], facts_sha256: str) -> Stage:
     """Declare the weights.
 
     Args:
@@ -114,8 +114,8 @@ def write_weights(context: StageContext) -> None:
             (folder / FIGURE).parent.mkdir()
             text = learning_curve(chosen.cells, folder / FIGURE)
             chosen = replace(chosen, figure=FIGURE, figure_text=text)
-        card.write(chosen, folder)
-        eval_results.write(folder, chosen.cells, _judgments(context, of, iteration))
+        card.write_card(chosen, folder)
+        eval_results.write_eval_results(folder, chosen.cells, _judgments(context, of, iteration))
         base = chat_templates.template_of(context.input("base", "model"))
         chat_templates.check_against_base(folder, base, context.recipe.release.template_change)
         finish(context, folder, {"iteration": iteration, "policy_sha256": digest, "dtype": "BF16"})
@@ -182,7 +182,7 @@ def card_of(context: StageContext, of: WeightsParameters, iteration: int) -> car
         hashes=_hashes(context),
         assumptions=assumptions.load(context.run, recipe),
         datasets=data_set_repositories(context.recipe),
-        templates=card_templates.kept(context.run),
+        templates=card_templates.kept_card_templates(context.run),
     )
 
 
@@ -275,7 +275,7 @@ def finish(context: StageContext, folder: Path, facts: dict[str, Any]) -> None:
     facts |= {"template_change": declared.template_change} if declared.template_change else {}
     if declared.allowed_findings:
         facts["allowed_findings"] = [entry.model_dump() for entry in declared.allowed_findings]
-    manifest.write(
+    manifest.write_release_manifest(
         folder,
         {
             "name": context.recipe.name,

@@ -92,7 +92,7 @@ def _hashes(run: RunDirectory) -> tuple[list[Stage], int, int, list[str]]:
         finished.append(task.stage)
         wrong += [f"{name}: not the bytes that were recorded." for name in damage(task, run, recorded)]
         files += sum(len(output["files"]) for output in recorded["outputs"].values())
-    wrong += [f"{name}: not the bytes that were recorded." for name in input_copies.damaged(run)]
+    wrong += [f"{name}: not the bytes that were recorded." for name in input_copies.damaged_inputs(run)]
     return finished, files, unfinished, wrong
 
 
@@ -132,7 +132,7 @@ def _release_differences(run: RunDirectory) -> list[str]:
     wrong = []
     merged = run.path / "results.json"
     for folder in _folders(run):
-        document = manifest.read(folder)
+        document = manifest.read_release_manifest(folder)
         if (folder / eval_results.RESULTS).is_file() and merged.is_file():
             known = visible(read_cells(merged), int(document["iteration"]))
             if any(entry not in known for entry in read_cells(folder / eval_results.RESULTS)):

@@ -13,7 +13,7 @@ from gshf_release.release import chat_templates, eval_results, manifest, rules, 
 Answer = TypeVar("Answer")
 
 
-class Checked(NamedTuple):
+class FolderCheck(NamedTuple):
     """What was found to be as recorded."""
 
     files: int
@@ -22,7 +22,7 @@ class Checked(NamedTuple):
     signer: str | None
 
 
-def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None = None) -> Checked:
+def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None = None) -> FolderCheck:
     """Check everything that a release folder says about itself.
 
     Args:
@@ -50,7 +50,7 @@ def verify_folder(folder: Path, *, hashes_only: bool = False, key: Path | None =
             wrong += lines
     if wrong:
         raise VerificationError("\n".join(wrong))
-    return Checked(files, numbers, tensors, signer)
+    return FolderCheck(files, numbers, tensors, signer)
 
 
 def _collect(check: Callable[[], Answer], wrong: list[str]) -> Answer | None:
@@ -67,7 +67,7 @@ def _tensors(folder: Path) -> int:
     """Check the headers of a checkpoint; quantized ones have dtypes of their own, which their manifest names."""
     if not any(folder.glob("*.safetensors")):
         return 0
-    dtype = str(manifest.read(folder).get("dtype", "BF16"))
+    dtype = str(manifest.read_release_manifest(folder).get("dtype", "BF16"))
     if dtype == "compressed-tensors":
         weights.check_ends(folder)
         return sum(len(rules.safetensors_header(path)) for path in sorted(folder.glob("*.safetensors")))
@@ -75,6 +75,6 @@ def _tensors(folder: Path) -> int:
 
 
 def _template(folder: Path) -> None:
-    found, recorded = chat_templates.sha256(folder), manifest.read(folder).get("chat_template_sha256")
+    found, recorded = chat_templates.sha256(folder), manifest.read_release_manifest(folder).get("chat_template_sha256")
     if recorded is not None and found != recorded:
         raise VerificationError(f"The chat template is not the one {manifest.NAME} names.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from gshf_release.data.results import Cell, find, select
 from gshf_release.models.logprobs import KL_TO_BASE
-from gshf_release.report.methods import UNTRAINED, Point
+from gshf_release.report.methods import UNTRAINED, MethodPoint
 from gshf_release.report.tables import iterations_of
 
 COLOURS = {"reward": "#1f6f8b", "second-scorer": "#c8553d"}
@@ -76,7 +76,7 @@ def reported_curve(document: Mapping[str, Any], path: Path) -> str:
     return f"Win rate and length-controlled (LC) win rate in percent, as reported: {'; '.join(points)}."
 
 
-def reward_against_divergence(points: Sequence[Point], path: Path) -> str:
+def reward_against_divergence(points: Sequence[MethodPoint], path: Path) -> str:
     """Draw the gain at temperature 1 over the divergence from the base, a panel for each scorer; return the alt text.
 
     Args:
@@ -118,7 +118,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _draw_method(axis: Any, points: Sequence[Point], judge: str, colour: str) -> None:
+def _draw_method(axis: Any, points: Sequence[MethodPoint], judge: str, colour: str) -> None:
     """Draw one method's models in order, from the base at zero, with standard errors across seeds both ways."""
     found = [
         (point.divergence, point.gains[judge, "T=1"])

@@ -23,7 +23,7 @@ UNTRAINED = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class MethodPoint:
     """One model of one method: means over seeds with the standard error across them."""
 
     method: str
@@ -43,7 +43,7 @@ def label(recipe: Recipe) -> str:
     return f"{recipe.loop.algorithm.upper()} x{recipe.loop.iterations}"
 
 
-def points(methods: Mapping[str, Seeds]) -> list[Point]:
+def points(methods: Mapping[str, Seeds]) -> list[MethodPoint]:
     """Return every model of every method; what no training made once, from the first method."""
     found = []
     for number, (method, seeds) in enumerate(methods.items()):
@@ -77,7 +77,7 @@ def method_table(methods: Mapping[str, Seeds]) -> Table:
     return Table(f"Seeds {', '.join(map(str, seeds))}; n = {count} test prompts each", header, rows, notes)
 
 
-def equal_divergence(found: Sequence[Point], point: Point) -> str:
+def equal_divergence(found: Sequence[MethodPoint], point: MethodPoint) -> str:
     """Return the gain under the training reward of the best of n whose divergence is that of `point`."""
     if point.divergence is None or point.method == UNTRAINED:
         return "–"
@@ -92,7 +92,7 @@ def equal_divergence(found: Sequence[Point], point: Point) -> str:
     return "beyond the largest n"
 
 
-def _point(method: str, row: str, seeds: Seeds) -> Point:
+def _point(method: str, row: str, seeds: Seeds) -> MethodPoint:
     gains = {}
     for judge in JUDGES:
         for decoding in DECODINGS:
@@ -103,7 +103,7 @@ def _point(method: str, row: str, seeds: Seeds) -> Point:
     best_of = row.startswith("base, best of")
     divergence = {"table": "test", "metric": BOUND} if best_of else {"table": "validation", "metric": KL_TO_BASE}
     place = {"table": "test", "decoding": "T=1" if best_of else "T=0.7"}
-    return Point(
+    return MethodPoint(
         method=method,
         row=row,
         divergence=_over_seeds(seeds, row=row, **divergence),

@@ -187,7 +187,7 @@ def all_tables(cells: Sequence[Cell]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def document(name: str, cells: Sequence[Cell], notice: str = "") -> str:
+def results_document(name: str, cells: Sequence[Cell], notice: str = "") -> str:
     """Return the results of a run as a Markdown document: a notice, then every table, measured numbers alone."""
     parts = [f"# Results of {name}", *([notice] if notice else [])]
     for table in all_tables(cells):

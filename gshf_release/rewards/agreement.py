@@ -31,7 +31,7 @@ from gshf_release.rewards.quality import hits, length_matched
 EXAMPLE = '{"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.02}'
 
 
-class Judged(NamedTuple):
+class JudgedComparison(NamedTuple):
     """A judge's comparison of two answers."""
 
     instruction: str
@@ -53,20 +53,20 @@ class Judged(NamedTuple):
         return [[*self.prompt, Message(role="assistant", content=text)] for text in (self.first, self.second)]
 
 
-class Usable(NamedTuple):
+class UsableJudgments(NamedTuple):
     """The judgments that a model can be compared with, and how many cannot, by reason."""
 
-    judged: list[Judged]
+    judged: list[JudgedComparison]
     left_out: dict[str, int]
 
 
-def read_judgments(paths: Sequence[Path], *, on_bad_row: OnBadRow = "fail") -> Rows[Judged]:
+def read_judgments(paths: Sequence[Path], *, on_bad_row: OnBadRow = "fail") -> Rows[JudgedComparison]:
     """Return the judgments of AlpacaEval annotation files (JSON or JSONL, also with .gz).
 
     Raises:
         DataError: A row is bad, or a file cannot be read.
     """
-    found: Rows[Judged] = Rows()
+    found: Rows[JudgedComparison] = Rows()
     for path in paths:
         rows = _read_file(path, on_bad_row)
         found.values.extend(rows.values)
@@ -75,11 +75,11 @@ def read_judgments(paths: Sequence[Path], *, on_bad_row: OnBadRow = "fail") -> R
     return found
 
 
-def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Judged]:
+def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[JudgedComparison]:
     """Return the judgments of one file, whose preferences must be on AlpacaEval's scale."""
     stored: list[Any] = []
 
-    def parse(row: dict[str, Any]) -> Judged:
+    def parse(row: dict[str, Any]) -> JudgedComparison:
         stored.append(row.get("preference"))
         return parse_judgment(row)
 
@@ -90,7 +90,7 @@ def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Judged]:
     return rows
 
 
-def parse_judgment(row: dict[str, Any]) -> Judged:
+def parse_judgment(row: dict[str, Any]) -> JudgedComparison:
     """Return the judgment of a row.
 
     Raises:
@@ -110,10 +110,10 @@ def parse_judgment(row: dict[str, Any]) -> Judged:
     preference = 1.5 if preference == 0 else preference
     if not 1 <= preference <= 2:
         raise ValueError(f"the preference {preference:g} is not between 1 and 2")
-    return Judged(instruction, first, second, preference, str(row.get("generator_2", "")))
+    return JudgedComparison(instruction, first, second, preference, str(row.get("generator_2", "")))
 
 
-def sample(judged: Sequence[Judged], count: int | None, seed: int) -> list[Judged]:
+def sample(judged: Sequence[JudgedComparison], count: int | None, seed: int) -> list[JudgedComparison]:
     """Return the judgments of `count` instructions, drawn by the seed and the texts alone; all of them for None."""
     if count is None:
         return list(judged)
@@ -122,7 +122,7 @@ def sample(judged: Sequence[Judged], count: int | None, seed: int) -> list[Judge
     return [entry for entry in judged if entry.instruction in chosen]
 
 
-def usable(model: RewardModel | PairwiseModel, judged: Sequence[Judged]) -> Usable:
+def usable(model: RewardModel | PairwiseModel, judged: Sequence[JudgedComparison]) -> UsableJudgments:
     """Return the judgments that take a side between two different answers which the model can read.
 
     Raises:
@@ -141,10 +141,10 @@ def usable(model: RewardModel | PairwiseModel, judged: Sequence[Judged]) -> Usab
             kept.append(entry)
     if not kept:
         raise DataError(f"No judgment is left to compare with: {reasons}.", hint="Give other judgments.")
-    return Usable(kept, reasons)
+    return UsableJudgments(kept, reasons)
 
 
-def margins(model: RewardModel | PairwiseModel, judged: Sequence[Judged]) -> list[float]:
+def margins(model: RewardModel | PairwiseModel, judged: Sequence[JudgedComparison]) -> list[float]:
     """Return, for each judgment, by how much the model prefers the second answer; negative for the first."""
     if isinstance(model, PairwiseModel):
         wins = model.prefer_all([Duel(entry.prompt, entry.second, entry.first) for entry in judged])
@@ -153,7 +153,7 @@ def margins(model: RewardModel | PairwiseModel, judged: Sequence[Judged]) -> lis
     return [float(second) - float(first) for first, second in zip(scores[::2], scores[1::2], strict=True)]
 
 
-def cells(judged: Sequence[Judged], preferred: Sequence[float], *, row: str, judge: str) -> list[Cell]:
+def cells(judged: Sequence[JudgedComparison], preferred: Sequence[float], *, row: str, judge: str) -> list[Cell]:
     """Return agreement and its baselines, in percent, with standard errors over instructions.
 
     Args:
@@ -217,7 +217,7 @@ def _balanced(values: Sequence[float], sides: Sequence[float], clusters: Sequenc
     return statistics.percent(statistics.Estimate(sum(means.values()) / len(present), error, len(values)))
 
 
-def _reads(model: RewardModel | PairwiseModel, entry: Judged) -> bool:
+def _reads(model: RewardModel | PairwiseModel, entry: JudgedComparison) -> bool:
     """Return whether a model that knows its limit can read both answers."""
     reads = getattr(model, "reads", None)
     if reads is None:

@@ -22,7 +22,7 @@ from gshf_release.optimization.fsdp import distributed, gather, running
 from gshf_release.optimization.loss_averaging import LOG_TWO, fill_last_step, mean_over_pairs
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
-from gshf_release.run.checkpoint_layout import Layout, lay_out
+from gshf_release.run.checkpoint_layout import CheckpointLayout, lay_out
 from gshf_release.run.context import Progress, Say, quiet
 
 
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class FitSettings:
     """How a reward model is optimised."""
 
     learning_rate: float
@@ -75,7 +75,7 @@ class History(NamedTuple):
 def fit(
     source: Path,
     comparisons: Sequence[Comparison],
-    how: Fitting,
+    how: FitSettings,
     profile: Profile,
     *,
     scratch: Path,
@@ -126,12 +126,12 @@ def fit(
     return History(len(fitting), len(encoded) - len(fitting), metrics, renderer.folded, distribution)
 
 
-def layout(profile: Profile) -> Layout:
+def layout(profile: Profile) -> CheckpointLayout:
     """Return how the processes of a profile divide a reward model: FSDP its weights, DeepSpeed's profiles the data alone."""
-    return Layout("fsdp" if profile.sharding == "fsdp" else "none", profile.world_size)
+    return CheckpointLayout("fsdp" if profile.sharding == "fsdp" else "none", profile.world_size)
 
 
-def _start(source: Path, how: Fitting, device: str) -> Any:
+def _start(source: Path, how: FitSettings, device: str) -> Any:
     """Return the model to train: the body of a checkpoint under a head that the seed draws."""
     model = checkpoints.load_model(source, "fp32", device, head="reward", layers=how.layers, new_head=True)
     return without_dropout(model)
@@ -159,7 +159,7 @@ def _trainer(
     model: Any,
     tokenizer: Any,
     encoded: Sequence[tuple[str, list[int], list[int]]],
-    how: Fitting,
+    how: FitSettings,
     profile: Profile,
     scratch: Path,
     progress: Progress,

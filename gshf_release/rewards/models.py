@@ -25,7 +25,7 @@ KINDS: dict[str, type[SequenceClassificationReward | PythonReward | GenerativePr
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 
 
-def adopt(chosen: ScoreSource, folder: Path) -> None:
+def copy_models(chosen: ScoreSource, folder: Path) -> None:
     """Bring the recipe's scorer into a run as `folder`, having opened it once; an ensemble has one subfolder per member.
 
     Raises:

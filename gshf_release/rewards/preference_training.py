@@ -33,7 +33,7 @@ from gshf_release.models.chat_template import Today
 from gshf_release.optimization.distributed import split_batch
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
-from gshf_release.rewards.bradley_terry import Comparison, Fitting, History, fit, fits
+from gshf_release.rewards.bradley_terry import Comparison, FitSettings, History, fit, fits
 from gshf_release.rewards.contrasts import seed_share
 from gshf_release.rewards.data import parse_preference
 from gshf_release.rewards.models import copy_checkpoint
@@ -52,7 +52,7 @@ DATE = "date"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RewardTrainingOptions:
     """What decides the result. Defaults follow RLHFlow's recipe for Mistral-7B reward models (mistral_7B_rm.py) where noted."""
 
     base: str
@@ -79,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class SplitPreference:
     """A preference with the id of its prompt and its side of the split."""
 
     prompt_id: str
@@ -100,7 +100,7 @@ class Job:
     """Preferences: a file, or the folder of a Hub data set."""
     out: Path
     """The folder that becomes the checkpoint."""
-    options: Options
+    options: RewardTrainingOptions
     profile: Profile
     on_bad_row: OnBadRow = "fail"
     """Whether a bad row stops it, or is counted."""
@@ -128,13 +128,15 @@ class Job:
         """Return what `write` left."""
         found = read_json(path)
         found |= {"data": Path(found["data"]), "out": Path(found["out"])}
-        return cls(**found | {"options": Options(**found["options"]), "profile": Profile(**found["profile"])})
+        return cls(
+            **found | {"options": RewardTrainingOptions(**found["options"]), "profile": Profile(**found["profile"])}
+        )
 
 
 def train(
     data: Path,
     out: Path,
-    options: Options,
+    options: RewardTrainingOptions,
     profile: Profile,
     *,
     on_bad_row: OnBadRow = "fail",
@@ -187,8 +189,8 @@ def main(file: str) -> int:
             interrupt.watch(job.stop_file)
             checkpoints.prepare(job.profile)
             rows = _rows(job)
-            teller = worker_protocol.teller_among_others()
-            _work(job, rows, _facts(job, rows), teller.progress, teller.say)
+            reporter = worker_protocol.reporter_among_others()
+            _work(job, rows, _facts(job, rows), reporter.progress, reporter.say)
             leave_processes()
     except GshfError as error:
         worker_protocol.print_marked(worker_protocol.of_error(error))
@@ -227,7 +229,7 @@ def checkpoints_name(model: str) -> str:
     return path.resolve().name if path.exists() else model
 
 
-def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
+def divide(rows: Rows[Preference], options: RewardTrainingOptions) -> list[SplitPreference]:
     """Return the preferences, held out by their prompt, so that no prompt is on both sides.
 
     Raises:
@@ -236,7 +238,7 @@ def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
     labelled = []
     for preference in rows.values:
         prompt_id = Prompt.of(preference.messages).prompt_id
-        labelled.append(Labelled(prompt_id, preference, seed_share(options.seed, prompt_id) < options.held_out))
+        labelled.append(SplitPreference(prompt_id, preference, seed_share(options.seed, prompt_id) < options.held_out))
     for side, name in ((True, "held out"), (False, "left to train on")):
         if not any(entry.held_out is side for entry in labelled):
             prompts = len({entry.prompt_id for entry in labelled})
@@ -244,10 +246,10 @@ def divide(rows: Rows[Preference], options: Options) -> list[Labelled]:
     return labelled
 
 
-def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress, say: Say) -> History:
+def _fit(job: Job, labelled: Sequence[SplitPreference], progress: Progress, say: Say) -> History:
     """Train and write the model into the scratch folder."""
     options, profile = job.options, job.profile
-    how = Fitting(
+    how = FitSettings(
         learning_rate=options.learning_rate,
         epochs=options.epochs,
         batch_pairs=options.batch_pairs,
@@ -269,7 +271,7 @@ def _fit(job: Job, labelled: Sequence[Labelled], progress: Progress, say: Say) -
     return fit(source, comparisons, how, profile, scratch=job.scratch, output=model, progress=progress, say=say)
 
 
-def _score(job: Job, labelled: Sequence[Labelled]) -> tuple[list[PreferenceScore], int]:
+def _score(job: Job, labelled: Sequence[SplitPreference]) -> tuple[list[PreferenceScore], int]:
     """Return the scores of the held-out preferences that fit, and how many do not.
 
     Raises:

@@ -26,14 +26,14 @@ TOO_LONG = "the conversation is too long for the reward model"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRow:
     """A row as it came, and its conversation."""
 
     row: dict[str, Any]
     conversation: list[Message]
 
 
-def read_answers(path: Path, *, on_bad_row: OnBadRow = "fail", split: str = "train") -> Rows[Answered]:
+def read_answers(path: Path, *, on_bad_row: OnBadRow = "fail", split: str = "train") -> Rows[AnsweredRow]:
     """Return the conversations of a file or data set's folder, each with its row.
 
     Raises:
@@ -41,7 +41,7 @@ def read_answers(path: Path, *, on_bad_row: OnBadRow = "fail", split: str = "tra
     """
     return read_rows(
         path,
-        lambda row, use: Answered(row, parse_conversation(row, use)),
+        lambda row, use: AnsweredRow(row, parse_conversation(row, use)),
         example=CONVERSATION_EXAMPLE,
         on_bad_row=on_bad_row,
         split=split,
@@ -61,8 +61,8 @@ def check_output(path: Path, source: Path) -> None:
 
 
 def score_rows(
-    model: RewardModel, rows: Rows[Answered], *, on_bad_row: OnBadRow = "fail"
-) -> tuple[Rows[Answered], Scores]:
+    model: RewardModel, rows: Rows[AnsweredRow], *, on_bad_row: OnBadRow = "fail"
+) -> tuple[Rows[AnsweredRow], Scores]:
     """Return the rows that the model can read, and their scores, with the deviation where the model is an ensemble.
 
     A conversation that is too long for the model is a bad row: it is skipped and counted, or stops everything.
@@ -86,7 +86,7 @@ def score_rows(
     return left, Scores(rewards[kept], None if deviations is None else deviations[kept])
 
 
-def write_scores(answers: Sequence[Answered], scores: Scores, path: Path) -> None:
+def write_scores(answers: Sequence[AnsweredRow], scores: Scores, path: Path) -> None:
     """Write the rows with a column `reward`, and `reward_deviation` for an ensemble; the file appears whole or not at all.
 
     Raises:
@@ -112,7 +112,7 @@ def write_scores(answers: Sequence[Answered], scores: Scores, path: Path) -> Non
     temporary.replace(path)
 
 
-def summary(answers: Sequence[Answered], scores: Scores) -> dict[str, Any]:
+def summary(answers: Sequence[AnsweredRow], scores: Scores) -> dict[str, Any]:
     """Return mean with standard error, spread and quantiles of the scores, and Pearson's r with the answers' characters."""
     rewards = scores.rewards.astype(np.float64)
     found = statistics.mean(rewards.tolist())

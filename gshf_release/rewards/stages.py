@@ -58,7 +58,7 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
             Stage(
                 name=f"{scorer}/model",
                 identity=COPY_IDENTITY,
-                work="gshf_release.rewards.stages:adopt",
+                work="gshf_release.rewards.stages:copy_reward_model",
                 kind="other",
                 outputs=("model",),
                 keys=tuple(f"{key}.{name}" for name in ("model", "revision", "kind", "models")),
@@ -68,7 +68,7 @@ def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
     contrasts = chosen.contrasts
     prompts = f"prompts/{scorer}"
     decoding = Decoding(contrasts.temperature, recipe.sampling.max_new_tokens)
-    answers = sampling.declare(
+    answers = sampling.declare_samples(
         f"{scorer}/answers",
         policy="base",
         prompts=prompts,
@@ -97,13 +97,13 @@ def _training_stage(scorer: Scorer, key: str, *, uses_base: bool) -> Stage:
     return Stage(
         name=f"{scorer}/model",
         identity=TRAINING_IDENTITY,
-        work="gshf_release.rewards.training:train",
+        work="gshf_release.rewards.training:train_reward_model",
         kind="reward training",
         inputs=tuple(inputs),
         outputs=("model", "held-out.parquet", "training.json"),
         keys=("seed", f"{key}.contrasts"),
         parameters=ScorerParameters(scorer=scorer).as_json(),
-        numbers="gshf_release.rewards.training:numbers",
+        numbers="gshf_release.rewards.training:reward_training_cells",
         distributed=True,
     )
 
@@ -136,7 +136,7 @@ def declare_scores(
     return Stage(
         name=name,
         identity=SCORING_IDENTITY,
-        work="gshf_release.rewards.stages:score",
+        work="gshf_release.rewards.stages:write_scores",
         kind="scoring",
         inputs=(Input(f"{scorer}/model", "model"), Input(prompts, "prompts.parquet"), *inputs),
         outputs=("scores.parquet",),
@@ -148,9 +148,9 @@ def declare_scores(
     )
 
 
-def adopt(context: StageContext) -> None:
+def copy_reward_model(context: StageContext) -> None:
     """Bring a given scorer into the run, having opened it once."""
-    models.adopt(settings(context.recipe, context.parameters(ScorerParameters).scorer), context.output("model"))
+    models.copy_models(settings(context.recipe, context.parameters(ScorerParameters).scorer), context.output("model"))
 
 
 def write_contrasts(context: StageContext) -> None:
@@ -166,7 +166,7 @@ def write_contrasts(context: StageContext) -> None:
     Contrast.write(rows, context.output("contrasts.parquet"))
 
 
-def score(context: StageContext) -> None:
+def write_scores(context: StageContext) -> None:
     """Score this shard's responses; a training response that is too long for the scorer gets no score, which is counted.
 
     Raises:
@@ -182,7 +182,7 @@ def score(context: StageContext) -> None:
     prompts = {prompt.prompt_id: prompt.messages for prompt in Prompt.read_where(asked, "prompt_id", answered)}
     folder = context.input(f"{of.scorer}/model", "model")
     chosen, how = settings(context.recipe, of.scorer), Inference.of(context.profile, context.today)
-    model = context.opened.get(folder, lambda: models.open_adopted(chosen, folder, how))
+    model = context.resources.get(folder, lambda: models.open_adopted(chosen, folder, how))
     folded = getattr(model, "folded", 0)
     digest = context.input_sha256(f"{of.scorer}/model", "model")
     if isinstance(model, PairwiseModel):

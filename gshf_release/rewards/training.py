@@ -28,7 +28,7 @@ from gshf_release.run import input_copies, launch
 from gshf_release.run.context import StageContext
 
 
-def train(context: StageContext) -> None:
+def train_reward_model(context: StageContext) -> None:
     """Train a stand-in scorer; a kind of contrast that stays at chance on held-out prompts is dropped and training redone.
 
     Several processes train, and score what was held out, together; that of rank 0 alone writes.
@@ -101,7 +101,7 @@ def above_chance(scores: Sequence[ContrastScore], kind: str) -> bool:
     return found.value > 0.5 + needed
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def reward_training_cells(context: StageContext) -> list[Cell]:
     """Return held-out accuracy per kind and over all kinds, in percent."""
     path = context.output("held-out.parquet")
     training = json.loads(context.output("training.json").read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def numbers(context: StageContext) -> list[Cell]:
 def _own_base(context: StageContext, chosen: Contrasts) -> Path:
     """Return the checkpoint that the recipe names for this scorer, or the run's copy of it where it is gone."""
     key = f"{KEYS[context.parameters(ScorerParameters).scorer]}.{CONTRAST_BASE}"
-    return input_copies.found(
+    return input_copies.find_input(
         context.run,
         key,
         chosen.base,
@@ -136,7 +136,7 @@ def _fit(context: StageContext, chosen: Contrasts, rows: Sequence[Contrast], scr
     """Train from the base and write `model`."""
     own = chosen.base == "base"
     source = context.input("base", "model") if own else _own_base(context, chosen)
-    how = bradley_terry.Fitting(
+    how = bradley_terry.FitSettings(
         learning_rate=chosen.learning_rate,
         epochs=chosen.epochs,
         batch_pairs=chosen.batch_pairs,

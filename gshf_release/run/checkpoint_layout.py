@@ -22,7 +22,7 @@ WHOLE = ("none", "fsdp")
 """What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
 
 
-class Layout(NamedTuple):
+class CheckpointLayout(NamedTuple):
     """Who wrote a checkpoint."""
 
     sharding: str
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
         """Return the layout of the checkpoints that a profile writes."""
         return cls(profile.sharding, profile.world_size)
 
-    def fits(self, other: Layout) -> bool:
+    def fits(self, other: CheckpointLayout) -> bool:
         """Return whether what `other` wrote can be read by this one."""
         return self.sharding == other.sharding and (self.sharding in WHOLE or self.processes == other.processes)
 
@@ -51,12 +51,12 @@ class Layout(NamedTuple):
         return f"sharding {self.sharding} on {self.processes} process{'' if self.processes == 1 else 'es'}"
 
 
-def mark(checkpoint: Path, layout: Layout) -> None:
+def mark(checkpoint: Path, layout: CheckpointLayout) -> None:
     """Say that a checkpoint is complete, and who wrote it."""
     write_text(checkpoint / COMPLETE, json.dumps(layout._asdict()) + "\n")
 
 
-def lay_out(scratch: Path, wanted: Layout) -> str | None:
+def lay_out(scratch: Path, wanted: CheckpointLayout) -> str | None:
     """Put the checkpoints that a training can go on from in place and the others aside; return why it begins again, if so.
 
     Called before any of the training processes looks for a checkpoint: all must find the same. What is aside comes back for a
@@ -86,7 +86,7 @@ def lay_out(scratch: Path, wanted: Layout) -> str | None:
     return f"the checkpoint of {' and '.join(sorted(misfits))} does not fit {wanted}"
 
 
-def withhold(scratch: Path, wanted: Layout) -> str | None:
+def withhold(scratch: Path, wanted: CheckpointLayout) -> str | None:
     """Put checkpoints aside for good that would be unpickled though this user did not write them; return why, if there are any.
 
     Called before `lay_out`. From here on, what lies in the folder is this user's.
@@ -108,14 +108,14 @@ def withhold(scratch: Path, wanted: Layout) -> str | None:
     )
 
 
-def _layout(checkpoint: Path) -> Layout:
+def _layout(checkpoint: Path) -> CheckpointLayout:
     """Return who wrote a complete checkpoint.
 
     Earlier versions left the mark of reward models, which divided the data alone, empty. And they said `fsdp` on a CPU too,
     where accelerate had dropped it: those checkpoints divide the data alone.
     """
     text = (checkpoint / COMPLETE).read_text(encoding="utf-8")
-    written = Layout(**json.loads(text)) if text else Layout("none", 1)
+    written = CheckpointLayout(**json.loads(text)) if text else CheckpointLayout("none", 1)
     if written.sharding == "fsdp" and not (checkpoint / FSDP_WEIGHTS).is_file():
         return written._replace(sharding="none")
     return written

@@ -12,7 +12,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.clock import clock
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.resource_cache import Opened
+from gshf_release.run.resource_cache import ResourceCache
 from gshf_release.run.stage import Input, P, Task
 
 Progress = Callable[[int, int, str], None]
@@ -43,7 +43,7 @@ class StageContext:
     """True when the outputs are in place: numbers are computed from them then."""
     progress: Progress = silent
     say: Say = quiet
-    opened: Opened = field(default_factory=Opened)
+    resources: ResourceCache = field(default_factory=ResourceCache)
 
     def parameters(self, of: type[P]) -> P:
         """Return the parameters that the stage was declared with.

@@ -25,13 +25,13 @@ from gshf_release.errors import GshfError, Interrupted, RunError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt, launch
-from gshf_release.run.checkpoint_layout import Layout, lay_out, withhold
+from gshf_release.run.checkpoint_layout import CheckpointLayout, lay_out, withhold
 from gshf_release.run.context import Progress, StageContext, silent
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.manifest import State, state
 from gshf_release.run.persistent_worker import environment_of, session_of, stay_of
 from gshf_release.run.processes import Processes
-from gshf_release.run.resource_cache import Opened
+from gshf_release.run.resource_cache import ResourceCache
 from gshf_release.run.scheduler import next_launch
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
@@ -57,7 +57,7 @@ class Observer(Protocol):
         ...
 
 
-class Quiet:
+class SilentObserver:
     """An observer that says nothing."""
 
     def started(self, task: Task, position: int, total: int) -> Progress:
@@ -82,7 +82,7 @@ class Execution:
     goal: list[Stage]
     observer: Observer
     workers: Workers
-    opened: Opened = field(default_factory=Opened)
+    resources: ResourceCache = field(default_factory=ResourceCache)
 
     @property
     def by_name(self) -> Mapping[str, Stage]:
@@ -122,7 +122,7 @@ def execute(
         EngineError: A stage needs an environment that has not been set up; said before any work.
         Interrupted: SIGTERM or Ctrl-C; everything finished stays.
     """
-    told = observer or Quiet()
+    told = observer or SilentObserver()
     workers = Workers(run, profile, told.notice)
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, told, workers)
     by_name = walk.by_name
@@ -172,11 +172,11 @@ def _run_serially(walk: Execution, pending: list[Task], by_name: Mapping[str, St
         for together in _launch_groups(walk, engines_together(pending, by_name, walk.profile)):
             stage = together[0].stage
             walk.workers.keep({stay_of(stage, walk.profile)})  # who is not needed now gives back its memory
-            walk.opened.begin(session_of(stage, walk.profile))
+            walk.resources.begin(session_of(stage, walk.profile))
             _finish_tasks(walk, {task: positions[task] for task in together}, by_name, work)
     finally:
         walk.workers.close()
-        walk.opened.close()
+        walk.resources.close()
 
 
 def engines_together(pending: Sequence[Task], by_name: Mapping[str, Stage], profile: Profile) -> list[Task]:
@@ -251,7 +251,7 @@ def _claim(walk: Execution, task: Task, by_name: Mapping[str, Stage], stack: con
         return None
     if condition is State.DAMAGED:
         walk.observer.notice(f"{task.label}: a file is not what its manifest says; redone.")
-    scratch, wanted = walk.run.scratch(task), Layout.of(walk.profile)
+    scratch, wanted = walk.run.scratch(task), CheckpointLayout.of(walk.profile)
     # Scoring, which the processes share too, has shards and no checkpoints.
     trains = launch.distributed(task.stage, walk.profile) and task.stage.shards == 1
     foreign = withhold(scratch, wanted) if trains else None
@@ -283,8 +283,8 @@ def _require_environments(walk: Execution) -> None:
 
 
 def _work_here(walk: Execution, task: Task, progress: Progress, lock: int) -> None:
-    say, opened = walk.observer.notice, walk.opened
-    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=say, opened=opened))
+    say, resources = walk.observer.notice, walk.resources
+    run_task(StageContext(walk.run, walk.recipe, walk.profile, task, progress=progress, say=say, resources=resources))
 
 
 def _work_in_worker(walk: Execution, task: Task, progress: Progress, lock: int) -> None:

@@ -19,7 +19,7 @@ from gshf_release.run.schema import is_inner_path
 FOLDER = "inputs"
 
 
-def keep(run: RunDirectory, key: str, reference: str, source: Path) -> None:
+def keep_input(run: RunDirectory, key: str, reference: str, source: Path) -> None:
     """Copy what a recipe key names into the run, unless these bytes are there already.
 
     Args:
@@ -52,7 +52,7 @@ def keep(run: RunDirectory, key: str, reference: str, source: Path) -> None:
             shutil.rmtree(stale)
 
 
-def kept(run: RunDirectory, key: str, reference: str) -> Path | None:
+def kept_input(run: RunDirectory, key: str, reference: str) -> Path | None:
     """Return the run's copy of what `reference` named under a recipe key, or None."""
     record = run.path / FOLDER / key / "source.json"
     if not record.is_file():
@@ -75,7 +75,7 @@ def _copy(record: Path, document: Mapping[str, Any]) -> Path:
     raise RunError(f"{record} names something that is no copy inside the run.", hint="Do not use this run.")
 
 
-def found(run: RunDirectory | None, key: str, reference: str, look: Callable[[], Path]) -> Path:
+def find_input(run: RunDirectory | None, key: str, reference: str, look: Callable[[], Path]) -> Path:
     """Return what `look` finds outside the run, or the run's own copy where that is gone.
 
     Raises:
@@ -84,13 +84,13 @@ def found(run: RunDirectory | None, key: str, reference: str, look: Callable[[],
     try:
         return look()
     except GshfError:
-        path = None if run is None else kept(run, key, reference)
+        path = None if run is None else kept_input(run, key, reference)
         if path is None:
             raise
         return path
 
 
-def damaged(run: RunDirectory) -> list[str]:
+def damaged_inputs(run: RunDirectory) -> list[str]:
     """Return the run-relative paths of copies whose bytes are not those recorded."""
     wrong = []
     for record in sorted((run.path / FOLDER).glob("*/source.json")):

@@ -70,7 +70,7 @@ class WorkerKilled(RunError):
     """A worker ended by a signal, and not because it was asked to."""
 
 
-class Resident:
+class PersistentWorker:
     """This end: starts the worker and gives it tasks.
 
     The kernel ends the worker with the thread that started it, which therefore has to live until `close`.
@@ -196,8 +196,8 @@ def serve(descriptor: int, work: Callable[[str, int, Progress, Say], None]) -> N
                 os.set_inheritable(lock, False)
             task = json.loads(content)
             try:
-                teller = worker_protocol.Teller(partial(_send, channel))
-                work(task["stage"], task["shard"], teller.progress, teller.say)
+                reporter = worker_protocol.ProgressReporter(partial(_send, channel))
+                work(task["stage"], task["shard"], reporter.progress, reporter.say)
                 _send(channel, {"done": True})
             except GshfError as error:
                 _send(channel, worker_protocol.of_error(error))

@@ -1,4 +1,4 @@
-"""What a process has opened for a stage, such as an engine or a scorer, kept from one task to the next of a session."""
+"""Keep what a process has opened for a stage, such as an engine or a scorer, from one task to the next of a session."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 Thing = TypeVar("Thing")
 
 
-class Opened:
-    """At most one thing, known by the checkpoint that it was opened on."""
+class ResourceCache:
+    """Holds at most one engine or scorer, known by the checkpoint that it was opened on."""
 
     def __init__(self) -> None:
         self._session = ""

@@ -26,7 +26,7 @@ def run_task(context: StageContext) -> None:
     Where several processes do it together, that of rank 0 alone writes.
     """
     stage, profile = context.task.stage, context.profile
-    context.opened.begin(session_of(stage, profile))
+    context.resources.begin(session_of(stage, profile))
     try:
         if launch.rank() > 0:
             resolve(stage.work)(context)
@@ -35,7 +35,7 @@ def run_task(context: StageContext) -> None:
     finally:
         # A worker in another environment leaves with its session; until then a later stage of it finds what is open.
         if context.task.shard == stage.shards - 1 and not environment_of(stage, profile):
-            context.opened.close()
+            context.resources.close()
 
 
 def _run_and_write(context: StageContext) -> None:

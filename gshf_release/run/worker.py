@@ -18,7 +18,7 @@ from gshf_release.run import interrupt, launch, persistent_worker, worker_protoc
 from gshf_release.run.context import Progress, Say, StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.lifeline import die_with_launcher
-from gshf_release.run.resource_cache import Opened
+from gshf_release.run.resource_cache import ResourceCache
 from gshf_release.run.stage import Task, resolve
 from gshf_release.run.task import run_task
 
@@ -32,15 +32,15 @@ def main(arguments: list[str]) -> int:
     try:
         run = RunDirectory.open(Path(path))
         tasks = Tasks(run)
-        with interrupt.stop_gently(), contextlib.closing(tasks.opened):
+        with interrupt.stop_gently(), contextlib.closing(tasks.resources):
             resolve("gshf_release.models.checkpoints:prepare")(tasks.profile)
             if first.startswith(SERVE):
                 persistent_worker.serve(int(first.removeprefix(SERVE)), tasks.work)
             else:
                 interrupt.watch(run.stop_file(tasks.task(first, int(shards[0]))))
-                teller = worker_protocol.teller_among_others()
+                reporter = worker_protocol.reporter_among_others()
                 for shard in shards:
-                    tasks.work(first, int(shard), teller.progress, teller.say)
+                    tasks.work(first, int(shard), reporter.progress, reporter.say)
                 resolve("gshf_release.models.batching:leave_processes")()
     except GshfError as error:
         worker_protocol.print_marked(worker_protocol.of_error(error))
@@ -54,7 +54,7 @@ class Tasks:
     def __init__(self, run: RunDirectory) -> None:
         self.run, self.recipe, self.profile = run, run.recipe, run.profile
         self.stages = {stage.name: stage for stage in run.plan}
-        self.opened = Opened()
+        self.resources = ResourceCache()
 
     def task(self, stage: str, shard: int) -> Task:
         """Return a task by its stage's name."""
@@ -65,7 +65,7 @@ class Tasks:
         interrupt.check()
         task = self.task(stage, shard)
         known = (self.run, self.recipe, self.profile, task)
-        run_task(StageContext(*known, progress=progress, say=say, opened=self.opened))
+        run_task(StageContext(*known, progress=progress, say=say, resources=self.resources))
 
 
 if __name__ == "__main__":

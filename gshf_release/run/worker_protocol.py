@@ -27,7 +27,7 @@ RETRY = "Run the same command to try again."
 """The hint where nothing better is known."""
 
 
-class Teller:
+class ProgressReporter:
     """Tells progress, now and then and at the end, and every line for the user."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
@@ -44,9 +44,9 @@ class Teller:
         self._send({"say": text})
 
 
-def teller_among_others() -> Teller:
+def reporter_among_others() -> ProgressReporter:
     """Return by what one of several training processes tells: that of rank 0 speaks for all."""
-    return Teller(print_marked if launch.rank() == 0 else lambda message: None)
+    return ProgressReporter(print_marked if launch.rank() == 0 else lambda message: None)
 
 
 def print_marked(message: Message) -> None:

@@ -10,7 +10,7 @@ from gshf_release.recipe.profile import Profile
 from gshf_release.run import interrupt
 from gshf_release.run.context import Progress, Say
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.persistent_worker import Resident, WorkerKilled, stay_of
+from gshf_release.run.persistent_worker import PersistentWorker, WorkerKilled, stay_of
 from gshf_release.run.stage import Stage, Task
 
 ATTEMPTS = 2
@@ -33,7 +33,7 @@ class Workers:
     def __init__(self, run: RunDirectory, profile: Profile, notice: Say) -> None:
         self._run, self._profile, self._notice = run, profile, notice
         self._stay = profile.parallel_workers > 1 and not in_passing_workers(profile)
-        self._idle: list[Resident] = []
+        self._idle: list[PersistentWorker] = []
         self._taking = threading.Lock()
 
     def work(self, task: Task, environment: str, lock: int, progress: Progress) -> None:
@@ -73,7 +73,7 @@ class Workers:
         """Let all leave."""
         self._close(lambda worker: True)
 
-    def _take(self, stage: Stage, environment: str) -> Resident:
+    def _take(self, stage: Stage, environment: str) -> PersistentWorker:
         self._close(lambda worker: not worker.alive)
         belongs = None if self._stay and not environment else stay_of(stage, self._profile)
         if environment:  # two engines side by side do not fit
@@ -83,9 +83,9 @@ class Workers:
                 if (worker.environment, worker.session) == (environment, belongs):
                     self._idle.remove(worker)
                     return worker
-        return Resident(self._run, environment, belongs, self._profile.device)
+        return PersistentWorker(self._run, environment, belongs, self._profile.device)
 
-    def _close(self, leaves: Callable[[Resident], bool]) -> None:
+    def _close(self, leaves: Callable[[PersistentWorker], bool]) -> None:
         with self._taking:
             leaving = [worker for worker in self._idle if leaves(worker)]
             self._idle = [worker for worker in self._idle if worker not in leaving]

@@ -86,13 +86,13 @@ class RayEngine:
             runtime_env={"env_vars": {"PYTHONPATH": str(environments.package_folder())}},
         )
         self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
-        self._copies: list[Copy] = []
-        self._idle: list[Copy] = []
-        self._asked: dict[Any, tuple[Copy, int | None]] = {}
+        self._copies: list[EngineReplica] = []
+        self._idle: list[EngineReplica] = []
+        self._asked: dict[Any, tuple[EngineReplica, int | None]] = {}
         """What each unfinished call is for: a copy, and the number of its piece; None where nobody waits for the answer."""
         own = cpu_cores.divided(cpu_cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
         for share in own:
-            self._copies.append(Copy(share))
+            self._copies.append(EngineReplica(share))
             self._start(self._copies[-1])
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
@@ -123,7 +123,7 @@ class RayEngine:
         if self._owned:
             ray.shutdown()
 
-    def _start(self, copy: Copy) -> None:
+    def _start(self, copy: EngineReplica) -> None:
         """Start the worker of a copy, and have its engine opened: pieces go only to those that are."""
         copy.actor = self._kind.remote(*self._arguments, copy.cores)
         copy.place = copy.actor.__ray_ready__.remote()
@@ -155,7 +155,7 @@ class RayEngine:
         finally:
             self._asked = {call: (copy, None) for call, (copy, _) in self._asked.items()}
 
-    def _heard(self) -> Iterator[tuple[Copy, int | None, list[Completion] | None]]:
+    def _heard(self) -> Iterator[tuple[EngineReplica, int | None, list[Completion] | None]]:
         """Wait a moment; yield each copy that answered, its piece and the completions: None if its worker was lost."""
         import ray
         from ray import exceptions
@@ -193,7 +193,7 @@ class RayEngine:
             )
         return before
 
-    def _replace(self, copy: Copy, why: str) -> None:
+    def _replace(self, copy: EngineReplica, why: str) -> None:
         """Start another worker for a copy whose worker was lost.
 
         Raises:
@@ -209,7 +209,7 @@ class RayEngine:
 
 
 @dataclass(eq=False)
-class Copy:
+class EngineReplica:
     """One of the `replicas`."""
 
     cores: Sequence[int]

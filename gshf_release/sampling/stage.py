@@ -37,7 +37,7 @@ def may_drop(prompts: str) -> bool:
     return prompts not in HELD_OUT
 
 
-def declare(
+def declare_samples(
     name: str,
     *,
     policy: str,
@@ -62,7 +62,7 @@ def declare(
     return Stage(
         name=name,
         identity="sample-responses/1",
-        work="gshf_release.sampling.stage:sample",
+        work="gshf_release.sampling.stage:sample_responses",
         kind="sampling",
         inputs=(Input(policy, "model"), Input(prompts, "prompts.parquet")),
         outputs=(FILE,),
@@ -79,7 +79,7 @@ def declare(
     )
 
 
-def sample(context: StageContext) -> None:
+def sample_responses(context: StageContext) -> None:
     """Sample this shard's responses; a training prompt that does not fit the policy's context is dropped and counted.
 
     Raises:
@@ -148,4 +148,4 @@ def engine_of(context: StageContext, checkpoint: Path) -> SamplingEngine:
     def started(seconds: float) -> None:
         context.log("engine started", engine=context.profile.engine, seconds=round(seconds, 3))
 
-    return context.opened.get(checkpoint, lambda: open_engine(checkpoint, context.profile, started))
+    return context.resources.get(checkpoint, lambda: open_engine(checkpoint, context.profile, started))

@@ -87,7 +87,7 @@ class TransformersEngine:
 
         require_fitting(requests, self.context_tokens)
         parts = [part for part in deal_to_workers(group_by_prompt(requests), self.workers) if part]
-        heard = _Heard(len(requests), progress)
+        heard = _BatchProgress(len(requests), progress)
 
         def compute(chosen: list[int]) -> dict[int, Completion]:
             return self._answer(requests, parts[chosen[0]], heard)
@@ -100,7 +100,9 @@ class TransformersEngine:
     def close(self) -> None:
         """Nothing is held beyond this process."""
 
-    def _answer(self, requests: Sequence[Request], groups: list[list[int]], heard: _Heard) -> dict[int, Completion]:
+    def _answer(
+        self, requests: Sequence[Request], groups: list[list[int]], heard: _BatchProgress
+    ) -> dict[int, Completion]:
         """Return the completions of one batch, by position."""
         from gshf_release.sampling.continuous import ContinuousBatch
 
@@ -126,7 +128,7 @@ class TransformersEngine:
         return found
 
 
-class _Heard:
+class _BatchProgress:
     """What batches in several threads tell: how many responses are finished, and that one of them has failed."""
 
     def __init__(self, total: int, progress: Progress) -> None:

@@ -96,7 +96,7 @@ class Meter(Protocol):
         """Called after a try without an answer; `charged` if the server may have worked for it all the same."""
 
 
-class _Passing(Exception):
+class _TransientFailure(Exception):
     """A failure that another try may not have.
 
     `pause` is what the server asks for, in seconds; `answered` if it gave something that is no answer; `charged` if it may
@@ -167,9 +167,9 @@ class ChatClient:
                 meter.begin()
             try:
                 return self._answer(body)
-            except (_Passing, EngineError) as failure:
+            except (_TransientFailure, EngineError) as failure:
                 if meter is not None:
-                    meter.failed(isinstance(failure, _Passing) and failure.charged)
+                    meter.failed(isinstance(failure, _TransientFailure) and failure.charged)
                 raise
 
         return self._persist(self.address, attempt, body.decode())
@@ -183,7 +183,7 @@ class ChatClient:
                 raise self._refused(reply.refusal, self.address) from None
             if reply.final:
                 raise EngineError(f"{self.address} answers with {reply}.", hint=f"See {self.names.place}.") from None
-            raise _Passing(str(reply), answered=True, charged=reply.charged) from None
+            raise _TransientFailure(str(reply), answered=True, charged=reply.charged) from None
 
     def send(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", *, attempts: int = 0
@@ -213,7 +213,7 @@ class ChatClient:
             interrupt.check()
             try:
                 return attempt()
-            except _Passing as failure:
+            except _TransientFailure as failure:
                 if number == min(attempts, failure.tries):
                     message = f"{address} failed {number} times, at last with: {failure}."
                     hint = "Run the same command again; it goes on from there."
@@ -260,11 +260,11 @@ class ChatClient:
             with error:
                 raise self._refusal(error, address) from None
         except zlib.error:
-            raise _Passing("an answer that cannot be unpacked", answered=True, charged=True) from None
+            raise _TransientFailure("an answer that cannot be unpacked", answered=True, charged=True) from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             unsent = isinstance(reason, ConnectionRefusedError | socket.gaierror)
-            raise _Passing(self.mask(str(reason)) or type(error).__name__, charged=not unsent) from error
+            raise _TransientFailure(self.mask(str(reason)) or type(error).__name__, charged=not unsent) from error
         except (ValueError, OverflowError) as error:
             raise EngineError(
                 f"{address} is no address that can be asked: {error}.", hint=f"See {self.names.place}."
@@ -298,9 +298,9 @@ class ChatClient:
             pieces.append(piece)
             length += len(piece)
             if length >= most:
-                raise _Passing(f"an answer of more than {most // 2**20} MiB", answered=True)
+                raise _TransientFailure(f"an answer of more than {most // 2**20} MiB", answered=True)
             if time.monotonic() - begun > self.server.timeout_seconds + length / SLOWEST:
-                raise _Passing("an answer that does not end", charged=True)
+                raise _TransientFailure("an answer that does not end", charged=True)
             interrupt.check()
         return b"".join(pieces)
 
@@ -308,7 +308,7 @@ class ChatClient:
         """Return what an HTTP error means."""
         try:
             body = decoded(self._read(error, error.headers, MOST_BYTES))
-        except (OSError, HTTPException, zlib.error, _Passing):
+        except (OSError, HTTPException, zlib.error, _TransientFailure):
             body = ""
         return self._refused(refusal(error.code, body, str(error.reason)), address, _asked_pause(error.headers))
 
@@ -317,7 +317,7 @@ class ChatClient:
         said = replace(said, words=self.mask(said.words))
         kind = said.kind
         if kind == "passing":
-            return _Passing(str(said), pause)
+            return _TransientFailure(str(said), pause)
         has_key = bool(os.environ.get(self.server.key_variable, "").strip())
         message = f"{address} refused the request with {said}."
         hint = said.hint(self.root, self.server.key_variable, has_key, self.names)
@@ -396,7 +396,7 @@ def _unpacker(encoding: str | None) -> Any:
         return None
     if name in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(wbits=47)
-    raise _Passing(f"an answer packed with {name[:20]!r}, which was not asked for", answered=True)
+    raise _TransientFailure(f"an answer packed with {name[:20]!r}, which was not asked for", answered=True)
 
 
 def _asked_pause(headers: email.message.Message) -> float:

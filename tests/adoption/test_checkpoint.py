@@ -46,7 +46,7 @@ def test_a_checkpoint_becomes_a_release_without_its_training(
     assert "Left out: notes.py, optimizer.pt, trainer_state.json, training_args.bin." in outcome.err
     folder = tmp_path / "out" / "checkpoint-500" / "v1"
     assert verify_folder(folder).numbers == 5, "three values and two n in the card's table"
-    document = manifest.read(folder)
+    document = manifest.read_release_manifest(folder)
     assert document["provenance"] == "unknown"
     assert document["template_change"] == "made by hand"
     assert "_name_or_path" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -122,12 +122,12 @@ JSON = st.recursive(
 @given(rows=st.lists(st.sampled_from([row for rows in ROWS.values() for row in rows]) | JSON, min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_no_row_is_lost(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
-    from gshf_release.adoption.run import adopt
+    from gshf_release.adoption.run import adopt_files
 
     folder = tmp_path_factory.mktemp("adopt")
     (folder / "data").mkdir()
     (folder / "data" / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    (found,) = adopt([folder / "data"], folder / "run", "adopted")
+    (found,) = adopt_files([folder / "data"], folder / "run", "adopted")
     stored = AdoptedRow.read(folder / "run" / found.stage / "rows.parquet")
     rest = (folder / "run" / found.stage / "rest.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     contents = [row.content for row in stored] + [
@@ -208,7 +208,7 @@ from pathlib import Path
 from gshf_release.adoption import run as adoption
 def die(*arguments, **options): os.kill(os.getpid(), signal.SIGKILL)
 setattr(adoption, sys.argv[3], die)
-adoption.adopt([Path(sys.argv[1])], Path(sys.argv[2]), "run")
+adoption.adopt_files([Path(sys.argv[1])], Path(sys.argv[2]), "run")
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from gshf_release.cli.terminal import print_table
 from gshf_release.data.results import Cell
 from gshf_release.report.table import Table, markdown
-from gshf_release.report.tables import all_tables, document
+from gshf_release.report.tables import all_tables, results_document
 
 BRACKETS = "judge [beta] of [/owner]"
 
@@ -32,7 +32,7 @@ def printed(table: Table, capsys: pytest.CaptureFixture[str]) -> list[list[str]]
 
 
 def test_the_report_has_the_tables_and_columns_of_results_md(capsys: pytest.CaptureFixture[str]) -> None:
-    text = document("made", evaluated())
+    text = results_document("made", evaluated())
     tables = all_tables(evaluated())
     assert len(tables) >= 3
     for table in tables:

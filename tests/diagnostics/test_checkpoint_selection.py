@@ -65,7 +65,7 @@ def chosen(path: Path, **loop: Any) -> dict[str, Any]:
         for row in MEASURED
     ]
     run = begin(path, wanted)
-    execute([*measures, checkpoint_selection.declare(3)], run, wanted, PROFILES["here"])
+    execute([*measures, checkpoint_selection.declare_checkpoint_selection(3)], run, wanted, PROFILES["here"])
     return read_json(run.path / "final" / "final.json")
 
 

@@ -14,7 +14,7 @@ from gshf_release.models import checkpoints
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import verify_lineage
 from gshf_release.run.directory import RunDirectory, read_json, write_json
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests import tiny
 from tests.end_to_end.train_tiny import EXACT
 
@@ -30,7 +30,7 @@ def begun(path: Path, recipe: Recipe, date: str) -> RunDirectory:
 
 
 def train(run: RunDirectory, recipe: Recipe) -> RunDirectory:
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=SilentObserver())
     return run
 
 

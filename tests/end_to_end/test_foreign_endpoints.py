@@ -88,7 +88,7 @@ def test_the_runs_copy_of_a_judge_is_not_the_users_word(
 ) -> None:
     file = own.judge(files, "alpaca_eval_2", server.address, name="theirs")
     run = RunDirectory.open(foreign)
-    input_copies.keep(run, judges.input_key(str(file)), str(file), file)
+    input_copies.keep_input(run, judges.input_key(str(file)), str(file), file)
     file.unlink()
     words = (
         "eval",

@@ -16,7 +16,7 @@ from gshf_release.data.records import Message, Pair, Prompt, Sample
 from gshf_release.models.checkpoints import load_tokenizer
 from gshf_release.recipe import Recipe, parse
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests import nasty, tiny
 from tests.end_to_end.train_tiny import EXACT
 
@@ -51,8 +51,8 @@ def test_nasty_conversations_have_the_same_ids_everywhere(
     }
     recipe = parse(Recipe, tiny.recipe(tmp_path, **changes), "tiny")
     run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
-    pipeline.evaluate(run, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=SilentObserver())
+    pipeline.evaluate(run, EXACT, allow_redo=False, observer=SilentObserver())
     tokenizer = load_tokenizer(tmp_path / "tiny")
     if control_tokens == "text":
         tokenizer = tiny.deaf(tokenizer)

@@ -23,7 +23,7 @@ from gshf_release.recipe import Recipe
 from gshf_release.release.lineage import Lineage, verify_lineage
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from gshf_release.run.stage import Stage, Task, resolve
 from tests.conftest import REPOSITORY
 from tests.end_to_end.train_tiny import EXACT, evaluate, train
@@ -241,7 +241,7 @@ def test_killed_twice_and_resumed_is_bit_equal(finished: RunDirectory, tiny_fold
 def test_raft_goes_the_whole_way_with_one_key_changed(tiny_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     recipe = tiny_recipe.model_copy(update={"loop": tiny_recipe.loop.model_copy(update={"algorithm": "raft"})})
     run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=SilentObserver())
     evaluate(run)
     cells = read_cells(run.path / "results.json")
     for t in (1, 2):

@@ -17,7 +17,7 @@ from gshf_release.prompts.split import ordered, ranges
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import verify_lineage
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests import tiny
 from tests.end_to_end.train_tiny import EXACT
 
@@ -29,7 +29,7 @@ FOR_THE_SCORER = "why is gold good for banks " * 24
 """Short enough for the policy, too long for a scorer that reads `SCORER_CONTEXT` tokens."""
 
 
-class Listening(Quiet):
+class Listening(SilentObserver):
     """Keeps what the user is told."""
 
     def __init__(self) -> None:

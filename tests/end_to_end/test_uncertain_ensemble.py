@@ -15,7 +15,7 @@ from gshf_release.release.lineage import verify_lineage
 from gshf_release.rewards import Inference
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests import tiny
 from tests.end_to_end.train_tiny import EXACT
 
@@ -31,7 +31,7 @@ def run(one_thread: None, tiny_folder: Path, tmp_path_factory: pytest.TempPathFa
     content["training"] |= {"uncertainty_weight": WEIGHT, "batch_pairs": 8}
     chosen = parse(Recipe, content, "tiny")
     made = RunDirectory.create(tmp_path_factory.mktemp("ensemble") / "run", chosen, EXACT)
-    pipeline.train(made, chosen, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(made, chosen, EXACT, allow_redo=False, observer=SilentObserver())
     return made
 
 

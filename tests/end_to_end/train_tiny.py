@@ -12,14 +12,14 @@ from gshf_release import pipeline
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Observer, Quiet
+from gshf_release.run.execution import Observer, SilentObserver
 from gshf_release.run.stage import Task
 from tests import tiny
 
 EXACT = Profile(inference_precision="fp32", threads=1)
 
 
-class Killing(Quiet):
+class Killing(SilentObserver):
     """An observer that kills this process itself so many seconds after a number of tasks of the run have finished.
 
     Another process that watched the run could be late, and the run at its end.
@@ -38,13 +38,13 @@ def train(checkpoints: Path, path: Path, observer: Observer | None = None) -> Ru
     """Train the tiny recipe at `path`."""
     recipe = parse(Recipe, tiny.recipe(checkpoints), "tiny")
     run = RunDirectory.create(path, recipe, EXACT)
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=observer or Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=observer or SilentObserver())
     return run
 
 
 def evaluate(run: RunDirectory) -> None:
     """Evaluate a trained run."""
-    pipeline.evaluate(run, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.evaluate(run, EXACT, allow_redo=False, observer=SilentObserver())
 
 
 if __name__ == "__main__":

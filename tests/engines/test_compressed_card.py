@@ -13,7 +13,7 @@ from gshf_release import environments, pipeline
 from gshf_release.hub import publish as releases
 from gshf_release.release.verify_folder import verify_folder
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import blocks, languages, shell
 from tests.servers.hub import HubServer
@@ -30,7 +30,7 @@ def compressed(finished: RunDirectory, facts_file: Path, tmp_path_factory: pytes
     run = RunDirectory.open(path)
     changed = {"facts": str(facts_file), "gguf": (), "compressed": ("fp8", "gptq:W4A16")}
     run.record_recipe(run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update=changed)}))
-    pipeline.release(run, EXACT, repository="tester/tiny", observer=Quiet())
+    pipeline.release(run, EXACT, repository="tester/tiny", observer=SilentObserver())
     return path / "release"
 
 

@@ -13,7 +13,7 @@ from gshf_release.data.records import Sample
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe import profile as profiles
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests import tiny
 
 pytestmark = [
@@ -43,7 +43,7 @@ def test_an_iteration_by_the_profile_of_eight_gpus(tiny_folder: Path, tmp_path: 
     profile = profiles.load("8-gpu-zero3").model_copy(update=HERE)
     assert (profile.engine, profile.sharding, profile.activation_checkpointing) == ("vllm", "zero-3", True)
     run = RunDirectory.create(tmp_path / "run", recipe, profile)
-    pipeline.train(run, recipe, profile, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, profile, allow_redo=False, observer=SilentObserver())
     first = run.path / "iteration-1"
     for stage in ("rewards/shard-000", "reference", "policy"):
         assert read_json(first / stage / "manifest.json")["world_size"] == 2, stage

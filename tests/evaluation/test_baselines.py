@@ -11,8 +11,8 @@ import pytest
 from gshf_release import external_files
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import DataError
-from gshf_release.evaluation.request_builder import Wish, ask
-from gshf_release.evaluation.requests import read
+from gshf_release.evaluation.request_builder import EvaluationOptions, request_evaluation
+from gshf_release.evaluation.requests import read_requests
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
@@ -27,20 +27,22 @@ def answers(path: Path, model: str = "rival") -> Path:
     return path
 
 
-def begun(folder: Path, baseline: str) -> tuple[RunDirectory, Wish]:
+def begun(folder: Path, baseline: str) -> tuple[RunDirectory, EvaluationOptions]:
     """Return a run whose recipe names a benchmark in `folder`, and the wish to be judged on it."""
     folder.mkdir(exist_ok=True)
     judge = own.judge(folder, "alpaca_eval_2", "http://127.0.0.1:9/v1")
     benchmark = str(own.alpaca_benchmark(folder, baseline=baseline, judge=str(judge)))
     evaluation = Evaluation(only=True, prompts=None, benchmarks=(benchmark,))
     recipe = Recipe(name="eval-mine", base=Base(model="somebody/mine"), evaluation=evaluation)
-    return RunDirectory.create(folder.parent / "run", recipe, Profile()), Wish(benchmarks=(benchmark,), rows=("mine",))
+    return RunDirectory.create(folder.parent / "run", recipe, Profile()), EvaluationOptions(
+        benchmarks=(benchmark,), rows=("mine",)
+    )
 
 
-def baseline_of(run: RunDirectory, wish: Wish) -> str | None:
+def baseline_of(run: RunDirectory, wish: EvaluationOptions) -> str | None:
     """Return the hash of the answers that a judge is asked to compare with."""
-    ask(run, wish, ["mine"])
-    (request,) = read(run).benchmarks["own-alpaca"].judges.values()
+    request_evaluation(run, wish, ["mine"])
+    (request,) = read_requests(run).benchmarks["own-alpaca"].judges.values()
     return request.baseline
 
 
@@ -63,7 +65,7 @@ def test_a_moved_run_has_them_still(
         expected = sha256_file(answers(other / "base" / "own-alpaca" / "answers" / "model_outputs.json"))
     else:
         expected = sha256_file(answers(files / where))
-    external_files.keep(run, run.recipe)
+    external_files.keep_external_files(run, run.recipe)
     if asked_before:
         assert baseline_of(run, wish) == expected
     shutil.move(run.path, tmp_path / "moved")
@@ -74,6 +76,6 @@ def test_a_moved_run_has_them_still(
 
 def test_answers_that_are_nowhere_are_named_only_when_a_judge_needs_them(tmp_path: Path) -> None:
     run, wish = begun(tmp_path / "files", "rival.json")
-    external_files.keep(run, run.recipe)
+    external_files.keep_external_files(run, run.recipe)
     with pytest.raises(DataError, match=r"--baseline rival\.json: it is no file of answers"):
-        ask(run, wish, ["mine"])
+        request_evaluation(run, wish, ["mine"])

@@ -12,7 +12,7 @@ import pytest
 
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation import answer_files, benchmarks
-from gshf_release.evaluation.benchmarks import load, questions_file, read_questions
+from gshf_release.evaluation.benchmarks import load_benchmark, questions_file, read_questions
 from gshf_release.prompts import benchmark_files
 from gshf_release.sampling.protocol import Decoding
 from tests.evaluation import own
@@ -31,7 +31,7 @@ def fastchat_temperatures() -> dict[str, float]:
 
 
 def test_mt_bench_decodes_each_category_as_fastchat_does() -> None:
-    mt_bench = load("mt_bench")
+    mt_bench = load_benchmark("mt_bench")
     for category, temperature in fastchat_temperatures().items():
         assert mt_bench.decoding_of(category) == Decoding(temperature, 1024)
     assert mt_bench.decoding_of("another") == Decoding(0.7, 1024)
@@ -39,18 +39,21 @@ def test_mt_bench_decodes_each_category_as_fastchat_does() -> None:
 
 
 def test_alpaca_eval_decodes_as_the_published_model_did() -> None:
-    alpaca_eval = load("alpaca_eval_2")
+    alpaca_eval = load_benchmark("alpaca_eval_2")
     assert alpaca_eval.decoding_of("koala") == Decoding(0.7, 2048)
     assert alpaca_eval.label == "T=0.7"
     assert alpaca_eval.published
 
 
 def test_a_temperature_below_the_threshold_is_greedy(tmp_path: Path) -> None:
-    assert load(str(own.mt_benchmark(tmp_path, temperatures={"math": 5e-5}))).decoding_of("math").temperature == 0.0
+    assert (
+        load_benchmark(str(own.mt_benchmark(tmp_path, temperatures={"math": 5e-5}))).decoding_of("math").temperature
+        == 0.0
+    )
 
 
 def test_a_benchmark_of_ones_own_finds_its_questions_beside_it(tmp_path: Path) -> None:
-    benchmark = load(str(own.alpaca_benchmark(tmp_path)))
+    benchmark = load_benchmark(str(own.alpaca_benchmark(tmp_path)))
     assert not benchmark.published
     found = read_questions("alpaca_eval", questions_file(benchmark))
     assert [question.turns for question in found] == [(text,) for text in own.INSTRUCTIONS]
@@ -64,7 +67,7 @@ def test_a_limit_keeps_the_first_questions(tmp_path: Path) -> None:
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'greedy_below'"):
-        load(str(own.mt_benchmark(tmp_path, greedy_bellow=1.0)))
+        load_benchmark(str(own.mt_benchmark(tmp_path, greedy_bellow=1.0)))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_the_published_questions_have_the_form(test_data: Path) -> None:
     if not test_data.is_dir():
         pytest.skip(f"no benchmark data at {test_data}; set GSHF_TEST_DATA")
     for name, count in (("alpaca_eval_2", 805), ("mt_bench", 80)):
-        benchmark = load(name)
+        benchmark = load_benchmark(name)
         path = benchmark_files.find(benchmarks.pinned(benchmark), test_data)
         assert path is not None
         assert len(read_questions(benchmark.protocol, path)) == count

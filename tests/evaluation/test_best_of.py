@@ -11,7 +11,7 @@ from gshf_release.data.results import find, read_cells, rows_of, select
 from gshf_release.evaluation.best_of import best_of
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests.end_to_end.train_tiny import EXACT, evaluate
 
 
@@ -28,7 +28,7 @@ def test_a_run_compares_with_the_best_of_n(
     loop = tiny_recipe.loop.model_copy(update={"iterations": 1})
     recipe = tiny_recipe.model_copy(update={"evaluation": wanted, "loop": loop})
     run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=SilentObserver())
     evaluate(run)
     cells = read_cells(run.path / "results.json")
     gains = [

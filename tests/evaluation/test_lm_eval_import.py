@@ -10,7 +10,7 @@ import pytest
 
 from gshf_release.data.results import read_cells, write_cells
 from gshf_release.errors import DataError
-from gshf_release.evaluation.lm_eval_import import cells, read
+from gshf_release.evaluation.lm_eval_import import cells_of_results, read_lm_eval_results
 
 DOCUMENT: dict[str, Any] = {
     "results": {
@@ -29,7 +29,7 @@ DOCUMENT: dict[str, Any] = {
 
 
 def test_every_metric_of_every_task_is_a_cell_with_its_error() -> None:
-    found = {cell.metric: cell for cell in cells(DOCUMENT, "iteration-2", "imports/x/results.json")}
+    found = {cell.metric: cell for cell in cells_of_results(DOCUMENT, "iteration-2", "imports/x/results.json")}
     assert set(found) == {"quiz: acc", "quiz: acc_norm", "sums: exact_match (strict)"}
     accuracy = found["quiz: acc"]
     assert (accuracy.value, accuracy.standard_error, accuracy.n, accuracy.decoding) == (0.5, 0.05, 100, "25-shot")
@@ -47,7 +47,7 @@ def test_every_metric_of_every_task_is_a_cell_with_its_error() -> None:
     ],
 )
 def test_what_a_file_says_of_samples_and_shots_is_left_out_where_it_is_none(more: dict[str, Any]) -> None:
-    (found,) = cells({"results": {"quiz": {"acc,none": 0.5}}} | more, "base", "x")
+    (found,) = cells_of_results({"results": {"quiz": {"acc,none": 0.5}}} | more, "base", "x")
     assert (found.value, found.n, found.decoding) == (0.5, None, "")
 
 
@@ -55,7 +55,7 @@ def test_what_a_file_says_of_samples_and_shots_is_left_out_where_it_is_none(more
 def test_a_file_with_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_bytes(json.dumps(DOCUMENT).encode(encoding))
-    assert cells(read(path), "base", "x") == cells(DOCUMENT, "base", "x")
+    assert cells_of_results(read_lm_eval_results(path), "base", "x") == cells_of_results(DOCUMENT, "base", "x")
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
@@ -63,7 +63,7 @@ def test_what_is_no_number_is_an_empty_cell_with_a_note(text: str, tmp_path: Pat
     path = tmp_path / "results.json"
     entry = f'{{"acc,none": {text}, "acc_stderr,none": 0.1, "f1,none": 0.5, "f1_stderr,none": {text}}}'
     path.write_text(f'{{"results": {{"quiz": {entry}}}}}', encoding="utf-8")
-    found = cells(read(path), "base", "x")
+    found = cells_of_results(read_lm_eval_results(path), "base", "x")
     assert [(one.value, one.standard_error) for one in found] == [(None, None), (0.5, None)]
     assert "no number" in found[0].note
     write_cells(found, tmp_path / "cells.json")
@@ -75,18 +75,18 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match="no result file of lm-evaluation-harness"):
-        read(path)
+        read_lm_eval_results(path)
 
 
 def test_a_result_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
-    assert read(path) == DOCUMENT
+    assert read_lm_eval_results(path) == DOCUMENT
 
 
 def test_a_file_of_before_version_0_4_is_read() -> None:
     entry = {"acc": 0.5, "acc_stderr": 0.01, "acc_norm": 0.6, "acc_norm_stderr": 0.02, "alias": "quiz"}
-    found = cells({"results": {"quiz": entry}, "n-shot": {"quiz": 0}}, "base", "x")
+    found = cells_of_results({"results": {"quiz": entry}, "n-shot": {"quiz": 0}}, "base", "x")
     assert [(cell.metric, cell.value, cell.standard_error, cell.decoding) for cell in found] == [
         ("quiz: acc", 0.5, 0.01, "0-shot"),
         ("quiz: acc_norm", 0.6, 0.02, "0-shot"),
@@ -105,4 +105,4 @@ def test_a_file_of_which_nothing_would_be_imported_is_refused(tmp_path: Path, co
     path = tmp_path / "results.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match=told):
-        read(path)
+        read_lm_eval_results(path)

@@ -9,8 +9,8 @@ import pytest
 
 from gshf_release import pipeline
 from gshf_release.errors import CheckpointError, EngineError, RecipeError, RunError
-from gshf_release.evaluation.request_builder import Wish, ask, prefetch
-from gshf_release.evaluation.requests import ascii_slug, read, slug
+from gshf_release.evaluation.request_builder import EvaluationOptions, prefetch, request_evaluation
+from gshf_release.evaluation.requests import ascii_slug, read_requests, slug
 from gshf_release.prompts import benchmark_files
 from gshf_release.recipe import Base, Evaluation, Recipe
 from gshf_release.recipe.profile import Profile
@@ -26,14 +26,14 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory.create(tmp_path / "run", recipe, Profile())
 
 
-def wish(folder: Path, judge: Path, **changes: object) -> Wish:
+def options(folder: Path, judge: Path, **changes: object) -> EvaluationOptions:
     benchmark = own.mt_benchmark(folder) if "single" in judge.name else own.alpaca_benchmark(folder)
-    return Wish(benchmarks=(str(benchmark),), rows=("mine",), judge=str(judge), **changes)  # type: ignore[arg-type]
+    return EvaluationOptions(benchmarks=(str(benchmark),), rows=("mine",), judge=str(judge), **changes)  # type: ignore[arg-type]
 
 
 def test_a_wish_becomes_stages_of_the_run(run: RunDirectory, tmp_path: Path) -> None:
     judge = own.judge(tmp_path, "alpaca_eval_2", ADDRESS)
-    wanted = ask(run, wish(tmp_path, judge), ["mine"])
+    wanted = request_evaluation(run, options(tmp_path, judge), ["mine"])
     assert wanted == ["mine/own-alpaca/own-alpaca-eval-2-stub/scores"]
     graph = pipeline.build(run.recipe, run)
     assert [stage.name for stage in graph.train] == ["base"]
@@ -56,8 +56,8 @@ def test_a_limit_is_not_taken_over_from_an_earlier_request_and_what_differs_is_s
 
     def asked(**changes: Any) -> tuple[int, int | None, int | None]:
         said.clear()
-        ask(run, wish(tmp_path, judge, **changes), ["mine"], said.append)
-        found = read(run).benchmarks["own-alpaca"]
+        request_evaluation(run, options(tmp_path, judge, **changes), ["mine"], said.append)
+        found = read_requests(run).benchmarks["own-alpaca"]
         return found.count, found.whole, found.limit
 
     assert asked() == (whole, whole, None)
@@ -76,26 +76,26 @@ def test_a_limit_is_not_taken_over_from_an_earlier_request_and_what_differs_is_s
 def test_another_judge_keeps_the_template_of_the_answers_and_says_so(run: RunDirectory, tmp_path: Path) -> None:
     judge = own.judge(tmp_path, "alpaca_eval_2", ADDRESS)
     said: list[str] = []
-    ask(run, wish(tmp_path, judge, template="fastchat:zephyr", limit=2), ["mine"])
+    request_evaluation(run, options(tmp_path, judge, template="fastchat:zephyr", limit=2), ["mine"])
     second = own.judge(tmp_path, "alpaca_eval_2", ADDRESS, name="second")
-    ask(run, wish(tmp_path, second, limit=2), ["mine"], said.append)
+    request_evaluation(run, options(tmp_path, second, limit=2), ["mine"], said.append)
     assert any("template fastchat:zephyr, as in the last request" in line for line in said)
-    asked = read(run).benchmarks["own-alpaca"]
+    asked = read_requests(run).benchmarks["own-alpaca"]
     assert (asked.template, asked.limit, asked.count, list(asked.judges)) == (
         "fastchat:zephyr",
         2,
         2,
         ["own-alpaca-eval-2-stub", "second-stub"],
     )
-    ask(run, wish(tmp_path, judge, template="tokenizer", limit=0), ["mine"])
-    asked = read(run).benchmarks["own-alpaca"]
+    request_evaluation(run, options(tmp_path, judge, template="tokenizer", limit=0), ["mine"])
+    asked = read_requests(run).benchmarks["own-alpaca"]
     assert (asked.template, asked.limit, asked.count) == (None, None, len(own.INSTRUCTIONS))
 
 
 def test_where_the_judge_is_may_change_without_judging_anew(run: RunDirectory, tmp_path: Path) -> None:
     plans = []
     for address in (ADDRESS, "http://127.0.0.1:10/v1"):
-        ask(run, wish(tmp_path, own.judge(tmp_path, "alpaca_eval_2", address)), ["mine"])
+        request_evaluation(run, options(tmp_path, own.judge(tmp_path, "alpaca_eval_2", address)), ["mine"])
         plans.append(pipeline.build(run.recipe, run).stages)
     assert plans[0] == plans[1]
 
@@ -104,19 +104,23 @@ def test_a_judge_of_another_benchmark_is_refused(run: RunDirectory, tmp_path: Pa
     benchmark = own.alpaca_benchmark(tmp_path)
     judge = own.judge(tmp_path, "mt_bench_single", ADDRESS)
     with pytest.raises(RecipeError, match="is one for mt_bench_single, the answers are those to own-alpaca"):
-        ask(run, Wish(benchmarks=(str(benchmark),), rows=("mine",), judge=str(judge)), ["mine"])
-    assert read(run).benchmarks == {}
+        request_evaluation(
+            run, EvaluationOptions(benchmarks=(str(benchmark),), rows=("mine",), judge=str(judge)), ["mine"]
+        )
+    assert read_requests(run).benchmarks == {}
 
 
 def test_a_judge_without_a_model_is_refused_before_any_answer_is_made(run: RunDirectory, tmp_path: Path) -> None:
     judge = own.judge(tmp_path, "alpaca_eval_2", ADDRESS, model=None)
     with pytest.raises(EngineError, match="which model"):
-        ask(run, wish(tmp_path, judge), ["mine"])
+        request_evaluation(run, options(tmp_path, judge), ["mine"])
 
 
 def test_a_rating_judge_takes_no_baseline(run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="compares with no baseline"):
-        ask(run, wish(tmp_path, own.judge(tmp_path, "mt_bench_single", ADDRESS), baseline="x"), ["mine"])
+        request_evaluation(
+            run, options(tmp_path, own.judge(tmp_path, "mt_bench_single", ADDRESS), baseline="x"), ["mine"]
+        )
 
 
 def test_a_model_that_is_not_here_begins_no_run(tmp_path: Path) -> None:

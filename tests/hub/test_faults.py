@@ -93,7 +93,7 @@ def arrived(hub: HubServer, release: Path) -> None:
     stored = {
         path: file.sha256 for path, file in repository.resolve("iter-1").files.items() if path != ".gitattributes"
     }
-    listed = {name: entry["sha256"] for name, entry in manifest.read(folder)["files"].items()}
+    listed = {name: entry["sha256"] for name, entry in manifest.read_release_manifest(folder)["files"].items()}
     assert {name: value for name, value in stored.items() if name != manifest.NAME} == listed
 
 

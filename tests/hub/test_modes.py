@@ -41,7 +41,7 @@ def release(tmp_path: Path) -> Path:
     return made.releases(tmp_path / "release")
 
 
-def parts(release: Path, repository: str = MODEL) -> list[releases.Part]:
+def parts(release: Path, repository: str = MODEL) -> list[releases.FolderCommit]:
     return releases.parts(release, repository)
 
 
@@ -113,7 +113,7 @@ def test_after_the_merge_publishing_sets_the_tags(hub: HubServer, api: HfApi, re
     publish(api, release)
     for tag in ("iter-1", "iter-2"):
         files = stored(hub).resolve(tag).files
-        listed = manifest.read(release / "made" / tag)["files"]
+        listed = manifest.read_release_manifest(release / "made" / tag)["files"]
         assert all(files[name].sha256 == entry["sha256"] for name, entry in listed.items())
 
 

@@ -43,7 +43,7 @@ def api(hub: HubServer) -> HfApi:
     return HfApi(endpoint=hub.endpoint, token=hub.write_token)
 
 
-def wanted(run: RunDirectory) -> list[releases.Part]:
+def wanted(run: RunDirectory) -> list[releases.FolderCommit]:
     return releases.parts(run.path / "release", MODEL)
 
 
@@ -232,7 +232,7 @@ def test_a_tag_with_other_content_is_not_moved(api: HfApi, released: RunDirector
     folder = copy.path / "release" / "tiny" / "iter-2"
     (folder / "README.md").write_text((folder / "README.md").read_text(encoding="utf-8") + "\nmore\n", encoding="utf-8")
     (folder / "manifest.json").unlink()
-    manifest.write(folder, {})
+    manifest.write_release_manifest(folder, {})
     with pytest.raises(ReleaseError, match=r"tester/tiny@iter-2 exists on the Hub with other content"):
         publish(api, copy)
     assert tags(api) == {"iter-1": commits[0], "iter-2": commits[1]}

@@ -89,7 +89,9 @@ def test_a_checkpoint_with_code_is_not_published(base: Path, tmp_path: Path) -> 
     add(base / "config.json", auto_map={"AutoModelForCausalLM": "modeling_x.X"})
     (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: ours\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match="names custom code"):
-        adopted_checkpoint.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
+        adopted_checkpoint.adopt_checkpoint(
+            base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -106,7 +108,9 @@ def test_a_link_out_of_a_published_folder_is_refused(base: Path, tmp_path: Path)
     (base / "merges.txt").symlink_to(tmp_path / "secret")
     (tmp_path / "facts.yaml").write_text("license: mit\ntemplate_change: ours\n", encoding="utf-8")
     with pytest.raises(ReleaseError, match=r"merges\.txt is a link to .*secret, outside of the folder"):
-        adopted_checkpoint.make(base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None)
+        adopted_checkpoint.adopt_checkpoint(
+            base, tmp_path / "out", name="x", facts=str(tmp_path / "facts.yaml"), results=None
+        )
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"])
@@ -129,7 +133,7 @@ def test_a_damaged_file_of_a_checkpoint_is_one_line_that_names_it(
 def test_sizes_that_no_model_has_are_one_line(base: Path, changes: dict[str, Any]) -> None:
     add(base / "config.json", **changes)
     with pytest.raises(CheckpointError):
-        model_size.read(base)
+        model_size.read_size(base)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch)
 def adopted(recipe: Recipe, path: Path) -> dict[str, Any]:
     """Return `source.json` of the base stage."""
     run = RunDirectory.create(path, recipe, PROFILES["here"])
-    execute([base.declare(recipe)], run, recipe, PROFILES["here"])
+    execute([base.declare_base(recipe)], run, recipe, PROFILES["here"])
     source: dict[str, Any] = json.loads((path / "base" / "source.json").read_text(encoding="utf-8"))
     return source
 
@@ -238,7 +238,7 @@ def test_a_reference_of_the_hub_is_fetched_and_recorded_at_its_revision(
     loop = {"reference": "owner/sft", "reference_revision": "v1"}
     recipe = parse(Recipe, tiny.recipe(tiny_folder, loop=loop), "tiny")
     run = RunDirectory.create(tmp_path / "run", recipe, PROFILES["here"])
-    stages = [base.declare(recipe), base.declare_reference()]
+    stages = [base.declare_base(recipe), base.declare_reference()]
     execute(stages, run, recipe, PROFILES["here"])
     assert asked[-1] == ("owner/sft", "v1")
     source = read_json(run.path / "reference" / "source.json")

@@ -13,7 +13,7 @@ from gshf_release.models.chat_template_checks import check_policy
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.models.checkpoints import load_model, load_tokenizer
 from gshf_release.models.gguf_loading import LLAMA_3
-from gshf_release.models.size import read
+from gshf_release.models.size import read_size
 from gshf_release.recipe import Prompts
 from tests import tiny
 
@@ -99,7 +99,7 @@ def test_a_template_beside_takes_the_place_of_the_files_own(tmp_path: Path) -> N
 
 def test_sizes_of_every_layer_are_one_line_where_transformers_reads_none(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf", "gpt-2", layers=[128, 96])
-    assert read(path).width == 64
+    assert read_size(path).width == 64
     for load in (load_tokenizer, lambda path: load_model(path, "fp32")):
         with pytest.raises(CheckpointError, match=r"expected int, got list.*Take the checkpoint folder") as caught:
             load(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gshf_release.models.size import Geometry, read
+from gshf_release.models.size import ModelSize, read_size
 from tests import tiny
 
 SMALL = {
@@ -39,9 +39,9 @@ def numel(family: str, **settings: Any) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def of_config(folder: Path, family: str, **settings: Any) -> Geometry:
+def of_config(folder: Path, family: str, **settings: Any) -> ModelSize:
     (folder / "config.json").write_text(json.dumps({"model_type": family, **settings}), encoding="utf-8")
-    return read(folder)
+    return read_size(folder)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
@@ -53,14 +53,14 @@ def test_parameters_of_a_configuration_are_those_of_its_model(tmp_path: Path, fa
 
 def test_mistral_7b_has_7241732096_parameters(tmp_path: Path) -> None:
     found = of_config(tmp_path, "mistral", **MISTRAL_7B)
-    assert found == Geometry(7_241_732_096, layers=32, width=4096, key_values=1024, vocabulary=32000)
+    assert found == ModelSize(7_241_732_096, layers=32, width=4096, key_values=1024, vocabulary=32000)
     scorer = of_config(tmp_path, "mistral", **MISTRAL_7B, architectures=["MistralForSequenceClassification"])
     assert scorer.parameters == 7_241_732_096 - 32000 * 4096 + 4096
 
 
 def test_an_unknown_kind_of_model_has_unknown_parameters(tmp_path: Path) -> None:
     found = of_config(tmp_path, "other", hidden_size=8, num_hidden_layers=2)
-    assert found == Geometry(None, layers=2, width=8)
+    assert found == ModelSize(None, layers=2, width=8)
 
 
 def test_saved_weights_are_counted_whatever_their_kind(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_saved_weights_are_counted_whatever_their_kind(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) | {"model_type": "other"}
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
-    found = read(tmp_path)
+    found = read_size(tmp_path)
     assert found.parameters == sum(weight.numel() for weight in model.parameters())
     assert (found.layers, found.width, found.key_values, found.vocabulary) == (2, 64, 32, 512)
 
@@ -88,7 +88,7 @@ def test_a_gguf_file_tells_its_sizes(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert read(tmp_path / "tiny.gguf") == Geometry(96, layers=2, width=8, key_values=4, vocabulary=11)
+    assert read_size(tmp_path / "tiny.gguf") == ModelSize(96, layers=2, width=8, key_values=4, vocabulary=11)
 
 
 def test_head_counts_of_every_layer_are_averaged(tmp_path: Path) -> None:
@@ -104,4 +104,6 @@ def test_head_counts_of_every_layer_are_averaged(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert read(tmp_path / "tiny.gguf") == Geometry(None, layers=2, width=64, key_values=48)  # (2 + 4) / 2 heads of 16
+    assert read_size(tmp_path / "tiny.gguf") == ModelSize(
+        None, layers=2, width=64, key_values=48
+    )  # (2 + 4) / 2 heads of 16

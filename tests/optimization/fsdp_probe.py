@@ -19,7 +19,7 @@ from gshf_release.models.batching import leave_processes
 from gshf_release.optimization import fsdp
 from gshf_release.recipe import Training
 from gshf_release.run import launch
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.context import silent
 from tests import tiny
 
@@ -86,7 +86,7 @@ def trainer(pairs: Sequence[dict[str, Any]], scratch: Path, seed: int, precision
         args=DPOConfig(**arguments, max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False),
         train_dataset=Dataset.from_list(list(pairs)),
         processing_class=tiny.tokenizer(),
-        callbacks=[Resumable(silent, Layout(sharding, launch.world_size()))],
+        callbacks=[Resumable(silent, CheckpointLayout(sharding, launch.world_size()))],
     )
 
 
@@ -99,7 +99,7 @@ def first_step(scratch: Path, seed: int, precision: str, sharding: str) -> dict[
     with counted() as calls:
         made = trainer(pairs, scratch, seed, precision, sharding)
     with without_padding(made.model, [20 + TOKENS]):
-        (step,) = run_trainer(made, scratch, None, Layout(sharding, launch.world_size()))
+        (step,) = run_trainer(made, scratch, None, CheckpointLayout(sharding, launch.world_size()))
     return {
         "seed": seed,
         "precision": precision,
@@ -137,7 +137,7 @@ def not_engaged(scratch: Path) -> dict[str, Any]:
     fsdp._engage_on_cpu = lambda _: None
     try:
         made = trainer(rows(0, "fp32"), scratch, 0, "fp32", "fsdp")
-        run_trainer(made, scratch, None, Layout("fsdp", launch.world_size()))
+        run_trainer(made, scratch, None, CheckpointLayout("fsdp", launch.world_size()))
     except RunError as error:
         return {"error": str(error), "hint": error.hint, "steps": made.state.global_step}
     finally:

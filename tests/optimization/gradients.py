@@ -19,7 +19,7 @@ from gshf_release.optimization import dpo, raft
 from gshf_release.optimization.trainer import Resumable
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
@@ -89,7 +89,7 @@ class Noting(Resumable):
 def optimise(context: StageContext, *, padded: bool = False) -> None:
     """Train as the stage's own work does, and keep the gradients in the run."""
     module = {dpo.IDENTITY: dpo, raft.IDENTITY: raft}[context.task.stage.identity]
-    noting = Noting(context.progress, Layout.of(context.profile))
+    noting = Noting(context.progress, CheckpointLayout.of(context.profile))
     noting.folder = context.run.path / "gradients"
     can_pack = packing.can_pack if not padded else lambda *given: False
     with mock.patch.object(module, "resumable", return_value=noting), mock.patch.object(packing, "can_pack", can_pack):
@@ -115,7 +115,7 @@ def stages(chosen: Recipe, method: str, padded: bool) -> list[Stage]:
         )
         for name in names
     ]
-    return [base.declare(chosen), *data, replace(policy, work=f"{__name__}:{work}")]
+    return [base.declare_base(chosen), *data, replace(policy, work=f"{__name__}:{work}")]
 
 
 def train(run: Path, chosen: Recipe, profile: Profile, method: str = "dpo", padded: bool = False) -> RunDirectory:

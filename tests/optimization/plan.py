@@ -79,10 +79,10 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         parameters=Count(count=count).as_json(),
     )
     return [
-        base.declare(chosen),
+        base.declare_base(chosen),
         made,
-        reference_logprobs.declare("iteration-1", "base"),
-        dpo.declare(1, init="base", sources=["iteration-1"]),
+        reference_logprobs.declare_reference_logprobs("iteration-1", "base"),
+        dpo.declare_dpo(1, init="base", sources=["iteration-1"]),
     ]
 
 

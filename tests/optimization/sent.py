@@ -92,13 +92,13 @@ def train(algorithm: str, folder: Path, path: Path) -> list[Heard]:
     stages = [Stage(f"iteration-1/{kind}", "tests.optimization.sent:write", outputs=(f"{kind}.parquet",))]
     if algorithm == "gshf":
         stages += [
-            reference_logprobs.declare("iteration-1", "base"),
-            dpo.declare(1, init="base", sources=["iteration-1"]),
+            reference_logprobs.declare_reference_logprobs("iteration-1", "base"),
+            dpo.declare_dpo(1, init="base", sources=["iteration-1"]),
         ]
     else:
-        stages.append(raft.declare(1, init="base", sources=["iteration-1"]))
+        stages.append(raft.declare_raft(1, init="base", sources=["iteration-1"]))
     chosen = plan.recipe(folder)
     run = RunDirectory.create(path, chosen, EXACT)
     with listen(getattr(trl, TRAINERS[algorithm])) as found:
-        execute([base.declare(chosen), *stages], run, chosen, EXACT)
+        execute([base.declare_base(chosen), *stages], run, chosen, EXACT)
     return found

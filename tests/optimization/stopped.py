@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from gshf_release.recipe.profile import Profile
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.stage import Task
 from tests.conftest import REPOSITORY
@@ -93,7 +93,7 @@ def gone_on(run: RunDirectory, where: Profile) -> tuple[Outcome, list[str]]:
     """Finish a run under a profile, which really divides it so; return what came out and what the user was told."""
     heard = Heard()
     finish(run, run.recipe, where, observer=heard)
-    assert read_json(run.path / POLICY / "training.json")["distribution"] == Layout.of(where)._asdict()
+    assert read_json(run.path / POLICY / "training.json")["distribution"] == CheckpointLayout.of(where)._asdict()
     return outcome(run), heard.notices
 
 

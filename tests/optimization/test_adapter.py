@@ -31,7 +31,7 @@ LAST = "iteration-2/policy"
 
 def stages(chosen: Recipe) -> list[Stage]:
     """Return two iterations on the same hand-made pairs."""
-    found = [base.declare(chosen)]
+    found = [base.declare_base(chosen)]
     for number in (1, 2):
         source = f"iteration-{number}"
         found.append(
@@ -42,8 +42,8 @@ def stages(chosen: Recipe) -> list[Stage]:
                 parameters=Count(count=6).as_json(),
             )
         )
-        found.append(reference_logprobs.declare(source, "base", frozen=True))
-        found.append(dpo.declare(number, init=loop.policy_stage(number - 1), sources=[source], adapter=True))
+        found.append(reference_logprobs.declare_reference_logprobs(source, "base", frozen=True))
+        found.append(dpo.declare_dpo(number, init=loop.policy_stage(number - 1), sources=[source], adapter=True))
     return found
 
 
@@ -80,7 +80,7 @@ def test_with_the_adapter_off_log_probabilities_are_the_base_s(adapted: RunDirec
 
 def test_the_second_iteration_goes_on_with_the_adapter_of_the_first(adapted: RunDirectory) -> None:
     """Its reference is still the base, so its first loss is where the first iteration ended, not log 2."""
-    policy = dpo.declare(2, init="iteration-1/policy", sources=["iteration-2"], adapter=True)
+    policy = dpo.declare_dpo(2, init="iteration-1/policy", sources=["iteration-2"], adapter=True)
     assert policy.inputs[:2] == (Input("base", "model"), Input("iteration-1/policy", "adapter"))
     assert Input("iteration-1/policy", "model") not in policy.inputs, "no merged weights are handed over"
     first, second = (read_json(adapted.path / f"iteration-{number}/policy/training.json")["steps"] for number in (1, 2))
@@ -109,7 +109,7 @@ def test_the_merged_model_is_the_sum_rounded_once(adapted: RunDirectory) -> None
 def test_validation_compares_the_adapter_with_the_merged_model(adapted: RunDirectory) -> None:
     """KL(trained || merged BF16) is measured between these two."""
     chosen = adapted.recipe
-    measure = next(stage for stage in loop.declare(chosen) if stage.name == "iteration-2/validation/measure")
+    measure = next(stage for stage in loop.declare_loop(chosen) if stage.name == "iteration-2/validation/measure")
     assert Input(LAST, "adapter") in measure.inputs
     context = StageContext(adapted, chosen, EXACT, Task(measure))
     merged = load_model(adapted.path / LAST / "model", "rounded")
@@ -150,6 +150,6 @@ def test_another_reference_than_the_base_is_refused(tiny_folder: Path) -> None:
 
 
 def test_without_an_adapter_no_stage_knows_of_it(tiny_recipe: Recipe) -> None:
-    for stage in loop.declare(tiny_recipe):
+    for stage in loop.declare_loop(tiny_recipe):
         assert "training.adapter" not in stage.keys
         assert "adapter" not in stage.outputs

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.errors import RecipeError, RunError
-from gshf_release.optimization.distributed import arguments, check, deepspeed_config, split_batch
+from gshf_release.optimization.distributed import arguments, check_sharding, deepspeed_config, split_batch
 from gshf_release.recipe import Training
 from gshf_release.recipe.profile import load
 
@@ -55,13 +55,13 @@ def test_deepspeed_keeps_fp32_weights_and_autocasts(sharding: str, stage: int) -
 def test_deepspeed_that_is_missing_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RunError, match="'8-gpu-zero3' shards with DeepSpeed, which is not installed"):
-        check(Training(), load("8-gpu-zero3"))
-    check(Training(), load("fsdp"))
+        check_sharding(Training(), load("8-gpu-zero3"))
+    check_sharding(Training(), load("fsdp"))
 
 
 @pytest.mark.parametrize("name", ["8-gpu-zero3", "fsdp"])
 def test_the_weights_under_an_adapter_are_not_divided(name: str) -> None:
     training = Training(adapter={"rank": 4})  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"divides the weights \(.*\), which training\.adapter cannot"):
-        check(training, load(name))
-    check(training, load(name).model_copy(update={"sharding": "none"}))
+        check_sharding(training, load(name))
+    check_sharding(training, load(name).model_copy(update={"sharding": "none"}))

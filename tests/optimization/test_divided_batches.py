@@ -83,5 +83,5 @@ def test_two_processes_started_once_a_stage_compute_the_very_values_of_one(
 
 def test_a_users_function_is_called_by_one_process(tiny_folder: Path) -> None:
     for reward, divided in (({"model": str(tiny_folder / "reward")}, True), ({"model": "python:mine:score"}, False)):
-        stages = {stage.name: stage for stage in loop.declare(recipe(tiny_folder, reward))}
+        stages = {stage.name: stage for stage in loop.declare_loop(recipe(tiny_folder, reward))}
         assert launch.distributed(stages["iteration-1/rewards"], Profile(processes=2)) is divided

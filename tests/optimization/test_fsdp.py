@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from gshf_release.errors import RunError
-from gshf_release.optimization.fsdp import APART, _engage_on_cpu, require, running
+from gshf_release.optimization.fsdp import APART, _engage_on_cpu, require_distribution, running
 from gshf_release.optimization.trl_reference import without_reference_model
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from tests.conftest import REPOSITORY
 
-TWO = Layout("fsdp", 2)
+TWO = CheckpointLayout("fsdp", 2)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +83,27 @@ def test_a_trainer_that_is_not_fsdp_is_refused_on_every_rank_before_the_first_st
 @pytest.mark.parametrize(
     ("wanted", "found", "text"),
     [
-        (TWO, Layout("none", 2), "FSDP is not active on 2 processes: accelerate .* ignores it on CPU"),
-        (TWO, Layout(APART, 2), "FSDP is not active on 2 processes: .* each process train a model of its own"),
-        (Layout("zero-3", 8), Layout("none", 8), "DeepSpeed's ZERO-3 is not active on 8 processes"),
-        (Layout("zero-3", 8), Layout("zero-2", 8), "the model is divided by sharding zero-2 on 8 processes"),
-        (Layout("none", 2), Layout(APART, 2), "Data parallelism is not active on 2 processes"),
-        (Layout("none", 2), Layout("none", 1), "Data parallelism is not active on 2 processes"),
+        (TWO, CheckpointLayout("none", 2), "FSDP is not active on 2 processes: accelerate .* ignores it on CPU"),
+        (
+            TWO,
+            CheckpointLayout(APART, 2),
+            "FSDP is not active on 2 processes: .* each process train a model of its own",
+        ),
+        (CheckpointLayout("zero-3", 8), CheckpointLayout("none", 8), "DeepSpeed's ZERO-3 is not active on 8 processes"),
+        (
+            CheckpointLayout("zero-3", 8),
+            CheckpointLayout("zero-2", 8),
+            "the model is divided by sharding zero-2 on 8 processes",
+        ),
+        (CheckpointLayout("none", 2), CheckpointLayout(APART, 2), "Data parallelism is not active on 2 processes"),
+        (CheckpointLayout("none", 2), CheckpointLayout("none", 1), "Data parallelism is not active on 2 processes"),
     ],
 )
-def test_what_runs_otherwise_than_asked_for_is_one_line(wanted: Layout, found: Layout, text: str) -> None:
+def test_what_runs_otherwise_than_asked_for_is_one_line(
+    wanted: CheckpointLayout, found: CheckpointLayout, text: str
+) -> None:
     with pytest.raises(RunError, match=text) as raised:
-        require(wanted, found, "cpu")
+        require_distribution(wanted, found, "cpu")
     assert "\n" not in str(raised.value)
 
 
@@ -102,10 +112,10 @@ def test_what_runs_is_read_from_the_model() -> None:
         return SimpleNamespace(model_wrapped=model, accelerator=SimpleNamespace(num_processes=processes))
 
     model = torch.nn.Linear(2, 2)
-    assert running(trainer(model, 1)) == Layout("none", 1)
-    assert running(trainer(model, 2)) == Layout(APART, 2)
+    assert running(trainer(model, 1)) == CheckpointLayout("none", 1)
+    assert running(trainer(model, 2)) == CheckpointLayout(APART, 2)
     engine = SimpleNamespace(zero_optimization_stage=lambda: 3)
-    assert running(trainer(engine, 8)) == Layout("zero-3", 8)
+    assert running(trainer(engine, 8)) == CheckpointLayout("zero-3", 8)
 
 
 def test_fsdp_on_the_cpu_beside_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

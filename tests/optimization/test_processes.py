@@ -14,9 +14,9 @@ from gshf_release.errors import RecipeError, RunError
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import launch
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Quiet, execute
+from gshf_release.run.execution import SilentObserver, execute
 from gshf_release.run.stage import Stage
 from tests.optimization import test_adapter, test_raft
 from tests.optimization.plan import EXACT, finish, recipe, stages
@@ -45,7 +45,7 @@ def test_two_processes_give_the_losses_and_pairs_of_one(finished: RunDirectory, 
     """The second iteration's pairs are sampled by the first one's policy, so equal pairs mean equal policies too."""
     profile = Profile(inference_precision="fp32", threads=1, **TWO)  # type: ignore[arg-type]
     run = RunDirectory.create(tmp_path / "run", finished.recipe, profile)
-    pipeline.train(run, finished.recipe, profile, allow_redo=False, observer=Quiet())
+    pipeline.train(run, finished.recipe, profile, allow_redo=False, observer=SilentObserver())
     for number in (1, 2):
         document, alone = (read_json(one.path / f"iteration-{number}/policy/training.json") for one in (run, finished))
         assert document["pairs"] == alone["pairs"]
@@ -120,7 +120,7 @@ def in_two_and_in_one(
         run = RunDirectory.create(folder / name, chosen, profile)
         execute(plan, run, chosen, profile)
         assert read_json(run.path / POLICY / "manifest.json")["world_size"] == processes
-        assert read_json(run.path / POLICY / "training.json")["distribution"] == Layout.of(profile)._asdict()
+        assert read_json(run.path / POLICY / "training.json")["distribution"] == CheckpointLayout.of(profile)._asdict()
         found.append(run)
     return found[0], found[1]
 
@@ -148,5 +148,5 @@ def test_a_batch_that_the_processes_do_not_divide_is_refused_before_anything_run
     chosen = recipe(tiny_folder)
     run = RunDirectory.create(tmp_path / "run", chosen, Profile(processes=2))
     with pytest.raises(RecipeError, match="batch_pairs 3 is not a multiple of the profile's 2 training processes"):
-        pipeline.train(run, chosen, Profile(processes=2), allow_redo=False, observer=Quiet())
+        pipeline.train(run, chosen, Profile(processes=2), allow_redo=False, observer=SilentObserver())
     assert not (run.path / "base").exists()

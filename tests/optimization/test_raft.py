@@ -52,7 +52,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         outputs=("winners.parquet",),
         parameters=Count(count=count).as_json(),
     )
-    return [base.declare(chosen), made, raft.declare(1, init="base", sources=["iteration-1"])]
+    return [base.declare_base(chosen), made, raft.declare_raft(1, init="base", sources=["iteration-1"])]
 
 
 @pytest.fixture(scope="module")

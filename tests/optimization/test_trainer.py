@@ -14,10 +14,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from gshf_release.errors import Interrupted
 from gshf_release.optimization.loss_averaging import fill_last_step
 from gshf_release.optimization.trainer import Resumable, latest_checkpoint, run_trainer, training_order
-from gshf_release.run.checkpoint_layout import Layout
+from gshf_release.run.checkpoint_layout import CheckpointLayout
 from gshf_release.run.context import silent
 
-ALONE = Layout("none", 1)
+ALONE = CheckpointLayout("none", 1)
 
 
 def checkpoint(folder: Path, step: int, *, complete: bool) -> None:

@@ -6,15 +6,15 @@ import pytest
 
 from gshf_release import pipeline
 from gshf_release import recipe as recipes
-from gshf_release.models.size import Geometry
+from gshf_release.models.size import ModelSize
 from gshf_release.planning import costs
-from gshf_release.planning.costs import Need
+from gshf_release.planning.costs import Requirement
 from gshf_release.prompts.split import PoolParameters, PromptFileParameters
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Hardware, Profile, Vllm
 from gshf_release.run.stage import Stage
 
-GEOMETRY = Geometry(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)
+GEOMETRY = ModelSize(1_000_000, layers=2, width=10, key_values=4, vocabulary=100)
 POOL = PoolParameters(source_sha256="", count=60_768)
 FAST = Profile(hardware=Hardware(tokens_per_second=100, at_parameters=2e6, flops=1e9))
 
@@ -27,7 +27,7 @@ def counted(chosen: Recipe, prompt: int = 52, response: int = 529) -> costs.Work
     return costs.count(pipeline.training(chosen, None, POOL), chosen, prompt, response)
 
 
-def by_step(needs: list[Need]) -> dict[str, float | None]:
+def by_step(needs: list[Requirement]) -> dict[str, float | None]:
     return {need.step: need.amount for need in needs}
 
 
@@ -190,14 +190,14 @@ def test_disk_of_an_adapter_by_hand() -> None:
 
 
 def test_what_is_unknown_stays_unknown() -> None:
-    assert by_step(costs.training_memory(recipe(), Profile(), Geometry(None), None, 52)) == {
+    assert by_step(costs.training_memory(recipe(), Profile(), ModelSize(None), None, 52)) == {
         "training: weights, gradients and AdamW's moments": None,
         "training: BF16 copies": None,
         "training: activations": None,
     }
 
 
-NEEDS = [Need("training: states", 20.0, ""), Need("training: activations", 9.0, "", certain=False)]
+NEEDS = [Requirement("training: states", 20.0, ""), Requirement("training: activations", 9.0, "", certain=False)]
 
 
 @pytest.mark.parametrize(("available", "refused"), [(19.9, True), (20.0, False), (None, False)])
@@ -206,4 +206,4 @@ def test_only_what_is_certain_refuses(available: float | None, refused: bool) ->
 
 
 def test_a_peak_is_everything_a_step_needs_at_once() -> None:
-    assert costs.peaks([*NEEDS, Need("sampling: weights", None, "")]) == {"training": 29.0, "sampling": 0.0}
+    assert costs.peaks([*NEEDS, Requirement("sampling: weights", None, "")]) == {"training": 29.0, "sampling": 0.0}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.planning import efficiency
-from gshf_release.planning.efficiency import ITERATIONS, WHOLE, Share, lines, measure
+from gshf_release.planning.efficiency import ITERATIONS, WHOLE, TimeShare, efficiency_lines, measure_efficiency
 from gshf_release.run.stage import Stage
 
 PLAN = [
@@ -40,7 +40,7 @@ def finished(time: float, stage: str, seconds: float, **parts: float) -> dict[st
     return {"time": time, "event": "finished", "stage": stage, "seconds": seconds, "parts": parts}
 
 
-def seconds(row: Share | None) -> dict[str, float]:
+def seconds(row: TimeShare | None) -> dict[str, float]:
     """Return what is not zero."""
     assert row is not None
     return {name: pytest.approx(value) for name, value in row.seconds.items() if value}
@@ -61,7 +61,7 @@ ONE_AFTER_THE_OTHER = [
 
 def test_the_shares_by_hand() -> None:
     """Two seconds before the base and two before the second shard lie between tasks; so do three at the end."""
-    found = measure(ONE_AFTER_THE_OTHER, PLAN)
+    found = measure_efficiency(ONE_AFTER_THE_OTHER, PLAN)
     assert seconds(found.row("preparation")) == {"other work": 5, "hashing": 3, "between": 2}
     assert seconds(found.row("iteration 1")) == {
         "sampling": 34 + 34,
@@ -82,12 +82,15 @@ def test_the_shares_by_hand() -> None:
 
 
 def test_a_loop_below_the_goal_is_said_to_be() -> None:
-    assert lines(measure(ONE_AFTER_THE_OTHER, PLAN))[-1] == "Loop efficiency 82.5 %: below the goal of 90 %."
+    assert (
+        efficiency_lines(measure_efficiency(ONE_AFTER_THE_OTHER, PLAN))[-1]
+        == "Loop efficiency 82.5 %: below the goal of 90 %."
+    )
 
 
 def test_a_loop_above_the_goal_is_said_to_be() -> None:
     journal = [begins(0), finished(95, "iteration-2/samples", 95, loading=4), ends(100)]
-    assert lines(measure(journal, PLAN))[-1] == "Loop efficiency 91.0 %: above the goal of 90 %."
+    assert efficiency_lines(measure_efficiency(journal, PLAN))[-1] == "Loop efficiency 91.0 %: above the goal of 90 %."
 
 
 def bare(time: float, stage: str, seconds: float) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def bare(time: float, stage: str, seconds: float) -> dict[str, Any]:
 
 
 def test_a_journal_without_overheads_claims_no_goal() -> None:
-    shown = lines(measure([bare(95, "iteration-2/samples", 95)], PLAN))[-1]
+    shown = efficiency_lines(measure_efficiency([bare(95, "iteration-2/samples", 95)], PLAN))[-1]
     assert shown.startswith(
         "Loop efficiency 0.0 to 100.0 %, so that the goal of 90 % is not shown: 95.0 s are of tasks"
     )
@@ -109,7 +112,10 @@ def test_a_short_task_without_overheads_leaves_a_short_range() -> None:
         finished(100, "iteration-2/samples", 98, loading=1),
         ends(100),
     ]
-    assert lines(measure(journal, PLAN))[-1] == "Loop efficiency 97.0 to 99.0 %: above the goal of 90 %."
+    assert (
+        efficiency_lines(measure_efficiency(journal, PLAN))[-1]
+        == "Loop efficiency 97.0 to 99.0 %: above the goal of 90 %."
+    )
 
 
 def test_a_task_outside_the_loop_says_nothing_about_the_loop() -> None:
@@ -122,7 +128,7 @@ def test_a_task_outside_the_loop_says_nothing_about_the_loop() -> None:
         bare(116, "iteration-1/test/answers", 10),
         ends(116),
     ]
-    assert lines(measure(journal, PLAN))[-1] == "Loop efficiency 99.0 %: above the goal of 90 %."
+    assert efficiency_lines(measure_efficiency(journal, PLAN))[-1] == "Loop efficiency 99.0 %: above the goal of 90 %."
 
 
 def test_tasks_side_by_side_share_the_time() -> None:
@@ -133,22 +139,22 @@ def test_tasks_side_by_side_share_the_time() -> None:
         finished(20, "iteration-1/validation/answers", 10),
         ends(20),
     ]
-    found = measure(journal, PLAN)
+    found = measure_efficiency(journal, PLAN)
     assert seconds(found.row("iteration 2")) == {"sampling": 15}
     assert seconds(found.row("iteration 1")) == {"sampling": 5}
 
 
 def test_the_evaluation_is_no_part_of_the_loop() -> None:
-    found = measure([begins(0), finished(9, "iteration-1/test/answers", 9), ends(10)], PLAN)
+    found = measure_efficiency([begins(0), finished(9, "iteration-1/test/answers", 9), ends(10)], PLAN)
     assert seconds(found.row("evaluation")) == {"sampling": 9, "between": 1}
     assert seconds(found.row(ITERATIONS)) == {}
-    assert not any(line.startswith("Loop efficiency") for line in lines(found))
+    assert not any(line.startswith("Loop efficiency") for line in efficiency_lines(found))
 
 
 def test_time_without_a_command_is_not_counted() -> None:
     journal = [begins(0), finished(9, "base", 9), ends(10), begins(1000, "b"), ends(1003, "b")]
     journal += [begins(5000, "c"), finished(5010, "iteration-2/samples", 8), ends(5010, "c")]
-    found = measure(journal, PLAN)
+    found = measure_efficiency(journal, PLAN)
     assert seconds(found.row(WHOLE)) == {"other work": 9, "between": 1 + 2, "sampling": 8}
 
 
@@ -161,13 +167,17 @@ def test_an_attempt_that_was_stopped_is_time_of_the_loop() -> None:
         started(50, "iteration-1/policy"),
     ]
     journal += [finished(60, "iteration-1/policy", 10), ends(60, "b")]
-    assert seconds(measure(journal, PLAN).row("iteration 1")) == {"between": 1, "stopped": 10, "training": 10}
+    assert seconds(measure_efficiency(journal, PLAN).row("iteration 1")) == {
+        "between": 1,
+        "stopped": 10,
+        "training": 10,
+    }
 
 
 def test_a_killed_command_ends_with_the_last_that_it_wrote() -> None:
     journal = [begins(0), finished(9, "base", 9), started(9, "iteration-1/policy"), begins(500, "b")]
     journal += [started(500, "iteration-1/policy"), finished(520, "iteration-1/policy", 20), ends(520, "b")]
-    assert seconds(measure(journal, PLAN).row(WHOLE)) == {"other work": 9, "training": 20}
+    assert seconds(measure_efficiency(journal, PLAN).row(WHOLE)) == {"other work": 9, "training": 20}
 
 
 def test_old_journals_know_pauses_by_their_length() -> None:
@@ -178,7 +188,7 @@ def test_old_journals_know_pauses_by_their_length() -> None:
         {"time": 50.0, "event": "finished", "stage": "iteration-1/samples 2/2", "seconds": 10.0},
         {"time": 3650.0, "event": "finished", "stage": "iteration-1/policy", "seconds": 50.0},
     ]
-    found = measure(journal, PLAN)
+    found = measure_efficiency(journal, PLAN)
     assert seconds(found.row(WHOLE)) == {"sampling": 18.5, "loading": 1.5, "between": 30, "training": 50}
     whole = found.row(WHOLE)
     assert whole is not None
@@ -186,11 +196,11 @@ def test_old_journals_know_pauses_by_their_length() -> None:
 
 
 def test_an_empty_journal_shows_nothing() -> None:
-    assert lines(measure([], PLAN)) == []
+    assert efficiency_lines(measure_efficiency([], PLAN)) == []
 
 
 def test_json_has_every_part() -> None:
-    document = efficiency.as_json(measure(ONE_AFTER_THE_OTHER, PLAN))
+    document = efficiency.as_json(measure_efficiency(ONE_AFTER_THE_OTHER, PLAN))
     assert list(document["parts"]) == ["preparation", "iteration 1", ITERATIONS, WHOLE]
     assert document["parts"][ITERATIONS]["efficiency"] == 0.8247
 
@@ -201,7 +211,7 @@ def test_json_has_every_part() -> None:
 def test_the_rows_add_up_to_the_time_of_the_command(drawn: list[tuple[Stage, float, float, float]]) -> None:
     tasks = [finished(begin + length, stage.name, length, loading=part) for stage, begin, length, part in drawn]
     journal = [begins(-1), *sorted(tasks, key=lambda entry: entry["time"]), ends(2000)]
-    found = measure(journal, PLAN)
+    found = measure_efficiency(journal, PLAN)
     whole = found.row(WHOLE)
     assert whole is not None
     assert whole.wall == pytest.approx(2001)

@@ -12,7 +12,7 @@ from gshf_release import pipeline
 from gshf_release import recipe as recipes
 from gshf_release.planning import costs
 from gshf_release.planning import makespan as schedule
-from gshf_release.planning.costs import Need
+from gshf_release.planning.costs import Requirement
 from gshf_release.planning.makespan import critical_path, makespan
 from gshf_release.prompts.split import PoolParameters
 from gshf_release.recipe.profile import Profile, Vllm, load
@@ -124,7 +124,7 @@ STAGES = pipeline.training(PUBLISHED, None, PoolParameters(source_sha256="", cou
 def published(profile: Profile) -> schedule.Schedule:
     tokens = costs.count(STAGES, PUBLISHED, 52, 529).tokens
     hours = costs.stage_hours(STAGES, tokens, profile, 7.24e9, 7.11e9)
-    return schedule.make(STAGES, hours, PUBLISHED, profile)
+    return schedule.make_schedule(STAGES, hours, PUBLISHED, profile)
 
 
 def priced(name: str, price: float) -> Profile:
@@ -143,7 +143,7 @@ def test_one_worker_on_one_device_takes_the_hours_of_all_kinds(
     stages = pipeline.training(chosen, None, PoolParameters(source_sha256="", count=60_768))
     tokens = costs.count(stages, chosen, 52, 48).tokens
     of_stages = costs.stage_hours(stages, tokens, one, 7.24e9, 7.11e9)
-    found = schedule.make(stages, of_stages, chosen, one)
+    found = schedule.make_schedule(stages, of_stages, chosen, one)
     kinds = costs.hours(of_stages)
     assert found.hours == pytest.approx(costs.total(kinds))
     assert ("log-ratios" in {need.step for need in kinds}) == bool(chosen.pairs.kl_weight)
@@ -181,7 +181,7 @@ def test_one_process_that_trains_beside_an_engine_on_four_devices_by_hand() -> N
     alone = published(priced("one-80gb", 2.5))
     assert (alone.devices, found.devices) == (1, 4)
     assert found.hours == pytest.approx(5.14 / 4 + 9.1, abs=0.01)
-    text = schedule.lines(found)
+    text = schedule.schedule_lines(found)
     assert "cost: 104 = 10.4 h x 4 devices x 2.5 an hour" in text
     assert "  a copy on 4 GPUs is taken to sample 4 times as fast as one GPU" in text
     assert any("/ 1 copies of the engine x 4 GPUs where it samples;" in line for line in text)
@@ -205,11 +205,11 @@ def test_eight_copies_of_the_engine_sample_on_the_first_machine_alone() -> None:
 def test_machines_that_do_not_divide_the_batch_are_left_out() -> None:
     recipe = PUBLISHED.model_copy(update={"training": PUBLISHED.training.model_copy(update={"batch_pairs": 32})})
     profile = load("8-gpu-zero3")
-    assert [row.nodes for row in schedule.make(STAGES, {}, recipe, profile).machines] == [1, 2, 4]
+    assert [row.nodes for row in schedule.make_schedule(STAGES, {}, recipe, profile).machines] == [1, 2, 4]
 
 
 def test_the_text_states_cost_and_formula() -> None:
-    text = schedule.lines(published(priced("8-gpu-zero3", 2.0)))
+    text = schedule.schedule_lines(published(priced("8-gpu-zero3", 2.0)))
     assert "cost: 29 = 1.8 h x 8 devices x 2 an hour" in text
     assert (
         "  hours of one device / processes for a stage that the processes divide; / 8 copies of the engine where it samples;"
@@ -232,7 +232,7 @@ MEASURED_WALL = 671.8
 """From the begin of its first stage to the end of its last, in seconds."""
 
 
-def quickstart() -> tuple[list[Stage], dict[str, Need]]:
+def quickstart() -> tuple[list[Stage], dict[str, Requirement]]:
     recipe, profile = recipes.load("quickstart", []), load("laptop")
     stages = pipeline.build(recipe).train
     tokens = costs.count(stages, recipe, 52, 48).tokens

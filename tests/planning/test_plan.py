@@ -42,7 +42,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def published(path: Path, profile: Profile, *overrides: str) -> planning.Plan:
-    return planning.make(recipes.load("fsfairx-zephyr-7b", overrides), profile, path / "run")
+    return planning.make_plan(recipes.load("fsfairx-zephyr-7b", overrides), profile, path / "run")
 
 
 def test_an_adapter_at_a_rate_for_all_weights_is_a_warning_before_the_numbers(nothing_here: Path) -> None:
@@ -53,7 +53,7 @@ def test_an_adapter_at_a_rate_for_all_weights_is_a_warning_before_the_numbers(no
     (warning,) = plan.warnings
     assert warning.startswith("training.learning_rate 5e-07 is one for all weights, and training.adapter is set")
     assert warning.endswith("Set training.learning_rate=5.0e-6.")
-    text = planning.lines(plan)
+    text = planning.plan_lines(plan)
     assert text.index(f"Warning: {warning}") < next(at for at, line in enumerate(text) if line.startswith("sample:"))
     assert published(nothing_here, load("one-80gb"), rank, f"{rate}=1.9e-6").warnings
     assert not published(nothing_here, load("one-80gb"), rank, f"{rate}=2.0e-6").warnings
@@ -148,7 +148,7 @@ def test_every_process_of_a_machine_loads_a_whole_model(name: str, gigabytes: fl
     assert need.amount == pytest.approx(gigabytes)
     assert (
         "  training: whole models: 231.68 GB = 8 processes x parameters x 4 bytes, while they load"
-        in planning.lines(plan)
+        in planning.plan_lines(plan)
     )
 
 
@@ -171,8 +171,8 @@ def test_every_profile_that_ships_plans_the_published_recipe(
     profile = load(name)
     adapter = () if profile.sharding != "none" else ("training.adapter.rank=64",)
     chosen = recipes.load("fsfairx-zephyr-7b", adapter)
-    distributed.check(chosen.training, profile)
-    plan = planning.make(chosen, profile, nothing_here / "run")
+    distributed.check_sharding(chosen.training, profile)
+    plan = planning.make_plan(chosen, profile, nothing_here / "run")
     assert profile.name == name
     assert plan.schedule is not None
     assert all(need.amount is not None for need in (*plan.hours, *plan.memory, *plan.disk))
@@ -197,11 +197,11 @@ def test_a_model_of_unknown_size_is_not_refused(nothing_here: Path) -> None:
     profile = Profile(device="cpu", hardware={"memory_gb": 24})  # type: ignore[arg-type]
     plan = published(nothing_here, profile, "plan.parameters=null")
     assert plan.refusal is None
-    assert "parameters: base unknown (not here), reward model 7.11 billion" in planning.lines(plan)
+    assert "parameters: base unknown (not here), reward model 7.11 billion" in planning.plan_lines(plan)
 
 
 def test_models_that_are_here_are_counted(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    plan = planning.make(tiny_recipe, Profile(device="cpu"), tmp_path / "run")
+    plan = planning.make_plan(tiny_recipe, Profile(device="cpu"), tmp_path / "run")
     assert plan.parameters == sum(weight.numel() for weight in tiny.model().parameters())
     assert (plan.missing, plan.refusal) == ([], None)
     assert all(need.amount is not None for need in plan.memory)
@@ -210,7 +210,9 @@ def test_models_that_are_here_are_counted(tiny_recipe: Recipe, tmp_path: Path) -
 
 
 def test_a_run_that_has_measured_its_responses_is_planned_by_them(tiny_recipe: Recipe, finished: RunDirectory) -> None:
-    plan = planning.make(tiny_recipe.model_copy(update={"sampling": tiny_recipe.sampling}), Profile(), finished.path)
+    plan = planning.make_plan(
+        tiny_recipe.model_copy(update={"sampling": tiny_recipe.sampling}), Profile(), finished.path
+    )
     assert {task["state"] for task in plan.tasks} == {"finished"}
     assert 1 <= plan.response_tokens <= 12
     assert "finished  iteration-2/samples (2 shards)" in planning.stage_lines(plan)

@@ -14,7 +14,7 @@ from gshf_release.diagnostics.verdict import DECODINGS, JUDGES
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Observer, Quiet
+from gshf_release.run.execution import Observer, SilentObserver
 from tests.planted import rewards, toy
 
 EXPECTED = {
@@ -56,7 +56,7 @@ def toy_recipe(folder: Path, hack: str) -> dict[str, Any]:
 def cells_of(recipe: Recipe, path: Path, profile: Profile, observer: Observer | None = None) -> list[Cell]:
     """Train and evaluate a recipe in the run directory `path`, or go on with it, and return its cells."""
     os.environ[rewards.BASE] = str(path.resolve() / "base" / "model")
-    watching = observer or Quiet()
+    watching = observer or SilentObserver()
     run = RunDirectory.create(path, recipe, profile)
     pipeline.train(run, recipe, profile, allow_redo=False, observer=watching)
     pipeline.evaluate(run, profile, allow_redo=False, observer=watching)

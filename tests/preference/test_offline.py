@@ -20,9 +20,9 @@ from gshf_release.prompts.split import PromptFileParameters
 from gshf_release.prompts.usage import content_id, excluded
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release.lineage import Lineage, verify_lineage
-from gshf_release.report.tables import document
+from gshf_release.report.tables import results_document
 from gshf_release.run.directory import RunDirectory, read_json
-from gshf_release.run.execution import Observer, Quiet, execute
+from gshf_release.run.execution import Observer, SilentObserver, execute
 from tests import tiny
 from tests.end_to_end.train_tiny import EXACT
 from tests.prompts import benchmarks
@@ -71,7 +71,7 @@ def recipe(folder: Path, file: Path, source: str, iterations: int, **more: Any) 
 
 def trained(path: Path, chosen: Recipe) -> RunDirectory:
     run = RunDirectory.create(path, chosen, EXACT)
-    pipeline.train(run, chosen, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, chosen, EXACT, allow_redo=False, observer=SilentObserver())
     return run
 
 
@@ -119,7 +119,7 @@ def test_an_offline_pair_on_a_held_out_prompt_is_dropped_whatever_its_system_tur
     asked.append(json.loads((tiny_folder / "eval.jsonl").read_text(encoding="utf-8").splitlines()[0])["prompt"])
     briefed = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}] for text in asked]
     add(file, *({"messages": messages, "chosen": "tea", "rejected": "a mat"} for messages in briefed))
-    run = divided(tmp_path / "run", chosen, Quiet())
+    run = divided(tmp_path / "run", chosen, SilentObserver())
     assert dropped(run) == {"held-out prompt": 3, "identical text": 1}
     assert len(Pair.read(run.path / "offline" / "pairs" / "pairs.parquet")) == 2 + 26
 
@@ -135,9 +135,11 @@ def test_two_texts_of_the_same_ids_are_no_pair(one_thread: None, tiny_folder: Pa
     composing.save(str(base / "tokenizer.json"))
     file = offline_file(tmp_path / "pairs.jsonl", count=2)
     add(file, {"prompt": "where?", "chosen": "caf\u00e9", "rejected": "cafe\u0301"})
-    run = divided(tmp_path / "run", recipe(tiny_folder, file, "offline", 1, base={"model": str(base)}), Quiet())
+    run = divided(
+        tmp_path / "run", recipe(tiny_folder, file, "offline", 1, base={"model": str(base)}), SilentObserver()
+    )
     assert dropped(run) == {"identical ids": 1, "identical text": 1}
-    cells = read_cells(run.results(offline.declare(PromptFileParameters(source_sha256="", count=0))))
+    cells = read_cells(run.results(offline.declare_offline_pairs(PromptFileParameters(source_sha256="", count=0))))
     assert find(cells, metric="dropped: identical ids").value == 1  # type: ignore[union-attr]
 
 
@@ -147,7 +149,7 @@ def test_offline_prompts_are_compared_with_the_benchmarks_and_left_alone_by_late
     benchmarks.give(tmp_path, monkeypatch, "Offline 1!", "something else")
     heard = Heard()
     run = divided(tmp_path / "run", recipe(tiny_folder, offline_file(tmp_path / "pairs.jsonl"), "hybrid", 1), heard)
-    cells = read_cells(run.results(contamination.declare()))
+    cells = read_cells(run.results(contamination.declare_contamination()))
     own, given = (find(cells, row=row, metric="too close to alpaca-eval") for row in ("prompts", "offline pairs"))
     assert own is not None
     assert given is not None
@@ -156,7 +158,7 @@ def test_offline_prompts_are_compared_with_the_benchmarks_and_left_alone_by_late
     listed = run.path / contamination.STAGE / contamination.CONTAMINATED
     said = "1 of 8 prompts of pairs.offline are too close to a benchmark's; take their pairs out of its file"
     assert f"{said}, they are listed in {listed}." in heard.notices
-    assert "| offline pairs: too close to alpaca-eval | 1 | 8 | alpaca-eval/0 |" in document("mine", cells)
+    assert "| offline pairs: too close to alpaca-eval | 1 | 8 | alpaca-eval/0 |" in results_document("mine", cells)
     later = recipe(tiny_folder, tmp_path / "pairs.jsonl", "hybrid", 1, prompts={"exclude": [str(run.path)]})
     assert content_id([{"role": "user", "content": "offline 1?"}]) in excluded(later).ids
 

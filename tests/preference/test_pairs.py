@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gshf_release.data.records import FinishReason, Pair, Sample, Score
 from gshf_release.data.results import find, read_cells
 from gshf_release.preference import pairs
-from gshf_release.preference.pairs import REASONS, Choice, declare
+from gshf_release.preference.pairs import REASONS, Choice, declare_pairs
 from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs
 from gshf_release.run.context import StageContext
@@ -36,7 +36,7 @@ def response(
 
 def choose(samples: list[Sample], rewards: dict[int, float], rules: Pairs, iteration: int) -> Choice:
     """Return the choice among the responses, with the same random numbers each time."""
-    return pairs.choose(candidates(samples, rewards, rules), rules, iteration, random.Random(0))
+    return pairs.choose_pair(candidates(samples, rewards, rules), rules, iteration, random.Random(0))
 
 
 TEXTS = st.sampled_from(["one", "two", "three", " one "])
@@ -106,7 +106,7 @@ def test_a_hand_made_selection() -> None:
 
 def test_each_side_keeps_the_deviation_of_its_own_reward() -> None:
     found = candidates([response(0), response(1)], {0: 0.0, 1: 1.0}, RULES, deviations={0: 0.25, 1: 0.5})
-    pair = pairs.choose(found, RULES, 1, random.Random(0)).pair
+    pair = pairs.choose_pair(found, RULES, 1, random.Random(0)).pair
     assert pair is not None
     assert (pair.chosen_deviation, pair.rejected_deviation) == (0.5, 0.25)
 
@@ -197,7 +197,7 @@ def test_every_dropped_prompt_is_counted_by_its_reason(tmp_path: Path) -> None:
     stages = [
         Stage("iteration-1/samples", f"{here}:write_samples", outputs=("samples.parquet",)),
         Stage("iteration-1/rewards", f"{here}:write_scores", outputs=("scores.parquet",)),
-        declare(1),
+        declare_pairs(1),
     ]
     run = begin(tmp_path / "run")
     execute(stages, run, recipe(), PROFILES["here"])

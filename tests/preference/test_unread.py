@@ -28,7 +28,7 @@ def dropped(index: int) -> Sample:
 def chosen(rewards: dict[int, float], count: int = 4) -> pairs.Choice:
     samples = [response(index) for index in range(count)]
     entry = drawn(samples, candidates(samples, rewards, RULES))
-    return pairs.choose(entry.found, RULES, 1, random.Random(0), entry.unread)
+    return pairs.choose_pair(entry.found, RULES, 1, random.Random(0), entry.unread)
 
 
 def test_the_pair_is_chosen_among_the_responses_that_the_scorer_could_read() -> None:
@@ -45,8 +45,8 @@ def test_where_fewer_than_two_are_left_the_reason_is_their_length(rewards: dict[
 def test_a_prompt_too_long_for_the_policy_has_its_own_reason() -> None:
     samples = [dropped(0), dropped(1)]
     entry = drawn(samples, candidates(samples, {}, RULES))
-    assert pairs.choose(entry.found, RULES, 1, random.Random(0), entry.unread).reason == "prompt too long"
-    assert winners.choose(entry.found, RULES, 1, entry.unread) == "prompt too long"
+    assert pairs.choose_pair(entry.found, RULES, 1, random.Random(0), entry.unread).reason == "prompt too long"
+    assert winners.choose_winner(entry.found, RULES, 1, entry.unread) == "prompt too long"
 
 
 def test_too_few_samples_stay_too_few() -> None:

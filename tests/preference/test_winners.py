@@ -14,7 +14,7 @@ from tests.preference.test_pairs import response
 
 def choose(samples: list[Sample], rewards: list[float], **rules: Any) -> Winner | str:
     chosen = Pairs.model_validate(rules)
-    return winners.choose(candidates(samples, dict(enumerate(rewards)), chosen), chosen, 3)
+    return winners.choose_winner(candidates(samples, dict(enumerate(rewards)), chosen), chosen, 3)
 
 
 def test_the_best_response_wins() -> None:

@@ -25,12 +25,12 @@ from gshf_release.prompts.augmentation import asks_of_round, usable_seeds
 from gshf_release.prompts.benchmark_files import BENCHMARKS, BenchmarkFile, UpstreamFile
 from gshf_release.prompts.pool import Accepted, Candidate, Dropped, Pool, prompt_id
 from gshf_release.prompts.split import read_prompts
-from gshf_release.prompts.usage import Excluded, Used, excluded
+from gshf_release.prompts.usage import ExcludedPrompts, PromptUse, excluded
 from gshf_release.recipe import Recipe
 from gshf_release.release import prompt_set
 from gshf_release.release.verify import verify_run
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from gshf_release.serving import openai_client
 from tests.conftest import REPOSITORY, Outcome
 from tests.prompts.written import BENCHMARK_PROMPT, answer, files, prompts_recipe, serving
@@ -52,12 +52,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatServ
 
 
 def made(
-    path: Path, chosen: Recipe, server: ChatServer, observer: Quiet | None = None, **settings: Any
+    path: Path, chosen: Recipe, server: ChatServer, observer: SilentObserver | None = None, **settings: Any
 ) -> RunDirectory:
     """Return the run with its prompts written."""
     profile = serving(server.address, **settings)
     run = RunDirectory.create(path, chosen, profile)
-    prompt_set.make(run, chosen, profile, allow_redo=True, observer=observer or Quiet())
+    prompt_set.make_prompt_set(run, chosen, profile, allow_redo=True, observer=observer or SilentObserver())
     return run
 
 
@@ -238,9 +238,9 @@ def test_seeds_that_evaluate_or_belong_to_a_benchmark_are_not_shown(tmp_path: Pa
             '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "two turns here"}]}\n'
         )
         stream.write('{"prompt": "Which one was a test prompt?"}\n')
-    tested = Used("x", "test", [{"role": "user", "content": "Which one was a test prompt?"}])
+    tested = PromptUse("x", "test", [{"role": "user", "content": "Which one was a test prompt?"}])
     decontaminator = Decontaminator([BenchmarkPrompt("alpaca-eval/1", BENCHMARK_PROMPT)])
-    seeds, removed = usable_seeds(chosen, Excluded((tested,)), decontaminator)
+    seeds, removed = usable_seeds(chosen, ExcludedPrompts((tested,)), decontaminator)
     assert len(seeds) == 30
     assert sorted((row["reason"], row["of"]) for row in removed) == [
         ("benchmark: same words", "alpaca-eval/1"),

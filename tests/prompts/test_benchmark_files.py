@@ -19,8 +19,8 @@ from gshf_release.prompts.benchmark_files import (
     MT_BENCH_JUDGE_PROMPTS,
     MT_BENCH_REFERENCES,
     BenchmarkFile,
-    Found,
     HubFile,
+    LocatedFile,
     PackagedFile,
     UpstreamFile,
     alpaca_eval_prompts,
@@ -111,7 +111,7 @@ def test_a_replaceable_file_with_another_content_is_taken_only_if_allowed(
     replaceable = replace(pinned, replaceable=True)
     with pytest.raises(DataError, match="or use it as it is with --allow-unverified-data"):
         obtain(replaceable, folder)
-    assert obtain(replaceable, folder, allow_unverified=True) == Found(folder / "q.jsonl", verified=False)
+    assert obtain(replaceable, folder, allow_unverified=True) == LocatedFile(folder / "q.jsonl", verified=False)
     with pytest.raises(DataError, match="another version of the file"):
         obtain(pinned, folder, allow_unverified=True)
 
@@ -122,7 +122,7 @@ def test_the_pinned_file_is_preferred_to_one_of_its_name(pinned: BenchmarkFile, 
     (folder / "q.jsonl").write_text("other", encoding="utf-8")
     shutil.copyfile(origin, folder / "z.jsonl")
     found = obtain(replace(pinned, replaceable=True), folder, allow_unverified=True)
-    assert found == Found(folder / "z.jsonl", verified=True)
+    assert found == LocatedFile(folder / "z.jsonl", verified=True)
 
 
 def test_a_file_of_unknown_size_is_found_by_content(pinned: BenchmarkFile, origin: Path) -> None:

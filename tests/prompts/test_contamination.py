@@ -9,9 +9,9 @@ import pytest
 
 from gshf_release.data.results import Cell, find, read_cells
 from gshf_release.prompts import contamination, split
-from gshf_release.prompts.contamination import CONTAMINATED, FACTS, STAGE, compare, declare
-from gshf_release.prompts.usage import Used
-from gshf_release.report.tables import document
+from gshf_release.prompts.contamination import CONTAMINATED, FACTS, STAGE, compare, declare_contamination
+from gshf_release.prompts.usage import PromptUse
+from gshf_release.report.tables import results_document
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from tests.prompts import benchmarks
@@ -43,16 +43,16 @@ def looked(folder: Path, prompts: list[str], observer: Heard | None = None) -> R
     chosen = recipe(prompts={"source": str(source), "roles": COUNTS}, loop={"iterations": 1})
     run = begin(folder / "run", chosen)
     stages = [
-        *split.declare(chosen, split.PoolParameters(source_sha256="0" * 64, count=len(prompts))),
+        *split.declare_prompts(chosen, split.PoolParameters(source_sha256="0" * 64, count=len(prompts))),
         split.declare_used(chosen),
-        declare(),
+        declare_contamination(),
     ]
     execute(stages, run, chosen, PROFILES["here"], observer=observer or Heard())
     return run
 
 
 def cell(run: RunDirectory, name: str) -> Cell:
-    found = find(read_cells(run.results(declare())), metric=f"too close to {name}")
+    found = find(read_cells(run.results(declare_contamination())), metric=f"too close to {name}")
     assert found is not None
     return found
 
@@ -61,7 +61,7 @@ def test_a_prompt_of_a_benchmark_is_counted_with_its_role_and_what_it_is_too_clo
     """All 13 prompts have a role, so the copy has one, whichever the seed gave it."""
     run = looked(tmp_path, [*OTHERS[:12], KNOWN.upper()])
     (found,) = json.loads((run.path / STAGE / FACTS).read_text(encoding="utf-8"))["found"]
-    roles = {row.prompt_id: row.role for row in Used.read(run.path / "prompts" / "used" / "used.parquet")}
+    roles = {row.prompt_id: row.role for row in PromptUse.read(run.path / "prompts" / "used" / "used.parquet")}
     assert found["role"] == roles[found["prompt_id"]]
     assert (found["reason"], found["of"]) == ("benchmark: same words", "alpaca-eval/0")
     assert (cell(run, "alpaca-eval").value, cell(run, "alpaca-eval").n) == (1, 13)
@@ -85,7 +85,7 @@ def test_a_benchmark_whose_file_is_missing_is_said_in_the_results(tmp_path: Path
     assert cell(run, "mt-bench").value is None
     assert cell(run, "mt-bench").note == "NOT CHECKED: gone.jsonl is not on this machine"
     assert heard.notices == ["The prompts are NOT compared with mt-bench: gone.jsonl is not on this machine."]
-    text = document("mine", read_cells(run.results(declare())))
+    text = results_document("mine", read_cells(run.results(declare_contamination())))
     assert "| too close to alpaca-eval | 0 | 13 |" in text
     assert "| too close to mt-bench | – | 13 | NOT CHECKED: gone.jsonl is not on this machine |" in text
 
@@ -121,6 +121,6 @@ def test_another_run_can_exclude_what_was_found(tmp_path: Path) -> None:
 
 def test_what_a_machine_has_is_no_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was compared stays finished on a machine without the files."""
-    before = contamination.declare()
+    before = contamination.declare_contamination()
     monkeypatch.delenv("GSHF_BENCHMARK_DATA")
-    assert contamination.declare() == before
+    assert contamination.declare_contamination() == before

@@ -19,8 +19,8 @@ from gshf_release.prompts.split import (
     EvaluationPromptsParameters,
     PoolParameters,
     check_supply,
-    declare,
     declare_evaluation,
+    declare_prompts,
     ordered,
     ranges,
     read_prompts,
@@ -119,7 +119,7 @@ def test_the_stages_write_the_slices(tmp_path: Path) -> None:
     counts = {"per_iteration": 5, "validation": 3, "test": 4}
     chosen = recipe(prompts={"source": str(source), "roles": counts}, loop={"iterations": 2})
     run = begin(tmp_path / "run", chosen)
-    execute(declare(chosen, pool_file(len(POOL))), run, chosen, PROFILES["here"])
+    execute(declare_prompts(chosen, pool_file(len(POOL))), run, chosen, PROFILES["here"])
     for role, ids in slices(chosen, POOL).items():
         written = Prompt.read(run.path / stage_name(role) / "prompts.parquet")
         assert [prompt.prompt_id for prompt in written] == ids
@@ -138,7 +138,7 @@ def test_evaluation_prompts_that_are_in_the_pool_are_refused(tmp_path: Path) -> 
         evaluation={"prompts": str(other), "second_scorer": {"model": "s"}},
     )
     stages = [
-        *declare(chosen, pool_file(9)),
+        *declare_prompts(chosen, pool_file(9)),
         declare_evaluation(EvaluationPromptsParameters(source_sha256="1" * 64, count=2)),
     ]
     with pytest.raises(DataError, match=r"1 of 2 prompts are also in prompts.source .* the first: 'question 3'"):
@@ -156,7 +156,7 @@ def pool_of(tmp_path: Path, source: Path, on_bad_row: str) -> Any:
         loop={"iterations": 1},
     )
     run = begin(tmp_path / "run", chosen)
-    execute(declare(chosen, pool_file(9)), run, chosen, PROFILES["here"])
+    execute(declare_prompts(chosen, pool_file(9)), run, chosen, PROFILES["here"])
     return run
 
 
@@ -205,7 +205,7 @@ def with_evaluation(tmp_path: Path, on_bad_row: str, **prompts: Any) -> Any:
         loop={"iterations": 1},
         evaluation={"prompts": str(evaluation), "second_scorer": {"model": "s"}},
     )
-    pool = declare(chosen, prompt_file(chosen, None))
+    pool = declare_prompts(chosen, prompt_file(chosen, None))
     return chosen, [*pool, declare_evaluation(evaluation_file(chosen, None))]
 
 

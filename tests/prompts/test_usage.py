@@ -12,7 +12,7 @@ from gshf_release.data.records import Prompt
 from gshf_release.errors import RecipeError
 from gshf_release.prompts import split
 from gshf_release.prompts.pool import Accepted, prompt_id
-from gshf_release.prompts.usage import STAGE, Used, excluded
+from gshf_release.prompts.usage import STAGE, PromptUse, excluded
 from gshf_release.recipe import Recipe
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
@@ -39,13 +39,13 @@ def divided(path: Path, chosen: Recipe) -> RunDirectory:
     prompts, file = split.supply(chosen, Path(chosen.prompts.source))
     split.check_supply(chosen, len(prompts))
     run = begin(path, chosen)
-    stages = [*split.declare(chosen, file), split.declare_used(chosen)]
+    stages = [*split.declare_prompts(chosen, file), split.declare_used(chosen)]
     execute(stages, run, chosen, PROFILES["here"])
     return run
 
 
-def rows(run: RunDirectory) -> list[Used]:
-    return Used.read(run.path / STAGE / "used.parquet")
+def rows(run: RunDirectory) -> list[PromptUse]:
+    return PromptUse.read(run.path / STAGE / "used.parquet")
 
 
 def test_the_manifest_names_every_prompt_and_its_role(source: Path, tmp_path: Path) -> None:

@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 
 from gshf_release.prompts import writers
-from gshf_release.prompts.writers import Answer, Ask, EngineWriter, Record, ask_once, make_writer, request_key
+from gshf_release.prompts.writers import (
+    Answer,
+    EngineWriter,
+    ListRequest,
+    WriterRecord,
+    ask_once,
+    make_writer,
+    request_key,
+)
 from gshf_release.recipe import Augmentation, Recipe
-from gshf_release.release.prompt_set import make, public_writer
+from gshf_release.release.prompt_set import make_prompt_set, public_writer
 from gshf_release.run.context import silent
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from gshf_release.sampling.protocol import Completion, Progress, Request
 from tests.prompts.written import files, list_of, prompts_recipe
 from tests.run.plans import PROFILES
@@ -49,7 +57,7 @@ def test_the_prompt_ids_are_the_rendered_request_and_the_next_number(tokenizer: 
         engine, [EOS], tokenizer, "model", Augmentation(max_new_tokens=2000, temperature=0.8, top_p=0.9)
     )
     heard: list[Any] = []
-    (answer,) = writer.write([Ask("Go on:\n1. Why?", 9, 77)], heard.extend, silent)
+    (answer,) = writer.write([ListRequest("Go on:\n1. Why?", 9, 77)], heard.extend, silent)
     (request,) = engine.requests
     assert tokenizer.decode(request.prompt_ids) == "<|user|>\nGo on:\n1. Why?</s>\n<|assistant|>\n9."
     assert (request.seed, request.decoding.temperature, request.decoding.top_p) == (77, 0.8, 0.9)
@@ -60,21 +68,21 @@ def test_the_prompt_ids_are_the_rendered_request_and_the_next_number(tokenizer: 
 
 def test_an_answer_cut_by_the_limit_says_so(tokenizer: Any) -> None:
     writer = EngineWriter(Scripted(tokenizer), [EOS], tokenizer, "model", SETTINGS)
-    (answer,) = writer.write([Ask("Go on", 9, 1)], lambda heard: None, silent)
+    (answer,) = writer.write([ListRequest("Go on", 9, 1)], lambda heard: None, silent)
     assert (answer.finish_reason, answer.tokens) == ("length", 30)
 
 
 def test_the_record_finds_what_was_added_also_after_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "answers.jsonl"
     one, two = Answer("9. Why?\u2028\r\n10. é😀", "stop", 5), Answer("", "length", 0)
-    Record(path).add([("a", one)])
+    WriterRecord(path).add([("a", one)])
     with path.open("ab") as stream:
         stream.write(b'{"key": "b", "text": "cut by a ki')
-    record = Record(path)
+    record = WriterRecord(path)
     assert record.find("a") == one
     assert record.find("b") is None
     record.add([("b", two)])
-    again = Record(path)
+    again = WriterRecord(path)
     assert (again.find("a"), again.find("b")) == (one, two)
 
 
@@ -83,7 +91,9 @@ def test_a_key_changes_with_everything_an_answer_depends_on(tokenizer: Any) -> N
 
     def key(identity: str = "m", text: str = "t", first: int = 9, seed: int = 1, **changes: Any) -> str:
         settings = Augmentation(**changes)
-        return request_key(EngineWriter(engine, [EOS], tokenizer, identity, settings), Ask(text, first, seed), settings)
+        return request_key(
+            EngineWriter(engine, [EOS], tokenizer, identity, settings), ListRequest(text, first, seed), settings
+        )
 
     keys = [key(), key("n"), key(text="u"), key(first=8), key(seed=2), key(temperature=0.5), key(top_p=0.5)]
     keys += [key(max_new_tokens=9)]
@@ -100,7 +110,7 @@ class Counted:
         self.whole_rounds = whole_rounds
         self.asked: list[int] = []
 
-    def write(self, asks: Sequence[Ask], heard: writers.Heard, progress: Progress) -> list[Answer]:
+    def write(self, asks: Sequence[ListRequest], heard: writers.Heard, progress: Progress) -> list[Answer]:
         """Answer with the request's seed."""
         self.asked.append(len(asks))
         answers = [Answer(f"seed {ask.seed}", "stop", 1) for ask in asks]
@@ -112,8 +122,8 @@ class Counted:
 def test_only_what_is_missing_is_asked_unless_answers_depend_on_their_company(
     tmp_path: Path, whole_rounds: bool, asked: int
 ) -> None:
-    writer, record = Counted(whole_rounds=whole_rounds), Record(tmp_path / "answers.jsonl")
-    asks = [Ask("t", 9, seed) for seed in range(4)]
+    writer, record = Counted(whole_rounds=whole_rounds), WriterRecord(tmp_path / "answers.jsonl")
+    asks = [ListRequest("t", 9, seed) for seed in range(4)]
     ask_once(writer, asks[1:2], SETTINGS, record, silent)
     answers, new = ask_once(writer, asks, SETTINGS, record, silent)
     assert [answer.text for answer in answers] == [f"seed {seed}" for seed in range(4)]
@@ -137,7 +147,7 @@ def test_a_run_with_a_model_in_this_process(
     )
     monkeypatch.setattr("gshf_release.prompts.augmentation.make_writer", writers.make_writer)
     run = RunDirectory.create(tmp_path / "run", chosen, PROFILES["here"])
-    make(run, chosen, PROFILES["here"], allow_redo=False, observer=Quiet())
+    make_prompt_set(run, chosen, PROFILES["here"], allow_redo=False, observer=SilentObserver())
     lines = (run.path / "prompts" / "set" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 20
     answered = (run.path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
@@ -160,7 +170,7 @@ def test_a_real_model_in_this_process_writes_the_same_twice(
         patch.setattr("gshf_release.data.assets.roots", lambda: [tmp_path, *_shipped()])
         for name in ("one", "two"):
             run = RunDirectory.create(tmp_path / name, chosen, PROFILES["here"])
-            make(run, chosen, PROFILES["here"], allow_redo=False, observer=Quiet())
+            make_prompt_set(run, chosen, PROFILES["here"], allow_redo=False, observer=SilentObserver())
             found.append(files(run) | {"answers": (run.path / "answers.jsonl").read_bytes()})
     assert found[0] == found[1]
     assert found[0]["answers"].count(b"\n") == 4

@@ -10,7 +10,7 @@ from gshf_release import recipe as recipes
 from gshf_release.errors import RecipeError
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.ignored_keys import DPO_ALONE, notice, without_effect
-from gshf_release.report.tables import document
+from gshf_release.report.tables import results_document
 
 SET: dict[str, Any] = {
     "loop": {"reference": "owner/sft", "reference_revision": "v1"},
@@ -33,7 +33,7 @@ def test_dpo_keys_under_raft_are_named_in_one_line() -> None:
     found = recipe("raft", **SET)
     assert without_effect(found) == [key for key in DPO_ALONE if key != "training.uncertainty_weight"]
     assert notice(found).startswith("Not used by raft: loop.reference, ")
-    assert notice(found) in document("x", [], notice(found))
+    assert notice(found) in results_document("x", [], notice(found))
 
 
 def test_dpo_reads_every_key() -> None:

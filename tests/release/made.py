@@ -96,10 +96,12 @@ def release(folder: Path, *, iteration: int = 1, repository: str = "tester/made"
         for number, (preference, (model, base)) in enumerate(zip(PREFERENCES, SCORES, strict=True))
     ]
     Judgment.write(rows, folder / "judgments.parquet")
-    eval_results.write(folder, found, [("iteration-1/test/judgments", folder / "judgments.parquet")])
+    eval_results.write_eval_results(folder, found, [("iteration-1/test/judgments", folder / "judgments.parquet")])
     (folder / "judgments.parquet").unlink()
     (folder / "README.md").write_text(card(found, repository), encoding="utf-8")
-    manifest.write(folder, {"iteration": iteration, "chat_template_sha256": chat_templates.sha256(folder), **facts})
+    manifest.write_release_manifest(
+        folder, {"iteration": iteration, "chat_template_sha256": chat_templates.sha256(folder), **facts}
+    )
     return folder
 
 

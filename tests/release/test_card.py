@@ -20,7 +20,7 @@ from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from gshf_release.recipe import Pairs, Recipe
 from gshf_release.recipe import load as load_recipe
 from gshf_release.release.assumptions import Assumption
-from gshf_release.release.card import left_out, render
+from gshf_release.release.card import left_out, render_card
 from gshf_release.release.card_data import Card
 from gshf_release.release.card_templates import escape_text
 from gshf_release.release.facts import Facts
@@ -64,7 +64,7 @@ def facts(**changes: Any) -> Facts:
 
 
 def card(recipe: Recipe, cells: list[Cell], **changes: Any) -> str:
-    return render(Card(recipe, "tester/tiny", 2, cells, facts(**changes)))
+    return render_card(Card(recipe, "tester/tiny", 2, cells, facts(**changes)))
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -154,7 +154,7 @@ def test_no_external_responses_is_not_said_without_proof(tiny_recipe: Recipe) ->
         ),
         ({"lineage": Lineage(8, 4, 3)}, "3 preference pairs came from elsewhere; 4 were made of the 8 responses"),
     ):
-        content = render(replace(base, **claim))
+        content = render_card(replace(base, **claim))
         assert "No external responses" not in content
         assert statement in content
         assert "<b>" not in content
@@ -184,7 +184,7 @@ def test_every_iteration_so_far_has_its_tag_and_hash(released: RunDirectory) -> 
 
 def test_assumptions_of_the_recipe_are_on_the_card(tiny_recipe: Recipe) -> None:
     found = [Assumption("pairs.cut", "keep", "not | stated"), Assumption("prompts.system", None, "none")]
-    content = render(Card(tiny_recipe, "tester/tiny", 2, [], facts(), assumptions=found))
+    content = render_card(Card(tiny_recipe, "tester/tiny", 2, [], facts(), assumptions=found))
     assert "| `pairs.cut` | `keep` | not \\| stated |" in content
     assert "| `prompts.system` | none | none |" in content
     assert "### Assumptions" not in card(tiny_recipe, [])
@@ -350,7 +350,7 @@ def test_facts_are_never_templates(tiny_recipe: Recipe) -> None:
 
 def test_a_poisoned_language_stays_inside_its_value(tiny_recipe: Recipe) -> None:
     poisoned = facts().model_copy(update={"language": ("en\n---\nlicense: mit", "[x]: {y}")})
-    content = render(Card(tiny_recipe, "tester/tiny", 2, [], poisoned))
+    content = render_card(Card(tiny_recipe, "tester/tiny", 2, [], poisoned))
     metadata = yaml.safe_load(content.split("\n---\n\n# ", 1)[0].removeprefix("---\n"))
     assert metadata["language"] == ["en\n---\nlicense: mit", "[x]: {y}"]
     assert metadata["license"] == "apache-2.0"
@@ -542,5 +542,5 @@ def test_the_numbers_of_a_7b_model_are_on_no_card_of_a_135m_model() -> None:
 
 def test_what_weakens_every_number_stands_before_them(tiny_recipe: Recipe) -> None:
     line = "Stale: the numbers were made with training.beta 0.1; the recipe now says 0.3."
-    body = render(Card(tiny_recipe, "tester/tiny", 2, [], facts(), notices=(line,))).split("---\n", 2)[2]
+    body = render_card(Card(tiny_recipe, "tester/tiny", 2, [], facts(), notices=(line,))).split("---\n", 2)[2]
     assert body.strip().split("\n")[2] == f"> **{line}**"

@@ -10,7 +10,7 @@ import pytest
 from gshf_release.recipe import Recipe, parse
 from gshf_release.release import rules
 from gshf_release.release.assumptions import Assumption
-from gshf_release.release.card import render
+from gshf_release.release.card import render_card
 from gshf_release.release.card_data import Card
 from gshf_release.release.facts import Facts
 
@@ -30,7 +30,7 @@ def recipe(**changes: Any) -> Recipe:
 
 def card(chosen: Recipe, **changes: Any) -> str:
     facts = Facts(license="apache-2.0", base_model="owner/base-7b")
-    return render(Card(chosen, "tester/made", 1, [], facts, **changes))
+    return render_card(Card(chosen, "tester/made", 1, [], facts, **changes))
 
 
 def row(text: str, name: str) -> str:

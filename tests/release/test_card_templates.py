@@ -59,11 +59,11 @@ def test_a_run_keeps_the_templates_of_its_project_for_when_it_is_elsewhere(
     name = own_template(tmp_path, monkeypatch, "first")
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
-    card_templates.keep(run)
-    assert card_templates.kept(run) is None, "the project's own count while we stand in it"
+    card_templates.keep_card_templates(run)
+    assert card_templates.kept_card_templates(run) is None, "the project's own count while we stand in it"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    copy = card_templates.kept(run)
+    copy = card_templates.kept_card_templates(run)
     assert card_templates.render(name, {}, copy) == "first"
     assert name in [path.name for path in card_templates.files(copy)]
     assert name not in [path.name for path in card_templates.files()]

@@ -20,7 +20,7 @@ from gshf_release.release.data_sets import Preference, PublishedJudgment
 from gshf_release.release.facts import Facts
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet, execute
+from gshf_release.run.execution import SilentObserver, execute
 from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import blocks, languages, python, shell
 from tests.release.test_card import POISON, structure
@@ -43,7 +43,7 @@ def release(run: RunDirectory, facts: Path, repository: str | None = "tester/tin
     recipe = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update=changed)})
     stages = pipeline.build(recipe, run).stages
     goal = [stage for stage in stages if stage.identity.startswith("write-data-set/")]
-    execute(stages, run, recipe, EXACT, goal=goal, allow_redo=True, observer=Quiet())
+    execute(stages, run, recipe, EXACT, goal=goal, allow_redo=True, observer=SilentObserver())
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_evaluation_prompts_matter_only_where_they_are_shown() -> None:
 def test_a_run_without_pairs_of_its_own_is_refused_before_any_work(run: RunDirectory) -> None:
     recipe = run.recipe.model_copy(update={"loop": run.recipe.loop.model_copy(update={"algorithm": "raft"})})
     with pytest.raises(ReleaseError, match="makes no preference pairs of its own"):
-        data_sets.declare(recipe, [], "")
+        data_sets.declare_data_sets(recipe, [], "")
 
 
 @pytest.mark.parametrize("kind", ["preferences", "judgments"])
@@ -196,7 +196,7 @@ def test_they_become_data_sets_on_the_hub_and_the_cards_commands_verify_them(
 
 def test_what_the_recipe_no_longer_wants_is_not_declared(run: RunDirectory) -> None:
     recipe = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update={"datasets": ()})})
-    assert data_sets.declare(recipe, [], "") == []
+    assert data_sets.declare_data_sets(recipe, [], "") == []
 
 
 def test_poisoned_facts_stay_text_in_the_cards_of_data_sets(run: RunDirectory, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from gshf_release.models.checkpoints import load_model, load_tokenizer
 from gshf_release.release import licences, manifest, rules
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests.conftest import REPOSITORY
 from tests.end_to_end.train_tiny import EXACT
 
@@ -240,20 +240,20 @@ def test_a_release_without_a_licence_names_the_way_out(copy: RunDirectory) -> No
     recipe = copy.recipe
     copy.record_recipe(recipe.model_copy(update={"release": recipe.release.model_copy(update={"facts": None})}))
     with pytest.raises(ReleaseError, match=r"^A release needs a licence\. Write a YAML file with `license:"):
-        pipeline.release(copy, EXACT, repository=None, observer=Quiet())
+        pipeline.release(copy, EXACT, repository=None, observer=SilentObserver())
 
 
 @pytest.mark.parametrize("repository", ["me/..", "..", "noowner", "a/b/c", 'a/b"c', "a/b\n"])
 def test_a_name_that_is_no_repository_is_refused_before_anything_is_made(copy: RunDirectory, repository: str) -> None:
     before = sorted(path for path in copy.path.rglob("*"))
     with pytest.raises(ReleaseError, match="is not of the form OWNER/NAME"):
-        pipeline.release(copy, EXACT, repository=repository, observer=Quiet())
+        pipeline.release(copy, EXACT, repository=repository, observer=SilentObserver())
     assert sorted(path for path in copy.path.rglob("*")) == before
 
 
 def test_a_release_is_made_again_byte_for_byte(released: RunDirectory, copy: RunDirectory) -> None:
     shutil.rmtree(copy.path / "release")
-    pipeline.release(copy, EXACT, repository=None, observer=Quiet())
+    pipeline.release(copy, EXACT, repository=None, observer=SilentObserver())
     for part in PARTS:
         assert manifest.files(copy.path / "release" / part) == manifest.files(released.path / "release" / part)
 

@@ -34,7 +34,7 @@ EVIL = (
 )
 EXTRA = Stage(
     "extra/model",
-    "gshf_release.rewards.stages:adopt",
+    "gshf_release.rewards.stages:copy_reward_model",
     outputs=("model",),
     parameters={"scorer": "reward"},
     identity="copy-reward-model/1",
@@ -103,7 +103,7 @@ def test_numbers_are_computed_by_the_package_whatever_the_plan_names(
 
 
 def test_another_function_of_the_package_computes_nothing(copy: RunDirectory) -> None:
-    forge(copy, numbers_of_last("gshf_release.rewards.stages:adopt"))
+    forge(copy, numbers_of_last("gshf_release.rewards.stages:copy_reward_model"))
     assert verify_run(copy).numbers > 0
 
 
@@ -206,7 +206,7 @@ def test_a_copy_that_leaves_the_run_is_refused(copy: RunDirectory, tmp_path: Pat
         if file == "link.yaml":
             (folder / file).symlink_to(tmp_path / "secret.yaml")
         with pytest.raises(RunError, match="no copy inside the run"):
-            input_copies.kept(copy, "release.facts", "facts")
+            input_copies.kept_input(copy, "release.facts", "facts")
 
 
 def test_every_stage_of_a_recorded_plan_is_declared(copy: RunDirectory) -> None:

@@ -11,9 +11,9 @@ from huggingface_hub import DatasetCard
 from gshf_release.errors import ReleaseError, RunError
 from gshf_release.prompts.pool import Accepted
 from gshf_release.prompts.split import read_prompts
-from gshf_release.release.prompt_set import make
+from gshf_release.release.prompt_set import make_prompt_set
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet, execute
+from gshf_release.run.execution import SilentObserver, execute
 from tests.prompts.written import answer, prompts_recipe, serving
 from tests.release.blocks import blocks, languages, python
 from tests.run.plans import PROFILES, chain
@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     with ChatServer(answer, key=None) as server:
         profile = serving(server.address)
         run = RunDirectory.create(folder / "run", chosen, profile)
-        make(run, chosen, profile, allow_redo=False, observer=Quiet())
+        make_prompt_set(run, chosen, profile, allow_redo=False, observer=SilentObserver())
     return run
 
 
@@ -82,7 +82,7 @@ def test_an_unknown_licence_is_refused_before_anything_is_written(tmp_path: Path
     chosen = prompts_recipe(tmp_path, license="free")
     run = RunDirectory.create(tmp_path / "run", chosen, PROFILES["here"])
     with pytest.raises(ReleaseError, match=r"prompts.augmentation.license 'free' is no licence"):
-        make(run, chosen, PROFILES["here"], allow_redo=False, observer=Quiet())
+        make_prompt_set(run, chosen, PROFILES["here"], allow_redo=False, observer=SilentObserver())
     assert not (run.path / "prompts").exists()
 
 
@@ -91,4 +91,4 @@ def test_the_folder_of_a_training_run_is_refused(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", chosen, PROFILES["here"])
     execute(chain("write"), run, chosen, PROFILES["here"])
     with pytest.raises(RunError, match="is a training run"):
-        make(run, chosen, PROFILES["here"], allow_redo=False, observer=Quiet())
+        make_prompt_set(run, chosen, PROFILES["here"], allow_redo=False, observer=SilentObserver())

@@ -14,7 +14,7 @@ from gshf_release.release.lineage import verify_lineage
 from gshf_release.release.retention import prune_run, superfluous
 from gshf_release.release.verify import verify_run
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests.conftest import Outcome
 from tests.end_to_end.train_tiny import EXACT
 from tests.run.work import made
@@ -47,7 +47,7 @@ def test_pruned_weights_are_not_made_again_unless_needed(copy: RunDirectory) -> 
     keep(copy, weights="final")
     prune_run(copy)
     before = made(copy)
-    pipeline.train(copy, copy.recipe, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(copy, copy.recipe, EXACT, allow_redo=False, observer=SilentObserver())
     assert made(copy) == before
 
 
@@ -57,7 +57,7 @@ def test_a_stage_that_needs_pruned_weights_says_how_to_get_them(copy: RunDirecto
     for shard in sorted((copy.path / "iteration-2" / "samples").rglob("manifest.json")):
         shard.unlink()
     with pytest.raises(RunError, match=r"needs iteration-1/policy/model, which was pruned\. Delete .*manifest\.json"):
-        pipeline.train(copy, copy.recipe, EXACT, allow_redo=False, observer=Quiet())
+        pipeline.train(copy, copy.recipe, EXACT, allow_redo=False, observer=SilentObserver())
 
 
 def test_what_an_unfinished_stage_needs_is_not_pruned(copy: RunDirectory) -> None:
@@ -83,7 +83,7 @@ def test_an_optimisers_state_is_kept_on_request(
     loop = tiny_recipe.loop.model_copy(update={"keep": Keep(optimiser="final"), "iterations": 2})
     recipe = tiny_recipe.model_copy(update={"loop": loop})
     run = RunDirectory.create(tmp_path / "run", recipe, EXACT)
-    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=Quiet())
+    pipeline.train(run, recipe, EXACT, allow_redo=False, observer=SilentObserver())
     states = [run.path / f"iteration-{t}" / "policy" / "optimiser" / "optimizer.pt" for t in (1, 2)]
     assert all(state.exists() for state in states)
     prune_run(run)

@@ -14,7 +14,7 @@ from gshf_release import pipeline
 from gshf_release.hub import publish as releases
 from gshf_release.release.folders import copy_release
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from tests.conftest import Outcome
 from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import bibliography, blocks, languages, shell
@@ -61,7 +61,7 @@ def test_without_an_owner_the_blocks_run_in_the_folder_of_the_card(
 ) -> None:
     recipe = copy.recipe
     copy.record_recipe(recipe.model_copy(update={"release": recipe.release.model_copy(update={"repository": None})}))
-    pipeline.release(copy, EXACT, repository=None, observer=Quiet())
+    pipeline.release(copy, EXACT, repository=None, observer=SilentObserver())
     copy_release(copy.path / "release", "tiny", tmp_path / "out")
     for part in ("tiny/iter-2", "tiny-GGUF/main"):
         folder = tmp_path / "out" / part

@@ -10,7 +10,7 @@ from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.verdicts.reading import BY_TEXT, CONTRADICTION, THOUGHT
 from gshf_release.report.benchmarks import benchmark_tables, comparison_tables
 from gshf_release.report.notices import notices
-from gshf_release.report.tables import document
+from gshf_release.report.tables import results_document
 
 OFFICIAL, STAND_IN = "weighted_alpaca_eval_gpt4_turbo", "openai-compatible-alpaca-eval/small"
 
@@ -78,7 +78,7 @@ def test_mt_bench_shows_turns_average_and_categories() -> None:
 
 
 def test_the_markdown_document_holds_every_table() -> None:
-    text = document("mine", CELLS)
+    text = results_document("mine", CELLS)
     assert text.startswith("# Results of mine\n\n")
     assert text.count("\n## ") == 2
     assert "| iteration-3 | 36.00 ± 1.50 | 34.00 | 2300 | 0 | 805 |" in text

@@ -19,7 +19,15 @@ from gshf_release.data.records import Message
 from gshf_release.data.results import Cell, find
 from gshf_release.errors import DataError
 from gshf_release.rewards import Duel, Inference
-from gshf_release.rewards.agreement import Judged, cells, margins, parse_judgment, read_judgments, sample, usable
+from gshf_release.rewards.agreement import (
+    JudgedComparison,
+    cells,
+    margins,
+    parse_judgment,
+    read_judgments,
+    sample,
+    usable,
+)
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests import tiny
 from tests.conftest import Outcome
@@ -35,8 +43,8 @@ class LongerOfTwo:
         return np.asarray([len(a) / (len(a) + len(b)) for _, a, b in duels], dtype=np.float32)
 
 
-def judged(instruction: str, first: str, second: str, preference: float, source: str = "x") -> Judged:
-    return Judged(instruction, first, second, preference, source)
+def judged(instruction: str, first: str, second: str, preference: float, source: str = "x") -> JudgedComparison:
+    return JudgedComparison(instruction, first, second, preference, source)
 
 
 def value(found: list[Cell], metric: str) -> float:

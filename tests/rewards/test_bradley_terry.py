@@ -18,7 +18,7 @@ from tests.optimization.gradients import Noting
 from tests.optimization.plan import EXACT
 
 PAIRS = [(f"pair-{number}", [4, 30 + number, 5, 2], [4, *range(60, 63 + number), 2]) for number in range(7)]
-REST = bradley_terry.Fitting(1e-12, 1, 4, 2, "fp32", 64, "constant", 0.0, 50, 0)
+REST = bradley_terry.FitSettings(1e-12, 1, 4, 2, "fp32", 64, "constant", 0.0, 50, 0)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])

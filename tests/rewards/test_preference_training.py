@@ -23,7 +23,7 @@ from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError, Interrupted, RecipeError, RunBusyError, RunError
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference, quality
-from gshf_release.rewards.preference_training import SCRATCH, Options, _working_in, train
+from gshf_release.rewards.preference_training import SCRATCH, RewardTrainingOptions, _working_in, train
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.conftest import REPOSITORY, Outcome
 from tests.optimization.stopped import weights as tensors_of
@@ -63,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options(folder: Path, **changes: Any) -> Options:
+def options(folder: Path, **changes: Any) -> RewardTrainingOptions:
     chosen: dict[str, Any] = {
         "held_out": 0.3,
         "learning_rate": 0.001,
@@ -71,7 +71,7 @@ def options(folder: Path, **changes: Any) -> Options:
         "epochs": 2,
         "precision": "fp32",
     }
-    return Options(base=str(folder / "tiny"), **(chosen | changes))
+    return RewardTrainingOptions(base=str(folder / "tiny"), **(chosen | changes))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import DataError
 from gshf_release.rewards import Inference
 from gshf_release.rewards.ensemble import Scores
-from gshf_release.rewards.scoring import Answered, read_answers, score_rows, summary
+from gshf_release.rewards.scoring import AnsweredRow, read_answers, score_rows, summary
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
 from tests.conftest import Outcome
 
@@ -124,7 +124,7 @@ def test_the_summary_by_hand(file: Path) -> None:
 
 
 def test_equal_rewards_have_no_correlation() -> None:
-    answers = [Answered({}, [{"role": "assistant", "content": text}]) for text in ("a", "bb")]
+    answers = [AnsweredRow({}, [{"role": "assistant", "content": text}]) for text in ("a", "bb")]
     assert summary(answers, Scores(np.zeros(2, dtype=np.float32)))["correlation_with_characters"] is None
 
 

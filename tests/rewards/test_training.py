@@ -16,7 +16,7 @@ from gshf_release.prompts import split
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards.stages import declare_model
-from gshf_release.rewards.training import above_chance, check_batches, numbers
+from gshf_release.rewards.training import above_chance, check_batches, reward_training_cells
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
@@ -77,7 +77,7 @@ def train(folder: Path, path: Path, rows: str, profile: Profile = EXACT) -> tupl
         outputs=("contrasts.parquet",),
         parameters=Rows(rows=rows).as_json(),
     )
-    stages = [base.declare(chosen), made, declare_model(chosen, "reward")[-1]]
+    stages = [base.declare_base(chosen), made, declare_model(chosen, "reward")[-1]]
     run = RunDirectory.create(path, chosen, profile)
     execute(stages, run, chosen, profile)
     return run, chosen, stages
@@ -119,7 +119,7 @@ def test_accuracies_are_recomputed_from_the_scores(learned: Any) -> None:
     accuracy = 100 * sum(score.better_score > score.worse_score for score in scores) / len(scores)
     assert find(cells, metric="held-out accuracy: cut").value == pytest.approx(accuracy)  # type: ignore[union-attr]
     assert "missing_words" in find(cells, metric="held-out accuracy: all").note  # type: ignore[union-attr]
-    assert numbers(StageContext(run, chosen, EXACT, Task(stages[-1]), finished=True)) == cells
+    assert reward_training_cells(StageContext(run, chosen, EXACT, Task(stages[-1]), finished=True)) == cells
 
 
 def test_nothing_to_learn_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:

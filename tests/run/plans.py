@@ -10,7 +10,7 @@ from typing import Any
 from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.execution import Quiet
+from gshf_release.run.execution import SilentObserver
 from gshf_release.run.stage import Stage, Task
 from tests.conftest import REPOSITORY
 from tests.run.work import stage
@@ -69,7 +69,7 @@ def start(run: Path, profile: str, *works: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 
 
-class Heard(Quiet):
+class Heard(SilentObserver):
     """An observer that keeps what it hears."""
 
     def __init__(self) -> None:

@@ -16,15 +16,15 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from gshf_release.optimization.distributed import arguments
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
-from gshf_release.run.checkpoint_layout import COMPLETE, FSDP_WEIGHTS, Layout, lay_out, mark, withhold
+from gshf_release.run.checkpoint_layout import COMPLETE, FSDP_WEIGHTS, CheckpointLayout, lay_out, mark, withhold
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import tasks
 from gshf_release.run.task import _keep_scratch_only_of
 
-ALONE = Layout("none", 1)
+ALONE = CheckpointLayout("none", 1)
 
 
-def checkpoint(folder: Path, step: int, layout: Layout) -> Path:
+def checkpoint(folder: Path, step: int, layout: CheckpointLayout) -> Path:
     path = folder / f"checkpoint-{step}"
     path.mkdir()
     mark(path, layout)
@@ -48,26 +48,26 @@ def found(folder: Path) -> list[str]:
     ],
 )
 def test_whole_states_fit_any_number_of_processes(before: tuple[str, int], after: tuple[str, int], fits: bool) -> None:
-    assert Layout(*after).fits(Layout(*before)) is fits
+    assert CheckpointLayout(*after).fits(CheckpointLayout(*before)) is fits
 
 
 def test_what_does_not_fit_is_put_aside_with_the_reason_and_comes_back(tmp_path: Path) -> None:
     zero = Profile(processes=2, sharding="zero-3")
     for step in (9, 10):
-        checkpoint(tmp_path, step, Layout.of(zero))
-    assert lay_out(tmp_path, Layout.of(Profile())) == (
+        checkpoint(tmp_path, step, CheckpointLayout.of(zero))
+    assert lay_out(tmp_path, CheckpointLayout.of(Profile())) == (
         "the checkpoint of sharding zero-3 on 2 processes does not fit sharding none on 1 process"
     )
     assert found(tmp_path) == ["aside/zero-3-2/checkpoint-10", "aside/zero-3-2/checkpoint-9"]
-    assert lay_out(tmp_path, Layout.of(Profile())) is None, "said once"
-    checkpoint(tmp_path, 3, Layout.of(Profile()))
-    assert lay_out(tmp_path, Layout.of(zero)) is None
+    assert lay_out(tmp_path, CheckpointLayout.of(Profile())) is None, "said once"
+    checkpoint(tmp_path, 3, CheckpointLayout.of(Profile()))
+    assert lay_out(tmp_path, CheckpointLayout.of(zero)) is None
     assert found(tmp_path) == ["aside/none-1/checkpoint-3", "checkpoint-10", "checkpoint-9"]
 
 
 def test_what_fits_stays_without_a_word(tmp_path: Path) -> None:
-    kept = checkpoint(tmp_path, 9, Layout.of(Profile(processes=2)))
-    assert lay_out(tmp_path, Layout.of(Profile())) is None
+    kept = checkpoint(tmp_path, 9, CheckpointLayout.of(Profile(processes=2)))
+    assert lay_out(tmp_path, CheckpointLayout.of(Profile())) is None
     assert kept.exists()
 
 
@@ -75,9 +75,9 @@ def test_an_empty_mark_is_that_of_a_reward_model_that_divided_the_data_alone(tmp
     """As earlier versions wrote."""
     kept = checkpoint(tmp_path, 9, ALONE)
     (kept / COMPLETE).write_text("", encoding="utf-8")
-    assert lay_out(tmp_path, Layout("none", 2)) is None
+    assert lay_out(tmp_path, CheckpointLayout("none", 2)) is None
     assert kept.exists()
-    assert lay_out(tmp_path, Layout("fsdp", 2)) == (
+    assert lay_out(tmp_path, CheckpointLayout("fsdp", 2)) == (
         "the checkpoint of sharding none on 1 process does not fit sharding fsdp on 2 processes"
     )
 
@@ -85,15 +85,15 @@ def test_an_empty_mark_is_that_of_a_reward_model_that_divided_the_data_alone(tmp
 def test_a_checkpoint_that_calls_itself_fsdp_without_its_file_divides_the_data_alone(tmp_path: Path) -> None:
     """As earlier versions wrote on CPUs."""
     fsdp = Profile(processes=2, sharding="fsdp")
-    kept = checkpoint(tmp_path, 9, Layout.of(fsdp))
-    assert lay_out(tmp_path, Layout.of(fsdp)) == (
+    kept = checkpoint(tmp_path, 9, CheckpointLayout.of(fsdp))
+    assert lay_out(tmp_path, CheckpointLayout.of(fsdp)) == (
         "the checkpoint of sharding none on 2 processes does not fit sharding fsdp on 2 processes"
     )
     assert found(tmp_path) == ["aside/none-2/checkpoint-9"]
-    assert lay_out(tmp_path, Layout.of(Profile(processes=2))) is None
+    assert lay_out(tmp_path, CheckpointLayout.of(Profile(processes=2))) is None
     assert kept.exists()
     (kept / FSDP_WEIGHTS).touch()
-    assert lay_out(tmp_path, Layout.of(fsdp)) is None
+    assert lay_out(tmp_path, CheckpointLayout.of(fsdp)) is None
     assert kept.exists()
 
 
@@ -101,7 +101,7 @@ def test_what_a_kill_cut_is_removed_without_a_word(tmp_path: Path) -> None:
     cut = checkpoint(tmp_path, 10, ALONE)
     (cut / COMPLETE).unlink()
     (cut / "model.safetensors").touch()
-    assert lay_out(tmp_path, Layout.of(Profile())) is None
+    assert lay_out(tmp_path, CheckpointLayout.of(Profile())) is None
     assert not cut.exists()
 
 
@@ -125,7 +125,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-ZERO = Layout("zero-3", 2)
+ZERO = CheckpointLayout("zero-3", 2)
 
 
 def test_checkpoints_that_would_be_unpickled_are_taken_from_this_user_alone(tmp_path: Path, cache: Path) -> None:
@@ -133,10 +133,10 @@ def test_checkpoints_that_would_be_unpickled_are_taken_from_this_user_alone(tmp_
     scratch.mkdir()
     checkpoint(scratch, 9, ZERO)
     (scratch / "aside" / "zero-3-4").mkdir(parents=True)
-    checkpoint(scratch / "aside" / "zero-3-4", 5, Layout("zero-3", 4))
+    checkpoint(scratch / "aside" / "zero-3-4", 5, CheckpointLayout("zero-3", 4))
     assert "was not written by this user at this place" in str(withhold(scratch, ZERO))
     assert lay_out(scratch, ZERO) is None
-    assert lay_out(scratch, Layout("zero-3", 4)) is None
+    assert lay_out(scratch, CheckpointLayout("zero-3", 4)) is None
     assert list(scratch.glob("checkpoint-*")) == []
     checkpoint(scratch, 3, ZERO)  # the user's own, of the training that has now begun
     assert withhold(scratch, ZERO) is None
@@ -164,8 +164,8 @@ def test_the_users_checkpoints_stay_when_the_stage_has_cleared_its_folder(copy: 
     assert withhold(copy.scratch(task), ZERO) is None
 
 
-@pytest.mark.parametrize("layout", [ALONE, Layout("none", 4), Layout("fsdp", 4)])
-def test_checkpoints_that_are_read_as_data_need_no_note(tmp_path: Path, cache: Path, layout: Layout) -> None:
+@pytest.mark.parametrize("layout", [ALONE, CheckpointLayout("none", 4), CheckpointLayout("fsdp", 4)])
+def test_checkpoints_that_are_read_as_data_need_no_note(tmp_path: Path, cache: Path, layout: CheckpointLayout) -> None:
     kept = checkpoint(tmp_path, 9, layout)
     assert withhold(tmp_path, layout) is None
     assert kept.exists()

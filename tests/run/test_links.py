@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gshf_release.errors import RunError
-from gshf_release.run.checkpoint_layout import Layout, lay_out
+from gshf_release.run.checkpoint_layout import CheckpointLayout, lay_out
 from gshf_release.run.directory import RunDirectory, write_text
 from gshf_release.run.pruning import prune
 from tests.conftest import Outcome
@@ -74,7 +74,7 @@ def test_checkpoints_behind_a_link_stay(tmp_path: Path, treasure: Path) -> None:
     (treasure / "thesis").rename(treasure / "checkpoint-1")
     (tmp_path / ".scratch").symlink_to(treasure)
     with pytest.raises(RunError, match="is a link"):
-        lay_out(tmp_path / ".scratch", Layout("none", 1))
+        lay_out(tmp_path / ".scratch", CheckpointLayout("none", 1))
     assert intact(treasure)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gshf_release.run.context import StageContext
 from gshf_release.run.execution import execute
-from gshf_release.run.resource_cache import Opened
+from gshf_release.run.resource_cache import ResourceCache
 from tests.run.plans import PROFILES, RECIPE, begin
 from tests.run.work import made, stage, write
 
@@ -28,14 +28,14 @@ class Model:
 
 def use_model(context: StageContext) -> None:
     """Open a model and use it."""
-    context.opened.get(context.run.path, Model)
+    context.resources.get(context.run.path, Model)
     LOG.append(context.task.label)
     write(context)
 
 
 def fail_with_model(context: StageContext) -> None:
     """Fail with a model open."""
-    context.opened.get(context.run.path, Model)
+    context.resources.get(context.run.path, Model)
     raise ZeroDivisionError
 
 
@@ -69,7 +69,7 @@ def test_a_failure_closes_what_was_open(tmp_path: Path) -> None:
 
 
 def test_another_checkpoint_closes_the_first(tmp_path: Path) -> None:
-    opened = Opened()
+    opened = ResourceCache()
     first = opened.get(tmp_path / "one", Model)
     assert opened.get(tmp_path / "one", Model) is first
     assert opened.get(tmp_path / "two", Model) is not first

@@ -13,7 +13,7 @@ from gshf_release.errors import EngineError
 from gshf_release.recipe.profile import Profile, Vllm
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
-from gshf_release.run.resource_cache import Opened
+from gshf_release.run.resource_cache import ResourceCache
 from gshf_release.run.stage import Stage, Task
 from gshf_release.sampling import ENGINES, VllmEngine
 from gshf_release.sampling.protocol import Completion, Progress, Request
@@ -56,11 +56,11 @@ def checkpoints(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_an_engine_opens_once_for_the_shards_of_a_stage(log: list[str], checkpoints: tuple[Path, Path]) -> None:
     one, two = checkpoints
-    run, opened = RunDirectory.create(checkpoints[0].parent / "run", RECIPE, Profile()), Opened()
+    run, resources = RunDirectory.create(checkpoints[0].parent / "run", RECIPE, Profile()), ResourceCache()
     for name, checkpoint in [("a", one), ("a", one), ("b", two), ("b", two), ("c", two)]:
-        opened.begin(name)
-        engine_of(StageContext(run, RECIPE, Profile(), Task(Stage(name, "work")), opened=opened), checkpoint)
-    opened.close()
+        resources.begin(name)
+        engine_of(StageContext(run, RECIPE, Profile(), Task(Stage(name, "work")), resources=resources), checkpoint)
+    resources.close()
     assert log == ["open one", "close one", "open two", "close two", "open two", "close two"]
     assert [entry["stage"] for entry in run.journal()] == ["a", "b", "c"], "the journal hears of every start"
 

@@ -114,7 +114,7 @@ def test_trap_13_sharding_changes_no_draw_and_loses_no_prompt(
     finished: RunDirectory, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     from gshf_release import pipeline
-    from gshf_release.run.execution import Quiet
+    from gshf_release.run.execution import SilentObserver
     from tests.end_to_end.train_tiny import EXACT
 
     sampling = tiny_recipe.sampling.model_copy(update={"prompts_per_shard": 3})
@@ -128,7 +128,7 @@ def test_trap_13_sharding_changes_no_draw_and_loses_no_prompt(
     ]
     goal += [stage for stage in graph.train if stage.name == "iteration-1/samples"]
     goal = [stage for stage in goal if stage.name != "final"]
-    execute(graph.stages, run, recipe, EXACT, goal=goal, observer=Quiet())
+    execute(graph.stages, run, recipe, EXACT, goal=goal, observer=SilentObserver())
     narrow, wide = (
         {(row.prompt_id, row.sample_index): row for row in samples(each, "iteration-1/samples")}
         for each in (run, finished)

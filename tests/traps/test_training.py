@@ -19,7 +19,7 @@ from gshf_release.models import checkpoints
 from gshf_release.models.chat_tokenizer import render
 from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.optimization.dpo import loss_arguments
-from gshf_release.preference.pairs import choose
+from gshf_release.preference.pairs import choose_pair
 from gshf_release.preference.ranking import candidates
 from gshf_release.recipe import Pairs, Prompts, Training
 from gshf_release.run.directory import RunDirectory
@@ -111,7 +111,7 @@ def test_trap_05_a_long_pair_is_dropped_whole_never_cut(long: str) -> None:
         side = ("chosen", "rejected").index(long)
         found[side] = response(side, ids=[3] * 50)
     rows = candidates(found, {0: 1.0, 1: 0.0}, Pairs(max_tokens=20))
-    assert choose(rows, Pairs(max_tokens=20), 1, random.Random(0)) == (None, "too long")
+    assert choose_pair(rows, Pairs(max_tokens=20), 1, random.Random(0)) == (None, "too long")
 
 
 def test_trap_05_the_loss_is_given_long_completions_whole(heard: list[Heard]) -> None:
@@ -133,12 +133,12 @@ def test_trap_06_degenerate_pairs_are_dropped_by_reason() -> None:
     rules = Pairs(minimum_margin=0.5)
     for found, rewards, reason in cases:
         rows = candidates(found, dict(enumerate(rewards)), rules)
-        assert choose(rows, rules, 1, random.Random(0)).reason == reason
+        assert choose_pair(rows, rules, 1, random.Random(0)).reason == reason
 
 
 def test_trap_06_of_equal_rewards_the_lowest_index_counts_on_both_sides() -> None:
     rows = candidates([response(index) for index in range(5)], dict(enumerate([0.5, 1.0, 0.0, 1.0, 0.0])), Pairs())
-    pair = choose(rows, Pairs(), 1, random.Random(0)).pair
+    pair = choose_pair(rows, Pairs(), 1, random.Random(0)).pair
     assert pair is not None
     assert (pair.chosen_index, pair.rejected_index) == (1, 2)
 

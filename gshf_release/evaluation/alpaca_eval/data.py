@@ -21,7 +21,7 @@ from gshf_release.prompts.benchmark_files import (
     GAMED_BASELINES,
     INSTRUCTION_DIFFICULTY,
     BenchmarkFile,
-    Found,
+    LocatedFile,
     obtain,
 )
 
@@ -131,7 +131,7 @@ def read_difficulty(path: Path) -> Array:
     return _columns(path, ("instruction_difficulty",))[:, 0]
 
 
-def _optional(file: BenchmarkFile, folder: Path | None, allow_unverified: bool) -> Found | None:
+def _optional(file: BenchmarkFile, folder: Path | None, allow_unverified: bool) -> LocatedFile | None:
     try:
         return obtain(file, folder, allow_unverified=allow_unverified)
     except NetworkError:

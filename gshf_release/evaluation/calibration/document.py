@@ -22,7 +22,7 @@ from gshf_release.errors import CalibrationError, DataError
 from gshf_release.evaluation.calibration import agreement as agreements
 from gshf_release.evaluation.calibration import regression as lines
 from gshf_release.evaluation.calibration import replay as replays
-from gshf_release.evaluation.calibration.regression import LEVEL, Array, Line
+from gshf_release.evaluation.calibration.regression import LEVEL, Array, RegressionLine
 from gshf_release.models.checkpoints import cache_folder
 
 
@@ -42,7 +42,7 @@ class ModelRates(Facts):
     substitute_error: float
 
 
-class LeftOut(Facts):
+class LeaveOneOut(Facts):
     """What the other models' calibration says of one model."""
 
     model: str
@@ -71,12 +71,12 @@ class Calibration(Facts):
     agreement: agreements.Agreement
     spearman: float | None
     models: tuple[ModelRates, ...]
-    line: Line
+    line: RegressionLine
     slope: Interval | None
     """Of the official win rate on the substitute's; None if the line cannot be inverted."""
     intercept: Interval | None
     """Official win rate where the substitute's is 0, percent."""
-    leave_one_out: tuple[LeftOut, ...]
+    leave_one_out: tuple[LeaveOneOut, ...]
     refused: str = ""
     """Why no estimate can be had from this judge at all."""
 
@@ -201,7 +201,7 @@ def _rates(official: Array, substitute: Array) -> dict[str, float]:
     }
 
 
-def refusal(line: Line) -> str:
+def refusal(line: RegressionLine) -> str:
     """Return why the line cannot serve, or nothing."""
     found = line.beta_interval()
     if found.low > 0:
@@ -213,13 +213,15 @@ def refusal(line: Line) -> str:
     )
 
 
-def _slope(line: Line) -> Interval:
+def _slope(line: RegressionLine) -> Interval:
     """Return the slope of official on substitute win rate: the inverse of beta and of its interval's ends."""
     found = line.beta_interval()
     return Interval(1 / found.value, 1 / found.high, 1 / found.low, found.level)
 
 
-def official_rate(line: Line, bounds: tuple[float, float], win_rate: float, error: float, level: float) -> Interval:
+def official_rate(
+    line: RegressionLine, bounds: tuple[float, float], win_rate: float, error: float, level: float
+) -> Interval:
     """Return the official win rate that a substitute one speaks for, percent, cut to 0..100.
 
     Raises:
@@ -239,7 +241,7 @@ def official_rate(line: Line, bounds: tuple[float, float], win_rate: float, erro
     return Interval(value, lower, upper, level)
 
 
-def _left_out(official: Array, substitute: Array, place: int, model: str) -> LeftOut:
+def _left_out(official: Array, substitute: Array, place: int, model: str) -> LeaveOneOut:
     """Return what the line through the other models says of one."""
     own = _rates(official[:, place], substitute[:, place])
     rates = {"model": model, "official": own["official"], "substitute": own["substitute"]}
@@ -251,9 +253,9 @@ def _left_out(official: Array, substitute: Array, place: int, model: str) -> Lef
         means = substitute[:, others].mean(axis=0)
         found = official_rate(line, (means.min(), means.max()), own["substitute"], own["substitute_error"], LEVEL)
     except DataError as error:
-        return LeftOut(**rates, estimate=None, low=None, high=None, contains=None, refused=error.message)
+        return LeaveOneOut(**rates, estimate=None, low=None, high=None, contains=None, refused=error.message)
     contains = bool(found.low <= own["official"] <= found.high)
-    return LeftOut(**rates, estimate=found.value, low=found.low, high=found.high, contains=contains)
+    return LeaveOneOut(**rates, estimate=found.value, low=found.low, high=found.high, contains=contains)
 
 
 def estimate_of(preferences: Sequence[float] | Array) -> Estimate:

@@ -41,7 +41,7 @@ FLOOR = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RegressionLine:
     """substitute = alpha + beta * official, in percent, and how sure it is."""
 
     alpha: float
@@ -89,7 +89,7 @@ class Line:
         return Interval(value, middle - half, middle + half, level)
 
 
-def fit(official: Array, substitute: Array) -> Line:
+def fit(official: Array, substitute: Array) -> RegressionLine:
     """Return the line over models.
 
     Args:
@@ -117,7 +117,7 @@ def fit(official: Array, substitute: Array) -> Line:
     weighted = design * weights[:, None]
     gain = np.linalg.solve(design.T @ weighted, weighted.T)
     covariance = gain @ (noise + tau2 * np.eye(models)) @ gain.T
-    return Line(
+    return RegressionLine(
         alpha=alpha,
         beta=beta,
         covariance=(

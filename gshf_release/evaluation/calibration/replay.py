@@ -74,7 +74,7 @@ class Official:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedPairs:
     """Both judges on the same pairs. Prompts with a failed judgment are left out."""
 
     official: Array
@@ -150,7 +150,7 @@ def sample(prompts: Sequence[str], size: int | None, seed: int) -> list[str]:
     return [text for text in prompts if text in chosen]
 
 
-def replay(official: Official, prompts: Sequence[str], judge: SubstituteJudge) -> Replayed:
+def replay(official: Official, prompts: Sequence[str], judge: SubstituteJudge) -> ReplayedPairs:
     """Return both judges' preferences on the pairs of all models on `prompts`.
 
     Raises:
@@ -177,7 +177,7 @@ def replay(official: Official, prompts: Sequence[str], judge: SubstituteJudge) -
         first=sides[good],
     )
     table = wins.reshape(shape)[whole], preferences.reshape(shape)[whole]
-    return Replayed(*table, pairs=pairs, failed=int((~good).sum()))
+    return ReplayedPairs(*table, pairs=pairs, failed=int((~good).sum()))
 
 
 def _comparison(row: Annotation) -> Comparison:

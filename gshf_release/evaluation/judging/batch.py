@@ -25,7 +25,7 @@ from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, NetworkError
 from gshf_release.evaluation.judging.cache import Judgment, make_private, open_private, refused_judgment, write_private
-from gshf_release.evaluation.judging.session import JudgeSession, Wanted
+from gshf_release.evaluation.judging.session import JudgeSession, JudgmentRequest
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json
 from gshf_release.serving.openai_refusals import Refusal, document_refusal
@@ -53,7 +53,7 @@ class Batch:
     """The server's; None until it is known."""
 
 
-def judge_in_batches(session: JudgeSession, missing: Sequence[Wanted]) -> dict[str, Judgment]:
+def judge_in_batches(session: JudgeSession, missing: Sequence[JudgmentRequest]) -> dict[str, Judgment]:
     """Return the judgments that batches gave; requests that failed alone in a batch are left to the ordinary way.
 
     Raises:
@@ -103,7 +103,7 @@ class BatchFolder:
                 found.append(Batch(entry["digest"], tuple(entry["keys"]), entry["address"], entry["id"]))
         return [batch for batch in found if batch.address == self.session.client.root]
 
-    def send(self, wanted: Sequence[Wanted]) -> None:
+    def send(self, wanted: Sequence[JudgmentRequest]) -> None:
         """Make a batch of requests. It is on disk before it is at the server."""
         keys = tuple(each.key for each in wanted)
         since = self.session.since
@@ -174,7 +174,7 @@ class BatchFolder:
             )
         self.session.say(f"{failed} of {len(batch.keys)} requests of the batch {batch.id} failed: {reasons}.")
 
-    def _make(self, batch: Batch, wanted: Sequence[Wanted]) -> None:
+    def _make(self, batch: Batch, wanted: Sequence[JudgmentRequest]) -> None:
         """Upload the requests and start the batch; a start of unknown outcome is looked for before it is tried again."""
         lines = [
             json.dumps(
@@ -259,7 +259,7 @@ class BatchFolder:
         return self.folder / f"{batch.digest}.json"
 
 
-def _reserve(session: JudgeSession, fresh: Sequence[Wanted]) -> float:
+def _reserve(session: JudgeSession, fresh: Sequence[JudgmentRequest]) -> float:
     """Set the worst case of new batches aside: once sent they cannot be watched request by request."""
     share = session.settings.price.batch
     worst = sum(session.budget.worst(each.request.messages, share) for each in fresh)

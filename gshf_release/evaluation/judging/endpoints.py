@@ -75,7 +75,7 @@ def remember_recipe(recipe: Recipe) -> None:
     for reference in recipe.evaluation.benchmarks:
         if _outside(reference, benchmarks.FOLDER) is None:
             continue
-        named = benchmarks.load(reference).judge
+        named = benchmarks.load_benchmark(reference).judge
         if is_given(None, (), reference, named):
             settings = judges.load(named)
             if settings.endpoint.address is not None:

@@ -187,7 +187,9 @@ def source_path(reference: str, run: RunDirectory | None) -> Path:
     Raises:
         RecipeError: There is neither.
     """
-    return input_copies.found(run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml"))
+    return input_copies.find_input(
+        run, input_key(reference), reference, lambda: assets.find(reference, FOLDER, ".yaml")
+    )
 
 
 def input_key(reference: str) -> str:

@@ -46,7 +46,7 @@ def any_judgment(judgment: Judgment) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class JudgmentRequest:
     """One judgment wanted."""
 
     key: str
@@ -54,7 +54,7 @@ class Wanted:
     request: ChatRequest
 
 
-AskInBatches = Callable[["JudgeSession", Sequence[Wanted]], dict[str, Judgment]]
+AskInBatches = Callable[["JudgeSession", Sequence[JudgmentRequest]], dict[str, Judgment]]
 """Returns the judgments that batches gave, by key."""
 
 
@@ -182,7 +182,7 @@ class JudgeSession:
         if failures:
             self.say(f"{len(failures)} of {total} judgments of {what} failed ({reasons}) and count as missing.")
 
-    def wanted(self, prompt: Sequence[Message], repeat: int = 0) -> Wanted:
+    def wanted(self, prompt: Sequence[Message], repeat: int = 0) -> JudgmentRequest:
         """Return what is sent for a prompt, and the identity of its judgment."""
         parameters = self.settings.parameters
         request = ChatRequest(
@@ -203,7 +203,7 @@ class JudgeSession:
             "body": request.as_json(),
             "repeat": repeat,
         }
-        return Wanted(sha256_json(identity), request)
+        return JudgmentRequest(sha256_json(identity), request)
 
     def cached(self, key: str) -> Judgment | None:
         """Return the judgment in the cache, unless it is too old, or not understood: an earlier version stored those too."""
@@ -241,7 +241,7 @@ class JudgeSession:
             f"{self.settings.name}: {len(found)} of {len(found) + missing} judgments from the cache ({told}){asked}."
         )
 
-    def _announce(self, missing: Sequence[Wanted], cached: int, how: str = "") -> None:
+    def _announce(self, missing: Sequence[JudgmentRequest], cached: int, how: str = "") -> None:
         """Tell what is to come and about what it costs; more than the limit allows is refused.
 
         Args:
@@ -261,7 +261,7 @@ class JudgeSession:
         )
         self.budget.check_estimate(estimate)
 
-    def _ask(self, wanted: Wanted) -> Judgment:
+    def _ask(self, wanted: JudgmentRequest) -> Judgment:
         """Return the judgment, from another process if that has asked meanwhile."""
         with self.cache.lock(wanted.key):
             judgment = self.cached(wanted.key)
@@ -271,7 +271,7 @@ class JudgeSession:
                 return refused_judgment(TOO_LONG)
             return self._checked(wanted.key, self._ask_server(wanted))
 
-    def _ask_server(self, wanted: Wanted) -> Judgment:
+    def _ask_server(self, wanted: JudgmentRequest) -> Judgment:
         """Ask, and ask again when nothing is said, unless it is said why.
 
         Raises:
@@ -308,7 +308,7 @@ class JudgeSession:
             return f"{spent} (finish_reason {answer.finish_reason}): {raised}"
         return ONLY_THOUGHTS if answer.reasoning else EMPTY
 
-    def too_long(self, wanted: Wanted) -> bool:
+    def too_long(self, wanted: JudgmentRequest) -> bool:
         """Return whether a prompt is, as far as its tokens can be estimated, beyond the judge's context."""
         context = self.settings.context
         return context is not None and estimated_tokens(wanted.request.messages) > context

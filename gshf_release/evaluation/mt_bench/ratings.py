@@ -59,7 +59,7 @@ WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans("
 """Full-width signs of Chinese, Japanese and Korean texts, one for one."""
 
 
-class Mark(NamedTuple, Generic[Value]):
+class RatingMark(NamedTuple, Generic[Value]):
     """One verdict in a text."""
 
     value: Value | None
@@ -128,7 +128,7 @@ def _as_fastchat(
 
 
 def _last(
-    answer: Answer, plain: str, marks: Sequence[Mark[Value]], finish_reason: str, reasoning: str, nothing: str
+    answer: Answer, plain: str, marks: Sequence[RatingMark[Value]], finish_reason: str, reasoning: str, nothing: str
 ) -> Reading[Value]:
     """Return the last verdict of an answer, with what makes one doubt it."""
     if not marks:
@@ -147,7 +147,7 @@ def _last(
     return Reading(last.value, doubts=tuple(doubts))
 
 
-def _is_stated(plain: str, mark: Mark[Value]) -> bool:
+def _is_stated(plain: str, mark: RatingMark[Value]) -> bool:
     """Return whether a verdict in a text that was cut is one: it closes the text, or it is labelled and no quoted example."""
     if not re.search(r"\w", plain[mark.end :]):
         return True
@@ -161,32 +161,32 @@ def _plain(text: str) -> tuple[Answer, str]:
     return answer, answer.text.translate(WIDE)
 
 
-def _ratings(text: str) -> Iterator[Mark[float]]:
+def _ratings(text: str) -> Iterator[RatingMark[float]]:
     """Yield what stands in the place of a rating in double brackets."""
     for match in _marks(text):
         content = match[1].strip(" \t*_\"'`")
         if GRADE.fullmatch(content) or (NO_GRADE.match(content) and not LIST.fullmatch(content)):
-            yield Mark(_grade(content), match.start(), match.end())
+            yield RatingMark(_grade(content), match.start(), match.end())
 
 
-def _single_ratings(text: str) -> Iterator[Mark[float]]:
+def _single_ratings(text: str) -> Iterator[RatingMark[float]]:
     """Yield ratings in single brackets: labelled ones, or one that is the whole answer."""
     for match in SINGLE.finditer(text):
         content = match[1].strip(" \t*_\"'`")
         alone = not re.search(r"\w", text[: match.start()] + text[match.end() :])
         labelled = SPOKEN.search(text, 0, match.start()) is not None and not _is_code(text, match)
         if (alone or labelled) and (GRADE.fullmatch(content) or NO_GRADE.match(content)):
-            yield Mark(_grade(content), match.start(), match.end())
+            yield RatingMark(_grade(content), match.start(), match.end())
 
 
-def _winners(text: str) -> Iterator[Mark[str]]:
+def _winners(text: str) -> Iterator[RatingMark[str]]:
     names = {"A": "A", "B": "B", "C": "tie"}
     for match in _marks(text):
         content = re.sub(r"(?i)^assistant\s+", "", match[1].strip(" \t*_\"'`"))
         if content in names:
-            yield Mark(names[content], match.start(), match.end())
+            yield RatingMark(names[content], match.start(), match.end())
         elif content.lower() == "tie":
-            yield Mark("tie", match.start(), match.end())
+            yield RatingMark("tie", match.start(), match.end())
 
 
 def _marks(text: str) -> Iterator[re.Match[str]]:

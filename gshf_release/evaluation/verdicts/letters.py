@@ -40,7 +40,7 @@ MOST = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class LetterWeights:
     """What the letters hold of the answer's first token."""
 
     share: float
@@ -50,7 +50,7 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedLetter:
     """The letter that a text names."""
 
     letter: str
@@ -58,7 +58,7 @@ class Named:
     """Whether it names the other one before; the last counts."""
 
 
-def weigh(logprobs: object, first: str, second: str, text: str = "") -> Weighed | None:
+def weigh(logprobs: object, first: str, second: str, text: str = "") -> LetterWeights | None:
     """Return what two letters hold of the first token of an answer; None if there are no probabilities of it.
 
     Args:
@@ -82,7 +82,7 @@ def weigh(logprobs: object, first: str, second: str, text: str = "") -> Weighed 
             held[letter] += value
     begins_longer_word = spelled(entry).strip(AROUND) in held and word not in held  # the `M` of `Model`
     share = 0.0 if begins_longer_word else sum(held.values())
-    return Weighed(min(1.0, share), held[second] / share if share > 0 else 0.0)
+    return LetterWeights(min(1.0, share), held[second] / share if share > 0 else 0.0)
 
 
 def exactly(logprobs: object, spellings: Sequence[str]) -> dict[str, float]:
@@ -97,7 +97,7 @@ def exactly(logprobs: object, spellings: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def named(text: str, first: str, second: str, *, cut: bool = False) -> Named | None:
+def named(text: str, first: str, second: str, *, cut: bool = False) -> NamedLetter | None:
     """Return the letter that an answer names, or None.
 
     A line that is nothing but a letter, perhaps after words such as `Answer:` or `Model`, names it; the last such line counts.
@@ -117,11 +117,11 @@ def named(text: str, first: str, second: str, *, cut: bool = False) -> Named | N
         return None
     if found:
         letters = [match["letter"] for match in found]
-        return Named(letters[-1], len(set(letters)) > 1)
+        return NamedLetter(letters[-1], len(set(letters)) > 1)
     begins = re.match(rf"[\W_]*({either})(?![^\W_])", text)
     words = WORD.findall(text)
     if begins and FOLLOWED.match(text, begins.end()) and words[1:2] not in ([first], [second]):
-        return Named(begins[1])
+        return NamedLetter(begins[1])
     return None
 
 

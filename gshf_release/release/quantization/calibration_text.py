@@ -18,7 +18,7 @@ CALIBRATION_SEQUENCES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class CalibrationText:
     """Sequences of token ids and where they come from."""
 
     sequences: list[list[int]]
@@ -31,7 +31,7 @@ class Text:
         return {key: value for key, value in asdict(self).items() if key != "sequences"} | {"tokens": tokens}
 
 
-def of_samples(samples: Sequence[Sample], *, role: str, tokens: int = MEASURED_TOKENS) -> Text:
+def of_samples(samples: Sequence[Sample], *, role: str, tokens: int = MEASURED_TOKENS) -> CalibrationText:
     """Return the conversations of a role with their greedy answers, as many as `tokens` tokens hold.
 
     Raises:
@@ -41,7 +41,7 @@ def of_samples(samples: Sequence[Sample], *, role: str, tokens: int = MEASURED_T
     return _text([[*row.prompt_ids, *row.completion_ids] for row in ordered], f"prompts and answers of {role}", tokens)
 
 
-def calibration(samples: Sequence[Sample], *, role: str, seed: int) -> Text:
+def calibration(samples: Sequence[Sample], *, role: str, seed: int) -> CalibrationText:
     """Return the conversations that GPTQ is calibrated on, in an order that the seed alone decides.
 
     Raises:
@@ -56,7 +56,7 @@ def calibration(samples: Sequence[Sample], *, role: str, seed: int) -> Text:
     return _text(sequences, f"prompts and answers of {role}", len(sequences) * LONGEST)
 
 
-def of_file(path: Path, tokenizer: Any, tokens: int = MEASURED_TOKENS) -> Text:
+def of_file(path: Path, tokenizer: Any, tokens: int = MEASURED_TOKENS) -> CalibrationText:
     """Return a UTF-8 text file, cut into sequences that begin as the tokenizer begins a text.
 
     Raises:
@@ -71,10 +71,12 @@ def of_file(path: Path, tokenizer: Any, tokens: int = MEASURED_TOKENS) -> Text:
     ids = [int(token) for token in tokenizer(content, add_special_tokens=False)["input_ids"]][:tokens]
     step = LONGEST - len(begin)
     text = _text([[*begin, *ids[start : start + step]] for start in range(0, len(ids), step)], path.name, tokens)
-    return Text(text.sequences, f"the first {sum(map(len, text.sequences))} tokens of {path.name}", sha256_file(path))
+    return CalibrationText(
+        text.sequences, f"the first {sum(map(len, text.sequences))} tokens of {path.name}", sha256_file(path)
+    )
 
 
-def check_apart(measured: Text, calibrated: Text) -> None:
+def check_apart(measured: CalibrationText, calibrated: CalibrationText) -> None:
     """Refuse a loss measured on what the weights were fitted to.
 
     Raises:
@@ -87,7 +89,7 @@ def check_apart(measured: Text, calibrated: Text) -> None:
         )
 
 
-def _text(sequences: Sequence[Sequence[int]], description: str, tokens: int) -> Text:
+def _text(sequences: Sequence[Sequence[int]], description: str, tokens: int) -> CalibrationText:
     kept: list[list[int]] = []
     for sequence in sequences:
         room = min(LONGEST, tokens - sum(map(len, kept)))
@@ -95,4 +97,4 @@ def _text(sequences: Sequence[Sequence[int]], description: str, tokens: int) -> 
             kept.append(list(sequence[:room]))
     if not kept:
         raise DataError(f"There is no text to measure on: {description} hold no sequence of two tokens.")
-    return Text(kept, f"{sum(map(len, kept))} tokens of {description}", sha256_json(kept))
+    return CalibrationText(kept, f"{sum(map(len, kept))} tokens of {description}", sha256_json(kept))

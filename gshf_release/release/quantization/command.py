@@ -19,7 +19,7 @@ from gshf_release.models.checkpoint_files import refuse_code, refuse_pickles
 from gshf_release.release import stages
 from gshf_release.release.quantization import calibration_text, losses, schemes
 from gshf_release.release.quantization import quantize as making
-from gshf_release.release.quantization.calibration_text import Text
+from gshf_release.release.quantization.calibration_text import CalibrationText
 from gshf_release.release.quantization.quantize import Work
 from gshf_release.release.quantization.schemes import Scheme
 from gshf_release.release.rules import require_own
@@ -125,7 +125,7 @@ def _shown(cells: Sequence[Cell], metric: str, digits: int) -> str:
     return f"{found[0].value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
-def _make(work: Work, group: Sequence[Scheme], target: Path, calibration: Text | None, seed: int) -> None:
+def _make(work: Work, group: Sequence[Scheme], target: Path, calibration: CalibrationText | None, seed: int) -> None:
     if group[0].kind == "gguf":
         making.make_gguf(work, [scheme.encoding for scheme in group], target, target / MEASURED, engine="llama-cpp")
     else:
@@ -141,7 +141,9 @@ def _suffix(scheme: Scheme) -> str:
     return "GGUF" if scheme.kind == "gguf" else scheme.label
 
 
-def _identity(source: Path, group: Sequence[Scheme], text: Text, calibration: Text | None, seed: int) -> str:
+def _identity(
+    source: Path, group: Sequence[Scheme], text: CalibrationText, calibration: CalibrationText | None, seed: int
+) -> str:
     tuned = [calibration.sha256, seed] if calibration and group[0].kind == "gptq" else []
     packages = sorted({environments.specifications()[scheme.environment].sha256 for scheme in group})
     weights = sha256_tree(tree(source))
@@ -152,7 +154,9 @@ def _is_done(target: Path, identity: str) -> bool:
     return (target / DONE).is_file() and read_json(target / DONE).get("sha256") == identity
 
 
-def _given(source: Path, text: Path | None, calibration: Path | None) -> tuple[Text | None, Text | None]:
+def _given(
+    source: Path, text: Path | None, calibration: Path | None
+) -> tuple[CalibrationText | None, CalibrationText | None]:
     if text is None and calibration is None:
         return None, None
     tokenizer = checkpoints.load_tokenizer(source)
@@ -163,12 +167,12 @@ def _given(source: Path, text: Path | None, calibration: Path | None) -> tuple[T
     )
 
 
-def _no_texts(role: str) -> Text:
+def _no_texts(role: str) -> CalibrationText:
     what = {"test": "--text FILE: a text to measure on", "validation": "--calibration FILE: a text for GPTQ"}[role]
     raise ReleaseError("A checkpoint folder has no prompts of its own.", hint=f"Give {what}.")
 
 
-def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Callable[[str], Text], int]:
+def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Callable[[str], CalibrationText], int]:
     """Return the released weights of an iteration, where to write, the name, its texts, and the run's seed.
 
     Raises:
@@ -185,7 +189,7 @@ def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Cal
             hint=f"Run: gshf-release publish {run.path} --out DIR",
         )
 
-    def text(role: str) -> Text:
+    def text(role: str) -> CalibrationText:
         answers = plan[iteration_stage(number, f"{role}/answers")]
         rows = Sample.read(*(run.folder(Task(answers, k)) / "samples.parquet" for k in range(answers.shards)))
         where = f"the {role} role, answered by iteration {number}"

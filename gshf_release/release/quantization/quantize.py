@@ -25,7 +25,7 @@ from gshf_release.models.chat_tokenizer import render, stop_ids
 from gshf_release.models.portability import make_portable
 from gshf_release.release import chat_templates, rules
 from gshf_release.release.quantization import compressed_work, job, logits, losses, schemes
-from gshf_release.release.quantization.calibration_text import Text
+from gshf_release.release.quantization.calibration_text import CalibrationText
 from gshf_release.release.quantization.gguf import write_gguf
 from gshf_release.release.quantization.schemes import K_QUANTS, PLAIN, Scheme
 from gshf_release.run.context import Progress
@@ -45,7 +45,7 @@ class Work:
     checkpoint: Path
     name: str
     """How the files begin."""
-    text: Text
+    text: CalibrationText
     threads: int
     scratch: Path
     """A folder for references, as large as the logits of the text."""
@@ -105,7 +105,7 @@ def make_gguf(
 
 
 def make_compressed(
-    work: Work, scheme: Scheme, output: Path, measured: Path, *, calibration: Text | None, seed: int
+    work: Work, scheme: Scheme, output: Path, measured: Path, *, calibration: CalibrationText | None, seed: int
 ) -> list[dict[str, Any]]:
     """Write and measure a checkpoint in the compressed-tensors format; return what is recorded of it.
 
@@ -318,7 +318,7 @@ def _compressed(work: Work, function: str, **arguments: Any) -> Any:
     return job.call("quant", f"compressed_work:{function}", work.threads, **arguments)
 
 
-def _write_document(measured: Path, text: Text, files: Sequence[Mapping[str, Any]]) -> None:
+def _write_document(measured: Path, text: CalibrationText, files: Sequence[Mapping[str, Any]]) -> None:
     document = {"text": text.as_json(), "files": list(files)}
     content = json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     (measured / losses.DOCUMENT).write_text(content, encoding="utf-8")

@@ -37,7 +37,7 @@ class QuantizationParameters(stages.WeightsParameters):
     suffix: str
 
 
-def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[Stage]:
+def declare_quantizations(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[Stage]:
     """Declare a stage a repository.
 
     Args:
@@ -66,7 +66,7 @@ def declare(recipe: Recipe, weights: Stage, shown: tuple[Input, ...]) -> list[St
             outputs=(MAIN, MEASURED),
             keys=weights.keys,
             parameters=QuantizationParameters(**released.model_dump(), schemes=tuple(names), suffix=suffix).as_json(),
-            numbers="gshf_release.release.quantization.stage:numbers",
+            numbers="gshf_release.release.quantization.stage:quantization_cells",
         )
         for suffix, names, work, extra in wanted
     ]
@@ -98,7 +98,7 @@ def write_compressed(context: StageContext) -> None:
     _finish(context, work, iteration, files, card.COMPRESSED, facts)
 
 
-def numbers(context: StageContext) -> list[Cell]:
+def quantization_cells(context: StageContext) -> list[Cell]:
     """Return the cells of the measured tokens."""
     name = context.task.stage.name
     table = f"{losses.TABLE}: {context.parameters(QuantizationParameters).suffix}"
@@ -128,13 +128,13 @@ def _finish(
     context: StageContext, work: Work, iteration: int, files: list[dict[str, Any]], template: str, facts: dict[str, Any]
 ) -> None:
     folder: Path = context.output(MAIN)
-    of, found = context.parameters(QuantizationParameters), numbers(context)
+    of, found = context.parameters(QuantizationParameters), quantization_cells(context)
     (folder / eval_results.RESULTS).parent.mkdir()
     write_cells(found, folder / eval_results.RESULTS)
     measured = read_json(context.output(MEASURED) / losses.DOCUMENT)
     chosen = stages.card_of(context, of, iteration)
     shown = {entry["name"]: losses.shown(found, entry["row"]) for entry in files}
-    card.write(
+    card.write_card(
         chosen,
         folder,
         template,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.evaluation.verdicts.letters import Named, named, probability, weigh
+from gshf_release.evaluation.verdicts.letters import NamedLetter, named, probability, weigh
 
 
 def token(text: str, logprob: object, *alternatives: tuple[str, object]) -> dict[str, Any]:
@@ -180,11 +180,11 @@ def test_the_letter_that_a_text_names(text: str, letter: str | None) -> None:
 
 
 def test_of_several_lines_with_a_letter_the_last_counts() -> None:
-    assert named("m\n\nOn reflection:\n\nM", "m", "M") == Named("M", several=True)
-    assert named("m\nm", "m", "M") == Named("m")
+    assert named("m\n\nOn reflection:\n\nM", "m", "M") == NamedLetter("M", several=True)
+    assert named("m\nm", "m", "M") == NamedLetter("m")
 
 
 def test_a_text_that_was_cut_may_have_been_going_on() -> None:
     assert named("Model m", "m", "M", cut=True) is None
-    assert named("m", "m", "M", cut=True) == Named("m")
-    assert named("m because it", "m", "M", cut=True) == Named("m")
+    assert named("m", "m", "M", cut=True) == NamedLetter("m")
+    assert named("m because it", "m", "M", cut=True) == NamedLetter("m")
