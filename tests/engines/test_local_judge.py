@@ -102,7 +102,7 @@ def annotations(folder: Path) -> list[dict[str, Any]]:
 def test_it_compares_answers_by_its_log_probabilities_and_is_asked_once(
     compare: Run, place: Path, server: LlamaCppServer
 ) -> None:
-    settings = {"parameters.top_logprobs": 20, "parameters.max_tokens": 1}
+    settings = {"parameters.top_logprobs": 20, "parameters.max_tokens": 1, "letter_share": 1e-9}
     outcome = compare("run", **settings)
     assert outcome.code == 0, outcome.err
     assert f"{ASKED} judgments to ask smollm2 for, 0 in the cache" in outcome.err
@@ -142,7 +142,7 @@ def test_without_log_probabilities_the_letter_that_it_writes_counts_and_is_label
     unbiased = compare("unbiased", **settings)
     assert unbiased.code == 1
     assert f"{ASKED} of {ASKED} judgments of AlpacaEval 2 of mine" in unbiased.err
-    assert "neither letter in the answer" in unbiased.err
+    assert "cut by its limit of tokens before a verdict" in unbiased.err
 
 
 def test_it_rates_answers_of_mt_bench_and_what_is_no_rating_is_counted(run: Run, place: Path, data: Path) -> None:
@@ -151,7 +151,7 @@ def test_it_rates_answers_of_mt_bench_and_what_is_no_rating_is_counted(run: Run,
     free = run("eval", "mine", *words, judge={"parameters.max_tokens": 16, "failed_share": 0.99})
     assert free.code == 1
     assert "4 of 4 judgments of MT-Bench of mine" in free.err
-    assert "no rating in the answer" in free.err
+    assert "cut by its limit of tokens before a verdict" in free.err
     extra = json.dumps({"grammar": 'root ::= "Rating: " ("[[" [1-9] "]]" | "none")'})
     outcome = run("eval", "mine", *words, judge={"parameters.extra": extra, "failed_share": 0.99})
     assert outcome.code == 0, outcome.err
@@ -175,7 +175,7 @@ def test_a_calibration_is_refused_unless_its_win_rates_follow_the_official_ones(
     ):  # short, for sixty judgments are many for such a server
         row |= {"output_1": "Something short.", "output_2": f"{row['generator_2']}, to be sure."}
     words = [word for file in write(models, place / "official") for word in ("--annotations", file)]
-    judge = {"parameters.top_logprobs": 20, "parameters.max_tokens": 1}
+    judge = {"parameters.top_logprobs": 20, "parameters.max_tokens": 1, "letter_share": 1e-9}
     outcome = run("calibrate", "openai-compatible-alpaca-eval", *words, "--json", judge=judge)
     document = json.loads(outcome.out)
     assert document["judge"] == "openai-compatible-alpaca-eval/smollm2"
