@@ -93,7 +93,8 @@ def withhold(scratch: Path, wanted: CheckpointLayout) -> str | None:
     """
     if not wanted.pickled or trust.owns(scratch):
         return None
-    found = [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]
+    there = [*scratch.glob("checkpoint-*"), *scratch.glob(f"{ASIDE}/*/checkpoint-*")]
+    found = [checkpoint for checkpoint in there if not _is_read_safely(checkpoint)]
     for checkpoint in found:
         folder = scratch / FOREIGN / checkpoint.parent.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,14 @@ def withhold(scratch: Path, wanted: CheckpointLayout) -> str | None:
         if found
         else None
     )
+
+
+def _is_read_safely(checkpoint: Path) -> bool:
+    """Return whether a checkpoint says that it is of a layout whose checkpoints are never unpickled; others do not fit it."""
+    try:
+        return not _layout(checkpoint).pickled
+    except (OSError, ValueError, TypeError):  # cut, or not what this package writes
+        return False
 
 
 def _layout(checkpoint: Path) -> CheckpointLayout:

@@ -37,7 +37,9 @@ def replicated(ending_folder: Path) -> Iterator[RayEngine]:
 
 
 class TestRay(EngineConformance):
-    """The suite on two copies."""
+    """The suite on two copies, which compute with the weights rounded to BF16 in FP32, as a profile has it."""
+
+    precision = "rounded"
 
     @pytest.fixture(scope="class")
     def engine(self, replicated: RayEngine) -> RayEngine:

@@ -143,6 +143,15 @@ def test_checkpoints_that_would_be_unpickled_are_taken_from_this_user_alone(tmp_
     assert found(scratch)[0] == "checkpoint-3"
 
 
+def test_what_is_read_as_data_is_put_aside_and_not_withheld(tmp_path: Path, cache: Path) -> None:
+    """One process began, then DeepSpeed goes on: its checkpoint does not fit, and comes back where it does."""
+    checkpoint(tmp_path, 3, ALONE)
+    assert withhold(tmp_path, ZERO) is None
+    assert lay_out(tmp_path, ZERO) == f"the checkpoint of {ALONE} does not fit {ZERO}"
+    assert lay_out(tmp_path, ALONE) is None
+    assert found(tmp_path) == ["checkpoint-3"]
+
+
 def test_a_run_put_in_the_place_of_the_users_own_is_not_taken_for_it(tmp_path: Path, cache: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
