@@ -4,7 +4,7 @@ The responses to one prompt share that prompt as a prefix, and with many templat
 computes for a token depends on the tokens before it alone, so it is the same in all rows that share them. Every layer but
 attention reads such a token once; attention, a small part of the work, is computed for each row whole.
 
-    rows         1 2 3 4 | 1 2 5 | 1 2 5 6 7 | 8        15 tokens less 5 shared ones
+    rows         1 2 3 4 | 1 2 5 | 1 2 5 6 7 | 8        13 tokens, 5 of them shared
 
     ids          1 2 3 4   5       6 7         8        (tokens,), each row's own tokens side by side
     positions    0 1 2 3   2       3 4         0        in its row, for RoPE

@@ -1,8 +1,9 @@
-"""Rotary frequencies that depend on the length of a row, `dynamic` and `longrope`, computed for each row by itself.
+"""This module computes rotary frequencies that depend on the length of a row, `dynamic` and `longrope`, row by row.
 
 transformers chooses them once for a whole batch, by its longest row, and `dynamic` remembers the longest row so far: what a row
-gets would depend on what else is in its batch, or was in an earlier one. Up to its `window` such a model has one set of
-frequencies for all lengths, and is computed like any other.
+gets would depend on what else is in its batch, or was in an earlier one. Both are known upstream:
+https://github.com/huggingface/transformers/issues/25104 and https://github.com/huggingface/transformers/pull/27033. Up to its
+`window` such a model has one set of frequencies for all lengths, and is computed like any other.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def _forward(self: Any, x: Any, position_ids: Any, *args: Any, **options: Any) -
     if position_ids.dim() != 2 or len(position_ids) == 1:
         return _frequencies(self, x, position_ids, args, options)
     lengths = (position_ids.max(dim=1).values + 1).tolist()
+    # lengths [5, 9, 5, 12] and a window of 8: one call for rows 0 and 2, whose frequencies do not depend on their length, one
+    # for row 1 and one for row 3; the parts return to the rows' own places.
     found: list[Any] = [None] * len(lengths)
     for rows in _alike(lengths, self.equal_within):
         cosines, sines = _frequencies(self, x, position_ids[rows], args, options)
@@ -101,6 +104,8 @@ def _alike(lengths: list[int], tokens: int) -> Iterable[list[int]]:
 def _frequencies(module: Any, x: Any, position_ids: Any, args: Any, options: Any) -> Any:
     """Return what the module's own class computes, as if these rows were the first that it sees."""
     with _computing:
+        # Back to the state after loading. `dynamic` forgets the longest row so far; `longrope` gets the short frequencies
+        # back, as a clone: transformers writes into `inv_freq` in place and would overwrite the original.
         for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
             setattr(module, name, module.original_max_seq_len)
         for name, value in list(module.named_buffers(recurse=False)):

@@ -1,4 +1,4 @@
-"""Which kind of distribution a training really runs with: FSDP engaged, its numbers kept, and the kind asserted.
+"""This module engages FSDP where accelerate would drop it, keeps its numbers in FP32, and checks what really runs.
 
 Three things go wrong without a word otherwise (accelerate 1.15, transformers 5.23):
 
@@ -62,6 +62,8 @@ def _keep_fp32(plugin: Any) -> None:
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
+    # FSDP2 casts at the borders of modules, not by operation as autocast does: softmax would then compute in BF16
+    # (https://github.com/pytorch/torchtitan/issues/700). A policy that is set is one that accelerate leaves alone.
     plugin.mixed_precision_policy = MixedPrecisionPolicy(
         param_dtype=None, reduce_dtype=torch.float32, output_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -93,7 +95,10 @@ def _engage_on_cpu(accelerator_arguments: dict[str, Any]) -> None:
 
 
 def _autocast(accelerator: Any) -> Any:
-    """Return accelerate's autocast; without its cache, which would keep a BF16 copy of all weights that FSDP has put away."""
+    """Return accelerate's autocast; without its cache, which would keep a BF16 copy of all weights that FSDP has put away.
+
+    The cache did so in the first FSDP too: https://github.com/facebookresearch/fairscale/pull/650
+    """
     from accelerate.utils import AutocastKwargs
 
     return accelerator.autocast(AutocastKwargs(cache_enabled=False))
@@ -158,7 +163,7 @@ def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
     """
     if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
         return trainer.accelerator.unwrap_model(trainer.model) if launch.rank() == 0 else None
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all ranks exchange: none may leave before it
     if launch.rank() > 0:
         return None
     _load_whole_models_again()
@@ -170,7 +175,8 @@ def gather(trainer: Any, unsharded: Callable[[], Any]) -> Any:
 def _load_whole_models_again() -> None:
     """End the time in which transformers, as ZeRO-3's arguments make it, divides every model it loads among the processes.
 
-    On the one rank that goes on, the division would wait for the others for ever.
+    On the one rank that goes on, the division would wait for the others for ever. The arguments set it for the whole process,
+    and loading has no option against it: https://github.com/huggingface/transformers/issues/28106
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

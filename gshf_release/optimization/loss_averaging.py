@@ -1,8 +1,9 @@
-"""The loss of an optimiser step as the plain mean over its pairs, however they are divided.
+"""This module makes the loss of an optimiser step the plain mean over its pairs, however they are divided.
 
 transformers' Trainer takes the mean of each micro-batch and then the mean of the micro-batches (with `num_items_in_batch`, only
 where a loss counts tokens). In a step that the pairs do not fill, a lone pair in the last micro-batch would so weigh as much as
-all those of another. Here every micro-batch is weighed by its pairs, over all processes.
+all those of another: the mean of means of https://github.com/huggingface/trl/issues/2175, in pairs instead of tokens. Here
+every micro-batch is weighed by its pairs, over all processes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ def fill_last_step(order: Sequence[int], *, batch: int, micro_batch: int, proces
 
     None stands for an empty example, which moves nothing. Left alone, the processes' samplers would fill the step with examples
     of the first one.
+
+        5 pairs left, 2 processes, micro-batches of 2:   a b | c d | e - | - -      (- is None)
     """
     if processes == 1:
         return list(order)
     micro_batch, _ = split_batch(batch, micro_batch, processes)
+    # To a multiple of what all processes compute at once, and not to the whole batch: a step may have fewer micro-batches.
     missing = -(len(order) % batch) % (micro_batch * processes)
     return [*order, *[None] * missing]
 
@@ -62,10 +66,12 @@ def mean_over_pairs(
             loss, *outputs = found if return_outputs else (found,)
             counted = real(inputs)
             pairs, processes = len(counted), self.accelerator.num_processes
+            # With N pairs in the step, P processes and micro-batches of n places, TRL gives means over places. Trainer adds up
+            # a process's micro-batches, and the processes' gradients are averaged, so each mean has to become
+            #     (sum over the real pairs of the micro-batch) x P / N        for 1/P x sum of all = the mean over N pairs
             for name, values in self._metrics["train"].items():
-                if name.startswith(
-                    tuple(metrics)
-                ):  # a mean over the processes' micro-batches; `log` takes that of a step
+                if name.startswith(tuple(metrics)):
+                    # The same, but TRL has averaged it over the processes, and `log` averages it over the micro-batches.
                     values[-1] *= pairs * processes * self._micro_batches / self._step_pairs
             loss = (loss * pairs - empty_loss * int((~counted).sum())) * processes / self._step_pairs
             return (loss, *outputs) if return_outputs else loss

@@ -1,4 +1,4 @@
-"""What DPO and RAFT share: the stage that makes a policy, its recipe keys and arguments, the share of weights that moved."""
+"""This module holds what DPO and RAFT share: the policy stage, its recipe keys, its training arguments and its outputs."""
 
 from __future__ import annotations
 
@@ -117,6 +117,7 @@ def train_policy(
     device = checkpoints.device_of(context.profile.device)
     alone = context.profile.world_size == 1
     tokenizer = checkpoints.load_tokenizer(_start_folder(context))
+    # On the CPU if several processes train: FSDP and ZeRO move to each device its part, and the whole may not fit there.
     trainer = build(start(context, device if alone else "cpu"), tokenizer, device)
     launch.require_world_size(context.profile, trainer.args.world_size)
     with without_padding(trainer.model, lengths) as packed:
@@ -132,7 +133,7 @@ def train_policy(
         )
     distribution = running(trainer)._asdict()
     trained = gather(trainer, lambda: start(context, "cpu"))
-    if trained is not None:
+    if trained is not None:  # rank 0, which alone has whole weights
         keep_optimiser(context)
         changed = _write_model(context, trained, tokenizer)
         facts = {counted: len(lengths), "changed_after_bf16": changed, "distribution": distribution}
@@ -142,6 +143,7 @@ def train_policy(
 def _write_model(context: StageContext, trained: Any, tokenizer: Any) -> float:
     """Write what was trained, an adapter also merged; return the share of weights that rounding to BF16 leaves changed."""
     if context.recipe.training.adapter is not None:
+        # Saved before the merge, which uses the adapter up.
         lora.save(trained, context.output(lora.FOLDER))
         trained = lora.merge(trained)
     changed = share_changed(checkpoints.load_model(_start_folder(context), "bf16"), trained)
@@ -241,6 +243,7 @@ def share_changed(before: Any, model: Any) -> float:
         before: What training began with, in BF16. It is loaded when training has ended, so that no process holds it meanwhile.
         model: What training put out.
     """
+    # BF16 has 8 significant bits: of a weight w, an update below about w / 512 is mostly rounded away.
     old = dict(before.named_parameters())
     changed = total = 0
     for name, weight in model.named_parameters():

@@ -1,9 +1,9 @@
-"""Copies of an engine that sample side by side under Ray: `replicas` in the profile, over any engine.
+"""This module runs replicas of an engine side by side under Ray: `replicas` in the profile, over any engine.
 
 An existing cluster is used (`RAY_ADDRESS`, or what `ray start` began on this machine), else a local one that lives as long as
-this engine. The copies are actors and stay for all shards of a stage; those of Ray Data would start again with every shard.
+this engine. The replicas are actors and stay for all shards of a stage; those of Ray Data would start again with every shard.
 Requests go out in pieces; when a worker is lost, with its machine or alone, another takes its piece, and a new one is started
-where the cluster has room. Seeds belong to requests, so neither the number of copies nor a loss changes a draw beyond what the
+where the cluster has room. Seeds belong to requests, so neither their number nor a loss changes a draw beyond what the
 engine's own batches do.
 """
 
@@ -45,7 +45,7 @@ one; and it is what a lost worker loses."""
 
 
 class RayEngine:
-    """`replicas` workers, each with an engine of its own."""
+    """Divides requests among `replicas` workers, each with an engine of its own."""
 
     def __init__(self, checkpoint: Path, profile: Profile) -> None:
         """Reach the cluster, or start one here, and start the workers; what they answer says whether they could.
@@ -86,14 +86,14 @@ class RayEngine:
             runtime_env={"env_vars": {"PYTHONPATH": str(environments.package_folder())}},
         )
         self._arguments = (str(checkpoint.resolve()), profile.model_dump_json())
-        self._copies: list[EngineReplica] = []
+        self._replicas: list[EngineReplica] = []
         self._idle: list[EngineReplica] = []
-        self._asked: dict[Any, tuple[EngineReplica, int | None]] = {}
-        """What each unfinished call is for: a copy, and the number of its piece; None where nobody waits for the answer."""
+        self._pending: dict[Any, tuple[EngineReplica, int | None]] = {}
+        """What each unfinished call is for: a replica, and the number of its piece; None where nobody waits for the answer."""
         own = cpu_cores.divided(cpu_cores.here(), profile.replicas) if started_here else [[]] * profile.replicas
         for share in own:
-            self._copies.append(EngineReplica(share))
-            self._start(self._copies[-1])
+            self._replicas.append(EngineReplica(share))
+            self._start(self._replicas[-1])
 
     def generate(self, requests: Sequence[Request], progress: Progress) -> list[Completion]:
         """Return one completion per request.
@@ -105,7 +105,7 @@ class RayEngine:
         require_fitting(requests, self.context_tokens)
         pieces = in_pieces(len(requests), PIECE_BATCHES * self.profile.sampling_batch, self.profile.replicas)
         found: dict[int, Completion] = {}
-        for number, completions in self._answers([[requests[index] for index in piece] for piece in pieces]):
+        for number, completions in self._results([[requests[index] for index in piece] for piece in pieces]):
             found.update(zip(pieces[number], completions, strict=True))
             progress(len(found), len(requests), "responses")
         return [found[index] for index in range(len(requests))]
@@ -114,22 +114,25 @@ class RayEngine:
         """End the workers, and the local cluster; one that was there is left."""
         import ray
 
-        leaving = [copy.actor.__ray_terminate__.remote() for copy in self._idle]
+        leaving = [replica.actor.__ray_terminate__.remote() for replica in self._idle]
         if leaving:  # what comes next needs the memory of their devices
             ray.wait(leaving, num_returns=len(leaving), timeout=LEAVING_SECONDS)
-        for copy in self._copies:
-            ray.kill(copy.actor)
-        self._copies, self._idle, self._asked = [], [], {}
+        for replica in self._replicas:
+            ray.kill(replica.actor)
+        self._replicas, self._idle, self._pending = [], [], {}
         if self._owned:
             ray.shutdown()
 
-    def _start(self, copy: EngineReplica) -> None:
-        """Start the worker of a copy, and have its engine opened: pieces go only to those that are."""
-        copy.actor = self._kind.remote(*self._arguments, copy.cores)
-        copy.place = copy.actor.__ray_ready__.remote()
-        self._asked[copy.actor.open.remote()] = copy, None
+    def _start(self, replica: EngineReplica) -> None:
+        """Start the worker of a replica, and have its engine opened: pieces go only to those that are.
 
-    def _answers(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion]]]:
+        The replica is idle, and gets pieces, once the call `open` has answered.
+        """
+        replica.actor = self._kind.remote(*self._arguments, replica.cores)
+        replica.placed = replica.actor.__ray_ready__.remote()
+        self._pending[replica.actor.open.remote()] = replica, None
+
+    def _results(self, pieces: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Completion]]]:
         """Yield a piece's number and its completions, in the order in which pieces finish.
 
         Raises:
@@ -142,39 +145,40 @@ class RayEngine:
                 interrupt.check()
                 placed = self._last_placed(placed)
                 while waiting and self._idle:
-                    copy, number = self._idle.pop(), waiting.popleft()
-                    self._asked[copy.actor.generate.remote(pieces[number])] = copy, number
-                for copy, finished, completions in self._heard():
+                    replica, number = self._idle.pop(), waiting.popleft()
+                    self._pending[replica.actor.generate.remote(pieces[number])] = replica, number
+                for replica, finished, completions in self._completed():
                     if completions is not None:
-                        self._idle.append(copy)
-                    if finished is not None and completions is None:
+                        self._idle.append(replica)
+                    if finished is not None and completions is None:  # the worker was lost: its piece goes out first
                         waiting.appendleft(finished)
                     elif finished is not None:
                         missing -= 1
                         yield finished, completions or []
         finally:
-            self._asked = {call: (copy, None) for call, (copy, _) in self._asked.items()}
+            # After an error or Ctrl-C, answers to these pieces still come: the next call must not take them for its own.
+            self._pending = {call: (replica, None) for call, (replica, _) in self._pending.items()}
 
-    def _heard(self) -> Iterator[tuple[EngineReplica, int | None, list[Completion] | None]]:
-        """Wait a moment; yield each copy that answered, its piece and the completions: None if its worker was lost."""
+    def _completed(self) -> Iterator[tuple[EngineReplica, int | None, list[Completion] | None]]:
+        """Wait a moment; yield each replica that answered, its piece and the completions: None if its worker was lost."""
         import ray
         from ray import exceptions
 
-        for call in ray.wait(list(self._asked), timeout=POLL_SECONDS)[0]:
-            copy, number = self._asked.pop(call)
+        for call in ray.wait(list(self._pending), timeout=POLL_SECONDS)[0]:
+            replica, number = self._pending.pop(call)
             try:
                 completions, error = ray.get(call)
             except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.OutOfMemoryError) as lost:
-                self._replace(copy, _last_line(lost))
-                yield copy, number, None
+                self._replace(replica, _last_line(lost))
+                yield replica, number, None
             except exceptions.RayError as failure:
                 raise EngineError(f"Sampling under Ray failed: {_last_line(failure)}") from failure
             else:
                 if error:
                     if number is not None:  # the worker is there, and may be asked again
-                        self._idle.append(copy)
+                        self._idle.append(replica)
                     raise EngineError(error)
-                yield copy, number, completions
+                yield replica, number, completions
 
     def _last_placed(self, before: float) -> float:
         """Return when a worker last had a place on the cluster: now, if one has; its engine may take long to open all the same.
@@ -184,7 +188,7 @@ class RayEngine:
         """
         import ray
 
-        if ray.wait([copy.place for copy in self._copies], timeout=0)[0]:
+        if ray.wait([replica.placed for replica in self._replicas], timeout=0)[0]:
             return time.monotonic()
         if time.monotonic() - before > PATIENCE_SECONDS:
             raise EngineError(
@@ -193,35 +197,40 @@ class RayEngine:
             )
         return before
 
-    def _replace(self, copy: EngineReplica, why: str) -> None:
-        """Start another worker for a copy whose worker was lost.
+    def _replace(self, replica: EngineReplica, why: str) -> None:
+        """Start another worker for a replica whose worker was lost.
 
         Raises:
             EngineError: It was lost too often.
         """
         import ray
 
-        copy.losses += 1
-        if copy.losses > REPLACEMENTS:
-            raise EngineError(f"Sampling under Ray failed: a worker was lost {copy.losses} times; the last time: {why}")
-        ray.kill(copy.actor)  # it may only be out of reach
-        self._start(copy)
+        replica.losses += 1
+        if replica.losses > REPLACEMENTS:
+            raise EngineError(
+                f"Sampling under Ray failed: a worker was lost {replica.losses} times; the last time: {why}"
+            )
+        ray.kill(replica.actor)  # it may only be out of reach
+        self._start(replica)
 
 
 @dataclass(eq=False)
 class EngineReplica:
-    """One of the `replicas`."""
+    """Holds the state of one of the `replicas`, whichever worker serves it."""
 
     cores: Sequence[int]
     """Those that it keeps to; empty: Ray's choice."""
     actor: Any = None
-    place: Any = None
+    placed: Any = None
     """A call that is answered as soon as its worker runs somewhere."""
     losses: int = 0
 
 
 class Worker:
-    """An engine in a process of Ray's. What it answers is completions, and why there are none."""
+    """Runs an engine in a process of Ray's; every call returns completions, and why there are none.
+
+    An expected error is returned, not raised: Ray would wrap it and add the worker's traceback to its message.
+    """
 
     engine: SamplingEngine
 
@@ -293,7 +302,7 @@ def _reach(ray: Any) -> bool:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
-    )  # workers started here are as urgent as this process, not the last
+    )  # Ray's default is 15, the last to get a core: https://github.com/ray-project/ray/pull/24928
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)
