@@ -88,12 +88,14 @@ class Noting(Resumable):
 
 def optimise(context: StageContext, *, padded: bool = False) -> None:
     """Train as the stage's own work does, and keep the gradients in the run."""
-    module = {dpo.IDENTITY: dpo, raft.IDENTITY: raft}[context.task.stage.identity]
+    module, train_policy = {dpo.IDENTITY: (dpo, dpo.train_dpo), raft.IDENTITY: (raft, raft.train_raft)}[
+        context.task.stage.identity
+    ]
     noting = Noting(context.progress, CheckpointLayout.of(context.profile))
     noting.folder = context.run.path / "gradients"
     can_pack = packing.can_pack if not padded else lambda *given: False
     with mock.patch.object(module, "resumable", return_value=noting), mock.patch.object(packing, "can_pack", can_pack):
-        module.optimise(context)
+        train_policy(context)
 
 
 def optimise_padded(context: StageContext) -> None:
@@ -103,8 +105,10 @@ def optimise_padded(context: StageContext) -> None:
 
 def stages(chosen: Recipe, method: str, padded: bool) -> list[Stage]:
     """Return the base, the data and the policy of `dpo` or `raft`."""
-    module, names = {"dpo": (dpo, ("pairs", "reference")), "raft": (raft, ("winners",))}[method]
-    policy = module.declare(1, init="base", sources=["iteration-1"])
+    declare, names = {"dpo": (dpo.declare_dpo, ("pairs", "reference")), "raft": (raft.declare_raft, ("winners",))}[
+        method
+    ]
+    policy = declare(1, init="base", sources=["iteration-1"])
     work = "optimise_padded" if padded else "optimise"
     data = [
         Stage(
