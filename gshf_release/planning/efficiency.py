@@ -22,10 +22,6 @@ KIND_OF: Mapping[Kind, str] = {
     **dict.fromkeys(("training", "reward training"), "training"),
 }
 """Scoring is every forward pass over given sequences. Time of other kinds is `other work`."""
-GOAL = 0.9
-"""Share of the iterations' time that should be sampling, scoring or training."""
-PAUSE_SECONDS = 60.0
-"""In journals that do not say when commands began and ended: a longer gap between two tasks is a pause."""
 ITERATIONS, WHOLE = "all iterations", "whole run"
 PARTS = ("loading", "hashing", "cells")
 REST = (*PARTS, "other work", "stopped", "between")
@@ -39,8 +35,6 @@ class TimeShare:
 
     name: str
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*KINDS, *REST), 0.0))
-    unrecorded: float = 0.0
-    """Of sampling, scoring and training: seconds of tasks whose journal does not tell loading and hashing apart from work."""
 
     @property
     def wall(self) -> float:
@@ -51,11 +45,6 @@ class TimeShare:
     def efficiency(self) -> float:
         """The share that was sampling, scoring or training; 0 of nothing."""
         return sum(self.seconds[kind] for kind in KINDS) / self.wall if self.wall else 0.0
-
-    @property
-    def least(self) -> float:
-        """The efficiency if nothing of the unrecorded tasks were work."""
-        return self.efficiency - self.unrecorded / self.wall if self.wall else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +67,6 @@ class Span:
     end: float
     parts: Mapping[str, float]
     finished: bool = True
-    recorded: bool = True
-    """Whether `parts` holds all of its loading and hashing."""
 
 
 def measure_efficiency(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stage]) -> Efficiency:
@@ -109,7 +96,7 @@ def measure_efficiency(journal: Sequence[Mapping[str, Any]], plan: Sequence[Stag
 
 
 def efficiency_lines(found: Efficiency) -> list[str]:
-    """Return the shares as a table, and whether the iterations reach the goal."""
+    """Return the shares as a table, and the efficiency of the iterations."""
     if not found.rows:
         return []
     shown = [name for name in (*KINDS, *REST) if any(row.seconds[name] >= 0.05 for row in found.rows)]
@@ -119,33 +106,16 @@ def efficiency_lines(found: Efficiency) -> list[str]:
         if row.wall:
             shares = "".join(f"{100 * row.seconds[name] / row.wall:12.1f}" for name in shown)
             text.append(f"{row.name:15}{row.wall:9.1f}{100 * row.efficiency:12.1f}{shares}")
-    return [*text, *_verdict(found)]
-
-
-def _verdict(found: Efficiency) -> list[str]:
-    """Return the loop efficiency in words; tasks that do not tell overhead from work leave a range."""
     loop = found.row(ITERATIONS)
-    if loop is None or not loop.wall:
-        return []
-    least, most, goal = 100 * loop.least, 100 * loop.efficiency, f"the goal of {100 * GOAL:.0f} %"
-    shown = f"{least:.1f} to {most:.1f} %" if f"{least:.1f}" != f"{most:.1f}" else f"{most:.1f} %"
-    if loop.least >= GOAL:
-        return [f"Loop efficiency {shown}: above {goal}."]
-    if loop.efficiency < GOAL:
-        return [f"Loop efficiency {shown}: below {goal}."]
-    return [
-        f"Loop efficiency {shown}, so that {goal} is not shown: {loop.unrecorded:.1f} s are of tasks done by a version that"
-        " recorded neither hashing nor loading (but of the sampling engine)."
-    ]
+    return [*text, f"Loop efficiency {100 * loop.efficiency:.1f} %."] if loop is not None and loop.wall else text
 
 
 def as_json(found: Efficiency) -> dict[str, Any]:
-    """Return the shares as JSON: `{part: {"wall", "efficiency", "least", "seconds"}}`."""
+    """Return the shares as JSON: `{part: {"wall", "efficiency", "seconds"}}`."""
     rows = {
         row.name: {
             "wall": round(row.wall, 3),
             "efficiency": round(row.efficiency, 4),
-            "least": round(row.least, 4),
             "seconds": {name: round(value, 3) for name, value in row.seconds.items()},
         }
         for row in found.rows
@@ -172,7 +142,6 @@ def _sessions(journal: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]
 def _spans(journal: Sequence[Mapping[str, Any]], sessions: Sequence[tuple[float, float]]) -> list[Span]:
     """Return every attempt at a task; one that did not finish ends with its command."""
     started: dict[str, float] = {}
-    loaded: dict[str, float] = {}
     spans = []
     for entry in journal:
         label = str(entry.get("stage", ""))
@@ -180,14 +149,9 @@ def _spans(journal: Sequence[Mapping[str, Any]], sessions: Sequence[tuple[float,
         if entry["event"] == "started":
             spans += _stopped(name, started.pop(label, None), sessions, time)
             started[label] = time
-        elif entry["event"] == "engine started":
-            loaded[label] = loaded.get(label, 0.0) + float(entry["seconds"])
         elif entry["event"] == "finished":
             started.pop(label, None)
-            parts = entry.get("parts", {"loading": loaded.get(label, 0.0)})
-            spans.append(Span(name, time - float(entry["seconds"]), time, parts, recorded="parts" in entry))
-        if entry["event"] in ("started", "finished"):
-            loaded.pop(label, None)
+            spans.append(Span(name, time - float(entry["seconds"]), time, entry.get("parts", {})))
     for label, time in started.items():
         spans += _stopped(label.partition(" ")[0], time, sessions, float("inf"))
     return sorted(spans, key=lambda span: span.begin)
@@ -207,10 +171,8 @@ def _wall(spans: Sequence[Span], sessions: Sequence[tuple[float, float]]) -> lis
         (begin, end) for begin, end in sessions if any(span.begin <= end and span.end >= begin for span in spans)
     ]
     found: list[tuple[float, float]] = []
-    first = min((begin for begin, _ in sessions), default=float("inf"))
     for begin, end in sorted([*working, *((span.begin, span.end) for span in spans)]):
-        allowed = PAUSE_SECONDS if begin < first else 0.0
-        if found and begin <= found[-1][1] + allowed:
+        if found and begin <= found[-1][1]:
             found[-1] = (found[-1][0], max(found[-1][1], end))
         else:
             found.append((begin, end))
@@ -250,12 +212,10 @@ def _divide(row: TimeShare, span: Span, share: float, kind: str | None) -> None:
         row.seconds[part] += piece
         rest -= piece
     row.seconds[kind or "other work"] += rest
-    if kind is not None and not span.recorded:
-        row.unrecorded += rest
 
 
 def _sum(name: str, rows: Sequence[TimeShare]) -> TimeShare:
-    total = TimeShare(name, unrecorded=sum(row.unrecorded for row in rows))
+    total = TimeShare(name)
     for row in rows:
         for key, value in row.seconds.items():
             total.seconds[key] += value

@@ -1,4 +1,4 @@
-"""How long a run takes from its first stage to its last: the critical path, and what more machines would buy.
+"""Compute how long a run takes from its first stage to its last, and its critical path.
 
 Counted from the stage graph. A stage that the training processes divide takes its hours on one device over their number, one
 that samples over the devices of the engine's copies; a stage in shards is divided among the workers; any other takes its hours
@@ -15,34 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from gshf_release.errors import RecipeError
-from gshf_release.optimization import distributed
 from gshf_release.planning.costs import Requirement
-from gshf_release.recipe import Recipe
 from gshf_release.recipe.profile import Profile
-from gshf_release.run import launch
 from gshf_release.run.persistent_worker import ENGINE, environment_of, stay_of
 from gshf_release.run.scheduler import next_launch
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, tasks
-
-NODES = (1, 2, 4, 8, 16)
-"""What the table of machines tries, beside the profile's own number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """What a number of machines makes of a run."""
-
-    nodes: int
-    devices: int
-    """All that are paid for."""
-    hours: float
-    """As this version runs it."""
-    hours_if_sampling_is_divided: float
-    """If every device took shards of sampling at once; in `hours` the profile's `replicas` sample."""
-    cost: float | None
-    """Of all devices for `hours`, in the currency of the price."""
-    cost_if_sampling_is_divided: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +37,6 @@ class Schedule:
     """On the profile's machines."""
     path: list[tuple[str, float]]
     """The stages of the critical path in order, each with the hours of one task on it."""
-    machines: list[Machines]
     price: float | None
 
     @property
@@ -72,7 +48,6 @@ class Schedule:
 def make_schedule(
     stages: Sequence[Stage],
     hours: Mapping[str, Requirement],
-    recipe: Recipe,
     profile: Profile,
 ) -> Schedule:
     """Return the schedule of a graph.
@@ -80,7 +55,6 @@ def make_schedule(
     Args:
         stages: The graph, in order.
         hours: Of a whole stage on one device; a stage that is not in it takes none.
-        recipe: Decides which numbers of processes divide its batch.
         profile: Workers, processes and machines.
     """
     known = {name: need.amount for name, need in hours.items() if need.amount is not None}
@@ -93,7 +67,6 @@ def make_schedule(
         devices=profile.devices,
         hours=makespan(stages, known, profile),
         path=critical_path(stages, known, profile),
-        machines=[_machines(stages, known, profile, nodes, price) for nodes in _possible(recipe, profile)],
         price=price,
     )
 
@@ -125,19 +98,15 @@ def critical_path(stages: Sequence[Stage], hours: Mapping[str, float], profile: 
     return [(name, length) for name, length in reversed(path) if length > 0]
 
 
-def makespan(
-    stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile, *, workers: int | None = None
-) -> float:
+def makespan(stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile) -> float:
     """Return the hours from the first task to the end of the last, taken by workers as `run/execution.py` gives them out.
 
     Args:
         stages: The graph, in order.
         hours: Of a whole stage on one device.
         profile: Workers, processes and machines.
-        workers: If the shards of sampling were divided among so many; None is the profile's own number.
     """
     lengths = chain_lengths(stages)
-    count = workers or profile.parallel_workers
     order = sorted(tasks(list(stages)), key=lambda task: -lengths[task.stage.name])
     place = {task: number for number, task in enumerate(order)}
     missing, readers = _waiting(stages, place)
@@ -146,9 +115,9 @@ def makespan(
     idle: set[str] = set()
     now = 0.0
     while ready or running:
-        while len(running) < count:
+        while len(running) < profile.parallel_workers:
             busy = [task for _, _, launched in running for task in launched]
-            together = _next(ready, busy, idle, profile, divided=workers is not None)
+            together = next_launch(ready, busy, idle, profile)
             if not together:
                 break
             ready = [task for task in ready if task not in together]
@@ -176,47 +145,6 @@ def _waiting(stages: Sequence[Stage], place: Mapping[Task, int]) -> tuple[dict[T
     return missing, readers
 
 
-def _next(
-    ready: Sequence[Task], busy: Sequence[Task], idle: set[str], profile: Profile, *, divided: bool
-) -> list[Task]:
-    """Return what starts beside the tasks that run; where all devices sample, what the processes divide needs them alone."""
-    if not divided:
-        return next_launch(ready, busy, idle, profile)
-    alone = any(launch.distributed(task.stage, profile) for task in busy)
-    beside = [task for task in ready if not busy or not (alone or launch.distributed(task.stage, profile))]
-    return next_launch(beside, (), (), profile)
-
-
-def _machines(
-    stages: Sequence[Stage], hours: Mapping[str, float], profile: Profile, nodes: int, price: float | None
-) -> Machines:
-    on = profile.model_copy(update={"nodes": nodes})
-    now = makespan(stages, hours, on)
-    alone = on.model_copy(update={"replicas": 1})
-    divided = makespan(stages, hours, alone, workers=max(on.devices // on.copy_devices, on.parallel_workers))
-    paid = None if price is None else price * on.devices
-    return Machines(
-        nodes=nodes,
-        devices=on.devices,
-        hours=now,
-        hours_if_sampling_is_divided=divided,
-        cost=None if paid is None else paid * now,
-        cost_if_sampling_is_divided=None if paid is None else paid * divided,
-    )
-
-
-def _possible(recipe: Recipe, profile: Profile) -> list[int]:
-    """Return the numbers of machines whose processes divide the recipe's batch."""
-    found = []
-    for nodes in sorted({*NODES, profile.nodes}):
-        try:
-            distributed.split_batch(recipe.training.batch_pairs, profile.micro_batch_pairs, nodes * profile.processes)
-        except RecipeError:
-            continue
-        found.append(nodes)
-    return found
-
-
 def schedule_lines(found: Schedule) -> list[str]:
     """Return the schedule as text, with its formulas."""
     alone = ", one after the other" if found.workers == 1 else ""
@@ -234,20 +162,7 @@ def schedule_lines(found: Schedule) -> list[str]:
     else:
         paid = found.price * found.devices * found.hours
         text.append(f"cost: {_money(paid)} = {found.hours:.1f} h x {found.devices} devices x {found.price:g} an hour")
-    return [*text, *_table(found)] if found.devices > 1 else text
-
-
-def _table(found: Schedule) -> list[str]:
-    """Return what other numbers of machines make of the run, one line each."""
-    text = ["what more machines would buy (communication is not counted):"]
-    text.append(f"  {'nodes':>5}{'GPUs':>6}{'hours':>9}{'cost':>10}{'hours*':>9}{'cost*':>10}")
-    for row in found.machines:
-        divided = f"{row.hours_if_sampling_is_divided:9.1f}{_money(row.cost_if_sampling_is_divided):>10}"
-        text.append(f"  {row.nodes:5}{row.devices:6}{row.hours:9.1f}{_money(row.cost):>10}{divided}")
-    return [
-        *text,
-        f"  * if every GPU took shards of sampling at once; in the other columns {found.replicas} engine(s) sample",
-    ]
+    return text
 
 
 def _chain(path: Sequence[tuple[str, float]]) -> str:

@@ -114,7 +114,7 @@ def make_plan(recipe: Recipe, profile: Profile, path: Path) -> Plan:
         response_tokens=response_tokens,
         work=work,
         hours=needed,
-        schedule=makespan.make_schedule(stages, by_stage, recipe, profile) if costs.known(needed) else None,
+        schedule=makespan.make_schedule(stages, by_stage, profile) if costs.known(needed) else None,
         memory=memory,
         memory_gb=available,
         host=costs.host_memory(recipe, profile, parameters),

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.evaluation.alpaca_eval import liblinear
 from gshf_release.evaluation.alpaca_eval.data import Array, GamedBaselines
 
 FOLDS = 5
@@ -119,8 +118,6 @@ def solve(problem: Problem) -> LengthControlled:
         raise ValueError(
             f"{FOLDS}-fold cross-validation needs at least {FOLDS} judgments, there are {len(problem.target)}"
         )
-    if liblinear.train() is not None:
-        return _solved(problem, cross_validated(problem))
     import sklearn
 
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time otherwise
@@ -197,9 +194,6 @@ def _fit(problem: Problem, strength: float, rows: Any) -> Array:
     ):  # liblinear complains on stdout; a row of zeros has the class, and no coefficient changes its likelihood
         rows_of_both = np.vstack([rows_of_both, np.zeros((1, features.shape[1]))])
         classes, shares = np.append(classes, missing[0]), np.append(shares, 1.0)
-    train = liblinear.train()
-    if train is not None:
-        return train(rows_of_both, classes, strength, RANDOM_STATE, shares)
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
