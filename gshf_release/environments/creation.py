@@ -6,7 +6,6 @@ A killed set-up is begun again (pip keeps what it fetched and compiled); of two 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data import locks
 from gshf_release.environments import (
     AUTO,
     MANIFEST,
@@ -156,11 +156,9 @@ def _alone(name: str, say: Say) -> Iterator[None]:
     """Hold the lock of an environment; the system releases it if the process dies."""
     environments_folder().mkdir(parents=True, exist_ok=True)
     with (environments_folder() / f".{name}.lock").open("a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.take(stream):
             say(f"Another process is setting up {name}; waiting for it ...")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            locks.wait_for(stream)
         yield
 
 

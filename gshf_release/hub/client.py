@@ -212,7 +212,7 @@ def call(request: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
     """Make a request that may be repeated, with back-off on network errors."""
     for attempt in range(attempts):
         try:
-            return translated(request)
+            return with_known_errors(request)
         except NetworkError:
             if attempt == attempts - 1:
                 raise
@@ -220,7 +220,7 @@ def call(request: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
     raise AssertionError("unreachable")
 
 
-def translated(request: Callable[[], Answer]) -> Answer:
+def with_known_errors(request: Callable[[], Answer]) -> Answer:
     """Make one request; the client's errors become ours, without headers, so that no token can reach a log.
 
     Raises:

@@ -24,7 +24,7 @@ from gshf_release.hub.client import (
     remote_files,
     same_bytes,
     tags,
-    translated,
+    with_known_errors,
 )
 from gshf_release.hub.collection import collect, show
 from gshf_release.hub.upload import upload
@@ -257,7 +257,7 @@ def commit(
             request = partial(
                 api.create_commit, repository, operations(local, files, sent or {}), parent_commit=parent, **where
             )
-            info: Any = translated(partial(request, commit_message=f"{COMMIT_PREFIX}{title}"))
+            info: Any = with_known_errors(partial(request, commit_message=f"{COMMIT_PREFIX}{title}"))
             return str(info.oid)
         except NetworkError:
             if attempt == ATTEMPTS - 1:

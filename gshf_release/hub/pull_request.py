@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from gshf_release.errors import NetworkError
-from gshf_release.hub.client import ATTEMPTS, RepositoryClient, call, check_access, head, translated
+from gshf_release.hub.client import ATTEMPTS, RepositoryClient, call, check_access, head, with_known_errors
 from gshf_release.hub.publish import COMMIT_PREFIX, FolderCommit, check_stored, commit, equal, local_files, operations
 
 
@@ -78,7 +78,7 @@ def _open(api: Any, part: FolderCommit) -> int:
         changes = operations(local_files(part.folder), files)
         options = {"parent_commit": parent, "commit_message": f"{COMMIT_PREFIX}{part.title}", "create_pr": True}
         try:
-            info: Any = translated(partial(api.create_commit, part.repository, changes, **options))
+            info: Any = with_known_errors(partial(api.create_commit, part.repository, changes, **options))
             return int(info.pr_num)
         except NetworkError:
             known = _open_request(api, part)

@@ -382,7 +382,7 @@ def _hub_snapshot(
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, httpx.HTTPError) as error:
         # the last six: the library does not expect another server than the Hub, or one that hangs up
-        raise hub_errors.translated(error, model, revision, offline=offline, what=what) from error
+        raise hub_errors.download_error(error, model, revision, offline=offline, what=what) from error
     if what == "model":
         refuse_code(found)
     return found

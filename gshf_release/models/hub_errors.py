@@ -8,7 +8,7 @@ ACCESS = "A private or gated {what} needs a token that may read it: hf auth logi
 REFUSALS = (401, 403)
 
 
-def translated(error: Exception, name: str, revision: str | None, *, offline: bool, what: str) -> GshfError:
+def download_error(error: Exception, name: str, revision: str | None, *, offline: bool, what: str) -> GshfError:
     """Return the library's error as ours.
 
     Args:

@@ -10,7 +10,6 @@ training finished. What a killed training needs to go on is kept in `.training` 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from gshf_release.data import locks
 from gshf_release.data.conversations import PREFERENCE_EXAMPLE, Preference, read_rows
 from gshf_release.data.data_files import OnBadRow, Rows, data_files
 from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
@@ -367,10 +367,8 @@ def _working_in(out: Path, facts: dict[str, Any]) -> Iterator[int]:
     scratch = out / SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "lock").open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunBusyError(f"Another process trains in {out}.", hint="Wait for it or stop it.") from None
+        if not locks.take(lock):
+            raise RunBusyError(f"Another process trains in {out}.", hint="Wait for it or stop it.")
         begun = scratch / "begun.json"
         if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != facts:
             raise RunError(

@@ -15,7 +15,6 @@ No absolute path is stored: a moved run works.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from gshf_release.data import documents
+from gshf_release.data import documents, locks
 from gshf_release.errors import DataError, RunBusyError, RunError
 from gshf_release.recipe import Recipe, parse, read_mapping
 from gshf_release.recipe.differences import differences
@@ -258,7 +257,7 @@ class RunDirectory:
         path = self.path / ".locks" / f"{name}.short"
         path.parent.mkdir(exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            locks.wait_for(stream)
             yield
 
     @contextlib.contextmanager
@@ -272,14 +271,12 @@ class RunDirectory:
         path.parent.mkdir(exist_ok=True)
         with path.open("a+", encoding="utf-8") as stream:  # NFS wants to read what it locks for several
             if not self._records(recipe, stages):
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise self._other_recipe() from None
+                if not locks.take(stream):
+                    raise self._other_recipe()
                 self._log_changes(recipe)
                 self.record_recipe(recipe)
                 write_text(self.path / "plan.json", _plan(stages))
-            fcntl.flock(stream, fcntl.LOCK_SH)
+            locks.share(stream)
             if not self._records(recipe, stages):  # changed by another process before the lock was ours
                 raise self._other_recipe()
             self.record_profile(profile)
@@ -314,15 +311,13 @@ class RunDirectory:
         path = self.path / ".locks" / f"{self.relative(self.folder(task)).replace('/', '.')}.lock"
         path.parent.mkdir(exist_ok=True)
         with path.open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not locks.take(stream):
                 stream.seek(0)
                 holder = stream.read().strip() or "another process"
                 raise RunBusyError(
                     f"{task.label} of {self.path} is being worked on by {holder}.",
                     hint="Wait for it or stop it; the same command then goes on from there.",
-                ) from None
+                )
             stream.seek(0)
             stream.truncate()
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")

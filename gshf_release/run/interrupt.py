@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from types import FrameType
 from gshf_release.errors import Interrupted
 
 MESSAGE = "Stopped on request."
+POLL_SECONDS = 0.2
 
 _requested = threading.Event()
 _watched: list[Path] = []
@@ -35,6 +37,18 @@ def check() -> None:
     """
     if requested():
         raise Interrupted(MESSAGE)
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, but stop when the process is asked to.
+
+    Raises:
+        Interrupted: The process was asked to stop.
+    """
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left, POLL_SECONDS))
 
 
 @contextlib.contextmanager

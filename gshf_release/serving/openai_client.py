@@ -220,7 +220,7 @@ class ChatClient:
                     if failure.answered:
                         raise AnswerError(message, hint=hint, reason=str(failure)) from failure
                     raise NetworkError(message, hint=hint) from failure
-                _wait(failure.pause or _pause(number, draw))
+                interrupt.sleep(failure.pause or _pause(number, draw))
         raise AssertionError("unreachable: attempts is at least 1")
 
     def _address(self, path: str) -> str:
@@ -412,11 +412,3 @@ def _asked_pause(headers: email.message.Message) -> float:
         except ValueError:
             return 0.0
     return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
-
-
-def _wait(seconds: float) -> None:
-    """Sleep, but stop when the process is asked to."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        interrupt.check()
-        time.sleep(min(left, 0.2))

@@ -116,7 +116,7 @@ def test_pauses_double_and_are_spread(server: ChatServer, monkeypatch: pytest.Mo
 
 def test_the_pause_the_server_asks_for_is_kept(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(openai_client, "_wait", waited.append)
+    monkeypatch.setattr("gshf_release.run.interrupt.sleep", waited.append)
     server.fail(Fault(status=429, retry_after="7"))
     server.fail(Fault(status=429, retry_after="soon"))
     client(server).complete(request())

@@ -12,15 +12,14 @@ nothing ends the judging with the server's words; what failed in one that answer
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gshf_release.data import locks
 from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, NetworkError
@@ -199,7 +198,7 @@ class BatchFolder:
                 except NetworkError:
                     if attempt == client.server.attempts - 1:
                         raise
-                    _sleep(min(LONGEST_POLL_SECONDS, FIRST_POLL_SECONDS * 2**attempt))
+                    interrupt.sleep(min(LONGEST_POLL_SECONDS, FIRST_POLL_SECONDS * 2**attempt))
                     continue
             self._keep(replace(batch, id=_text(found, "id")))
             self.session.say(
@@ -220,7 +219,7 @@ class BatchFolder:
             document = _document(self.session.client.send("GET", f"/batches/{batch.id}"))
             if _text(document, "status") in ENDED:
                 return document
-            _sleep(pause)
+            interrupt.sleep(pause)
             pause = min(LONGEST_POLL_SECONDS, 1.5 * pause)
 
     def _receive(
@@ -329,24 +328,11 @@ def _result(line: bytes) -> tuple[str, Any, Refusal | None]:
     return str(key), body, None
 
 
-def _sleep(seconds: float) -> None:
-    """Sleep, but stop when the process is asked to."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        interrupt.check()
-        time.sleep(min(left, 0.2))
-
-
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the right to make batches; a second process waits, and then sees what the first has made."""
     make_private(folder)
     with open_private(folder / "lock", "a") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                interrupt.check()
-                time.sleep(0.2)
+        while not locks.take(stream):
+            interrupt.sleep(interrupt.POLL_SECONDS)
         yield

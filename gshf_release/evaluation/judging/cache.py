@@ -10,15 +10,14 @@ and folders are their owner's alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from gshf_release.data import locks
 from gshf_release.data.hashing import sha256_json
 from gshf_release.models import checkpoints
 from gshf_release.run import interrupt
@@ -98,14 +97,13 @@ class Cache:
         make_private(path.parent)
         while True:
             with open_private(path, "a") as stream:
-                if _held(stream.fileno(), path):
+                if _held(stream, path):
                     try:
                         yield
                     finally:
                         path.unlink(missing_ok=True)
                     return
-            interrupt.check()
-            time.sleep(POLL_SECONDS)
+            interrupt.sleep(POLL_SECONDS)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -134,10 +132,9 @@ def write_private(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def _held(descriptor: int, path: Path) -> bool:
+def _held(stream: TextIO, path: Path) -> bool:
     """Take the lock if it is free. A file that its last holder removed meanwhile is no lock any more."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_ino == path.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
+        return locks.take(stream) and os.fstat(stream.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
         return False
