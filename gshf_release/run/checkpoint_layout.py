@@ -16,7 +16,6 @@ from gshf_release.run import trust
 from gshf_release.run.directory import write_text
 
 COMPLETE, ASIDE, FOREIGN = "complete", "aside", "foreign"
-FSDP_WEIGHTS = "pytorch_model_fsdp.bin"
 """The file, named by accelerate, that only FSDP writes."""
 WHOLE = ("none", "fsdp")
 """What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
@@ -118,13 +117,5 @@ def _is_read_safely(checkpoint: Path) -> bool:
 
 
 def _layout(checkpoint: Path) -> CheckpointLayout:
-    """Return who wrote a complete checkpoint.
-
-    Earlier versions left the mark of reward models, which divided the data alone, empty. And they said `fsdp` on a CPU too,
-    where accelerate had dropped it: those checkpoints divide the data alone.
-    """
-    text = (checkpoint / COMPLETE).read_text(encoding="utf-8")
-    written = CheckpointLayout(**json.loads(text)) if text else CheckpointLayout("none", 1)
-    if written.sharding == "fsdp" and not (checkpoint / FSDP_WEIGHTS).is_file():
-        return written._replace(sharding="none")
-    return written
+    """Return who wrote a complete checkpoint."""
+    return CheckpointLayout(**json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")))

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from gshf_release.optimization.distributed import arguments
 from gshf_release.recipe.profile import Profile
 from gshf_release.run import trust
-from gshf_release.run.checkpoint_layout import COMPLETE, FSDP_WEIGHTS, CheckpointLayout, lay_out, mark, withhold
+from gshf_release.run.checkpoint_layout import COMPLETE, CheckpointLayout, lay_out, mark, withhold
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.stage import tasks
 from gshf_release.run.task import _keep_scratch_only_of
@@ -68,32 +68,6 @@ def test_what_does_not_fit_is_put_aside_with_the_reason_and_comes_back(tmp_path:
 def test_what_fits_stays_without_a_word(tmp_path: Path) -> None:
     kept = checkpoint(tmp_path, 9, CheckpointLayout.of(Profile(processes=2)))
     assert lay_out(tmp_path, CheckpointLayout.of(Profile())) is None
-    assert kept.exists()
-
-
-def test_an_empty_mark_is_that_of_a_reward_model_that_divided_the_data_alone(tmp_path: Path) -> None:
-    """As earlier versions wrote."""
-    kept = checkpoint(tmp_path, 9, ALONE)
-    (kept / COMPLETE).write_text("", encoding="utf-8")
-    assert lay_out(tmp_path, CheckpointLayout("none", 2)) is None
-    assert kept.exists()
-    assert lay_out(tmp_path, CheckpointLayout("fsdp", 2)) == (
-        "the checkpoint of sharding none on 1 process does not fit sharding fsdp on 2 processes"
-    )
-
-
-def test_a_checkpoint_that_calls_itself_fsdp_without_its_file_divides_the_data_alone(tmp_path: Path) -> None:
-    """As earlier versions wrote on CPUs."""
-    fsdp = Profile(processes=2, sharding="fsdp")
-    kept = checkpoint(tmp_path, 9, CheckpointLayout.of(fsdp))
-    assert lay_out(tmp_path, CheckpointLayout.of(fsdp)) == (
-        "the checkpoint of sharding none on 2 processes does not fit sharding fsdp on 2 processes"
-    )
-    assert found(tmp_path) == ["aside/none-2/checkpoint-9"]
-    assert lay_out(tmp_path, CheckpointLayout.of(Profile(processes=2))) is None
-    assert kept.exists()
-    (kept / FSDP_WEIGHTS).touch()
-    assert lay_out(tmp_path, CheckpointLayout.of(fsdp)) is None
     assert kept.exists()
 
 
@@ -209,7 +183,7 @@ def test_the_whole_state_that_fsdp_saves_runs_nothing_when_it_is_read(tmp_path: 
     """The plugin that the trainer makes of the arguments here decides how it is read, never the checkpoint."""
     assert arguments("fsdp", 2, bf16=False)["fsdp_config"] == {"state_dict_type": "FULL_STATE_DICT"}
     marker = tmp_path / "marker"
-    torch.save(Payload(marker), tmp_path / FSDP_WEIGHTS)
+    torch.save(Payload(marker), tmp_path / "pytorch_model_fsdp.bin")
     PartialState(cpu=True)  # whose log the loader writes into
     plugin = FullyShardedDataParallelPlugin(state_dict_type="FULL_STATE_DICT", fsdp_version=2)
     process = SimpleNamespace(
