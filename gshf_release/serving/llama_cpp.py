@@ -99,7 +99,6 @@ class LlamaCppServer:
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self.start_seconds
         while True:
-            interrupt.check()
             if self._process.poll() is not None:
                 interrupt.check()  # Ctrl-C reaches it too
                 raise EngineError(f"llama.cpp cannot serve {self.model.name}: {self._last_words()}.")
@@ -107,7 +106,7 @@ class LlamaCppServer:
                 return
             if time.monotonic() > end:
                 raise EngineError(f"llama.cpp did not serve {self.model.name} within {self.start_seconds:g} seconds.")
-            time.sleep(POLL_SECONDS)
+            interrupt.sleep(POLL_SECONDS)
 
     def _last_words(self) -> str:
         self._log.seek(0)

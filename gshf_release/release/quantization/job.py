@@ -9,7 +9,6 @@ import importlib
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,7 @@ def call(environment: str, function: str, threads: int, /, **arguments: Any) -> 
             )
             try:
                 while process.poll() is None:
-                    interrupt.check()
-                    time.sleep(POLL_SECONDS)
+                    interrupt.sleep(POLL_SECONDS)
             finally:
                 _end(process)
         if (folder / ANSWER).is_file():
