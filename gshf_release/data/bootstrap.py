@@ -58,27 +58,6 @@ class JudgeNoise(NamedTuple):
     judgments: int
 
 
-def paired_bootstrap(
-    values: Sequence[float], baseline: Sequence[float], *, seed: int, level: float = 0.95, draws: int = DRAWS
-) -> Interval:
-    """Return the mean of `values[i] - baseline[i]` with its BCa interval; pairs (prompts) are resampled.
-
-    Args:
-        values: One value a prompt.
-        baseline: The other model's or iteration's value on the same prompts, in the same order.
-        seed: The run's seed.
-        level: Confidence level.
-        draws: Resamples.
-
-    Raises:
-        ValueError: The two differ in length, or there are fewer than two pairs.
-    """
-    if len(values) != len(baseline):
-        raise ValueError(f"paired samples differ in length: {len(values)} and {len(baseline)}")
-    differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    return _bca(differences, np.ones_like(differences), seed=seed, level=level, draws=draws)
-
-
 def cluster_bootstrap(
     values: Sequence[float],
     clusters: Sequence[str | int],

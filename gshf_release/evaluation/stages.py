@@ -14,7 +14,6 @@ from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.explanations import explanation_cells
 from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_cells, score_table, text_cells
 from gshf_release.evaluation import best_of
-from gshf_release.evaluation.annotators import STAND_IN, preference
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import Scorer, opponents
@@ -25,6 +24,8 @@ from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
 IDENTITY = "compare-with-base/1"
+STAND_IN = "stand-in (second scorer)"
+"""The annotator of the comparisons, labelled as what it is wherever they are shown."""
 SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
 GREEDY, WARM = 0, 1
@@ -129,12 +130,24 @@ def write_stand_in_judgments(context: StageContext) -> None:
     answers, own, base = _read(context, "second-scorer")
     Judgment.write(
         (
-            Judgment(answer.prompt_id, answer.decoding, *preference(own[key], base[key]), annotator=STAND_IN)
+            Judgment(
+                answer.prompt_id,
+                answer.decoding,
+                preference(own[key], base[key]),
+                own[key],
+                base[key],
+                annotator=STAND_IN,
+            )
             for answer in answers
             if row != "base" and (key := (answer.prompt_id, answer.sample_index)) in base
         ),
         context.output("judgments.parquet"),
     )
+
+
+def preference(score: float, other: float) -> float:
+    """Return 1 if the score is the higher one, 0 if the other is, 0.5 if they are equal."""
+    return 0.5 if score == other else float(score > other)
 
 
 def evaluation_cells(context: StageContext) -> list[Cell]:

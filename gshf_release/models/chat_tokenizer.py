@@ -195,11 +195,6 @@ class ConversationRenderer:
         return str(self.tokenizer.decode(self.ids(messages, answer_follows=answer_follows)))
 
 
-def conversation_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Return the ids of one whole conversation; see `ConversationRenderer`."""
-    return ConversationRenderer(tokenizer).ids(messages)
-
-
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """Return the conversation with its system text as the first paragraph of the first user turn.
 

@@ -91,12 +91,6 @@ def pair_ids(tokenizer: Any, first: str, second: str) -> list[int]:
     return _encoder(tokenizer, stand_ins).pair_ids(first, second)
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
-    """Return the texts of a tokenizer's special tokens."""
-    known = getattr(tokenizer, "added_tokens_decoder", {})
-    return [str(token) for token in known.values() if token.special]
-
-
 def control_tokens(tokenizer: Any) -> tuple[str, ...]:
     """Return the texts of a tokenizer's control tokens: the special ones, and others that look like one."""
     template = getattr(tokenizer, "chat_template", None)

@@ -16,7 +16,6 @@ from gshf_release import __version__
 from gshf_release.data.records import Judgment, Message, Pair, Prompt, Row, Sample
 from gshf_release.errors import ReleaseError
 from gshf_release.evaluation import stages as evaluation
-from gshf_release.evaluation.annotators import STAND_IN
 from gshf_release.loop import reference_stage
 from gshf_release.preference.offline import SOURCE
 from gshf_release.prompts.split import EVALUATION
@@ -313,7 +312,7 @@ def _card(
         "reward": reward_name(recipe),
         "external": _external(context) if kind == "preferences" else 0,
         "sets": [name for name, _ in _sets(recipe)],
-        "stand_in": STAND_IN,
+        "stand_in": evaluation.STAND_IN,
         "judged": judged,
         "judged_columns": list(benchmark_judgments.COLUMNS.items()),
         "system": recipe.prompts.system,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,36 +11,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gshf_release.data.bootstrap import (
+    DRAWS,
+    Interval,
     cluster_bootstrap,
     judge_noise,
     minimal_detectable_difference,
-    paired_bootstrap,
     ranks,
     sign_test,
 )
 from gshf_release.data.statistics import clustered_mean, mean
 
 
-def test_the_bootstrap_is_centred_on_the_paired_mean() -> None:
-    found = paired_bootstrap([3, 5, 9, 4], [1, 4, 5, 3], seed=0)
-    assert found.value == 2  # differences 2, 1, 4, 1
+def bootstrap(values: Sequence[float], *, seed: int = 0, level: float = 0.95, draws: int = DRAWS) -> Interval:
+    """The bootstrap of values that are a cluster each."""
+    return cluster_bootstrap(values, list(range(len(values))), seed=seed, level=level, draws=draws)
+
+
+def test_the_bootstrap_is_centred_on_the_mean() -> None:
+    found = bootstrap([2, 1, 4, 1])
+    assert found.value == 2
     assert 1 <= found.low < 2 < found.high <= 4
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    values = np.random.default_rng(0).normal(size=50)
-    first, again, other = (paired_bootstrap(values, 0 * values, seed=seed) for seed in (1, 1, 2))
+    values = np.random.default_rng(0).normal(size=50).tolist()
+    first, again, other = (bootstrap(values, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_a_constant_difference_has_an_interval_of_no_width() -> None:
-    assert paired_bootstrap([2, 3, 4], [1, 2, 3], seed=0)[:3] == (1, 1, 1)
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert bootstrap([1, 1, 1])[:3] == (1, 1, 1)
 
 
 def test_the_bootstrap_of_many_nearly_normal_values_is_the_normal_interval() -> None:
-    values = np.random.default_rng(3).normal(1, 2, 2000)
-    found, plain = paired_bootstrap(values, 0 * values, seed=0), mean(values.tolist())
+    values = np.random.default_rng(3).normal(1, 2, 2000).tolist()
+    found, plain = bootstrap(values), mean(values)
     assert plain.standard_error is not None
     assert found.low == pytest.approx(plain.value - 1.96 * plain.standard_error, abs=0.01)
     assert found.high == pytest.approx(plain.value + 1.96 * plain.standard_error, abs=0.01)
@@ -48,16 +55,16 @@ def test_the_bootstrap_of_many_nearly_normal_values_is_the_normal_interval() -> 
 def test_bca_equals_an_independent_implementation() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(4).exponential(size=40)
-    found = paired_bootstrap(values, 0 * values, seed=0, draws=20_000)
+    found = bootstrap(values.tolist(), draws=20_000)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)).confidence_interval
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
-def test_unequal_lengths_and_single_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 and 1"):
-        paired_bootstrap([1, 2], [1], seed=0)
+def test_unequal_lengths_and_single_clusters_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 values but 1 cluster names"):
+        cluster_bootstrap([1, 2], ["a"], seed=0)
     with pytest.raises(ValueError, match="at least two"):
-        paired_bootstrap([1], [1], seed=0)
+        cluster_bootstrap([1, 2], ["a", "a"], seed=0)
 
 
 def test_the_cluster_bootstrap_keeps_turns_together() -> None:
@@ -83,7 +90,7 @@ def test_ninety_percent_intervals_cover_about_ninety_percent(kind: str) -> None:
             truth = 0.0
         else:
             values, truth = generator.beta(0.2, 1.8, size), 0.1
-            found = paired_bootstrap(values, 0 * values, seed=run, level=0.9, draws=600)
+            found = bootstrap(values.tolist(), seed=run, level=0.9, draws=600)
         hits += found.low <= truth <= found.high
     error = math.sqrt(0.9 * 0.1 / runs)
     assert abs(hits / runs - 0.9) < 3 * error, f"coverage {hits / runs:.3f} ± {error:.3f}"

@@ -16,7 +16,7 @@ from gshf_release.data.hashing import sha256_tree, tree
 from gshf_release.data.records import Judgment, Pair, Prompt, ReferenceLogProbability, Sample, Score, Trace, Winner
 from gshf_release.data.results import Cell, find, read_cells, select
 from gshf_release.errors import RecipeError, RunError
-from gshf_release.evaluation.annotators import STAND_IN
+from gshf_release.evaluation.stages import STAND_IN
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.prompts.split import read_prompts
 from gshf_release.recipe import Recipe

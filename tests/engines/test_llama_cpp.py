@@ -16,8 +16,8 @@ from gshf_release import environments
 from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.recipe.profile import Server
-from gshf_release.serving.llama_cpp import LlamaCppServer
 from gshf_release.serving.openai_client import ChatClient, ChatRequest
+from tests.servers.llama_cpp import LlamaCppServer
 
 pytestmark = pytest.mark.engines
 

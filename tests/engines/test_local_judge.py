@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gshf_release.data.results import find, read_cells
-from gshf_release.serving.llama_cpp import LlamaCppServer
 from tests.conftest import REPOSITORY, Outcome
 from tests.evaluation.calibration.judged import official_rows, write
+from tests.servers.llama_cpp import LlamaCppServer
 
 pytestmark = pytest.mark.engines
 

@@ -11,7 +11,7 @@ import pytest
 import gshf_release
 from gshf_release.data.records import Message
 from gshf_release.errors import CheckpointError
-from gshf_release.models.chat_tokenizer import conversation_ids, render, response_text, stop_ids
+from gshf_release.models.chat_tokenizer import ConversationRenderer, render, response_text, stop_ids
 from gshf_release.recipe import Prompts
 from tests import nasty, tiny
 
@@ -30,7 +30,7 @@ def test_a_prompt_gets_no_second_beginning(tokenizer: Any) -> None:
 
 def test_a_conversation_holds_its_last_turn(tokenizer: Any) -> None:
     answered = [*ASKED, Message(role="assistant", content="rain")]
-    assert tokenizer.decode(conversation_ids(tokenizer, answered)).endswith("<|assistant|>\nrain</s>\n")
+    assert tokenizer.decode(ConversationRenderer(tokenizer).ids(answered)).endswith("<|assistant|>\nrain</s>\n")
 
 
 def test_a_tokenizer_without_template_cannot_render(one_thread: None) -> None:
@@ -114,7 +114,8 @@ def test_an_encoder_reads_a_text_pair() -> None:
             assert (first, second) == ("be brief\nwhy is tea good?", "rain")
             return {"input_ids": [101, 102]}
 
-    assert conversation_ids(Encoder(), [*ASKED, Message(role="assistant", content="rain")]) == [101, 102]
+    answered = [*ASKED, Message(role="assistant", content="rain")]
+    assert ConversationRenderer(Encoder()).ids(answered) == [101, 102]
 
 
 @pytest.mark.parametrize(("configured", "expected"), [(2, [2]), ([7, 2], [2, 7]), (None, [2]), ([9], [2, 9])])
