@@ -11,9 +11,7 @@ import click
 from gshf_release.cli.terminal import json_option, print_json, print_table, say, show
 
 if TYPE_CHECKING:
-    from gshf_release.evaluation.reproduction import Reproduction
-    from gshf_release.evaluation.reproduction.claims import Reported, Rung
-    from gshf_release.evaluation.reproduction.evidence import Measured, Source
+    from gshf_release.evaluation.reproduction.claims import Measured, Reported, Reproduction, Rung
 
 CHOICES = ("judgments", "answers", "weights", "recipe")
 
@@ -69,9 +67,8 @@ def command(
       gshf-release reproduce fsfairx-zephyr-7b --from recipe --run runs/fsfairx-zephyr-7b
     """
     from gshf_release.errors import VerificationError
-    from gshf_release.evaluation.reproduction import CONTRADICTED, load, reproduce
-    from gshf_release.evaluation.reproduction.claims import published
-    from gshf_release.evaluation.reproduction.whose import check
+    from gshf_release.evaluation.reproduction.claims import CONTRADICTED, load, published, reproduce
+    from gshf_release.evaluation.reproduction.evidence import check_models, from_run
 
     reported = load(name)
     deepest = rung or _deepest(annotations, outputs, rejudged, runs)
@@ -79,9 +76,9 @@ def command(
         raise click.UsageError("--run belongs to --from weights or --from recipe.")
     measured = _judged(reported, "judgments", annotations, data, allow_unverified_data)
     measured += _answers(reported, outputs, rejudged, data, allow_unverified_data)
-    measured += _measured_runs(reported, deepest, runs)
-    notices = check(reported, measured)
-    found = reproduce(reported, published(reported), measured, deepest)
+    measured += [entry for row, path in _sources(reported, runs) for entry in from_run(row, path, deepest)]
+    notices = check_models(reported, measured)
+    found = reproduce(reported, published(reported) + measured, deepest)
     notices += found.uncompared()
     for line in notices:
         say(f"Warning: {line}")
@@ -99,10 +96,9 @@ def _deepest(annotations: Sequence[str], outputs: Sequence[str], rejudged: Seque
     return "answers" if outputs or rejudged else "judgments"
 
 
-def _sources(reported: Reported, given: Sequence[str]) -> list[Source]:
-    """Return `ROW=PATH` or `PATH` as sources; a row must be one of the claims'."""
+def _sources(reported: Reported, given: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return `ROW=PATH`, or `PATH` of the last row, as rows and paths; a row must be one of the claims'."""
     from gshf_release.errors import DataError
-    from gshf_release.evaluation.reproduction.evidence import Source
 
     rows = list(dict.fromkeys(claim.row for claim in reported.all_claims()))
     found = []
@@ -112,7 +108,7 @@ def _sources(reported: Reported, given: Sequence[str]) -> list[Source]:
             row, path = str(reported.rows[-1]["row"]), text
         if row not in rows:
             raise DataError(f"{text!r}: there is no claim on a row {row!r}.", hint=f"Rows: {', '.join(rows)}.")
-        found.append(Source(row, Path(path)))
+        found.append((row, Path(path)))
     return found
 
 
@@ -124,9 +120,9 @@ def _judged(
 
     sources = _sources(reported, given)
     data = borrowed.AlpacaEvalData(missing="only MT-Bench was given")
-    if any(".jsonl" not in source.path.name for source in sources):
+    if any(".jsonl" not in path.name for _, path in sources):
         data = borrowed.load(folder, allow_unverified=allow_unverified)
-    return [entry for source in sources for entry in from_judgments(source, rung, data)]
+    return [entry for row, path in sources for entry in from_judgments(row, path, rung, data)]
 
 
 def _answers(
@@ -136,28 +132,21 @@ def _answers(
     from gshf_release.errors import DataError
     from gshf_release.evaluation.reproduction.evidence import changed_answers, from_outputs
 
-    answers = {source.row: source for source in _sources(reported, outputs)}
-    for source in _sources(reported, rejudged):
-        if source.row in answers and ".jsonl" not in source.path.name:
-            changed = changed_answers(answers[source.row].path, source.path)
+    answers = dict(_sources(reported, outputs))
+    for row, path in _sources(reported, rejudged):
+        if row in answers and ".jsonl" not in path.name:
+            changed = changed_answers(answers[row], path)
             if changed:
                 raise DataError(
-                    f"{source.path}: {changed} judged answers are not those in {answers[source.row].path}.",
+                    f"{path}: {changed} judged answers are not those in {answers[row]}.",
                     hint="Judge the published answers: gshf-release eval MODEL --outputs FILE",
                 )
-    measured = [entry for source in answers.values() for entry in from_outputs(source)]
+    measured = [entry for row, path in answers.items() for entry in from_outputs(row, path)]
     return measured + _judged(reported, "answers", rejudged, folder, allow_unverified)
 
 
-def _measured_runs(reported: Reported, rung: Rung, runs: Sequence[str]) -> list[Measured]:
-    from gshf_release.evaluation.reproduction.evidence import from_run
-
-    return [entry for source in _sources(reported, runs) for entry in from_run(source, rung)]
-
-
 def _show(found: Reproduction) -> None:
-    from gshf_release.evaluation.reproduction.claims import RUNGS
-    from gshf_release.evaluation.reproduction.verdict import NEEDS, VERIFIED
+    from gshf_release.evaluation.reproduction.claims import NEEDS, RUNGS, VERIFIED
     from gshf_release.report.tables import Table
 
     rows = []
@@ -187,7 +176,7 @@ def _show(found: Reproduction) -> None:
 
 def _uncheckable(found: Reproduction) -> dict[tuple[str, str, str], list[str]]:
     """Return `{(row, benchmark, why): metrics}` of the claims that nothing could be compared with."""
-    from gshf_release.evaluation.reproduction import UNCHECKABLE
+    from gshf_release.evaluation.reproduction.claims import UNCHECKABLE
 
     groups: dict[tuple[str, str, str], list[str]] = {}
     for outcome in found.outcomes:

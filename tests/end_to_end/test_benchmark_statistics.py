@@ -19,7 +19,7 @@ from gshf_release.evaluation.calibration import Calibration, calibrate, default_
 from gshf_release.evaluation.calibration.replay import read_official
 from gshf_release.evaluation.judging import batch
 from gshf_release.evaluation.judgments import spent
-from gshf_release.evaluation.reproduction.evidence import Source, from_run
+from gshf_release.evaluation.reproduction.evidence import from_run
 from gshf_release.evaluation.verdicts.reading import BY_TEXT
 from gshf_release.release.benchmark_judgments import BenchmarkJudgment
 from gshf_release.run.directory import RunDirectory
@@ -180,7 +180,7 @@ def test_a_claim_is_checked_by_the_calibrated_number(judged: Command, calibratio
     assert judged(2, "--calibration", calibration.save(tmp_path / "calibration.json")).code == 0
     path = tmp_path / "run/results.json"
     path.write_text(path.read_text(encoding="utf-8").replace('own-alpaca"', 'alpaca_eval_2"'), encoding="utf-8")
-    measured = from_run(Source("theirs", tmp_path / "run"), "answers")
+    measured = from_run("theirs", tmp_path / "run", "answers")
     (entry,) = [entry for entry in measured if entry.calibrated]
     assert (entry.metric, entry.judge) == ("win rate", JUDGE)
     assert entry.error > 0

@@ -1,9 +1,4 @@
-"""Does a published claim hold? Recompute it from judgments, from answers, from weights, from the recipe.
+"""Check published numbers: `evidence` measures them anew, `claims` compares.
 
 gshf-release reproduce fsfairx-zephyr-7b --outputs model_outputs.json
 """
-
-from gshf_release.evaluation.reproduction.claims import load
-from gshf_release.evaluation.reproduction.verdict import CONTRADICTED, UNCHECKABLE, VERIFIED, Reproduction, reproduce
-
-__all__ = ["CONTRADICTED", "UNCHECKABLE", "VERIFIED", "Reproduction", "load", "reproduce"]

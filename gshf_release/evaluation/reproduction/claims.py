@@ -1,12 +1,18 @@
-"""What was published, by whom, and how far a reproduction may be off: the files in eval/reported."""
+"""Compare published numbers, the files in eval/reported, with what was measured anew; find where a claim breaks.
+
+A claim is checked rung by rung, from the number as printed down to everything done anew. Each rung may be off by the noise of
+what it does anew; the first that is off by more is where the claim breaks.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -17,13 +23,21 @@ from gshf_release.recipe import Section, parse, read_mapping
 Benchmark = Literal["alpaca_eval_2", "mt_bench"]
 Metric = Literal["win rate", "LC win rate", "standard error", "length", "average"]
 Rung = Literal["published", "judgments", "answers", "weights", "recipe"]
-RUNGS: tuple[Rung, ...] = ("published", "judgments", "answers", "weights", "recipe")
-"""From the number as printed down to everything done anew; a rung carries the noise of those before it."""
+NEEDS: dict[Rung, str] = {
+    "published": "the Python package with the leaderboard",
+    "judgments": "--annotations [ROW=]FILE, the official judge's stored judgments (annotations.json, MT-Bench .jsonl)",
+    "answers": "--outputs [ROW=]FILE (model_outputs.json), and --rejudged [ROW=]FILE, the official judge's new judgments of it",
+    "weights": "--run [ROW=]RUN, what `gshf-release eval MODEL` made of the published weights",
+    "recipe": "--run [ROW=]RUN, what `gshf-release train` and `eval` made of the recipe",
+}
+"""What each rung is checked with, in order; a rung carries the noise of those before it."""
+RUNGS = tuple(NEEDS)
+VERIFIED, CONTRADICTED, UNCHECKABLE = "verified", "contradicted", "uncheckable"
 FOLDER = "eval/reported"
 QUANTILE = 2.576
 """Of the 99 % interval: a dozen claims at 95 % would leave one contradicted by chance every other time."""
 EXACT = 1e-6
-"""Of a number that the leaderboard gives to every digit."""
+"""Rounding of a number that the leaderboard gives to every digit."""
 COLUMNS: dict[Metric, str] = {
     "win rate": "win_rate",
     "LC win rate": "length_controlled_winrate",
@@ -67,15 +81,6 @@ class Unavailable(Section):
     why: str
 
 
-class Noise(Section):
-    """Standard deviations by metric, of what each rung does anew."""
-
-    judgments: dict[Metric, float] = Field(default_factory=dict)
-    answers: dict[Metric, float] = Field(default_factory=dict)
-    weights: dict[Metric, float] = Field(default_factory=dict)
-    recipe: dict[Metric, float] = Field(default_factory=dict)
-
-
 class Reported(Section):
     """One file of eval/reported."""
 
@@ -95,20 +100,20 @@ class Reported(Section):
     leaderboard: Leaderboard | None = None
     official_judges: dict[Benchmark, list[str]] = Field(default_factory=dict)
     unavailable: list[Unavailable] = Field(default_factory=list)
-    noise: Noise = Noise()
+    noise: dict[Rung, dict[Metric, float]] = Field(default_factory=dict)
+    """Standard deviations by metric, of what each rung does anew."""
     numerical: dict[Metric, float] = Field(default_factory=dict)
     """Bounds of the computation itself, added to every tolerance from judgments on."""
 
     def all_claims(self) -> list[Claim]:
         """Return the claims in the rows, and those beside them."""
-        found = []
-        for row in self.rows:
-            for metric in ("win rate", "LC win rate", "length"):
-                if metric in row:
-                    rounding = 0.5 if metric == "length" else 0.005
-                    found.append(
-                        Claim(row=row["row"], metric=metric, value=row[metric], rounding=rounding, source=self.source)
-                    )
+        roundings: dict[Metric, float] = {"win rate": 0.005, "LC win rate": 0.005, "length": 0.5}
+        found = [
+            Claim(row=row["row"], metric=metric, value=row[metric], rounding=rounding, source=self.source)
+            for row in self.rows
+            for metric, rounding in roundings.items()
+            if metric in row
+        ]
         return [*found, *self.claims]
 
     def names_of(self, row: str) -> list[str]:
@@ -126,28 +131,154 @@ class Reported(Section):
         return ""
 
     def tolerance(self, metric: Metric, rung: Rung, rounding: float, measured_error: float = 0.0) -> float:
-        """Return how far a number may be from the claim at a rung: rounding, bounds of the computation, and 99 % of the noise.
+        """Return how far a number may be from the claim: rounding, bounds of the computation, and 99 % of the rung's noise.
 
-        Args:
-            metric: Which number.
-            rung: Where it was measured.
-            rounding: Of the claim.
-            measured_error: Standard error that the measurement has beyond the rung's noise, of a calibrated judge for example.
+        `measured_error` is the standard error that the measurement has beyond that noise, of a calibrated judge for example.
         """
-        if rung == "published":
-            return rounding
-        variance = measured_error**2
-        for step in RUNGS[1 : RUNGS.index(rung) + 1]:
-            variance += getattr(self.noise, step).get(metric, 0.0) ** 2
-        return rounding + self.numerical.get(metric, 0.0) + QUANTILE * math.sqrt(variance)
+        noise = [self.noise.get(step, {}).get(metric, 0.0) for step in RUNGS[: RUNGS.index(rung) + 1]]
+        return rounding + self.numerical.get(metric, 0.0) + QUANTILE * math.hypot(measured_error, *noise)
 
 
-class Published(NamedTuple):
-    """The leaderboard's row, if it is at hand."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number measured anew, or why there is none."""
 
-    values: dict[Metric, float]
-    missing: str = ""
-    """Why there are none."""
+    rung: Rung
+    row: str
+    benchmark: Benchmark
+    metric: Metric
+    value: float | None
+    judge: str = ""
+    """Empty for what no judge had a part in."""
+    error: float = 0.0
+    """Standard error beyond the rung's noise: of a calibration."""
+    calibrated: bool = False
+    why: str = ""
+    """Why there is no value."""
+    place: str = ""
+    model: str | None = None
+    """What the file or run calls its model: empty if it names none, None if it was not looked at."""
+
+    def without_value(self, why: str) -> Self:
+        """Return it with a reason in place of the number."""
+        return replace(self, value=None, why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One claim at one rung."""
+
+    rung: Rung
+    status: str
+    measured: float | None = None
+    target: float | None = None
+    """The claim, or the leaderboard's number of it to every digit."""
+    tolerance: float | None = None
+    why: str = ""
+    """Why it is uncheckable, or a remark."""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One claim at all rungs."""
+
+    claim: Claim
+    checks: tuple[Check, ...]
+
+    @property
+    def decisive(self) -> Check | None:
+        """The first check that contradicts it, else the deepest that verifies it."""
+        contradicting = [check for check in self.checks if check.status == CONTRADICTED]
+        verifying = [check for check in self.checks if check.status == VERIFIED]
+        return next(iter(contradicting[:1] or verifying[-1:]), None)
+
+    @property
+    def status(self) -> str:
+        """Whether the claim is verified, contradicted or uncheckable."""
+        return self.decisive.status if self.decisive else UNCHECKABLE
+
+    @property
+    def rung(self) -> Rung | None:
+        """Where that was decided."""
+        return self.decisive.rung if self.decisive else None
+
+    @property
+    def why(self) -> str:
+        """Why nothing could be checked: each reason with its rungs."""
+        reasons: dict[str, list[str]] = {}
+        for check in self.checks:
+            if check.why:
+                reasons.setdefault(check.why, []).append(check.rung)
+        return "; ".join(f"{', '.join(rungs)}: {why}" for why, rungs in reasons.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """All claims of one file."""
+
+    reported: Reported
+    rungs: tuple[Rung, ...]
+    outcomes: tuple[Outcome, ...]
+
+    def count(self, status: str) -> int:
+        """Return how many claims have a status."""
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    @property
+    def looked_up(self) -> int:
+        """How many claims were only found as printed on the leaderboard; nothing was computed anew."""
+        return sum((outcome.status, outcome.rung) == (VERIFIED, RUNGS[0]) for outcome in self.outcomes)
+
+    @property
+    def recomputed(self) -> int:
+        """How many claims came out again from judgments, answers, weights or the recipe."""
+        return self.count(VERIFIED) - self.looked_up
+
+    @property
+    def verdict(self) -> str:
+        """One line: how many claims hold, and where the others break."""
+        text = (
+            f"{self.recomputed} claims verified by recomputation, {self.looked_up} agree with the leaderboard only, "
+            f"{self.count(CONTRADICTED)} contradicted, {self.count(UNCHECKABLE)} uncheckable"
+        )
+        for rung in RUNGS:
+            broken = [each.claim for each in self.outcomes if (each.status, each.rung) == (CONTRADICTED, rung)]
+            if broken:
+                text += f"; breaks at {rung}: {', '.join(f'{claim.row} {claim.metric}' for claim in broken)}"
+        return text
+
+    def uncompared(self) -> list[str]:
+        """Return a sentence for each file or run that was given and compared with nothing, with the reason."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for outcome in self.outcomes:
+            for check in outcome.checks:
+                if check.status == UNCHECKABLE and check.place:
+                    found.setdefault((check.place, outcome.claim.benchmark, check.why), []).append(outcome.claim.metric)
+        return [
+            f"{place} is not compared with the claims on {benchmark} ({', '.join(metrics)}): {why}."
+            for (place, benchmark, why), metrics in found.items()
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as JSON has it."""
+        return {
+            "name": self.reported.name,
+            "rungs": [{"rung": rung, "needs": NEEDS[rung]} for rung in self.rungs],
+            "verdict": self.verdict,
+            "verified_by_recomputation": self.recomputed,
+            "agree_with_leaderboard_only": self.looked_up,
+            "claims": [
+                outcome.claim.model_dump(mode="json")
+                | {
+                    "status": outcome.status,
+                    "rung": outcome.rung,
+                    "breaks_at": outcome.rung if outcome.status == CONTRADICTED else None,
+                    "checks": [asdict(check) for check in outcome.checks],
+                }
+                for outcome in self.outcomes
+            ],
+        }
 
 
 def load(reference: str) -> Reported:
@@ -163,19 +294,73 @@ def load(reference: str) -> Reported:
     return found
 
 
-def published(reported: Reported) -> Published:
-    """Return the numbers of the leaderboard's row in the installed package."""
+def published(reported: Reported) -> list[Measured]:
+    """Return the numbers of the leaderboard's row in the installed package, or why there are none."""
     board = reported.leaderboard
     if board is None:
-        return Published({}, "no leaderboard is named")
+        return []
+    row, why = _leaderboard_row(board)
+    place = f"{board.package}/{board.file}"
+    entry = Measured(
+        "published", board.row, "alpaca_eval_2", "win rate", None, why=why or "the leaderboard has no such column"
+    )
+    return [
+        replace(entry, metric=metric, value=float(row[column]), why="", place=place)
+        if row.get(column)
+        else replace(entry, metric=metric)
+        for metric, column in COLUMNS.items()
+    ]
+
+
+def _leaderboard_row(board: Leaderboard) -> tuple[dict[str, str], str]:
+    """Return the row of the model by the names of the columns, and why it is empty if it is."""
     spec = importlib.util.find_spec(board.package)
     if spec is None or spec.origin is None:
-        return Published({}, f"the Python package {board.package} is not installed (pip install 'gshf-release[eval]')")
+        return {}, f"the Python package {board.package} is not installed (pip install 'gshf-release[eval]')"
     path = Path(spec.origin).parent / board.file
     if not path.is_file():
-        return Published({}, f"the installed {board.package} has no {board.file}")
+        return {}, f"the installed {board.package} has no {board.file}"
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row.get("") == board.model:
-                return Published({metric: float(row[name]) for metric, name in COLUMNS.items() if row.get(name)})
-    return Published({}, f"the leaderboard in the installed {board.package} has no row {board.model}")
+                return row, ""
+    return {}, f"the leaderboard in the installed {board.package} has no row {board.model}"
+
+
+def reproduce(reported: Reported, measured: Sequence[Measured], deepest: Rung) -> Reproduction:
+    """Return the verdict on every claim from the number as printed, which `measured` holds too, down to the rung `deepest`."""
+    rungs = RUNGS[: RUNGS.index(deepest) + 1]
+    outcomes = []
+    for claim in reported.all_claims():
+        key = (claim.row, claim.benchmark, claim.metric)
+        entries = [entry for entry in measured if (entry.row, entry.benchmark, entry.metric) == key]
+        checks = [check for rung in rungs for check in _at(rung, reported, claim, entries)]
+        outcomes.append(Outcome(claim, tuple(checks)))
+    return Reproduction(reported, rungs, tuple(outcomes))
+
+
+def _at(rung: Rung, reported: Reported, claim: Claim, entries: Sequence[Measured]) -> list[Check]:
+    """Compare every number that was measured at a rung with the claim."""
+    exact = next((entry.value for entry in entries if entry.rung == "published"), None)
+    checks = [_check(reported, claim, entry, exact) for entry in entries if entry.rung == rung]
+    if claim.contrast or not checks:
+        needs = "it is on no leaderboard that can be read here" if rung == "published" else f"needs {NEEDS[rung]}"
+        return [Check(rung, UNCHECKABLE, why=reported.unavailable_because(claim, rung) or needs)]
+    return [check for check in checks if check.status != UNCHECKABLE] or checks[:1]
+
+
+def _check(reported: Reported, claim: Claim, entry: Measured, exact: float | None) -> Check:
+    """Compare a number with the claim, or with its digits on the leaderboard if the claim is these, rounded."""
+    if entry.value is None:
+        return Check(entry.rung, UNCHECKABLE, why=entry.why, place=entry.place)
+    if entry.judge and entry.judge not in reported.official_judges.get(claim.benchmark, []) and not entry.calibrated:
+        why = f"judged by {entry.judge}, not by the official judge; calibrate it to compare"
+        return Check(entry.rung, UNCHECKABLE, measured=entry.value, why=why, place=entry.place)
+    target, tolerance = claim.value, claim.rounding
+    if entry.rung != "published":
+        if exact is not None and abs(exact - claim.value) <= claim.rounding:
+            target, tolerance = exact, EXACT
+        tolerance = reported.tolerance(claim.metric, entry.rung, tolerance, entry.error)
+    status = VERIFIED if abs(entry.value - target) <= tolerance + EXACT else CONTRADICTED
+    remark = f"calibrated from {entry.judge}" if entry.calibrated else ""
+    return Check(entry.rung, status, entry.value, target, tolerance, remark, entry.place)

@@ -1,9 +1,10 @@
-"""What was measured anew, rung by rung: from judgments, from answers, from a run."""
+"""Measure published numbers anew: from judgments, from answers, from a run; and tell of what model those are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gshf_release.data.results import Cell, read_cells, rows_of
@@ -16,67 +17,45 @@ from gshf_release.evaluation.calibration.replay import read_outputs
 from gshf_release.evaluation.metrics import doubt
 from gshf_release.evaluation.mt_bench import judgments as ratings
 from gshf_release.evaluation.mt_bench import scoring as grades
-from gshf_release.evaluation.reproduction.claims import Benchmark, Metric, Rung
+from gshf_release.evaluation.reproduction.claims import Benchmark, Measured, Metric, Reported, Rung
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 
 CALIBRATED = "calibrated "
 """Before the metric of a cell whose value a calibration turned into an official one."""
+METRICS: dict[Benchmark, tuple[Metric, ...]] = {
+    "alpaca_eval_2": ("win rate", "LC win rate", "length"),
+    "mt_bench": ("average",),
+}
+"""What a run's results have of each benchmark."""
+FILES: tuple[Rung, ...] = ("judgments", "answers")
+"""Rungs whose evidence is a file that names its model; a run has the name of a folder, which proves nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One number, or why there is none."""
-
-    rung: Rung
-    row: str
-    benchmark: Benchmark
-    metric: Metric
-    value: float | None
-    judge: str = ""
-    """Empty for what no judge had a part in."""
-    error: float = 0.0
-    """Standard error beyond the rung's noise: of a calibration."""
-    calibrated: bool = False
-    why: str = ""
-    """Why there is no value."""
-    place: str = ""
-    model: str | None = None
-    """What the file or run calls its model: empty if it names none, None if it was not looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file or run, and the row that it speaks of; None takes the row itself from it."""
-
-    row: str
-    path: Path
-
-
-def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) -> list[Measured]:
+def from_judgments(row: str, path: Path, rung: Rung, data: borrowed.AlpacaEvalData) -> list[Measured]:
     """Return what stored judgments give: of MT-Bench from a .jsonl file, else of AlpacaEval 2; a part of the set gives nothing.
 
     Raises:
         DataError: The file is broken, or holds more than one model or judge.
     """
-    place = str(source.path)
-    if ".jsonl" in source.path.name:
-        singles, _ = ratings.read(source.path)
-        found = grades.score(singles)
-        if len(found) != 1:
-            raise DataError(f"{place} holds ratings of {len(found)} models and judges.", hint="Give those of one.")
-        (one,) = found
-        measured = Measured(
-            rung, source.row, "mt_bench", "average", one.average, one.judge, place=place, model=one.model
-        )
-        if one.average is None:
-            return [_without(measured, "no rating could be read")]
-        size = one.n + one.n_unparsed + one.n_missing
-        if one.n < scoring.COMPLETE * size:
-            return [_without(measured, f"only {one.n} of {size} judgments are in {source.path.name}")]
-        return [measured]
-    rows = read_annotations(source.path)
+    return _from_ratings(row, path, rung) if ".jsonl" in path.name else _from_comparisons(row, path, rung, data)
+
+
+def _from_ratings(row: str, path: Path, rung: Rung) -> list[Measured]:
+    singles, _ = ratings.read(path)
+    found = grades.score(singles)
+    if len(found) != 1:
+        raise DataError(f"{path} holds ratings of {len(found)} models and judges.", hint="Give those of one.")
+    (one,) = found
+    entry = Measured(rung, row, "mt_bench", "average", one.average, one.judge, place=str(path), model=one.model)
+    if one.average is None:
+        return [entry.without_value("no rating could be read")]
+    return _if_complete([entry], one.n, one.n + one.n_unparsed + one.n_missing, path)
+
+
+def _from_comparisons(row: str, path: Path, rung: Rung, data: borrowed.AlpacaEvalData) -> list[Measured]:
+    rows = read_annotations(path)
     if len(groups(rows)) != 1:
-        raise DataError(f"{place} holds several models, judges or baselines.", hint="Give the judgments of one.")
+        raise DataError(f"{path} holds several models, judges or baselines.", hint="Give the judgments of one.")
     score = scoring.score(rows, data)
     values: dict[Metric, float | None] = {
         "win rate": score.win_rate,
@@ -84,30 +63,29 @@ def from_judgments(source: Source, rung: Rung, data: borrowed.AlpacaEvalData) ->
         "LC win rate": score.length_controlled_winrate if score.lc_label == scoring.PUBLISHED else None,
         "length": score.avg_length,
     }
-    size = score.n_total + (score.n_missing or 0)
-    part = not data.missing and score.n_total < scoring.COMPLETE * size  # without the set itself nobody knows its size
-    found_values = []
+    found = []
     for metric, value in values.items():
         judge = "" if metric == "length" else score.judge
-        entry = Measured(rung, source.row, "alpaca_eval_2", metric, value, judge, place=place, model=score.model)
-        if part:
-            entry = _without(entry, f"only {score.n_total} of {size} instructions are judged in {source.path.name}")
-        elif value is None:
-            entry = _without(entry, score.lc_reason or "it has no value")
-        found_values.append(entry)
-    return found_values
+        entry = Measured(rung, row, "alpaca_eval_2", metric, value, judge, place=str(path), model=score.model)
+        found.append(entry if value is not None else entry.without_value(score.lc_reason or "it has no value"))
+    missing = 0 if data.missing else score.n_missing or 0  # without the set itself nobody knows its size
+    return _if_complete(found, score.n_total, score.n_total + missing, path)
 
 
-def from_outputs(source: Source) -> list[Measured]:
+def _if_complete(found: Sequence[Measured], n: int, size: int, path: Path) -> list[Measured]:
+    why = "" if n >= scoring.COMPLETE * size else f"only {n} of {size} judgments are in {path.name}"
+    return [entry.without_value(why) if why else entry for entry in found]
+
+
+def from_outputs(row: str, path: Path) -> list[Measured]:
     """Return what answers alone give: their mean length in characters, cut to an integer as published.
 
     Raises:
         DataError: The file is broken.
     """
-    answers, model = read_outputs(source.path)
-    length = sum(len(text) for text in answers.values()) // len(answers)
-    place = str(source.path)
-    return [Measured("answers", source.row, "alpaca_eval_2", "length", length, place=place, model=model)]
+    answers, model = read_outputs(path)
+    length = sum(map(len, answers.values())) // len(answers)
+    return [Measured("answers", row, "alpaca_eval_2", "length", length, place=str(path), model=model)]
 
 
 def changed_answers(outputs: Path, judged: Path) -> int:
@@ -120,64 +98,80 @@ def changed_answers(outputs: Path, judged: Path) -> int:
     return sum(answers.get(row.instruction) != row.output_2 for row in read_annotations(judged))
 
 
-def from_run(source: Source, rung: Rung) -> list[Measured]:
-    """Return what a run's `results.json` gives for the rows of claims; an evaluation of one model gives it for `source.row`.
+def from_run(row: str, folder: Path, rung: Rung) -> list[Measured]:
+    """Return what a run's `results.json` gives for the rows of claims; an evaluation of one model gives it for `row`.
 
     Raises:
         DataError: The run has no results, or they are damaged.
     """
-    path = source.path / "results.json"
+    path = folder / "results.json"
     if not path.is_file():
-        raise DataError(f"{source.path} has no results.json.", hint=f"Run: gshf-release eval {source.path}")
+        raise DataError(f"{folder} has no results.json.", hint=f"Run: gshf-release eval {folder}")
     found: list[Measured] = []
     cells = [cell for cell in read_cells(path) if cell.origin == "measured"]
-    benchmarks: dict[Benchmark, Sequence[Metric]] = {
-        "alpaca_eval_2": ("win rate", "LC win rate", "length"),
-        "mt_bench": ("average",),
-    }
-    for benchmark, metrics in benchmarks.items():
+    for benchmark, metrics in METRICS.items():
         own = [cell for cell in cells if cell.table == benchmark]
-        rows = rows_of(own)
+        alone = len(rows_of(own)) == 1
         substituted = {(cell.row, cell.judge) for cell in own if cell.metric == doubt(OTHER_MODEL) and cell.value}
         for cell in own:
             metric = next((m for m in metrics if cell.metric in (m, CALIBRATED + m)), None)
             if metric is None:
                 continue
-            row = source.row if source.row and len(rows) == 1 else cell.row
-            model = None if row == cell.row else cell.row
-            entries = [_of_cell(cell, rung, row, benchmark, metric, str(path), model)]
-            if metric == "win rate" and cell.metric == metric and cell.standard_error is not None:
-                error = cell.model_copy(update={"value": cell.standard_error})
-                entries.append(_of_cell(error, rung, row, benchmark, "standard error", str(path), model))
-            made_by_another = (cell.row, cell.judge) in substituted and metric != "length"
-            found += [
-                _without(entry, f"judgments were {OTHER_MODEL}") if made_by_another else entry for entry in entries
-            ]
+            name = row if row and alone else cell.row
+            entries = _of_cell(cell, Measured(rung, name, benchmark, metric, cell.value, place=str(path)))
+            if metric != "length" and (cell.row, cell.judge) in substituted:
+                entries = [entry.without_value(f"judgments were {OTHER_MODEL}") for entry in entries]
+            found += entries
     return found
 
 
-def _of_cell(
-    cell: Cell, rung: Rung, row: str, benchmark: Benchmark, metric: Metric, place: str, model: str | None
-) -> Measured:
+def _of_cell(cell: Cell, entry: Measured) -> list[Measured]:
+    """Return a cell's value, and its standard error where that is claimed too, or why they cannot be compared."""
     calibrated = cell.metric.startswith(CALIBRATED)
-    entry = Measured(
-        rung,
-        row,
-        benchmark,
-        metric,
-        cell.value,
-        judge="" if metric == "length" else cell.judge,
+    entry = replace(
+        entry,
+        judge="" if entry.metric == "length" else cell.judge,
         error=(cell.standard_error or 0.0) if calibrated else 0.0,
         calibrated=calibrated,
-        place=place,
-        model=model,
+        model=None if entry.row == cell.row else cell.row,
     )
+    found = [entry]
+    if cell.metric == "win rate" and cell.standard_error is not None:
+        found.append(replace(entry, metric="standard error", value=cell.standard_error))
     if cell.value is None:
-        return _without(entry, cell.note or "it has no value")
+        return [each.without_value(cell.note or "it has no value") for each in found]
     if cell.of is not None and (cell.n or 0) < scoring.COMPLETE * cell.of:
-        return _without(entry, f"only {cell.count} judgments were made in {place}")
-    return entry
+        return [each.without_value(f"only {cell.count} judgments were made in {entry.place}") for each in found]
+    return found
 
 
-def _without(entry: Measured, why: str) -> Measured:
-    return replace(entry, value=None, why=why)
+def check_models(reported: Reported, measured: Sequence[Measured]) -> list[str]:
+    """Return a sentence for every file or run whose model cannot be told from its name; another model's numbers say nothing.
+
+    Raises:
+        DataError: A file names another model than the claims are about; the message has both names.
+    """
+    found = {(entry.place, entry.row): entry for entry in measured if entry.model is not None}
+    return [line for entry in found.values() if (line := _check_model(reported, entry))]
+
+
+def _check_model(reported: Reported, entry: Measured) -> str:
+    names, model = reported.names_of(entry.row), str(entry.model)
+    claimed = f"the claims on {entry.row} are about {names[0] if names else 'a model that they do not name'}"
+    if not model:
+        return f"{entry.place} names no model; {claimed}. That it is this one was not checked."
+    if _plain(model) in map(_plain, names):
+        return ""
+    others = [name for row in reported.rows if row["row"] != entry.row for name in reported.names_of(row["row"])]
+    if entry.rung in FILES and (names or _plain(model) in map(_plain, others)):
+        raise DataError(
+            f"{entry.place} is about {model!r}, {claimed}.",
+            hint=f"Give the files of that model, or name {model!r} under `models` in your copy of the claims.",
+        )
+    return f"{entry.place} is about {model!r}, {claimed}. That they are one model was not checked."
+
+
+def _plain(name: str) -> str:
+    """Return a name without its owner, case and separators: `sfairXC/FsfairX-Zephyr-Chat-v0.1` is `fsfairxzephyrchatv01`."""
+    own = re.split(r"/|--", name)[-1]
+    return re.sub(r"[\W_]+", "", own.casefold())

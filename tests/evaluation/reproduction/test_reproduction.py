@@ -18,16 +18,19 @@ from gshf_release.data.results import Cell, write_cells
 from gshf_release.errors import DataError, RecipeError
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData
 from gshf_release.evaluation.metrics import doubt
-from gshf_release.evaluation.reproduction import CONTRADICTED, UNCHECKABLE, VERIFIED, Reproduction, load, reproduce
-from gshf_release.evaluation.reproduction.claims import Published, Rung, published
-from gshf_release.evaluation.reproduction.evidence import (
+from gshf_release.evaluation.reproduction.claims import (
+    CONTRADICTED,
+    UNCHECKABLE,
+    VERIFIED,
     Measured,
-    Source,
-    changed_answers,
-    from_judgments,
-    from_outputs,
-    from_run,
+    Metric,
+    Reproduction,
+    Rung,
+    load,
+    published,
+    reproduce,
 )
+from gshf_release.evaluation.reproduction.evidence import changed_answers, from_judgments, from_outputs, from_run
 from gshf_release.evaluation.verdicts.reading import OTHER_MODEL
 from tests.conftest import Outcome
 
@@ -110,7 +113,11 @@ def run(folder: Path, win_rate: float, *, length: float = 120.0, judge: str = JU
 
 
 def verdict(folder: Path, deepest: Rung, measured: list[Measured], **changes: Any) -> Reproduction:
-    return reproduce(load(str(claims(folder / "claims.yaml", **changes))), Published({}), measured, deepest)
+    return reproduce(load(str(claims(folder / "claims.yaml", **changes))), measured, deepest)
+
+
+def on_board(metric: Metric, value: float) -> Measured:
+    return Measured("published", "iteration-1", "alpaca_eval_2", metric, value)
 
 
 def status(found: Reproduction, metric: str) -> tuple[str, str | None]:
@@ -119,9 +126,7 @@ def status(found: Reproduction, metric: str) -> tuple[str, str | None]:
 
 
 def judged(folder: Path, rung: Rung = "judgments", **changes: Any) -> list[Measured]:
-    return from_judgments(
-        Source("iteration-1", annotations(folder, **changes)), rung, AlpacaEvalData(missing="not here")
-    )
+    return from_judgments("iteration-1", annotations(folder, **changes), rung, AlpacaEvalData(missing="not here"))
 
 
 def test_what_was_only_looked_up_is_not_counted_as_recomputed(tmp_path: Path) -> None:
@@ -139,10 +144,10 @@ def test_what_was_only_looked_up_is_not_counted_as_recomputed(tmp_path: Path) ->
 
 
 def test_true_claims_are_verified_at_every_rung(tmp_path: Path) -> None:
-    measured = judged(tmp_path) + from_outputs(Source("iteration-1", outputs(tmp_path)))
+    measured = judged(tmp_path) + from_outputs("iteration-1", outputs(tmp_path))
     measured += judged(tmp_path, "answers", name="again.json")
-    measured += from_run(Source("iteration-1", run(tmp_path / "run", 31.0)), "weights")
-    measured += from_run(Source("iteration-1", run(tmp_path / "other", 27.0)), "recipe")
+    measured += from_run("iteration-1", run(tmp_path / "run", 31.0), "weights")
+    measured += from_run("iteration-1", run(tmp_path / "other", 27.0), "recipe")
     found = verdict(tmp_path, "recipe", measured)
     assert status(found, "win rate") == (VERIFIED, "recipe")
     assert status(found, "length") == (VERIFIED, "recipe")
@@ -153,7 +158,7 @@ def test_true_claims_are_verified_at_every_rung(tmp_path: Path) -> None:
 def test_a_wrong_leaderboard_number_breaks_as_published(tmp_path: Path) -> None:
     board = {"package": "p", "file": "f", "model": "m", "row": "iteration-1"}
     reported = load(str(claims(tmp_path / "claims.yaml", leaderboard=board)))
-    found = reproduce(reported, Published({"win rate": 30.006, "length": 120}), [], "judgments")
+    found = reproduce(reported, [on_board("win rate", 30.006), on_board("length", 120)], "judgments")
     assert status(found, "win rate") == (CONTRADICTED, "published")
     assert status(found, "length") == (VERIFIED, "published")
 
@@ -164,7 +169,7 @@ def test_one_changed_judgment_breaks_at_judgments(tmp_path: Path) -> None:
 
 
 def test_longer_answers_break_at_answers(tmp_path: Path) -> None:
-    measured = judged(tmp_path) + from_outputs(Source("iteration-1", outputs(tmp_path, length=121)))
+    measured = judged(tmp_path) + from_outputs("iteration-1", outputs(tmp_path, length=121))
     found = verdict(tmp_path, "answers", measured)
     assert status(found, "length") == (CONTRADICTED, "answers")
     assert status(found, "win rate") == (VERIFIED, "judgments")
@@ -179,15 +184,15 @@ def test_another_opinion_of_the_same_answers_breaks_at_answers(tmp_path: Path) -
 
 def test_other_weights_break_at_weights(tmp_path: Path) -> None:
     measured = judged(tmp_path) + judged(tmp_path, "answers", name="again.json")
-    measured += from_run(Source("iteration-1", run(tmp_path / "run", 24.5)), "weights")
+    measured += from_run("iteration-1", run(tmp_path / "run", 24.5), "weights")
     found = verdict(tmp_path, "weights", measured)  # 5.5 points; 2.576 * sqrt(0.5² + 2²) + 0.005 = 5.32 are allowed
     assert status(found, "win rate") == (CONTRADICTED, "weights")
     assert status(found, "length") == (VERIFIED, "weights")
 
 
 def test_another_recipe_breaks_at_recipe(tmp_path: Path) -> None:
-    measured = from_run(Source("iteration-1", run(tmp_path / "weights", 30.5)), "weights")
-    measured += from_run(Source("iteration-1", run(tmp_path / "recipe", 22.0)), "recipe")
+    measured = from_run("iteration-1", run(tmp_path / "weights", 30.5), "weights")
+    measured += from_run("iteration-1", run(tmp_path / "recipe", 22.0), "recipe")
     found = verdict(tmp_path, "recipe", measured)  # 8 points; 2.576 * sqrt(0.25 + 4 + 4) + 0.005 = 7.40 are allowed
     assert status(found, "win rate") == (CONTRADICTED, "recipe")
 
@@ -201,12 +206,12 @@ def test_a_rung_carries_the_noise_of_those_before_it(tmp_path: Path) -> None:
 
 
 def test_no_deeper_rung_is_looked_at_than_asked_for(tmp_path: Path) -> None:
-    measured = judged(tmp_path) + from_run(Source("iteration-1", run(tmp_path / "run", 0.0)), "recipe")
+    measured = judged(tmp_path) + from_run("iteration-1", run(tmp_path / "run", 0.0), "recipe")
     assert verdict(tmp_path, "answers", measured).count(CONTRADICTED) == 0
 
 
 def test_another_judge_contradicts_nothing(tmp_path: Path) -> None:
-    measured = from_run(Source("iteration-1", run(tmp_path / "run", 80.0, judge="my judge")), "weights")
+    measured = from_run("iteration-1", run(tmp_path / "run", 80.0, judge="my judge"), "weights")
     found = verdict(tmp_path, "weights", measured)
     assert status(found, "win rate") == (UNCHECKABLE, None)
     assert "judged by my judge, not by the official judge" in found.outcomes[0].why
@@ -217,7 +222,7 @@ def test_a_calibrated_judge_is_compared_with_its_own_error(tmp_path: Path, value
     place = {"table": "alpaca_eval_2", "row": "iteration-1", "judge": "my judge"}
     own = Cell(**place, metric="calibrated win rate", value=value, standard_error=2.0)
     path = run(tmp_path / "run", 80.0, judge="my judge", cells=[own])
-    found = verdict(tmp_path, "weights", from_run(Source("iteration-1", path), "weights"))
+    found = verdict(tmp_path, "weights", from_run("iteration-1", path, "weights"))
     assert status(found, "win rate") == (expected, "weights")  # 2.576 * sqrt(2² + 2² + 0.5²) = 7.4 are allowed
 
 
@@ -246,7 +251,7 @@ def test_mt_bench_is_checked_from_its_ratings(tmp_path: Path) -> None:
         for line in lines[:40]:
             line["score"] += changed
         path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-        measured = from_judgments(Source("iteration-1", path), "judgments", AlpacaEvalData())
+        measured = from_judgments("iteration-1", path, "judgments", AlpacaEvalData())
         assert status(verdict(tmp_path, "judgments", measured), "average") == (expected, "judgments")
 
 
@@ -262,7 +267,7 @@ def test_a_claim_with_an_unknown_key_is_one_line(tmp_path: Path) -> None:
 
 def test_a_run_without_results_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no results\.json"):
-        from_run(Source("iteration-1", tmp_path), "weights")
+        from_run("iteration-1", tmp_path, "weights")
 
 
 def test_the_last_iteration_agrees_with_the_installed_leaderboard() -> None:
@@ -270,20 +275,20 @@ def test_the_last_iteration_agrees_with_the_installed_leaderboard() -> None:
         pytest.skip("the package alpaca-eval is not installed")
     reported = load(NAME)
     board = published(reported)
-    assert {metric: round(value, 4) for metric, value in board.values.items()} == {
+    assert {entry.metric: round(entry.value or 0, 4) for entry in board} == {
         "win rate": 35.9465,
         "LC win rate": 34.7874,
         "standard error": 1.441,
         "length": 2275,
     }
-    found = reproduce(reported, board, [], "judgments")
+    found = reproduce(reported, board, "judgments")
     assert (found.count(VERIFIED), found.count(CONTRADICTED)) == (4, 0)
 
 
 def test_a_package_that_is_not_installed_is_no_contradiction(tmp_path: Path) -> None:
     board = {"package": "no_such_package", "file": "f", "model": "m", "row": "iteration-1"}
     reported = load(str(claims(tmp_path / "claims.yaml", leaderboard=board)))
-    found = reproduce(reported, published(reported), [], "judgments")
+    found = reproduce(reported, published(reported), "judgments")
     assert found.count(UNCHECKABLE) == len(found.outcomes)
     assert "no_such_package is not installed" in found.outcomes[0].why
 
@@ -444,7 +449,7 @@ def test_a_run_that_evaluates_something_of_another_name_is_said(
 def test_a_run_that_measured_a_part_confirms_and_contradicts_nothing(tmp_path: Path) -> None:
     place = {"table": "alpaca_eval_2", "row": "iteration-1", "n": 20, "of": 805, "judge": JUDGE}
     write_cells([Cell(**place, metric="win rate", value=90.0, unit="%")], tmp_path / "results.json")
-    (measured,) = from_run(Source("iteration-1", tmp_path), "weights")
+    (measured,) = from_run("iteration-1", tmp_path, "weights")
     assert (measured.value, measured.why) == (
         None,
         f"only 20 of 805 judgments were made in {tmp_path / 'results.json'}",
