@@ -32,7 +32,6 @@ from gshf_release.evaluation.verdicts.reading import (
     LAST_COUNTS,
     THOUGHT,
     Reading,
-    announced,
     is_cut,
     without_verdict,
 )
@@ -133,11 +132,7 @@ def annotate(
     }
     rows = [_row(pair, found.get(pair.instruction), session.settings.identity) for pair in pairs]
     what = f"AlpacaEval 2 of {_generator(outputs)}"
-    readings = [preferred.reading for _, preferred in found.values()]
-    session.accept([reading.failed for reading in readings if reading.value is None], len(rows), what)
-    doubts = [reading.doubts for reading in readings if reading.value is not None]
-    for line in announced(doubts, len(rows), what):
-        session.say(line)
+    session.accept([preferred.reading for _, preferred in found.values()], len(rows), what)
     return rows
 
 
@@ -261,14 +256,7 @@ def _row(pair: Pair, judged: tuple[Judgment, Preference] | None, judge: str) -> 
         }
     if preferred.share is not None:
         row["letter_share"] = preferred.share
-    thinking = "\n".join(filter(None, (judgment.reasoning, preferred.answer.thinking)))
-    further = {
-        "answered_by": judgment.model,
-        "reasoning": thinking,
-        "note": preferred.reading.note,
-        "failed": preferred.reading.failed,
-    }
-    return row | {key: text for key, text in further.items() if text}
+    return row | judgment.remarks(preferred.reading, preferred.answer.thinking)
 
 
 def _raw(judgment: Judgment, answer: Answer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 from gshf_release.data import locks
 from gshf_release.data.hashing import sha256_json
+from gshf_release.evaluation.verdicts.reading import Reading
 from gshf_release.models import checkpoints
 from gshf_release.run import interrupt
 from gshf_release.run.directory import read_json
@@ -51,6 +52,22 @@ class Judgment:
     """What the judge thought before it answered, where the server gives that apart; never part of `text`."""
     doubt: str = ""
     """What makes one doubt it whatever it says, of `verdicts.reading.DOUBTS`; never stored."""
+
+    def remarks(self, reading: Reading[Any], thinking: str, prefix: str = "") -> dict[str, str]:
+        """Return the keys that its row has beside its benchmark's: each only where there is something to say.
+
+        Args:
+            reading: What was read of it.
+            thinking: What its text holds of the judge's thinking.
+            prefix: Before the keys, in a row of several judgments.
+        """
+        found = {
+            "answered_by": self.model,
+            "reasoning": "\n".join(filter(None, (self.reasoning, thinking))),
+            "note": reading.note,
+            "failed": reading.failed,
+        }
+        return {prefix + key: text for key, text in found.items() if text}
 
 
 def refused_judgment(reason: str) -> Judgment:

@@ -9,7 +9,7 @@ begin with `g1_` or `g2_`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from gshf_release.evaluation.judging.judges import reference_file
 from gshf_release.evaluation.judging.session import JudgeSession
 from gshf_release.evaluation.mt_bench.judgments import winner_of
 from gshf_release.evaluation.mt_bench.ratings import NO_WINNER, UNPARSED, rating, read_rating, read_winner
-from gshf_release.evaluation.verdicts.reading import Reading, Value, announced
-from gshf_release.evaluation.verdicts.thinking import set_aside
+from gshf_release.evaluation.verdicts.reading import Reading
+from gshf_release.evaluation.verdicts.thinking import Answer, set_aside
 from gshf_release.prompts.benchmark_files import MT_BENCH_JUDGE_PROMPTS, fetch
 
 Row = Mapping[str, Any]
+Reader = Callable[..., Reading[Any]]
+"""`read_rating` or `read_winner`."""
 NEEDS_REFERENCE = frozenset({"math", "reasoning", "coding", "arena-hard-200"})
 """Categories whose judge sees a reference answer (`NEED_REF_CATS` in fastchat/llm_judge/common.py)."""
 SINGLE, PAIR = ("single-v1", "single-math-v1"), ("pair-v2", "pair-math-v1")
@@ -103,76 +105,31 @@ def judge_single(
         NetworkError: The server gave up.
     """
     model, given = _answers(questions, answers)
-    matches = list(_matches(questions, read_prompts(session.data), SINGLE, references))
-    prompts = [match.fill({"answer": given[match.question["question_id"]]}) for match in matches]
-    conversations = [match.messages(prompt) for match, prompt in zip(matches, prompts, strict=True)]
-    official = session.settings.official
+    matches = _matches(questions, read_prompts(session.data), SINGLE, references)
+    asked = [(match, [match.fill({"answer": given[match.question["question_id"]]})]) for match in matches]
 
-    def understood(judgment: Judgment) -> str:
-        return _rating(judgment, official).failed
+    def row(match: Match, prompts: Sequence[str], judgments: Sequence[Judgment]) -> dict[str, Any]:
+        return _single_row(match, model, session, prompts[0], judgments[0])
 
-    rows, readings = [], []
-    for repeat in range(repeats):
-        judgments = session.judge(conversations, repeat=repeat, understood=understood)
-        for match, prompt, judgment in zip(matches, prompts, judgments, strict=True):
-            reading = _rating(judgment, official)
-            row = _single_row(match, model, session.model, prompt, judgment, reading, official)
-            rows.append(row if repeats == 1 else row | {"repeat": repeat})
-            readings.append(reading)
-    _accept(session, readings, f"MT-Bench of {model}")
-    return rows
+    return _judge(session, asked, read_rating, row, repeats, f"MT-Bench of {model}")
 
 
-def _rating(judgment: Judgment, official: bool) -> Reading[float]:
-    return _read(read_rating(judgment.text, judgment.finish_reason, judgment.reasoning, official=official), judgment)
-
-
-def _winner(judgment: Judgment, official: bool) -> Reading[str]:
-    return _read(read_winner(judgment.text, judgment.finish_reason, judgment.reasoning, official=official), judgment)
-
-
-def _read(reading: Reading[Value], judgment: Judgment) -> Reading[Value]:
-    """Return a reading with what makes one doubt the judgment itself, or why the judgment could not be had at all."""
-    if judgment.failed:
-        return Reading(None, judgment.failed)
-    return replace(reading, doubts=(judgment.doubt, *reading.doubts)) if judgment.doubt else reading
-
-
-def _accept(session: JudgeSession, readings: Sequence[Reading[Any]], what: str) -> None:
-    """Count the failed judgments and say what makes one doubt the others."""
-    session.accept([reading.failed for reading in readings if reading.value is None], len(readings), what)
-    doubts = [reading.doubts for reading in readings if reading.value is not None]
-    for line in announced(doubts, len(readings), what):
-        session.say(line)
-
-
-def _single_row(
-    match: Match, model: str, judge: str, prompt: str, judgment: Judgment, reading: Reading[float], official: bool
-) -> dict[str, Any]:
+def _single_row(match: Match, model: str, session: JudgeSession, prompt: str, judgment: Judgment) -> dict[str, Any]:
     """Return one line; an official judge's number stands as FastChat reads it, one outside 1-10 included."""
+    official = session.settings.official
+    reading = _read(read_rating, judgment, official)
     score = rating(judgment.text) if official else UNPARSED if reading.value is None else reading.value
+    answer = _answer(judgment, official)
     return {
         "question_id": match.question["question_id"],
         "model": model,
-        "judge": [judge, match.prompt["name"]],
+        "judge": [session.model, match.prompt["name"]],
         "user_prompt": prompt,
-        "judgment": judgment.text if official else set_aside(judgment.text).text,
+        "judgment": answer.text,
         "score": int(score) if score.is_integer() else score,
         "turn": match.turn,
         "tstamp": judgment.asked_at,
-    } | _remarks("", judgment, reading, official)
-
-
-def _remarks(prefix: str, judgment: Judgment, reading: Reading[Any], official: bool) -> dict[str, str]:
-    """Return the further keys of a row."""
-    thinking = [judgment.reasoning, "" if official else set_aside(judgment.text).thinking]
-    found = {
-        "answered_by": judgment.model,
-        "reasoning": "\n".join(filter(None, thinking)),
-        "note": reading.note,
-        "failed": reading.failed,
-    }
-    return {prefix + key: text for key, text in found.items() if text}
+    } | judgment.remarks(reading, answer.thinking)
 
 
 def judge_pair(
@@ -199,27 +156,16 @@ def judge_pair(
         NetworkError: The server gave up.
     """
     (model_1, first), (model_2, second) = _answers(questions, answers_a), _answers(questions, answers_b)
-    matches = list(_matches(questions, read_prompts(session.data), PAIR, references))
-    prompts = []
-    for match in matches:
+    asked = []
+    for match in _matches(questions, read_prompts(session.data), PAIR, references):
         a, b = first[match.question["question_id"]], second[match.question["question_id"]]
-        prompts += [match.fill({"answer_a": a, "answer_b": b}), match.fill({"answer_a": b, "answer_b": a})]
-    conversations = [matches[number // 2].messages(prompt) for number, prompt in enumerate(prompts)]
-    official = session.settings.official
+        prompts = [match.fill({"answer_a": a, "answer_b": b}), match.fill({"answer_a": b, "answer_b": a})]
+        asked.append((match, prompts))
 
-    def understood(judgment: Judgment) -> str:
-        return _winner(judgment, official).failed
+    def row(match: Match, prompts: Sequence[str], games: Sequence[Judgment]) -> dict[str, Any]:
+        return _game_row(match, (model_1, model_2), session, prompts, games)
 
-    rows, readings = [], []
-    for repeat in range(repeats):
-        judgments = session.judge(conversations, repeat=repeat, understood=understood)
-        readings += [_winner(judgment, official) for judgment in judgments]
-        for number, match in enumerate(matches):
-            both = slice(2 * number, 2 * number + 2)
-            row = _game_row(match, (model_1, model_2), session, prompts[both], judgments[both])
-            rows.append(row if repeats == 1 else row | {"repeat": repeat})
-    _accept(session, readings, f"MT-Bench of {model_1} against {model_2}")
-    return rows
+    return _judge(session, asked, read_winner, row, repeats, f"MT-Bench of {model_1} against {model_2}")
 
 
 def _game_row(
@@ -227,8 +173,8 @@ def _game_row(
 ) -> dict[str, Any]:
     """Return both games of one question and turn; in the second the models have changed places."""
     official = session.settings.official
-    readings = [_winner(game, official) for game in games]
-    texts = [game.text if official else set_aside(game.text).text for game in games]
+    readings = [_read(read_winner, game, official) for game in games]
+    answers = [_answer(game, official) for game in games]
     return {
         "question_id": match.question["question_id"],
         "model_1": models[0],
@@ -237,14 +183,54 @@ def _game_row(
         "g2_winner": winner_of(readings[1].value or NO_WINNER, 2),
         "judge": [session.model, match.prompt["name"]],
         "g1_user_prompt": prompts[0],
-        "g1_judgment": texts[0],
+        "g1_judgment": answers[0].text,
         "g2_user_prompt": prompts[1],
-        "g2_judgment": texts[1],
+        "g2_judgment": answers[1].text,
         "turn": match.turn,
         "tstamp": max(game.asked_at for game in games),
-        **_remarks("g1_", games[0], readings[0], official),
-        **_remarks("g2_", games[1], readings[1], official),
+        **games[0].remarks(readings[0], answers[0].thinking, "g1_"),
+        **games[1].remarks(readings[1], answers[1].thinking, "g2_"),
     }
+
+
+def _judge(
+    session: JudgeSession,
+    asked: Sequence[tuple[Match, Sequence[str]]],
+    reader: Reader,
+    row: Callable[[Match, Sequence[str], Sequence[Judgment]], dict[str, Any]],
+    repeats: int,
+    what: str,
+) -> list[dict[str, Any]]:
+    """Put the prompts of every match to the judge; return a row a match and repeat."""
+    conversations = [match.messages(prompt) for match, prompts in asked for prompt in prompts]
+
+    def read(judgment: Judgment) -> Reading[Any]:
+        return _read(reader, judgment, session.settings.official)
+
+    rows: list[dict[str, Any]] = []
+    readings: list[Reading[Any]] = []
+    for repeat in range(repeats):
+        judgments = session.judge(conversations, repeat=repeat, understood=lambda judgment: read(judgment).failed)
+        readings += map(read, judgments)
+        following = iter(judgments)
+        for match, prompts in asked:
+            made = row(match, prompts, [next(following) for _ in prompts])
+            rows.append(made if repeats == 1 else made | {"repeat": repeat})
+    session.accept(readings, len(readings), what)
+    return rows
+
+
+def _read(reader: Reader, judgment: Judgment, official: bool) -> Reading[Any]:
+    """Return a reading with what makes one doubt the judgment itself, or why the judgment could not be had at all."""
+    if judgment.failed:
+        return Reading(None, judgment.failed)
+    reading = reader(judgment.text, judgment.finish_reason, judgment.reasoning, official=official)
+    return replace(reading, doubts=(judgment.doubt, *reading.doubts)) if judgment.doubt else reading
+
+
+def _answer(judgment: Judgment, official: bool) -> Answer:
+    """Return the judge's text with its thinking set aside; an official judge's text stays whole, as FastChat stores it."""
+    return Answer(judgment.text, "", 0) if official else set_aside(judgment.text)
 
 
 def _matches(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message
@@ -21,6 +22,7 @@ from gshf_release.evaluation.judging.answering import AnsweringModels
 from gshf_release.evaluation.judging.budget import Budget, Spending, TryMeter, estimated_tokens
 from gshf_release.evaluation.judging.cache import Cache, Judgment, refused_judgment
 from gshf_release.evaluation.judging.judges import JudgeSettings
+from gshf_release.evaluation.verdicts.reading import Reading, announced
 from gshf_release.serving.openai_client import ChatClient, ChatRequest, concurrently
 from gshf_release.serving.openai_refusals import SettingNames
 from gshf_release.serving.openai_replies import ChatAnswer
@@ -160,17 +162,18 @@ class JudgeSession:
             for judgment in judgments
         ]
 
-    def accept(self, failures: Sequence[str], total: int, what: str) -> None:
-        """Count failed judgments, and refuse the result if they are too many.
+    def accept(self, readings: Sequence[Reading[Any]], total: int, what: str) -> None:
+        """Count failed judgments and refuse the result if they are too many; say what makes one doubt the others.
 
         Args:
-            failures: The reason of each failed one.
-            total: How many there are, the good ones included.
-            what: What was judged, for the message.
+            readings: What was read of each judgment.
+            total: How many there are, those that needed no judge included.
+            what: What was judged, for the messages.
 
         Raises:
             EngineError: The share is above the judge's `failed_share`.
         """
+        failures = [reading.failed for reading in readings if reading.value is None]
         self.budget.failed += len(failures)
         reasons = ", ".join(f"{count} x {reason}" for reason, count in Counter(failures).most_common(3))
         if len(failures) > self.settings.failed_share * total:
@@ -181,6 +184,8 @@ class JudgeSession:
             )
         if failures:
             self.say(f"{len(failures)} of {total} judgments of {what} failed ({reasons}) and count as missing.")
+        for line in announced([reading.doubts for reading in readings if reading.value is not None], total, what):
+            self.say(line)
 
     def wanted(self, prompt: Sequence[Message], repeat: int = 0) -> JudgmentRequest:
         """Return what is sent for a prompt, and the identity of its judgment."""

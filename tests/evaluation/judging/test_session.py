@@ -18,6 +18,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import EngineError, Interrupted, NetworkError
 from gshf_release.evaluation.judging.cache import Cache
 from gshf_release.evaluation.judging.session import JudgeSession
+from gshf_release.evaluation.verdicts.reading import Reading
 from gshf_release.run import interrupt
 from tests.servers.chat.server import always
 from tests.servers.judge import KEY, Fault, JudgeServer, by_rule
@@ -137,7 +138,7 @@ def test_an_empty_answer_is_a_failed_judgment_in_the_end(session: Make, server: 
     found = one.judge(prompts(2))
     assert [judgment.failed for judgment in found] == ["empty answer", ""]
     assert server.numbers == 4
-    one.accept([judgment.failed for judgment in found if judgment.failed], 2, "a test")
+    one.accept([Reading(judgment.text or None, judgment.failed) for judgment in found], 2, "a test")
     assert one.spending.failed == 1
     assert not session().judge(prompts(2))[0].failed
     assert server.numbers == 5
@@ -151,11 +152,11 @@ def test_an_answer_that_is_never_readable_fails_alone(session: Make, server: Jud
 
 def test_too_many_failed_judgments_refuse_the_result(session: Make) -> None:
     one = session("mt-bench-single", "failed_share=0.1")
-    one.accept(["empty answer"], 10, "a test")
+    one.accept([Reading(None, "empty answer")], 10, "a test")
     with pytest.raises(
         EngineError, match=r"2 of 10 judgments of a test .* failed \(2 x empty answer\); 10% are allowed"
     ):
-        one.accept(["empty answer"] * 2, 10, "a test")
+        one.accept([Reading(None, "empty answer")] * 2, 10, "a test")
 
 
 def test_a_prompt_beyond_the_context_is_not_sent(session: Make, server: JudgeServer) -> None:
