@@ -8,6 +8,7 @@ Rule for a new class: add one only if a caller would treat it differently or the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -94,3 +95,14 @@ class RefusedRequestError(EngineError):
         super().__init__(message, hint=hint)
         self.reason = reason
         self.unclear = unclear
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def last_complaint(output: Sequence[str]) -> str:
+    """Return the last line of a process's output that speaks of an error, or else the very last."""
+    told = next((line for line in reversed(output) if "rror" in line), output[-1] if output else "no output")
+    return told.strip().rstrip(".")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, show, shown_path
+from gshf_release.cli.terminal import data_option, json_option, print_json, print_table, say, show, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.data.statistics import Estimate
@@ -40,11 +40,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Override a key of the judge's file; repeatable.",
 )
 @click.option("--max-cost", type=click.FloatRange(0), metavar="USD", help="US dollars that judging may cost.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network].",
-)
+@data_option
 @json_option
 def command(
     judge: str,

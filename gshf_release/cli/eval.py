@@ -9,6 +9,7 @@ import click
 
 from gshf_release.cli.terminal import (
     Terminal,
+    data_option,
     json_option,
     print_json,
     print_table,
@@ -96,11 +97,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compare", metavar="REPORTED", help="Show differences from the published numbers in eval/reported/REPORTED.yaml."
 )
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network].",
-)
+@data_option
 @click.option(
     "--allow-unverified-data",
     is_flag=True,

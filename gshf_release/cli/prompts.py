@@ -9,6 +9,7 @@ import click
 
 from gshf_release.cli.terminal import (
     Terminal,
+    data_option,
     json_option,
     print_json,
     print_table,
@@ -35,11 +36,7 @@ from gshf_release.cli.terminal import (
     help="A bad row in your seeds or other prompts stops it, or is skipped (prompts.on_bad_row).",
 )
 @click.option("--server", metavar="ADDRESS", help="Chat-completions server, e.g. https://api.openai.com/v1.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network].",
-)
+@data_option
 @click.option("--allow-redo", is_flag=True, help="Decide anew although much is finished; known answers are used again.")
 @json_option
 def command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, show
+from gshf_release.cli.terminal import data_option, json_option, print_json, print_table, say, show
 
 if TYPE_CHECKING:
     from gshf_release.evaluation.reproduction.claims import Measured, Reported, Reproduction, Rung
@@ -36,11 +36,7 @@ CHOICES = ("judgments", "answers", "weights", "recipe")
     metavar="[ROW=]RUN",
     help="A run that `eval` has finished, for the rungs weights and recipe.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network].",
-)
+@data_option
 @click.option("--allow-unverified-data", is_flag=True, help="Use a local file of the name with another hash.")
 @json_option
 def command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from gshf_release.cli.terminal import json_option, print_json, print_table, say, shown_path
+from gshf_release.cli.terminal import data_option, json_option, print_json, print_table, say, shown_path
 
 if TYPE_CHECKING:
     from gshf_release.errors import GshfError
@@ -25,11 +25,7 @@ ERROR_NOTE = "± standard error; the judgments of a question go together."
 @click.command(name="score")
 @click.argument("benchmark", type=click.Choice([ALPACA_EVAL, MT_BENCH]))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with AlpacaEval's files [GSHF_BENCHMARK_DATA, the cache, the network].",
-)
+@data_option
 @click.option(
     "--allow-unverified-data", is_flag=True, help="Use a local file of the name with another hash; results say so."
 )

@@ -48,6 +48,13 @@ def profile_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--profile", default="laptop", show_default=True, help=text)(function)
 
 
+def data_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data`."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    text = "Folder with benchmark files [GSHF_BENCHMARK_DATA, the cache, the network]."
+    return click.option("--data", type=folder, help=text)(function)
+
+
 class Terminal:
     """An observer that draws a bar on a terminal, and one line a finished stage elsewhere."""
 

@@ -17,7 +17,7 @@ from gshf_release.models import lora
 from gshf_release.models.checkpoints import device_of, inference_precision, load_model
 from gshf_release.models.logprobs import KL_TO_BASE, OffloadedModel, best_of_n_kl, traces
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import opponents
+from gshf_release.rewards.settings import opponents_of
 from gshf_release.rewards.stages import declare_scores
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Parameters, Stage
@@ -70,7 +70,7 @@ def declare_validation(recipe: Recipe, row: str, policy: str) -> list[Stage]:
         samples=answers,
         prompts=PROMPTS,
         scorer="reward",
-        opponents=opponents(recipe, "reward", "base/validation/answers"),
+        opponents=opponents_of(recipe, "reward", "base/validation/answers"),
     )
     inputs = [Input("base", "model"), Input(answers.name, sampling.FILE), Input(scores.name, "scores.parquet")]
     if row != "base":

@@ -29,7 +29,7 @@ from gshf_release.environments import (
     set_up_command,
     specifications,
 )
-from gshf_release.errors import EngineError, NetworkError
+from gshf_release.errors import EngineError, NetworkError, last_complaint
 
 PIP_ARGUMENTS = "GSHF_PIP_ARGUMENTS"
 """Environment variable with further arguments of pip, for example an index that has torch's CPU build."""
@@ -143,8 +143,7 @@ def _run(command: Sequence[str], made: Environment, say: Say) -> None:
 
 
 def _failure(spec: EnvironmentSpec, lines: Sequence[str]) -> EngineError | NetworkError:
-    complaint = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no output")
-    text = f"The environment {spec.name!r} could not be made: {complaint.strip().rstrip('.')}."
+    text = f"The environment {spec.name!r} could not be made: {last_complaint(lines)}."
     hint = f"The same command tries again; further arguments of pip go into {PIP_ARGUMENTS}."
     if any(mark in line for mark in UNREACHABLE for line in lines):
         return NetworkError(text, hint=hint)

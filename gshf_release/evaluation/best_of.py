@@ -15,8 +15,8 @@ from gshf_release.diagnostics.row_metrics import Scores, score_table
 from gshf_release.diagnostics.validation import BOUND
 from gshf_release.models.logprobs import best_of_n_kl
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import Scorer, opponents
-from gshf_release.rewards.stages import declare_scores
+from gshf_release.rewards.settings import SCORERS
+from gshf_release.rewards.stages import declare_scores_of_both
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json, write_json
 from gshf_release.run.stage import Input, Parameters, Stage
@@ -24,7 +24,6 @@ from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
 IDENTITY = "choose-best-of-n/1"
-SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 PLACE = "base/best-of"
 TEMPERATURE = 1.0
 
@@ -56,17 +55,7 @@ def declare_best_of(recipe: Recipe, prompts: str, count: int, plain: str, plain_
         purpose="best-of",
         prompts_per_shard=recipe.sampling.prompts_per_shard,
     )
-    scores = [
-        declare_scores(
-            recipe,
-            f"{PLACE}/{scorer}-scores",
-            samples=answers,
-            prompts=prompts,
-            scorer=scorer,
-            opponents=opponents(recipe, scorer, f"{plain}/answers"),
-        )
-        for scorer in SCORERS
-    ]
+    scores = declare_scores_of_both(recipe, PLACE, samples=answers, prompts=prompts, base_answers=f"{plain}/answers")
     choice = Stage(
         name=f"{PLACE}/choice",
         identity=IDENTITY,

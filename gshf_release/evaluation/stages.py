@@ -16,8 +16,8 @@ from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_ce
 from gshf_release.evaluation import best_of
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import Scorer, opponents
-from gshf_release.rewards.stages import declare_model, declare_scores
+from gshf_release.rewards.settings import SCORERS
+from gshf_release.rewards.stages import declare_model, declare_scores_of_both
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
@@ -26,7 +26,6 @@ from gshf_release.sampling.protocol import Decoding
 IDENTITY = "compare-with-base/1"
 STAND_IN = "stand-in (second scorer)"
 """The annotator of the comparisons, labelled as what it is wherever they are shown."""
-SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 TEMPERATURES = (0.0, 0.7)
 GREEDY, WARM = 0, 1
 """Which response of a prompt is the greedy one, and the one at T=0.7."""
@@ -91,17 +90,9 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
         purpose=f"evaluation-{name}",
         prompts_per_shard=recipe.sampling.prompts_per_shard,
     )
-    scores = [
-        declare_scores(
-            recipe,
-            f"{row}/{name}/{scorer}-scores",
-            samples=answers,
-            prompts=prompts,
-            scorer=scorer,
-            opponents=opponents(recipe, scorer, f"base/{name}/answers"),
-        )
-        for scorer in SCORERS
-    ]
+    scores = declare_scores_of_both(
+        recipe, f"{row}/{name}", samples=answers, prompts=prompts, base_answers=f"base/{name}/answers"
+    )
     inputs = [Input(answers.name, sampling.FILE), *(Input(stage.name, "scores.parquet") for stage in scores)]
     if row != "base":
         inputs += [Input(f"base/{name}/{scorer}-scores", "scores.parquet") for scorer in SCORERS]

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from gshf_release.data.assets import cache_folder
 from gshf_release.data.hashing import sha256_file
 from gshf_release.environments import SAFE_PATH
-from gshf_release.errors import CheckpointError, DataError, GshfError, NetworkError
+from gshf_release.errors import CheckpointError, DataError, GshfError, NetworkError, first_line
 from gshf_release.models import hub_errors, rope
 from gshf_release.models.checkpoint_files import NEVER_REMOTE, read_object, refuse_code, refuse_pickles
 from gshf_release.models.gguf_loading import restore_pre_tokenizer, template_beside
-from gshf_release.models.hub_errors import first_line
 from gshf_release.models.portability import generation_config, make_portable
 from gshf_release.run import stopwatch
 from gshf_release.run.schema import is_inner_path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gshf_release.errors import CheckpointError, GshfError, NetworkError
+from gshf_release.errors import CheckpointError, GshfError, NetworkError, first_line
 
 ACCESS = "A private or gated {what} needs a token that may read it: hf auth login (or HF_TOKEN)"
 REFUSALS = (401, 403)
@@ -46,12 +46,6 @@ def download_error(error: Exception, name: str, revision: str | None, *, offline
         f"What answered for {name!r} is not the Hub: its answer cannot be read ({type(error).__name__}).",
         hint="A proxy or a login page may stand in between; check the network and HF_ENDPOINT, and run it again.",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 def _about_the_name(error: Exception, name: str, revision: str | None, what: str) -> GshfError | None:

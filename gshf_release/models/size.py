@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data import documents
-from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.errors import CheckpointError, GshfError, first_line
 from gshf_release.models.checkpoint_files import read_object
-from gshf_release.models.hub_errors import first_line
 
 LARGEST = 2**60
 GATED_DECODERS = ("llama", "mistral", "qwen2")

@@ -7,6 +7,7 @@ from typing import Literal
 from gshf_release.recipe import PYTHON, Recipe, ScoreSource
 
 Scorer = Literal["reward", "second-scorer"]
+SCORERS: tuple[Scorer, ...] = ("reward", "second-scorer")
 KEYS: dict[str, str] = {"reward": "reward", "second-scorer": "evaluation.second_scorer"}
 
 CONTRAST_BASE = "contrasts.base"
@@ -45,7 +46,7 @@ def user_code_of(recipe: Recipe) -> list[str]:
     return user_code(*(settings(recipe, scorer) for scorer in KEYS))
 
 
-def opponents(recipe: Recipe, scorer: str, answers: str) -> str | None:
+def opponents_of(recipe: Recipe, scorer: str, answers: str) -> str | None:
     """Return the stage of the answers that a pairwise scorer compares others with; None for scorers of single answers.
 
     Args:

@@ -15,7 +15,7 @@ from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
 from gshf_release.rewards.ensemble import score_readable
 from gshf_release.rewards.pairwise import against, readable_against, readable_rivals, round_robin
-from gshf_release.rewards.settings import KEYS, Scorer, calls_user_code, settings
+from gshf_release.rewards.settings import KEYS, SCORERS, Scorer, calls_user_code, opponents_of, settings
 from gshf_release.run import launch
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Parameters, Stage
@@ -146,6 +146,23 @@ def declare_scores(
         shards=samples.shards,
         distributed=not calls_user_code(settings(recipe, scorer)),
     )
+
+
+def declare_scores_of_both(
+    recipe: Recipe, place: str, *, samples: Stage, prompts: str, base_answers: str
+) -> list[Stage]:
+    """Declare `<place>/<scorer>-scores` of answers; a pairwise scorer compares them with the base's answers."""
+    return [
+        declare_scores(
+            recipe,
+            f"{place}/{scorer}-scores",
+            samples=samples,
+            prompts=prompts,
+            scorer=scorer,
+            opponents=opponents_of(recipe, scorer, base_answers),
+        )
+        for scorer in SCORERS
+    ]
 
 
 def copy_reward_model(context: StageContext) -> None:

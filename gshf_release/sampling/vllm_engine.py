@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.errors import EngineError, Interrupted
+from gshf_release.errors import EngineError, Interrupted, first_line
 from gshf_release.models.chat_tokenizer import stop_ids
 from gshf_release.models.checkpoints import load_generation_config, load_tokenizer
 from gshf_release.recipe.profile import Profile, Vllm
@@ -66,7 +66,7 @@ class VllmEngine:
             )
         except (ValueError, RuntimeError, NotImplementedError, OSError) as error:
             interrupt.check()  # Ctrl-C reaches the processes that vLLM divides a model among
-            raise EngineError(f"vLLM cannot start on {checkpoint.name}: {_first_line(error)}.") from error
+            raise EngineError(f"vLLM cannot start on {checkpoint.name}: {first_line(error)}.") from error
         self.context_tokens: int | None = self._llm.llm_engine.model_config.max_model_len
         self._asked = 0
 
@@ -151,7 +151,7 @@ class VllmEngine:
 
 
 def _failed(error: Exception) -> EngineError:
-    return EngineError(f"vLLM cannot compute this: {_first_line(error)}.")
+    return EngineError(f"vLLM cannot compute this: {first_line(error)}.")
 
 
 def _variables(cores: Sequence[int], settings: Vllm) -> dict[str, str]:
@@ -165,7 +165,3 @@ def _variables(cores: Sequence[int], settings: Vllm) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
         "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_cache_gb),
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gshf_release.errors import ReleaseError
+from gshf_release.errors import ReleaseError, first_line
 from gshf_release.models.checkpoint_files import NEVER_REMOTE
 from gshf_release.release.quantization import logits
 
@@ -41,7 +41,7 @@ def quantize(
     try:
         oneshot(model=model, **_recipe(scheme, sequences, group_size))
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise ReleaseError(f"llm-compressor could not quantize to {scheme}: {_first_line(error)}.") from error
+        raise ReleaseError(f"llm-compressor could not quantize to {scheme}: {first_line(error)}.") from error
     model.config._name_or_path = ""
     model.save_pretrained(output, save_compressed=True)
     AutoTokenizer.from_pretrained(checkpoint, **NEVER_REMOTE).save_pretrained(output)
@@ -126,7 +126,3 @@ def answer(model: Any, folder: str, prompt: list[int], limit: int, stops: list[i
     tokenizer = AutoTokenizer.from_pretrained(folder, **NEVER_REMOTE)
     text = tokenizer.decode(found[:-1] if stopped else found, skip_special_tokens=True)
     return {"text": text, "tokens": len(found) - stopped, "stopped": stopped}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release import environments
-from gshf_release.errors import EngineError, GshfError, Interrupted
+from gshf_release.errors import EngineError, GshfError, Interrupted, last_complaint
 from gshf_release.run import interrupt
 
 CALL, ANSWER = "call.json", "answer.json"
@@ -63,7 +63,8 @@ def call(environment: str, function: str, threads: int, /, **arguments: Any) -> 
                 raise Interrupted(interrupt.MESSAGE)
             raise EngineError(answer["error"])
         interrupt.check()  # Ctrl-C reaches it too
-        raise EngineError(f"{function} in the environment {environment!r} failed: {_last_words(folder / 'log')}")
+        output = (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise EngineError(f"{function} in the environment {environment!r} failed: {last_complaint(output)}.")
 
 
 def main(folder: Path) -> int:
@@ -95,12 +96,6 @@ def _end(process: Any) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    told = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "it said nothing")
-    return told.strip()
 
 
 if __name__ == "__main__":
