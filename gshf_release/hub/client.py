@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from gshf_release.data.hashing import sha256_file
 from gshf_release.errors import GshfError, NetworkError, ReleaseError, VerificationError
+from gshf_release.models.internals import require_internals
 from gshf_release.release.secrets import redact
 
 Answer = TypeVar("Answer")
@@ -66,10 +67,13 @@ class RepositoryClient:
 
 
 def _http_client() -> Any:
-    from huggingface_hub.utils import _http, httpx
+    from huggingface_hub import utils
 
-    made = _http.default_client_factory()
-    made.timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    http: Any = getattr(utils, "_http", None)
+    consequence = "a server that hangs is waited for for ever"
+    require_internals("huggingface_hub", http, "default_client_factory", consequence=consequence)
+    made = http.default_client_factory()
+    made.timeout = utils.httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     return made
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from gshf_release.errors import EngineError
 from gshf_release.models import rope
+from gshf_release.models.internals import require_internals
 
 FAMILIES = {"gemma", "llama", "mistral", "qwen2", "qwen3"}
 """Causal families whose layers are attention and nothing else that sees neighbouring tokens, with a linear head."""
@@ -44,6 +45,18 @@ class Packed(NamedTuple):
     """For each row, how many of them, the last ones, it added."""
 
 
+def attention_of(model: Any) -> str:
+    """Return the name of the attention by which a model from transformers computes.
+
+    Raises:
+        RunError: This version of transformers keeps it elsewhere.
+    """
+    require_internals(
+        "transformers", model.config, "_attn_implementation", consequence="rows cannot be computed without padding"
+    )
+    return str(model.config._attn_implementation)
+
+
 def can_pack(model: Any, longest: int | None = None) -> bool:
     """Return whether a model computes packed rows as it does single ones.
 
@@ -59,7 +72,7 @@ def can_pack(model: Any, longest: int | None = None) -> bool:
     bound = min((window for window in windows if window is not None), default=None)
     return (
         config.model_type in FAMILIES
-        and config._attn_implementation == "sdpa"  # the kernel that `attend` calls, so that the numbers stay the same
+        and attention_of(model) == "sdpa"  # the kernel that `attend` calls, so that the numbers stay the same
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and (bound is None or (longest is not None and longest <= bound))
     )
@@ -140,9 +153,9 @@ def packed_attention(model: Any) -> Iterator[None]:
 
     # No mask is registered under this name, so transformers builds none: `attend` gets None, whatever the positions look like.
     AttentionInterface.register(ATTENTION, attend)
-    former = model.config._attn_implementation
+    former = attention_of(model)
     model.set_attn_implementation(ATTENTION)
-    if model.config._attn_implementation != ATTENTION:  # transformers only warns
+    if attention_of(model) != ATTENTION:  # transformers only warns
         raise EngineError(f"{type(model).__name__} does not take another attention.")
     try:
         yield

@@ -22,7 +22,7 @@ from gshf_release.optimization.policy import (
     train_policy,
     training_arguments,
 )
-from gshf_release.optimization.trl_reference import without_reference_model
+from gshf_release.optimization.trl_internals import token_dpo_trainer
 from gshf_release.recipe import Training
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import read_json
@@ -181,27 +181,15 @@ def loss_arguments(training: Training) -> dict[str, Any]:
 
 def token_trainer(training: Training) -> Any:
     """Return a DPOTrainer that takes ids and reference log-probabilities as they are, and weighs the pairs of a step alike."""
-    from trl import DPOTrainer
-
-    class TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]
-        """TRL's loss and metrics on rows of prompt_ids, chosen_ids, rejected_ids, ref_chosen_logps, ref_rejected_logps."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            with without_reference_model():
-                super().__init__(*args, **options)
-
-        def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
-            return dataset
 
     def real(inputs: Mapping[str, Any]) -> Any:
         return inputs["completion_mask"].any(dim=1).chunk(2)[0]
 
     # Of a pair without log-ratios: 1 / (2 beta) squared for IPO, log 2 for every loss of a sigmoid.
     empty = (2 * training.beta) ** -2 if training.loss == "ipo" else LOG_TWO
-    return padding_free(mean_over_pairs(TokenDPOTrainer, real=real, empty_loss=empty, metrics=("rewards/", "logps/")))
+    return padding_free(
+        mean_over_pairs(token_dpo_trainer(), real=real, empty_loss=empty, metrics=("rewards/", "logps/"))
+    )
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:

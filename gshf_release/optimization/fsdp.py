@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gshf_release.errors import RunError
+from gshf_release.models.internals import require_internals
 from gshf_release.run import launch
 from gshf_release.run.checkpoint_layout import CheckpointLayout
 
@@ -31,7 +32,12 @@ def distributed(trainer: type) -> Any:
 
     FSDP holds, gathers and sums FP32; autocast rounds the inputs of matrix products to BF16, as it does in one process. So the
     losses of one process come out, for twice the bytes that gathering BF16 weights would take.
+
+    Raises:
+        RunError: This version of transformers makes its accelerator otherwise.
     """
+    consequence = "FSDP would round to BF16, and train every process for itself on a CPU"
+    require_internals("transformers", trainer, "_build_accelerator_args", consequence=consequence)
 
     class Distributed(trainer):  # type: ignore[misc]
         def _build_accelerator_args(self, **options: Any) -> dict[str, Any]:

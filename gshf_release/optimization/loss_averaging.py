@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gshf_release.optimization.distributed import split_batch
+from gshf_release.optimization.trl_internals import training_metrics
 
 LOG_TWO = math.log(2)
 """A loss -log sigmoid(x) at x = 0."""
@@ -69,7 +70,7 @@ def mean_over_pairs(
             # With N pairs in the step, P processes and micro-batches of n places, TRL gives means over places. Trainer adds up
             # a process's micro-batches, and the processes' gradients are averaged, so each mean has to become
             #     (sum over the real pairs of the micro-batch) x P / N        for 1/P x sum of all = the mean over N pairs
-            for name, values in self._metrics["train"].items():
+            for name, values in training_metrics(self).items():
                 if name.startswith(tuple(metrics)):
                     # The same, but TRL has averaged it over the processes, and `log` averages it over the micro-batches.
                     values[-1] *= pairs * processes * self._micro_batches / self._step_pairs

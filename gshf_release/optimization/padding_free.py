@@ -23,7 +23,7 @@ def padding_free(trainer: type) -> Any:
 
     class PaddingFree(distributed(trainer)):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
-            packed = transformers_model(self.model).config._attn_implementation == packing.ATTENTION
+            packed = packing.attention_of(transformers_model(self.model)) == packing.ATTENTION
             # Around the model as accelerate has wrapped it, so that the hooks of DDP, FSDP and autocast see the packed call.
             return super().compute_loss(PackedPolicy(model) if packed else model, inputs, *args, **options)
 

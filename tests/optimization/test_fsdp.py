@@ -15,7 +15,6 @@ import torch
 
 from gshf_release.errors import RunError
 from gshf_release.optimization.fsdp import APART, _engage_on_cpu, require_distribution, running
-from gshf_release.optimization.trl_reference import without_reference_model
 from gshf_release.run.checkpoint_layout import CheckpointLayout
 from tests.conftest import REPOSITORY
 
@@ -123,12 +122,3 @@ def test_fsdp_on_the_cpu_beside_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     with pytest.raises(RunError, match=r"FSDP on the CPU of a machine with a GPU .* Hide them"):
         _engage_on_cpu({})
-
-
-def test_another_way_of_trl_to_load_its_reference_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("trl.trainer.dpo_trainer.hash_module")
-    with (
-        pytest.raises(RunError, match=r"loads its reference policy in a way that is not known here: no hash_module"),
-        without_reference_model(),
-    ):
-        pass
