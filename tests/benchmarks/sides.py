@@ -113,12 +113,11 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return spread([other / own for own, other in zip(ours, theirs, strict=True)])
 
 
-def report(name: str, goals: Mapping[str, float], seconds: Mapping[str, Sequence[float]], **facts: Any) -> None:
-    """Print each side, its ratio to the first against the goal, and the JSON line.
+def report(name: str, seconds: Mapping[str, Sequence[float]], **facts: Any) -> None:
+    """Print each side, its ratio to the first, and the JSON line.
 
     Args:
         name: Of the benchmark.
-        goals: `{side: how many times faster the first side should be}`.
         seconds: `{side: seconds of each repeat}`; the first is ours.
         facts: What else belongs to the measurement, such as sizes.
     """
@@ -129,9 +128,7 @@ def report(name: str, goals: Mapping[str, float], seconds: Mapping[str, Sequence
         text = f"{side}: {_shown(spread(values))} s"
         if side != ours:
             entry["ratio"] = _rounded(ratios(seconds[ours], values))
-            entry["goal"] = goals.get(side)
             text += f" = {_shown(ratios(seconds[ours], values))} times {ours}"
-            text += f", goal {goals[side]:g}" if side in goals else ""
         document["sides"][side] = entry
         click.echo(text)
     click.echo(json.dumps(document))
