@@ -16,7 +16,6 @@ from gshf_release.run import trust
 from gshf_release.run.directory import write_text
 
 COMPLETE, ASIDE, FOREIGN = "complete", "aside", "foreign"
-"""The file, named by accelerate, that only FSDP writes."""
 WHOLE = ("none", "fsdp")
 """What writes the optimiser's state whole; any number of processes can divide it again. DeepSpeed writes a part a process."""
 
