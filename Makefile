@@ -1,5 +1,6 @@
 # make quickstart   the whole story on this machine: train, evaluate, release
 # make test         install what is needed and run the whole test suite
+# make test-fast    the inner loop: the tests that neither train a run of their own nor are marked slow (two minutes)
 # make test-engines the tests of vLLM, llama.cpp, llm-compressor and DeepSpeed, whose environments are made first (minutes, once)
 # make test-large   a file of 3 GB goes to a Hub in less than 1 GB of memory, by each of three ways (minutes; 4 GB of disk)
 # make learn        evidence of learning over three seeds, beside RAFT and one iteration alone, in the background (hours)
@@ -17,13 +18,14 @@ RUN ?= runs/quickstart
 OUT ?= release-out
 SEEDS ?= 7,8,9
 TEST_PROCESSES ?= 2
+SLOW_FOLDERS ?= end_to_end optimization planted traps
 BENCHMARKS ?= help dedupe scoring length_control growth sampling dpo_step iteration vllm_engine
 PLANTED ?= length one_token bullet_list low_entropy honest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGUMENTS) --constraint constraints.txt
 
-.PHONY: quickstart test test-engines test-large learn learn-here evidence bench check install install-dev
+.PHONY: quickstart test test-fast test-engines test-large learn learn-here evidence bench check install install-dev
 
 quickstart: $(VENV)/installed
 	$(BIN)/gshf-release prefetch quickstart
@@ -40,6 +42,10 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=10 --numprocesses $(TEST_PROCESSES) --dist loadfile
+
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -p no:cacheprovider -m "not engines and not slow" $(SLOW_FOLDERS:%=--ignore=tests/%) \
+		--durations=10 --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-engines: $(VENV)/installed-dev
 	$(PIP) --editable '.[cluster]'

@@ -1,1 +1,1 @@
-"""Runs are made here of what other tools left: checkpoints, pairs and judgments."""
+"""Makes runs of what other tools left: checkpoints, pairs and judgments."""

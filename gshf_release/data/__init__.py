@@ -1,1 +1,1 @@
-"""Typed rows, results, hashes and statistics, and the readers of every file that a user brings."""
+"""Holds typed rows, results, hashes and statistics, and reads every file that a user brings."""

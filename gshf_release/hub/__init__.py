@@ -1,1 +1,1 @@
-"""Releases go to the Hugging Face Hub from here, and come back to be verified."""
+"""Publishes releases to the Hugging Face Hub, and downloads them to be verified."""

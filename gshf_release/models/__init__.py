@@ -1,1 +1,1 @@
-"""Models are found, measured, loaded and run here: templates, token ids, log-probabilities, adapters."""
+"""Finds, measures, loads and runs models: templates, token ids, log-probabilities, adapters."""

@@ -1,1 +1,1 @@
-"""What a run would take, what it took, and what this machine lacks for it."""
+"""Estimates what a run would take, measures what it took, and checks what this machine lacks for it."""

@@ -27,7 +27,7 @@ def render(template: str, values: dict[str, Any], copy: Path | None = None) -> s
     Args:
         template: The file's name.
         values: What it may show.
-        copy: A run's copy of the templates, as `kept` returns it.
+        copy: A run's copy of the templates, as `kept_card_templates` returns it.
 
     Raises:
         ReleaseError: The template is broken, misses a value, or reaches for what the sandbox does not give.

@@ -1,6 +1,6 @@
 """Run tasks of a recorded plan in this process.
 
-    python -m gshf_release.run.worker RUN --serve=DESCRIPTOR     tasks come through a socket; see resident.py
+    python -m gshf_release.run.worker RUN --serve=DESCRIPTOR     tasks come through a socket; see persistent_worker.py
     python -m gshf_release.run.worker RUN STAGE SHARD...         under torchrun: every rank computes, rank 0 alone writes
 
 It may live in another virtual environment than the command that started it; files are all they share. The caller holds the

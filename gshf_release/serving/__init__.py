@@ -1,1 +1,1 @@
-"""Clients and servers that speak OpenAI's chat completions."""
+"""Asks servers that speak OpenAI's chat completions, and reads what they answer."""

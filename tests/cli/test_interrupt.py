@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests import tiny
 from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 
 def test_control_c_prints_the_command_that_goes_on(tiny_folder: Path, tmp_path: Path) -> None:

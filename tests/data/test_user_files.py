@@ -159,6 +159,7 @@ def bomb(path: Path, chunk: bytes, times: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [b"a" * MEBIBYTE, b'{"n": 1}\n' * (MEBIBYTE // 9)], ids=["one line", "many lines"])
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
 def test_a_packed_file_that_opens_to_far_more_than_data_is_given_up(tmp_path: Path, name: str, chunk: bytes) -> None:

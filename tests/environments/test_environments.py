@@ -18,6 +18,7 @@ from gshf_release.environments import Environment, EnvironmentSpec, creation
 from gshf_release.errors import EngineError, GshfError
 from tests.conftest import Outcome
 
+pytestmark = pytest.mark.slow
 SPEC = EnvironmentSpec("toy", "plays", "toy.txt", "toy")
 
 

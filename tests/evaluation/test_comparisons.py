@@ -68,7 +68,7 @@ def test_noise_comes_from_the_repeats() -> None:
     found = mt_bench_noise([rating(81, 1, 1, 0), rating(81, 1, 2, 1), rating(82, 1, 4, 0), rating(82, 1, 4, 1)])
     assert found is not None
     assert found.within_variance == pytest.approx(0.25)
-    assert found.share == pytest.approx(0.04)  # (1/16) / (25/16), see test_resampling
+    assert found.share == pytest.approx(0.04)  # (1/16) / (25/16), see test_bootstrap
     assert mt_bench_noise([rating(81, 1, 1), rating(82, 1, 1)]) is None
 
 

@@ -15,6 +15,7 @@ from tests.release import made
 from tests.release.blocks import shell
 from tests.servers.hub import HubServer
 
+pytestmark = pytest.mark.slow
 MODEL, PAIRS = "tester/made", "tester/made-preferences"
 
 

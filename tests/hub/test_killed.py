@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.release import made
 from tests.servers.hub import HubServer
 
+pytestmark = pytest.mark.slow
 MODEL, GGUF = "tester/made", "tester/made-GGUF"
 PUBLISH = """
 import sys

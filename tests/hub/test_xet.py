@@ -18,6 +18,7 @@ from tests.release import made
 from tests.release.blocks import shell
 from tests.servers.hub import HubServer
 
+pytestmark = pytest.mark.slow
 MODEL, PAIRS = "tester/made", "tester/made-preferences"
 XET = ("xet_write_token", "xet_grant", "xet_xorb", "xet_xorb_commit", "xet_shard")
 PUBLISH = """

@@ -27,6 +27,7 @@ from gshf_release.run.persistent_worker import command_here
 from gshf_release.run.stage import Stage, check_graph, tasks
 from tests.conftest import Outcome
 
+pytestmark = pytest.mark.slow
 Command = Callable[..., Outcome]
 MARKER = "MARKER"
 EVIL = (

@@ -20,6 +20,7 @@ from tests.end_to_end.train_tiny import EXACT
 from tests.release.blocks import bibliography, blocks, languages, shell
 from tests.servers.hub import HubServer
 
+pytestmark = pytest.mark.slow
 SEED_CARD = Path("seed") / "FsfairX-Zephyr-Chat-v0.1.card.txt"
 
 

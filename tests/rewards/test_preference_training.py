@@ -29,6 +29,7 @@ from tests.conftest import REPOSITORY, Outcome
 from tests.optimization.stopped import weights as tensors_of
 from tests.run.work import wait
 
+pytestmark = pytest.mark.slow
 GOOD, BAD = "the cat sat on a mat", "rain near cup gold banks tea"
 EXACT = Profile(inference_precision="fp32", threads=1, micro_batch_pairs=4)
 COMMAND = [

@@ -23,6 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.run.plans import PROFILES, RECIPE, Heard, begin, content, without_torch
 from tests.run.work import made, processes, stage, wait
 
+pytestmark = pytest.mark.slow
 AWAY = "other"
 
 

@@ -17,6 +17,7 @@ from gshf_release.run.processes import Processes
 from tests.run.plans import RECIPE, Heard, begin
 from tests.run.work import FILE, made, stage
 
+pytestmark = pytest.mark.slow
 TWO = Profile(processes=2)
 REFUSED = worker_protocol.of_error(NetworkError("The Hub is away.", hint="Wait."))
 STOPPED = worker_protocol.of_error(Interrupted("Stopped on request."))

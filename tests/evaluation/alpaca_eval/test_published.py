@@ -17,6 +17,7 @@ from gshf_release.evaluation.alpaca_eval.annotations import Annotation
 from gshf_release.evaluation.alpaca_eval.data import AlpacaEvalData
 from gshf_release.evaluation.alpaca_eval.scoring import score
 
+pytestmark = pytest.mark.slow
 MODELS = (
     "FuseChat-Llama-3.2-1B-Instruct",
     "OpenHermes-2.5-Mistral-7B",

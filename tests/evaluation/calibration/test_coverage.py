@@ -18,6 +18,7 @@ from gshf_release.evaluation.calibration.regression import Array
 from gshf_release.evaluation.calibration.replay import read_official
 from tests.evaluation.calibration.judged import official_rows
 
+pytestmark = pytest.mark.slow
 SIMULATIONS = 1000
 SAMPLE = 300
 AGREEMENTS = (0.75, 0.97)
