@@ -1,4 +1,4 @@
-"""What a run reads from files outside it, by content hash, and the copies that let it go on without them once it was moved."""
+"""Hash the files outside a run that it reads, and keep the copies that let it go on without them once it was moved."""
 
 from __future__ import annotations
 

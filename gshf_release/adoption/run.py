@@ -1,4 +1,4 @@
-"""What other tools left behind becomes a run directory: checkpoints, preference data, benchmark outputs. No row is lost.
+"""Adopt what other tools left as a run directory: checkpoints, preference data, benchmark outputs. No row is lost.
 
     <run>/adopted/<number>-<name>/
       provenance.json     where it stood, what it is, how many rows, and that nothing is known of how it was made

@@ -1,4 +1,4 @@
-"""What the commands share: bars and lines of a run, tables, JSON alone on stdout."""
+"""Draw what the commands share: bars and lines of a run, tables, JSON alone on stdout."""
 
 from __future__ import annotations
 

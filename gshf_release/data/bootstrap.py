@@ -1,4 +1,4 @@
-"""What comparisons need beyond a standard error: bootstrap intervals, sign test, judge noise, minimal detectable difference.
+"""Compute bootstrap intervals, sign tests, judge noise and minimal detectable differences for comparisons.
 
 Intervals are BCa (bias-corrected and accelerated; Efron, Better bootstrap confidence intervals, JASA 1987, and Efron and
 Tibshirani, An Introduction to the Bootstrap, chapter 14): win rates near 0 or 100 % have skewed means, for which the plain

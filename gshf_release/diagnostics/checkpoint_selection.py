@@ -1,4 +1,4 @@
-"""Which iteration becomes the release: the last, or the best on the validation prompts within budgets of KL and length."""
+"""Choose the iteration that is released: the last, or the best on validation prompts within budgets of KL and length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an iteration was trained from: the rewards of the sampled responses by temperature, and how far length decides them."""
+"""Describe what an iteration was trained from: rewards of the samples by temperature, and how far length decides them."""
 
 from __future__ import annotations
 

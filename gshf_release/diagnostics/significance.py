@@ -1,4 +1,4 @@
-"""Which gains over the base stand: Student's t, and one error rate for everything that a run could be praised for.
+"""Decide which gains over the base stand: Student's t, and one error rate for everything that a run could be praised for.
 
 With two scorers, two decodings, three iterations and two sets of prompts there are 24 gains to look at, and one of them exceeds
 two standard errors by chance in 43 % of runs that gained nothing. So the gains of a run are one family, tested together at

@@ -1,4 +1,4 @@
-"""What an iteration did to the policy, measured on validation prompts that are never trained on.
+"""Measure an iteration on validation prompts that are never trained on.
 
 Answers are decoded greedily, at temperature 0.7 and at 1.0. Rewards are compared with the base's on the same prompts, so
 standard errors are paired. Entropy and KL need samples of the policy itself, so they are measured at temperature 1.0.

@@ -1,4 +1,4 @@
-"""How a question becomes a prompt: with the tokenizer's chat template, or with one of FastChat's that the user names.
+"""Render a question as a prompt with the tokenizer's chat template, or with one of FastChat's that the user names.
 
 Nothing is guessed from a model's name: FastChat's own matching gives mistral-7b-sft-beta, for one, another template than it was
 trained with.

@@ -1,4 +1,4 @@
-"""Whose answers a judge compares with: from the words of a command or of a benchmark's file to a file of answers."""
+"""Find the baseline's answers: from the words of a command or of a benchmark's file to a file of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was asked for with `gshf-release eval`, remembered in the run: `evaluations/requests.json`.
+"""Store what `gshf-release eval` was asked for in the run: `evaluations/requests.json`.
 
 The stage graph is built from the recipe and from this file, so that `status`, `verify`, `report` and `publish` know the stages
 of an evaluation that no recipe mentions. A request is only added to or replaced; another judge leaves the earlier one's cells.

@@ -1,4 +1,4 @@
-"""What publishing would do, without doing it: every file with its size, the tags to make, and how the card changes."""
+"""List what publishing would do, without doing it: every file with its size, the tags to make, and how the card changes."""
 
 from __future__ import annotations
 

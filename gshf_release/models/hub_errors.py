@@ -1,4 +1,4 @@
-"""What went wrong while something was fetched from the Hub, in one line: who has to do what."""
+"""Translate errors of downloads from the Hub into one line that says who has to do what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint folder says beside its weights, in words that transformers 4.57 and 5 read alike.
+"""Rewrite the JSON files of a checkpoint folder so that transformers 4.57 and 5 read them alike.
 
 transformers 5 names classes and keys that 4 does not know: a tokenizer of the class `TokenizersBackend` does not open there,
 and `rope_parameters` is ignored, so that a model is computed with rotary frequencies that are not its own. Both read what is

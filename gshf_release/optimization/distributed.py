@@ -1,4 +1,4 @@
-"""How a batch, and a policy's state, are divided among training processes."""
+"""Divide a batch, and a policy's state, among training processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hugging Face trainers need to be killed at any moment and go on to the same result.
+"""Make Hugging Face trainers resumable: they can be killed at any moment and go on to the same result.
 
 A checkpoint counts only if it was written to its end; SIGTERM saves one and stops; examples come in an order of our own, so a
 resumed run sees exactly what an unbroken one would have seen.

@@ -1,4 +1,4 @@
-"""What TRL's trainers keep private and this package replaces or reads.
+"""Gather what TRL's trainers keep private and this package replaces or reads.
 
 The reference policy is left out, for its log-probabilities are computed before, by a stage of its own. Told that they are
 precomputed, `DPOTrainer` (1.16) still loads a second FP32 model on every rank under FSDP, and in every mode hashes all weights

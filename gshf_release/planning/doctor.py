@@ -1,4 +1,4 @@
-"""What this machine can do, and whether what a recipe needs is here."""
+"""Check what this machine can do, and whether what a recipe needs is here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would take, without loading a model: tokens, hours, memory, disk, what is missing here, and what cannot fit.
+"""Plan a run without loading a model: tokens, hours, memory, disk, what is missing here, and what cannot fit.
 
 Counted from the declared stages, the sizes of the models (`models/size`) and the hardware of the profile, by the formulas of
 `costs`.

@@ -1,4 +1,4 @@
-"""How two of n ranked responses become the chosen and the rejected one. A new way is one function and one line in `CHOICES`."""
+"""Choose the chosen and the rejected one of n ranked responses. A new rule is one function and one line in `CHOICES`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the choice of a pair goes by: the reward, less what the recipe charges for length and for leaving the base."""
+"""Rank responses by their reward, less what the recipe charges for length and for leaving the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What RAFT trains on: the best response to each prompt (arXiv 2304.06767), kept on disk to be looked at."""
+"""Select what RAFT trains on: the best response to each prompt (arXiv 2304.06767), kept on disk to be looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which prompts a run used, and in which role; and which prompts another run must therefore leave alone.
+"""Record which prompts a run used, and in which role, so that another run can leave them alone.
 
 Inside a run roles and iterations are disjoint by construction (`split.py`). Between runs the manifest `prompts/used` serves: a
 recipe names earlier runs in `prompts.exclude`, and none of their prompts can be drawn again, whatever source, seed or sizes.

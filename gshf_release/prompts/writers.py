@@ -1,4 +1,4 @@
-"""Who writes AI prompts, behind one protocol: a model in this process, or one at a chat-completions server.
+"""Ask a model for AI prompts, behind one protocol: one in this process, or one at a chat-completions server.
 
 What they said is kept in a record, so that a killed command goes on without asking again.
 """

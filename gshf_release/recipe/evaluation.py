@@ -1,4 +1,4 @@
-"""What is measured, and what a plan reckons with beforehand."""
+"""Define the recipe sections of what is measured, and of what a plan reckons with beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where prompts come from, how AI prompts are written, and how all are divided among the roles."""
+"""Define the recipe section of prompts: where they come from, how AI prompts are written, how all are divided into roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published, and under which name."""
+"""Define the recipe section of what is published, and under which name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where scores come from: the training reward, and the second scorer that training never sees."""
+"""Define the recipe sections of scorers: the training reward, and the second scorer that training never sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every section of a file that users write is made of."""
+"""Define the base class of every section of a file that users write."""
 
 from __future__ import annotations
 

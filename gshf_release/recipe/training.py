@@ -1,4 +1,4 @@
-"""What a policy is trained on, the preference pairs, and how: loss, optimiser, adapter."""
+"""Define the recipe sections of preference pairs and of training: loss, optimiser, adapter."""
 
 from __future__ import annotations
 

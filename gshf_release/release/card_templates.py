@@ -1,4 +1,4 @@
-"""Where cards are rendered: templates of model_cards/ in a sandbox, with filters that keep values plain text.
+"""Render cards from the templates of model_cards/ in a sandbox, with filters that keep values plain text.
 
 Values are never templates. Each filter is for one place: `text` in a paragraph or heading, `table` for a whole table, `code`
 for a code span, `bibtex` inside an entry of a bibliography, `literal` for a string of Python.

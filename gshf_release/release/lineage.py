@@ -1,4 +1,4 @@
-"""Where every trained response came from: the proof that a run used no external responses, or how many it used.
+"""Trace every trained response: the proof that a run used no external responses, or how many it used.
 
 A response counts as the run's own if the samples of its iteration hold it, drawn by the policy that the iteration before put
 out, for one of the iteration's prompts. `verify` checks the files' hashes first: what is read here is what was written.

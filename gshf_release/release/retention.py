@@ -1,4 +1,4 @@
-"""What of a run's large files the recipe keeps (`loop.keep`), and the removal of the rest."""
+"""Keep the large files of a run that the recipe asks for (`loop.keep`), and remove the rest."""
 
 from __future__ import annotations
 

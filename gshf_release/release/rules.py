@@ -1,4 +1,4 @@
-"""What may be published: an allow-list of file types, no pickles, no state of training, no secrets, every weight in BF16."""
+"""Check what may be published: an allow-list of file types, no pickles, no training state, no secrets, all weights in BF16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not leave the machine: access tokens, private keys, paths below a home, e-mail addresses; in files and in messages.
+"""Find what must not leave the machine: access tokens, private keys, paths below a home, e-mail addresses.
 
 Two nets. Patterns find what looks like a secret of a known service; `known_secrets` finds the very values that this process
 could reach (environment, netrc, the Hub client's store), whatever they look like. Sources of the patterns:

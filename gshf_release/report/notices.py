@@ -1,4 +1,4 @@
-"""What weakens a benchmark's numbers, in lines that stand before them: on the terminal, in JSON and on cards."""
+"""List what weakens a benchmark's numbers, in lines that stand before them: on the terminal, in JSON and on cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a reward model is on preferences it was not trained on: accuracy, length, calibration. Pure functions.
+"""Measure a reward model on preferences it was not trained on: accuracy, length, calibration. Pure functions.
 
 A preference is given by its margin, the score of the chosen answer minus that of the rejected one. A margin of zero decides
 nothing and counts one half.

@@ -1,4 +1,4 @@
-"""How the checkpoints of an unfinished training are laid out, and whether a profile can go on from them.
+"""Lay out the checkpoints of an unfinished training, and tell whether a profile can go on from them.
 
 A checkpoint ends with a mark, so that one cut by a kill is known. The mark holds the layout.
 """

@@ -1,4 +1,4 @@
-"""What a stage's work sees: its recipe, its inputs, where to write, and how to report progress."""
+"""Give a stage's work its recipe, its inputs, where to write, and how to report progress."""
 
 from __future__ import annotations
 

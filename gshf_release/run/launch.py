@@ -1,4 +1,4 @@
-"""How tasks get training processes: torchrun on this machine, or torchrun on every machine of a Slurm job.
+"""Launch training processes: torchrun on this machine, or torchrun on every machine of a Slurm job.
 
 The caller starts the command and holds the tasks' locks; every process runs `gshf_release.run.worker`, and the one of rank 0
 alone writes outputs, manifest and journal.

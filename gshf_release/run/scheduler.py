@@ -1,4 +1,4 @@
-"""Which task starts next: one rule for the run, which starts it, and for the plan, which reckons when the run would be over."""
+"""Choose the task that starts next: one rule for the run, which starts it, and for the plan, which reckons its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task's seconds went into beside its work proper: loading models, hashing outputs, computing cells.
+"""Measure what a task's seconds went into beside its work proper: loading models, hashing outputs, computing cells.
 
 `part` marks such a stretch, wherever in the package it is; `measured` adds the stretches up over one task, for the journal.
 """

@@ -1,4 +1,4 @@
-"""Whose Python code may be imported: what the user names in a command, never what a run from elsewhere names.
+"""Decide whose Python code may be imported: what the user names in a command, never what a run from elsewhere names.
 
 A reward may be a Python function, `python:package.module:function`. The recipe that `train` is given is the user's word, and so
 is `--trust-code`. The functions that a command may import travel to its workers in an environment variable. Which of them a

@@ -1,4 +1,4 @@
-"""What a process at work tells the one that waits for it: JSON objects, one a line.
+"""Define the worker-to-parent protocol: one JSON object per line.
 
 A resident worker sends them through a socket. One of several training processes prints them on stderr, which torchrun and srun
 pass on, each after a mark that tells it from the lines of launchers and libraries.

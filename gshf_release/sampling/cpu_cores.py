@@ -1,4 +1,4 @@
-"""Which CPU cores an engine computes on, where there is no GPU."""
+"""Choose the CPU cores that an engine computes on, where there is no GPU."""
 
 from __future__ import annotations
 

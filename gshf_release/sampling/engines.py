@@ -1,4 +1,4 @@
-"""Which engine a profile gets."""
+"""Open the sampling engine that a profile names."""
 
 from __future__ import annotations
 

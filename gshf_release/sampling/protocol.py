@@ -1,4 +1,4 @@
-"""What every sampling engine promises."""
+"""Define the protocol of every sampling engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What AlpacaEval 2's length-controlled win rate borrows: instruction difficulties and judgments of a gamed baseline."""
+"""Read what AlpacaEval 2's length-controlled win rate borrows: instruction difficulties and judgments of a gamed baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another judge's win rate means: a substitute judge calibrated on stored official judgments.
+"""Calibrate a substitute judge on stored official judgments, so that its win rate can be translated.
 
 gshf-release calibrate JUDGE --annotations FILE...
 """

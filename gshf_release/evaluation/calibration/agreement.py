@@ -1,4 +1,4 @@
-"""How far a substitute judge agrees with the official one on the same pairs of answers, and where it leans."""
+"""Measure how far a substitute judge agrees with the official one on the same pairs of answers, and where it leans."""
 
 from __future__ import annotations
 

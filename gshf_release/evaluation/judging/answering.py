@@ -1,4 +1,4 @@
-"""Who answered: the models that a judge's server names, and whether they are the one that was asked for.
+"""Compare the models that a judge's server says it answered with to the one that was asked for.
 
 heard = AnsweringModels("gpt-4o")
 heard.add("gpt-4o-2024-08-06")      # a more exact version of the same name

@@ -1,4 +1,4 @@
-"""What judging costs: estimated before, watched while it runs, never above the limit.
+"""Keep the cost of judging within its limit: it is estimated before, and watched while judges are asked.
 
 The rule for tokens, which only the judge's own tokenizer would know exactly: an *estimate* takes four characters a token and
 eight tokens a message; the *worst case* takes one token a byte of UTF-8, sixteen tokens a message and the longest judgment

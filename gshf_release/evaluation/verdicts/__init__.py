@@ -1,1 +1,1 @@
-"""How a verdict is read from what a judge said: one reading for evaluation, scores, verification and calibration."""
+"""Read a verdict from what a judge said: one reading for evaluation, scores, verification and calibration."""

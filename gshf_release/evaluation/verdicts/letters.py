@@ -1,4 +1,4 @@
-"""Which of two letters a judge's reply names, weighed by the probabilities of the answer's first token.
+"""Read which of two letters a judge's reply names, weighed by the probabilities of the answer's first token.
 
 AlpacaEval asks for one letter, `m` or `M`, and weighs the alternatives of the very first token that are spelled exactly so. A
 judge with another tokenizer spells its letters otherwise (` m`, `Ġm`, `▁m`, `"m`), and one that thinks first puts its letters

@@ -1,4 +1,4 @@
-"""What `gshf-release quantize` does: choose weights and texts, refuse early, make one folder a format, measure."""
+"""Run `gshf-release quantize`: choose weights and texts, refuse early, make one folder a format, measure."""
 
 from __future__ import annotations
 

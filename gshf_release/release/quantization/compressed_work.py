@@ -1,4 +1,4 @@
-"""What llm-compressor and its transformers do, in their own environment: quantize, score a text, answer once."""
+"""Run llm-compressor and its transformers in their own environment: quantize, score a text, answer once."""
 
 from __future__ import annotations
 

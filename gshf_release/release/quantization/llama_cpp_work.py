@@ -1,4 +1,4 @@
-"""What llama.cpp does, in its own environment: quantize, score a text, tokenise, generate. All arguments are JSON values."""
+"""Run llama.cpp in its own environment: quantize, score a text, tokenise, generate. All arguments are JSON values."""
 
 from __future__ import annotations
 

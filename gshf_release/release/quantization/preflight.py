@@ -1,4 +1,4 @@
-"""What is refused before any work, rather than at the end of a run: formats that the base model cannot have."""
+"""Refuse formats that the base model cannot have before any work, rather than at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint can be quantized to: the names, what each needs, and what does not run here."""
+"""Name what a checkpoint can be quantized to, what each format needs, and what does not run here."""
 
 from __future__ import annotations
 
