@@ -152,7 +152,7 @@ def schedule_lines(found: Schedule) -> list[str]:
     copies = f" / {found.replicas} copies of the engine{each} where it samples;" if found.replicas > 1 or each else ""
     taken = f"  a copy on {found.copy_devices} GPUs is taken to sample {found.copy_devices} times as fast as one GPU"
     text = [
-        f"from begin to end: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
+        f"wall clock: {found.hours:.1f} h; {found.workers} worker(s){alone}, {found.processes} training process(es)",
         f"  hours of one device / processes for a stage that the processes divide;{copies} / shards for one of its shards",
         *([taken] if each else []),
         f"critical path: {found.path_hours:.2f} h, however many workers = {_chain(found.path)}",

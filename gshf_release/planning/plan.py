@@ -167,7 +167,7 @@ def plan_lines(plan: Plan) -> list[str]:
         *(makespan.schedule_lines(plan.schedule) if plan.schedule is not None else []),
         *_listed("memory of a device", plan.memory, "GB"),
         *(f"  peak while {step}: {amount:.1f} GB" for step, amount in costs.peaks(plan.memory).items()),
-        f"  there: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
+        f"  available: {'unknown' if plan.memory_gb is None else f'{plan.memory_gb:.1f} GB'}",
         *(_listed("memory of a machine", plan.host, "GB") if plan.host else []),
         *_listed("disk", plan.disk, "GB"),
         f"  peak: {costs.total(plan.disk):.1f} GB; free: {plan.disk_gb:.1f} GB",

@@ -55,7 +55,7 @@ class Hardware(Section):
     flops: Annotated[float, Field(gt=0)] | None = None
     """Floating-point operations in a second that training and scoring reach (not the peak of a data sheet)."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """What a device costs in an hour, in any currency; all that train or sample are paid for from begin to end."""
+    """What a device costs in an hour, in any currency; all that train or sample are paid for by wall-clock hours."""
 
 
 class Judging(Section):
