@@ -115,7 +115,7 @@ def test_an_engine_that_takes_long_to_open_has_its_place(
 
     cluster(0)
     engine = RayEngine(ending_folder, PROFILE)
-    ray.get(engine._copies[0].place)
+    ray.get(engine._replicas[0].placed)
     monkeypatch.setattr(ray_engine, "PATIENCE_SECONDS", 0.0)
     assert len(engine.generate(requests(4), silent)) == 4
     engine.close()
