@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gshf_release.data.conversations import parse_conversation, parse_preference, parse_prompt
-from gshf_release.data.data_files import ColumnUse
+from gshf_release.data.dataset_files import ColumnUse
+from gshf_release.data.dataset_rows import parse_conversation, parse_preference, parse_prompt
 
 Parse = Callable[[Any, ColumnUse], Any]
 

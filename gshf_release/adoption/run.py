@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from gshf_release.adoption.checkpoint import TAKEN, refuse_links_out
 from gshf_release.adoption.rows import ANNOTATION, kind_of
-from gshf_release.data.data_files import ColumnUse, place_rows
+from gshf_release.data.dataset_files import ColumnUse, place_rows
 from gshf_release.data.file_notices import notice
 from gshf_release.data.hashing import canonical_json, sha256_tree, tree
 from gshf_release.data.preference_scale import EXPECTED, other_scale

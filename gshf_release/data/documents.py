@@ -2,7 +2,7 @@
 
 A document is data: it names no class, it cannot grow beyond its text (aliases of aliases), nest without end, or hold a scalar
 that only a constructor trips over. Every fault is a `ValueError` of one line, which the caller puts after the file's name.
-Rows of data files have a reader of their own, `data_files.py`.
+Rows of data files have a reader of their own, `dataset_files.py`.
 """
 
 from __future__ import annotations

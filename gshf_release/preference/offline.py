@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from gshf_release.data import conversations
-from gshf_release.data.conversations import PREFERENCE_EXAMPLE, read_rows
-from gshf_release.data.data_files import SKIP_IN_RECIPE, ColumnUse, OnBadRow, Rows
+from gshf_release.data import dataset_rows
+from gshf_release.data.dataset_files import SKIP_IN_RECIPE, ColumnUse, OnBadRow, Rows
+from gshf_release.data.dataset_rows import PREFERENCE_EXAMPLE, read_rows
 from gshf_release.data.records import Pair, Prompt
 from gshf_release.data.results import Cell
 from gshf_release.errors import DataError, RecipeError
@@ -80,7 +80,7 @@ def parse_preference(row: Any, use: ColumnUse | None = None) -> Preference:
     Raises:
         ValueError: It has another form.
     """
-    messages, chosen, rejected = conversations.parse_preference(row, use)
+    messages, chosen, rejected = dataset_rows.parse_preference(row, use)
     return Preference(Prompt.of(messages), chosen, rejected)
 
 

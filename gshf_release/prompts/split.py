@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gshf_release.data import assets, conversations, data_files
-from gshf_release.data.conversations import PROMPT_EXAMPLE, parse_prompt
-from gshf_release.data.data_files import ColumnUse, OnBadRow, Rows
+from gshf_release.data import assets, dataset_files, dataset_rows
+from gshf_release.data.dataset_files import ColumnUse, OnBadRow, Rows
+from gshf_release.data.dataset_rows import PROMPT_EXAMPLE, parse_prompt
 from gshf_release.data.hashing import seed_from, sha256_tree, tree
 from gshf_release.data.records import Message, Prompt
 from gshf_release.data.results import Cell
@@ -83,8 +83,8 @@ def read_rows(path: Path, system: str | None = None, on_bad_row: OnBadRow = "fai
     def parse(row: Any, use: ColumnUse) -> Prompt:
         return with_system(parse_prompt(row, use), system)
 
-    return conversations.read_rows(
-        path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=data_files.SKIP_IN_RECIPE
+    return dataset_rows.read_rows(
+        path, parse, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=dataset_files.SKIP_IN_RECIPE
     )
 
 
@@ -131,7 +131,7 @@ def _usable(rows: Rows[Prompt], excluded: usage.ExcludedPrompts) -> list[Prompt]
 
 def columns_read(rows: Rows[Any]) -> str:
     """Return the columns that shape the prompts beside the usual ones."""
-    return ", ".join(sorted(rows.columns.read.keys() - set(conversations.PLAIN)))
+    return ", ".join(sorted(rows.columns.read.keys() - set(dataset_rows.PLAIN)))
 
 
 def with_system(prompt: Prompt, system: str | None) -> Prompt:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gshf_release.data import data_files
-from gshf_release.data.conversations import PROMPT_EXAMPLE, parse_prompt, read_rows
-from gshf_release.data.data_files import OnBadRow, Rows
+from gshf_release.data import dataset_files
+from gshf_release.data.dataset_files import OnBadRow, Rows
+from gshf_release.data.dataset_rows import PROMPT_EXAMPLE, parse_prompt, read_rows
 from gshf_release.data.hashing import sha256_json
 from gshf_release.data.records import Message, Prompt, Row
 from gshf_release.errors import RecipeError
@@ -138,7 +138,7 @@ def user_text(messages: Sequence[Message]) -> str:
 
 
 def _read_file(path: Path, on_bad_row: OnBadRow) -> Rows[Prompt]:
-    skip = data_files.SKIP_IN_RECIPE
+    skip = dataset_files.SKIP_IN_RECIPE
     return read_rows(path, parse_prompt, example=PROMPT_EXAMPLE, on_bad_row=on_bad_row, skip=skip)
 
 

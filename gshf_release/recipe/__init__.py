@@ -16,11 +16,10 @@ from gshf_release.data import assets
 from gshf_release.data.hashing import sha256_json
 from gshf_release.recipe.evaluation import Evaluation, Plan
 from gshf_release.recipe.loop import Base, Keep, Loop, Sampling
+from gshf_release.recipe.parsing import Count, Name, PositiveInt, Section, Share, apply_override, parse, read_mapping
 from gshf_release.recipe.prompts import Augmentation, Filters, Prompts, Roles, Writer
-from gshf_release.recipe.reading import apply_override, parse, read_mapping
 from gshf_release.recipe.release import AllowedFinding, Release
 from gshf_release.recipe.scorers import PYTHON, Contrasts, Member, Reward, ScoreSource, SecondScorer
-from gshf_release.recipe.section import Count, Name, PositiveInt, Section, Share
 from gshf_release.recipe.training import Adapter, Pairs, Training
 
 __all__ = [

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gshf_release.recipe.parsing import PositiveInt, Section
 from gshf_release.recipe.scorers import SecondScorer
-from gshf_release.recipe.section import PositiveInt, Section
 
 
 class Evaluation(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release.recipe.section import PositiveInt, Section, Share
+from gshf_release.recipe.parsing import PositiveInt, Section, Share
 
 
 class Roles(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gshf_release.recipe.section import Section
+from gshf_release.recipe.parsing import Section
 
 
 class AllowedFinding(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release.recipe.section import Count, PositiveInt, Section, Share
+from gshf_release.recipe.parsing import Count, PositiveInt, Section, Share
 
 PYTHON = "python:"
 """Begins the name of a scorer that is a Python function."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gshf_release.recipe.section import PositiveInt, Section
+from gshf_release.recipe.parsing import PositiveInt, Section
 
 
 class Pairs(Section):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gshf_release.data import statistics
-from gshf_release.data.data_files import OnBadRow, Rows, read_rows
+from gshf_release.data.dataset_files import OnBadRow, Rows, read_rows
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.preference_scale import EXPECTED, HINT, other_scale
 from gshf_release.data.records import Message

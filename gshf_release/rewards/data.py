@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gshf_release.data import conversations
-from gshf_release.data.conversations import Preference
-from gshf_release.data.data_files import ColumnUse
+from gshf_release.data import dataset_rows
+from gshf_release.data.dataset_files import ColumnUse
+from gshf_release.data.dataset_rows import Preference
 
 
 def parse_preference(row: dict[str, Any], use: ColumnUse | None = None) -> Preference:
@@ -15,7 +15,7 @@ def parse_preference(row: dict[str, Any], use: ColumnUse | None = None) -> Prefe
     Raises:
         ValueError: The row has another form, or the sides are equal, so that there is nothing to learn.
     """
-    found = conversations.parse_preference(row, use)
+    found = dataset_rows.parse_preference(row, use)
     if found.chosen.strip() == found.rejected.strip():
         raise ValueError("chosen and rejected are the same text")
     return found

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gshf_release.data import locks
-from gshf_release.data.conversations import PREFERENCE_EXAMPLE, Preference, read_rows
-from gshf_release.data.data_files import OnBadRow, Rows, data_files
+from gshf_release.data.dataset_files import OnBadRow, Rows, data_files
+from gshf_release.data.dataset_rows import PREFERENCE_EXAMPLE, Preference, read_rows
 from gshf_release.data.hashing import sha256_file, sha256_json, sha256_tree, tree
 from gshf_release.data.records import Message, PreferenceScore, Prompt
 from gshf_release.data.results import write_cells

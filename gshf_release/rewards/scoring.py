@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gshf_release.data import statistics
-from gshf_release.data.conversations import CONVERSATION_EXAMPLE, parse_conversation, read_rows
-from gshf_release.data.data_files import OnBadRow, Rows
+from gshf_release.data.dataset_files import OnBadRow, Rows
+from gshf_release.data.dataset_rows import CONVERSATION_EXAMPLE, parse_conversation, read_rows
 from gshf_release.data.records import Message
 from gshf_release.errors import DataError
 from gshf_release.rewards import RewardModel

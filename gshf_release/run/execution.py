@@ -35,7 +35,7 @@ from gshf_release.run.resource_cache import ResourceCache
 from gshf_release.run.scheduler import next_launch
 from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, predecessors, requirements, tasks
 from gshf_release.run.task import run_task
-from gshf_release.run.workers import Workers, in_passing_workers
+from gshf_release.run.worker_pool import WorkerPool, in_passing_workers
 
 REDO_LIMIT_SECONDS = 600.0
 """Finished work up to so much is redone without `--allow-redo`."""
@@ -81,7 +81,7 @@ class Execution:
     stages: list[Stage]
     goal: list[Stage]
     observer: Observer
-    workers: Workers
+    workers: WorkerPool
     resources: ResourceCache = field(default_factory=ResourceCache)
 
     @property
@@ -123,7 +123,7 @@ def execute(
         Interrupted: SIGTERM or Ctrl-C; everything finished stays.
     """
     told = observer or SilentObserver()
-    workers = Workers(run, profile, told.notice)
+    workers = WorkerPool(run, profile, told.notice)
     walk = Execution(run, recipe, profile, stages, goal if goal is not None else stages, told, workers)
     by_name = walk.by_name
     _require_environments(walk)

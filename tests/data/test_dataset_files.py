@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gshf_release.data.data_files import data_files, read_rows
+from gshf_release.data.dataset_files import data_files, read_rows
 from gshf_release.errors import DataError
 
 ROWS = [{"n": 1, "text": "a\u2028b"}, {"n": 2, "text": "c"}]

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from gshf_release.data import data_files
-from gshf_release.data.data_files import ColumnUse, OnBadRow, Rows
+from gshf_release.data import dataset_files
+from gshf_release.data.dataset_files import ColumnUse, OnBadRow, Rows
 from gshf_release.data.records import Message, Prompt
 from gshf_release.data.turns import REFUSED, empty, parse_turn
 
@@ -60,7 +60,7 @@ def read_rows(
     *,
     example: str,
     on_bad_row: OnBadRow = "fail",
-    skip: str = data_files.SKIP,
+    skip: str = dataset_files.SKIP,
     split: str = "train",
 ) -> Rows[Parsed]:
     """Return the parsed rows of a file or a data set's folder, as `datafiles.read_rows`, and name the columns on the terminal.
@@ -69,7 +69,7 @@ def read_rows(
         DataError: A file cannot be read, a row is bad, or no good row is left.
     """
     use = ColumnUse()
-    rows = data_files.read_rows(
+    rows = dataset_files.read_rows(
         path, lambda row: parse(row, use), example=example, on_bad_row=on_bad_row, skip=skip, split=split, columns=use
     )
     use.tell(path, PLAIN)

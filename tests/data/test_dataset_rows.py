@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gshf_release.data import conversations
-from gshf_release.data.conversations import (
+from gshf_release.data import dataset_rows
+from gshf_release.data.dataset_files import ColumnUse
+from gshf_release.data.dataset_rows import (
     COLUMNS,
     PROMPT_EXAMPLE,
     Preference,
@@ -21,7 +22,6 @@ from gshf_release.data.conversations import (
     parse_prompt,
     read_rows,
 )
-from gshf_release.data.data_files import ColumnUse
 from gshf_release.data.file_notices import heard_by
 from gshf_release.data.turns import REFUSED, REFUSED_OF_TURN, TOOL_ROLES
 from gshf_release.errors import DataError
@@ -519,4 +519,4 @@ def test_the_documented_forms_are_read_as_documented(part: str, parse: Any) -> N
 def test_the_page_names_every_column_that_is_read() -> None:
     text = PAGE.read_text(encoding="utf-8")
     read = [name for name, kind in COLUMNS.items() if kind != "refused"]
-    assert [name for name in [*read, *conversations.TURNS] if f"`{name}`" not in text] == []
+    assert [name for name in [*read, *dataset_rows.TURNS] if f"`{name}`" not in text] == []

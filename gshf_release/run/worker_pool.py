@@ -1,4 +1,4 @@
-"""The workers of a command, each of which stays for the tasks to come."""
+"""Hand tasks to persistent worker processes, and start, reuse and replace them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def in_passing_workers(profile: Profile) -> bool:
     return profile.stages == "worker" or (profile.stages == "auto" and on_gpu)
 
 
-class Workers:
+class WorkerPool:
     """The workers of one command: each is at a task or waits for one, and whoever needs one that is not there starts it.
 
     Those of this environment stay to the end, unless the profile wants their memory back. Those of another leave with their

@@ -1,17 +1,31 @@
-"""From a YAML file and `--set key=value` to checked sections; every mistake is one line that names the key and the way out."""
+"""Parse recipes and profiles from YAML and `--set key=value`; every mistake is one line with the key and the way out."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gshf_release.data import documents
 from gshf_release.data.key_masking import without_password
 from gshf_release.errors import RecipeError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""Larger numbers fit no table and no library that would hold them."""
+Count = Annotated[int, Field(ge=1, le=10_000)]
+"""Of what is declared or started one by one: iterations, responses to a prompt, processes."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

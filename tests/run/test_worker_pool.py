@@ -1,4 +1,4 @@
-"""Workers of this environment: they stay from one task to the next, are replaced when killed, and die with their command."""
+"""WorkerPool of this environment: they stay from one task to the next, are replaced when killed, and die with their command."""
 
 from __future__ import annotations
 
