@@ -228,6 +228,19 @@ class Score(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class RuleCheck(Row):
+    """Whether one response keeps one of the rules that its prompt states."""
+
+    prompt_id: str
+    sample_index: int
+    decoding: str
+    rule: str
+    kept: bool
+    required: bool
+    """A response that breaks it scores zero."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogRatio(Row):
     """Summed log-probabilities (nats) of one response under the policy that drew it and under the base."""
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gshf_release.data import statistics
-from gshf_release.data.records import Sample, Score
+from gshf_release.data.records import RuleCheck, Sample, Score
 from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics import text_statistics
 
 Scores = Mapping[tuple[str, int], float]
 """`{(prompt id, sample index): score}`."""
+RULE_KEPT = "kept: "
+"""Begins the metric of a rule: percent of responses that keep it."""
+ALL_RULES_KEPT = "all rules kept"
 DISTINCT = (1, 2, 3)
 REPETITION = "repetition"
 """Metric: percent of an answer's 4-grams of tokens that have stood in it before, mean over answers."""
@@ -45,6 +49,42 @@ def reward_cells(
             gain = statistics.paired_difference([own[key] for key in keys], [base[key] for key in keys])
             cells.append(cell(gain, metric="gain over base", baseline="base", **place))
     return cells
+
+
+def rule_cells(
+    own: Sequence[RuleCheck], base: Sequence[RuleCheck], *, judge: str, table: str, row: str, artefact: str
+) -> list[Cell]:
+    """Return, per decoding, how many responses keep each rule that their prompt states, and how many keep all of theirs.
+
+    Beside each percentage stands its paired difference from the base on the same prompts, in percentage points. A prompt that
+    states one kind of rule twice counts once, with the share of the two that is kept.
+    """
+    theirs = _kept(base)
+    cells = []
+    for (decoding, rule), kept in _kept(own).items():
+        place = {"table": table, "row": row, "decoding": decoding, "judge": judge, "artefact": artefact}
+        percent = [100 * share for share in kept.values()]
+        cells.append(cell(statistics.mean(percent), metric=rule, unit="%", **place))
+        other = theirs.get((decoding, rule), {})
+        if row != "base" and kept.keys() == other.keys():
+            difference = statistics.paired_difference(percent, [100 * other[key] for key in kept])
+            cells.append(cell(difference, metric=f"{rule}, gain", unit="percentage points", baseline="base", **place))
+    return cells
+
+
+def _kept(checks: Sequence[RuleCheck]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return `{(decoding, metric): {prompt id: share kept}}`."""
+    found: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for check in checks:
+        found[check.decoding, RULE_KEPT + check.rule][check.prompt_id].append(check.kept)
+        found[check.decoding, ALL_RULES_KEPT][check.prompt_id].append(check.kept)
+    return {
+        (decoding, metric): {
+            prompt: float(all(kept)) if metric == ALL_RULES_KEPT else sum(kept) / len(kept)
+            for prompt, kept in by_prompt.items()
+        }
+        for (decoding, metric), by_prompt in found.items()
+    }
 
 
 def length_cells(answers: Sequence[Sample], *, table: str, row: str, artefact: str) -> list[Cell]:

@@ -24,12 +24,14 @@ from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
 from gshf_release.sampling.protocol import Decoding
 
-IDENTITY = "measure-policy/1"
+IDENTITY = "measure-policy/2"
 PROMPTS = "prompts/validation"
 BOUND = "best-of-n KL bound"
 DECODINGS = (0.0, 0.7, 1.0)
 EXCEEDED = "EXCEEDED"
 """Stands in the note of a bound that the policy has passed."""
+LIKELY = "log-probability under the base"
+"""Metric: mean over responses; it falls where a policy leaves what the base would write."""
 NOTES = {
     KL_TO_BASE: "exact next-token KL summed along samples at T=1",
     "KL to base (k1)": "mean log-ratio of the sampled responses",
@@ -160,7 +162,11 @@ def trace_cells(rows: Sequence[Trace], *, n: int, row: str, **place: Any) -> lis
     }
     per_token = statistics.mean([trace.entropy / trace.tokens for trace in rows])
     rounding = statistics.mean([trace.kl_rounding for trace in rows])
-    cells = [cell(per_token, metric="entropy", unit="nats per token", row=row, **place)]
+    likely = statistics.mean([trace.logp_base / trace.tokens for trace in rows])
+    cells = [
+        cell(per_token, metric="entropy", unit="nats per token", row=row, **place),
+        cell(likely, metric=LIKELY, unit="nats per token", row=row, **place),
+    ]
     cells += [
         cell(statistics.mean(values), metric=metric, unit=unit, note=NOTES[metric], row=row, **place)
         for metric, values in divergences.items()

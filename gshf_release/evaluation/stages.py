@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gshf_release.data import statistics
-from gshf_release.data.records import Judgment, Sample
+from gshf_release.data.records import Judgment, RuleCheck, Sample
 from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.explanations import explanation_cells
-from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_cells, score_table, text_cells
+from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_cells, rule_cells, score_table, text_cells
 from gshf_release.evaluation import best_of
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
-from gshf_release.rewards.settings import SCORERS
-from gshf_release.rewards.stages import declare_model, declare_scores_of_both
+from gshf_release.rewards.settings import SCORERS, settings
+from gshf_release.rewards.stages import CHECKS_FILE, declare_model, declare_scores_of_both
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Parameters, Stage
 from gshf_release.sampling import stage as sampling
@@ -97,6 +97,12 @@ def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, 
     if row != "base":
         inputs += [Input(f"base/{name}/{scorer}-scores", "scores.parquet") for scorer in SCORERS]
         inputs.append(Input(f"base/{name}/answers", sampling.FILE))
+    inputs += [
+        Input(f"{of}/{name}/{scorer}-scores", CHECKS_FILE)
+        for scorer in SCORERS
+        if settings(recipe, scorer).checks is not None
+        for of in dict.fromkeys((row, "base"))
+    ]
     judged = Stage(
         name=f"{row}/{name}/judgments",
         identity=IDENTITY,
@@ -153,6 +159,12 @@ def evaluation_cells(context: StageContext) -> list[Cell]:
         artefact = f"{row}/{table}/{scorer}-scores"
         place = {"table": table, "row": row, "judge": scorer}
         cells += reward_cells(answers, own, base, artefact=artefact, **place)
+        if settings(context.recipe, scorer).checks is not None:
+            checks, base_checks = (
+                RuleCheck.read(*context.inputs(f"{name}/{table}/{scorer}-scores", CHECKS_FILE))
+                for name in (row, "base")
+            )
+            cells += rule_cells(checks, base_checks, artefact=artefact, **place)
         if row == "base":
             cells.append(_control(own, control, control_index, artefact=artefact, table=table, judge=scorer))
         else:

@@ -12,6 +12,10 @@ PYTHON = "python:"
 """Begins the name of a scorer that is a Python function."""
 
 
+INSTRUCTIONS = "instructions"
+"""Names the rules that the package knows."""
+
+
 class Contrasts(Section):
     """A stand-in scorer, trained by Bradley-Terry on contrasts made from the base model's own answers.
 
@@ -61,10 +65,11 @@ class Member(Section):
 
 
 class ScoreSource(Section):
-    """Where a score comes from: one model, an ensemble, or a stand-in that the run trains itself."""
+    """Where a score comes from: a model, an ensemble, rules that a program checks, or a stand-in that the run trains itself."""
 
     model: str | None = None
-    """A checkpoint (folder or Hub id), or `python:package.module:function`; None, without `models`, trains `contrasts`."""
+    """A checkpoint (folder or Hub id), or `python:package.module:function`; None, without `models` or `checks`,
+    trains `contrasts`."""
     revision: str | None = None
     kind: Literal["sequence-classification", "pairwise"] = "sequence-classification"
     """What the checkpoint `model` is: a classifier with one logit, or a language model that answers A or B to two responses.
@@ -72,12 +77,23 @@ class ScoreSource(Section):
     answer is preferred to the base's greedy one."""
     models: tuple[Member, ...] = ()
     """An ensemble instead of `model`: the score is the members' mean, and their standard deviation is kept beside it."""
+    checks: str | None = None
+    """Rules that a program checks instead of a model: `instructions` (the kinds of prompts/instruction_rules.py), or
+    `python:package.module:NAME`, a list of `Rule`. A response scores the share of the rules stated in its prompt that it keeps,
+    and 0 if it was cut off, is degenerate, or breaks a required rule."""
+    all_or_nothing: bool = False
+    """For `checks`: a response scores 1 if it keeps every rule, else 0."""
     contrasts: Contrasts = Contrasts()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.models and self.model is not None:
-            raise ValueError("`model` and `models` exclude each other")
+        named = {"model": self.model, "models": self.models or None, "checks": self.checks}
+        if len(given := [f"`{name}`" for name, value in named.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.checks is not None and self.checks != INSTRUCTIONS and not self.checks.startswith(PYTHON):
+            raise ValueError(f"checks is {INSTRUCTIONS!r} or {PYTHON}package.module:NAME, a list of rules")
+        if self.all_or_nothing and self.checks is None:
+            raise ValueError("`all_or_nothing` belongs to `checks`")
         if self.revision is not None and self.model is None:
             raise ValueError("`revision` belongs to `model`; a member of `models` has its own")
         if self.models and len({(member.model, member.revision) for member in self.models}) < 2:
@@ -89,7 +105,7 @@ class ScoreSource(Section):
     @property
     def trained(self) -> bool:
         """Whether the run trains this scorer itself, from contrasts."""
-        return self.model is None and not self.models
+        return self.model is None and not self.models and self.checks is None
 
 
 class Reward(ScoreSource):

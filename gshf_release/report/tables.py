@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gshf_release.data import assets
 from gshf_release.data.results import Cell, find, rows_of, select, shown
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.diagnostics.row_metrics import REPETITION
+from gshf_release.diagnostics.row_metrics import ALL_RULES_KEPT, REPETITION, RULE_KEPT
 from gshf_release.diagnostics.validation import BOUND, EXCEEDED
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.prompts.contamination import PROMPTS as ROLES
@@ -133,6 +133,34 @@ def diagnostics_table(cells: Sequence[Cell]) -> Table:
     return Table("Divergence, variety and length, on validation and training prompts", [*header, *length], rows, notes)
 
 
+def rules_table(cells: Sequence[Cell], name: str) -> Table:
+    """Return how many greedy answers of every policy keep each rule, where the reward checks rules."""
+    chosen = select(cells, table=name, judge="reward", decoding="greedy")
+    rules = [
+        metric
+        for metric in dict.fromkeys(entry.metric for entry in chosen)
+        if not metric.endswith(", gain") and (metric == ALL_RULES_KEPT or metric.startswith(RULE_KEPT))
+    ]
+    policies = iterations_of(chosen)
+    rows = []
+    for metric in sorted(rules, key=lambda metric: (metric == ALL_RULES_KEPT, metric)):
+        found = [find(chosen, row=row, metric=metric) for row in policies]
+        gain = find(chosen, row=policies[-1], metric=f"{metric}, gain")
+        asked = "" if found[0] is None else str(found[0].n)
+        rows.append(
+            [metric.removeprefix(RULE_KEPT), asked, *(shown(entry, digits=0) for entry in found), shown(gain, digits=0)]
+        )
+    return Table(
+        f"{TITLES.get(name, name)}: rules kept, % of greedy answers",
+        ["rule", "prompts", *policies, "last gain"],
+        rows,
+        [
+            "A rule is counted on the prompts that state it; an answer that was cut off or is degenerate keeps none. The last "
+            "gain is the paired difference of the last iteration from the base, in percentage points."
+        ],
+    )
+
+
 def scorer_table(cells: Sequence[Cell]) -> Table:
     """Return the held-out accuracy of the stand-in scorers by kind of contrast."""
     chosen = select(cells, table="scorers")
@@ -182,7 +210,9 @@ def all_tables(cells: Sequence[Cell]) -> list[Table]:
         diagnostics_table(cells),
         validation_table(cells),
     ]
-    tables += [evaluation_table(cells, name) for name in ("test", "eval") if select(cells, table=name)]
+    for name in ("test", "eval"):
+        if select(cells, table=name):
+            tables += [rules_table(cells, name), evaluation_table(cells, name)]
     tables += benchmark_tables(cells)
     return [table for table in tables if table.rows]
 

@@ -12,12 +12,14 @@ from gshf_release.models import checkpoints
 from gshf_release.recipe import ScoreSource
 from gshf_release.rewards import Inference, PairwiseModel, RewardModel
 from gshf_release.rewards.ensemble import EnsembleReward
+from gshf_release.rewards.instruction_checks import InstructionChecks, adopt_checks, load_rules
 from gshf_release.rewards.pairwise import GenerativePreference
 from gshf_release.rewards.python_callable import PythonReward
 from gshf_release.rewards.sequence_classification import SequenceClassificationReward
-from gshf_release.rewards.settings import kind_of
+from gshf_release.rewards.settings import kind_of, kind_of_source
 
-KINDS: dict[str, type[SequenceClassificationReward | PythonReward | GenerativePreference]] = {
+KINDS: dict[str, type[SequenceClassificationReward | PythonReward | GenerativePreference | InstructionChecks]] = {
+    "checks": InstructionChecks,
     "sequence-classification": SequenceClassificationReward,
     "python": PythonReward,
     "pairwise": GenerativePreference,
@@ -32,7 +34,9 @@ def copy_models(chosen: ScoreSource, folder: Path) -> None:
         CheckpointError: A model is missing or broken.
         EngineError: It is no scorer of its kind.
     """
-    if chosen.models:
+    if chosen.checks is not None:
+        adopt_checks(chosen, folder)
+    elif chosen.models:
         for number, member in enumerate(chosen.models):
             _adopt(member.model, member.revision, kind_of(member.model), folder / f"member-{number}")
     else:
@@ -64,7 +68,7 @@ def open_adopted(chosen: ScoreSource, folder: Path, how: Inference) -> RewardMod
         return EnsembleReward(
             [partial(_open_scoring, kind, folder / f"member-{number}", how) for number, kind in enumerate(kinds)]
         )
-    return KINDS[kind_of(chosen.model, chosen.kind)].open(folder, how)
+    return KINDS[kind_of_source(chosen)].open(folder, how)
 
 
 def open_source(chosen: ScoreSource, how: Inference) -> RewardModel | PairwiseModel:
@@ -74,6 +78,8 @@ def open_source(chosen: ScoreSource, how: Inference) -> RewardModel | PairwiseMo
         CheckpointError: A model is not here or broken.
         EngineError: It is no scorer of its kind.
     """
+    if chosen.checks is not None:
+        return InstructionChecks(load_rules(chosen.checks), all_or_nothing=chosen.all_or_nothing)
     if chosen.models:
         return EnsembleReward([partial(_named_scoring, member.model, how, member.revision) for member in chosen.models])
     return _open_one(str(chosen.model), chosen.kind, how, chosen.revision)

@@ -45,13 +45,8 @@ class PythonReward:
         adopted = read_json(folder / FILE)
         reference = str(adopted.get("callable"))
         trust.require(reference)
-        reward = cls(reference)
-        if source_sha256(reward.function) != adopted.get("source_sha256"):
-            raise EngineError(
-                f"The file of {reference} has changed since this run began.",
-                hint=f"Restore it; or remove {folder} to begin again with the new one.",
-            )
-        return reward
+        require_unchanged(reference, adopted.get("source_sha256"), folder)
+        return cls(reference)
 
     @classmethod
     def adopt(cls, reference: str, folder: Path) -> None:
@@ -62,7 +57,8 @@ class PythonReward:
         """
         trust.allow([reference])
         folder.mkdir(parents=True)
-        document = {"callable": reference, "source_sha256": source_sha256(load_function(reference))}
+        load_function(reference)
+        document = {"callable": reference, "source_sha256": module_sha256(reference)}
         (folder / FILE).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def score(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.float32]:
@@ -105,9 +101,21 @@ def load_function(reference: str) -> Callable[..., Any]:
     Raises:
         EngineError: There is no such module or function.
     """
+    function = load_named(reference)
+    if not callable(function):
+        raise EngineError(f"{reference} is not a function but {type(function).__name__}.")
+    return function  # type: ignore[no-any-return]
+
+
+def load_named(reference: str) -> Any:
+    """Return the object that `python:package.module:name` names; modules of the current folder are found.
+
+    Raises:
+        EngineError: There is no such module or name.
+    """
     module_name, separator, name = reference.removeprefix(PYTHON).partition(":")
     if not (separator and module_name and name):
-        raise EngineError(f"{reference!r} is not of the form python:package.module:function.")
+        raise EngineError(f"{reference!r} is not of the form python:package.module:name.")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -118,15 +126,32 @@ def load_function(reference: str) -> Callable[..., Any]:
             f"{reference}: the module {module_name!r} cannot be imported: {_described(error)}.",
             hint="It must be installed, or lie in the current folder or on PYTHONPATH.",
         ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise EngineError(f"{reference}: {module_name!r} has no function {name!r}.")
-    return function  # type: ignore[no-any-return]
+    if not hasattr(module, name):
+        raise EngineError(f"{reference}: {module_name!r} has no {name!r}.")
+    return getattr(module, name)
 
 
-def source_sha256(function: Callable[..., Any]) -> str | None:
-    """Return the hash of the file of the module that defines a function; None for one without a Python file."""
-    file = getattr(sys.modules.get(getattr(function, "__module__", "")), "__file__", None)
+def require_unchanged(reference: str, sha256: object, folder: Path) -> None:
+    """Refuse a function, or other object, whose file is no longer what a run adopted.
+
+    Raises:
+        EngineError: Scores would not be of one reward.
+    """
+    if module_sha256(reference) != sha256:
+        raise EngineError(
+            f"The file of {reference} has changed since this run began.",
+            hint=f"Restore it; or remove {folder} to begin again with the new one.",
+        )
+
+
+def module_sha256(reference: str) -> str | None:
+    """Return the hash of the file that defines what `python:package.module:name` names; None without a Python file.
+
+    A function may come from another module than the named one.
+    """
+    found = load_named(reference)
+    module = getattr(found, "__module__", None) or reference.removeprefix(PYTHON).partition(":")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
     return sha256_file(Path(file)) if file is not None and Path(file).is_file() else None
 
 

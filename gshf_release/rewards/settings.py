@@ -19,6 +19,11 @@ def settings(recipe: Recipe, scorer: str) -> ScoreSource:
     return recipe.reward if scorer == "reward" else recipe.evaluation.second_scorer
 
 
+def kind_of_source(chosen: ScoreSource) -> str:
+    """Return the kind of a scorer that is no ensemble."""
+    return "checks" if chosen.checks is not None else kind_of(chosen.model, chosen.kind)
+
+
 def kind_of(model: str | None, kind: str = "sequence-classification") -> str:
     """Return the kind of a model by its name: a Python function says so itself; the rest is what the recipe calls it."""
     return "python" if model is not None and model.startswith(PYTHON) else kind
@@ -37,7 +42,11 @@ def calls_user_code(chosen: ScoreSource) -> bool:
 
 def user_code(*scorers: ScoreSource) -> list[str]:
     """Return the Python functions that descriptions of scorers name."""
-    named = [model for chosen in scorers for model in (chosen.model, *(member.model for member in chosen.models))]
+    named = [
+        model
+        for chosen in scorers
+        for model in (chosen.model, chosen.checks, *(member.model for member in chosen.models))
+    ]
     return [model for model in named if model is not None and kind_of(model) == "python"]
 
 

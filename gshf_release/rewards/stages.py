@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gshf_release.data.records import Contrast, Message, Prompt, Sample, Score
+from gshf_release.data.records import Contrast, Message, Prompt, RuleCheck, Sample, Score
 from gshf_release.errors import EngineError
 from gshf_release.models.batching import join_processes
+from gshf_release.prompts.instruction_rules import RULES_VERSION
 from gshf_release.recipe import Contrasts, Recipe
 from gshf_release.rewards import Inference, PairwiseModel, models
 from gshf_release.rewards.contrasts import Answer, build
 from gshf_release.rewards.ensemble import score_readable
+from gshf_release.rewards.instruction_checks import InstructionChecks
 from gshf_release.rewards.pairwise import against, readable_against, readable_rivals, round_robin
 from gshf_release.rewards.settings import KEYS, SCORERS, Scorer, calls_user_code, opponents_of, settings
 from gshf_release.run import launch
@@ -24,6 +26,8 @@ from gshf_release.sampling.protocol import Decoding
 
 TRAINING_IDENTITY = "train-reward-model/1"
 COPY_IDENTITY, CONTRASTS_IDENTITY = "copy-reward-model/1", "build-contrasts/1"
+CHECKS_IDENTITY = f"adopt-checks/{RULES_VERSION}"
+CHECKS_FILE = "rule-checks.parquet"
 SCORING_IDENTITY = "score-responses/1"
 
 
@@ -46,22 +50,23 @@ def scorer_of(stage: Stage) -> Scorer | None:
     """Return which scorer a stage makes or asks, or None."""
     if stage.identity == SCORING_IDENTITY:
         return stage.typed(ScoringParameters).scorer
-    makes = stage.identity in (COPY_IDENTITY, CONTRASTS_IDENTITY, TRAINING_IDENTITY)
+    makes = stage.identity in (COPY_IDENTITY, CHECKS_IDENTITY, CONTRASTS_IDENTITY, TRAINING_IDENTITY)
     return stage.typed(ScorerParameters).scorer if makes else None
 
 
 def declare_model(recipe: Recipe, scorer: Scorer) -> list[Stage]:
-    """Declare what puts out `<scorer>/model`: a given model or ensemble, or training from contrasts."""
+    """Declare what puts out `<scorer>/model`: a given model, ensemble or list of rules, or training from contrasts."""
     chosen, key = settings(recipe, scorer), KEYS[scorer]
     if not chosen.trained:
+        names = ("model", "revision", "kind", "models") if chosen.checks is None else ("checks", "all_or_nothing")
         return [
             Stage(
                 name=f"{scorer}/model",
-                identity=COPY_IDENTITY,
+                identity=COPY_IDENTITY if chosen.checks is None else CHECKS_IDENTITY,
                 work="gshf_release.rewards.stages:copy_reward_model",
                 kind="other",
                 outputs=("model",),
-                keys=tuple(f"{key}.{name}" for name in ("model", "revision", "kind", "models")),
+                keys=tuple(f"{key}.{name}" for name in names),
                 parameters=ScorerParameters(scorer=scorer).as_json(),
             )
         ]
@@ -119,7 +124,7 @@ def declare_scores(
 ) -> Stage:
     """Declare the scoring of a sampling stage's responses, shard by shard.
 
-    The training processes divide it, but for a user's function, which each of them would call.
+    The training processes divide it, but for a user's function, which each of them would call, and for checks, which are fast.
 
     Args:
         recipe: Describes the scorer.
@@ -130,6 +135,7 @@ def declare_scores(
         opponents: For a pairwise scorer, the stage of the base's answers to the same prompts, the first of which each
             response is compared with; None compares the responses to a prompt with each other.
     """
+    chosen = settings(recipe, scorer)
     inputs = [Input(samples.name, sampling.FILE, scope="shard")]
     if opponents not in (None, samples.name):
         inputs.append(Input(str(opponents), sampling.FILE, scope="shard"))
@@ -137,14 +143,14 @@ def declare_scores(
         name=name,
         identity=SCORING_IDENTITY,
         work="gshf_release.rewards.stages:write_scores",
-        kind="scoring",
+        kind="scoring" if chosen.checks is None else "other",
         inputs=(Input(f"{scorer}/model", "model"), Input(prompts, "prompts.parquet"), *inputs),
-        outputs=("scores.parquet",),
+        outputs=("scores.parquet", *([CHECKS_FILE] if chosen.checks is not None else [])),
         parameters=ScoringParameters(
             scorer=scorer, prompts=prompts, samples=samples.name, opponents=opponents
         ).as_json(),
         shards=samples.shards,
-        distributed=not calls_user_code(settings(recipe, scorer)),
+        distributed=not calls_user_code(chosen) and chosen.checks is None,
     )
 
 
@@ -202,7 +208,9 @@ def write_scores(context: StageContext) -> None:
     model = context.resources.get(folder, lambda: models.open_adopted(chosen, folder, how))
     folded = getattr(model, "folded", 0)
     digest = context.input_sha256(f"{of.scorer}/model", "model")
-    if isinstance(model, PairwiseModel):
+    if isinstance(model, InstructionChecks):
+        rows = _check_rules(context, model, samples, prompts, digest)
+    elif isinstance(model, PairwiseModel):
         rows = _compare(context, of.opponents, model, samples, prompts, digest)
     else:
         conversations = [
@@ -221,6 +229,33 @@ def write_scores(context: StageContext) -> None:
     folded = getattr(model, "folded", 0) - folded
     if folded:
         context.log("system turn folded into the first user turn", conversations=folded)
+
+
+def _check_rules(
+    context: StageContext,
+    model: InstructionChecks,
+    samples: Sequence[Sample],
+    prompts: Mapping[str, Sequence[Message]],
+    digest: str,
+) -> list[Score]:
+    """Write which rules each response keeps, and return the scores."""
+    checks = [
+        model.check(prompts[sample.prompt_id], sample.text, ended=sample.finish_reason != "length")
+        for sample in samples
+    ]
+    RuleCheck.write(
+        (
+            RuleCheck(sample.prompt_id, sample.sample_index, sample.decoding, *check)
+            for sample, found in zip(samples, checks, strict=True)
+            for check in found
+        ),
+        context.output(CHECKS_FILE),
+    )
+    rewards = model.rewards(checks)
+    return [
+        Score(sample.prompt_id, sample.sample_index, float(reward), digest)
+        for sample, reward in zip(samples, rewards, strict=True)
+    ]
 
 
 def _tell_unscored(context: StageContext, samples: Sequence[Sample], rows: Sequence[Score]) -> None:
