@@ -1,4 +1,4 @@
-"""`gshf-release prompts RECIPE`."""
+"""`gshf-release prompts RECIPE` and `gshf-release prompts --instructions COUNT`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,25 @@ from gshf_release.cli.terminal import (
 
 
 @click.command(name="prompts")
-@click.argument("recipe")
+@click.argument("recipe", required=False)
+@click.option(
+    "--instructions",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Write COUNT prompts that state rules which a program can check, into --out; no model, no RECIPE.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file for --instructions (JSONL).")
+@click.option(
+    "--rules",
+    default="training",
+    show_default=True,
+    metavar="training|held-out|python:MODULE:NAME",
+    help="Which kinds of rules --instructions states.",
+)
+@click.option("--rules-each", type=click.IntRange(min=1), default=2, show_default=True, help="Rules in one prompt.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws of --instructions."
+)
 @profile_option
 @click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory [runs/<recipe.name>-prompts].")
 @click.option(
@@ -40,7 +58,12 @@ from gshf_release.cli.terminal import (
 @click.option("--allow-redo", is_flag=True, help="Decide anew although much is finished; known answers are used again.")
 @json_option
 def command(
-    recipe: str,
+    recipe: str | None,
+    instructions: int | None,
+    out: Path | None,
+    rules: str,
+    rules_each: int,
+    seed: int,
     profile: str,
     run_path: Path | None,
     overrides: tuple[str, ...],
@@ -52,6 +75,8 @@ def command(
 ) -> None:
     """Let a model write the prompts that RECIPE trains on: self-instruct, rule filters, exact ROUGE-L, decontamination.
 
+    With --instructions it writes prompts for a reward of rules (`reward.checks`) instead.
+
     The writer is RECIPE's base model in this process, or `served:NAME` at a server; its key comes from OPENAI_API_KEY. The same
     command again goes on after a kill and comes to the same prompts.
 
@@ -60,7 +85,42 @@ def command(
       gshf-release prompts quickstart --set prompts.augmentation.target=500
       gshf-release prompts my-recipe.yaml --server https://api.openai.com/v1 \\
         --set prompts.augmentation.writer.model=served:gpt-4o-mini
+      gshf-release prompts --instructions 2000 --out my-prompts.jsonl
     """
+    if (instructions is None) == (recipe is None):
+        raise click.UsageError("Give a RECIPE, or --instructions COUNT.")
+    if instructions is not None:
+        if out is None:
+            raise click.UsageError("--instructions needs --out FILE.")
+        _write_instructions(instructions, out, rules, rules_each, seed, as_json)
+    else:
+        _write_with_model(str(recipe), profile, run_path, overrides, on_bad_row, server, data, allow_redo, as_json)
+
+
+def _write_instructions(count: int, out: Path, rules: str, rules_each: int, seed: int, as_json: bool) -> None:
+    from gshf_release.prompts.instruction_prompts import instruction_prompts, write_prompts
+    from gshf_release.rewards.instruction_checks import rules_to_write
+
+    prompts = instruction_prompts(count, seed, rules_to_write(rules), rules_each=rules_each)
+    write_prompts(prompts, out)
+    if as_json:
+        print_json({"prompts": len(prompts), "file": str(out)})
+        return
+    say(f"{len(prompts)} prompts in {shown_path(out)}, the first: {prompts[0]}")
+    say(f"Next: gshf-release train RECIPE --set prompts.source={shown_path(out)} --set reward.checks=instructions")
+
+
+def _write_with_model(
+    recipe: str,
+    profile: str,
+    run_path: Path | None,
+    overrides: tuple[str, ...],
+    on_bad_row: str | None,
+    server: str | None,
+    data: Path | None,
+    allow_redo: bool,
+    as_json: bool,
+) -> None:
     from gshf_release import recipe as recipes
     from gshf_release.models.checkpoints import prepare
     from gshf_release.prompts import benchmark_files

@@ -21,6 +21,7 @@ from gshf_release.planning.preflight import Finding
 from gshf_release.recipe import Recipe, ignored_keys
 from gshf_release.recipe.profile import Profile
 from gshf_release.rewards import Inference
+from gshf_release.rewards.instruction_checks import load_rules
 from gshf_release.rewards.models import open_source
 from gshf_release.rewards.probe import Probe, probe
 from gshf_release.rewards.settings import KEYS, checkpoints_of, settings
@@ -84,6 +85,8 @@ def _try_scorer(scorer: str, recipe: Recipe, profile: Profile) -> list[Finding]:
     chosen = settings(recipe, scorer)
     if chosen.trained:
         return [Finding(scorer, "trained by the run itself from contrasts; nothing to try yet")]
+    if chosen.checks is not None:
+        return [_attempt(scorer, lambda: f"{len(load_rules(str(chosen.checks)))} kinds of rules, checked by a program")]
     try:
         size = max((_bytes(checkpoints.locate(name, revision=at)) for name, at in checkpoints_of(chosen)), default=0)
         how = Inference.of(profile)

@@ -208,7 +208,9 @@ def _parameters(recipe: Recipe, base: ModelSize, reward: ModelSize | None) -> tu
     parameters = base.parameters or recipe.plan.parameters
     if reward is not None and reward.parameters:
         return parameters, reward.parameters
-    own = recipe.reward.model is None and recipe.reward.contrasts.base == "base"
+    if recipe.reward.checks is not None:
+        return parameters, 0.0
+    own = recipe.reward.trained and recipe.reward.contrasts.base == "base"
     return parameters, recipe.plan.reward_parameters or (parameters if own else None)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data.records import Prompt
-from gshf_release.errors import CheckpointError, GshfError
+from gshf_release.errors import CheckpointError, DataError, GshfError
 from gshf_release.models import chat_template_checks, checkpoints
 from gshf_release.models.chat_template import asks_for_date
 from gshf_release.models.chat_tokenizer import stop_ids
 from gshf_release.preference import offline
 from gshf_release.prompts import split
+from gshf_release.prompts.instruction_rules import find_rules
 from gshf_release.recipe import Recipe, ScoreSource
+from gshf_release.rewards.instruction_checks import load_rules, prompt_text
 from gshf_release.rewards.settings import CONTRAST_BASE, KEYS, checkpoints_of, settings
 from gshf_release.run import input_copies
 from gshf_release.run.directory import RunDirectory
@@ -29,6 +32,9 @@ from gshf_release.run.directory import RunDirectory
 KEEPS_WORDS = "every word of a conversation reaches the model"
 READ = "every row is read"
 DATED = "it writes the date into each conversation: throughout a run that is the day on which the run began"
+STATED = "every prompt states a rule that the reward checks"
+RULES_LOOKED_FOR = 2000
+"""Prompts of a file in which rules are looked for."""
 NOT_CHECKED = "not checked: "
 
 
@@ -58,6 +64,10 @@ def findings(recipe: Recipe, run: RunDirectory | None = None) -> list[Finding]:
             found += _look(f"{scorer} template", partial(_reward, locate, pairwise), model)
     for what, locate, read in [] if recipe.evaluation.only else _files(recipe, run):
         found += _look(what, partial(_rows, locate, read), fine=READ)
+        if what in (split.SOURCE_KEY, split.EVALUATION_KEY):
+            for checks in dict.fromkeys(settings(recipe, scorer).checks for scorer in KEYS):
+                if checks is not None:
+                    found += _look(f"rules of {what}", partial(_rules, checks, what, locate, read), fine=STATED)
     return found
 
 
@@ -151,9 +161,9 @@ def _files(
     """Yield `(recipe key, what finds the file, what reads its prompts)` of every file of prompts or pairs."""
     rule = recipe.prompts.on_bad_row
     read = partial(split.read_prompts, on_bad_row=rule)
-    yield "prompts.source", partial(split.source_path, recipe.prompts.source, "training/prompts"), read
+    yield split.SOURCE_KEY, partial(split.source_path, recipe.prompts.source, "training/prompts"), read
     if recipe.evaluation.prompts is not None:
-        yield "evaluation.prompts", partial(split.evaluation_path, run, recipe.evaluation.prompts), read
+        yield split.EVALUATION_KEY, partial(split.evaluation_path, run, recipe.evaluation.prompts), read
     if recipe.pairs.offline is not None:
         locate = partial(offline.source_path, run, recipe.pairs.offline)
         yield "pairs.offline", locate, lambda path: [row.prompt for row in offline.read_preferences(path, rule).values]
@@ -172,6 +182,30 @@ def _rows(locate: Callable[[], Path], read: Callable[[Path], Iterable[Prompt]]) 
     for _ in read(path):
         pass
     return []
+
+
+def _rules(checks: str, what: str, locate: Callable[[], Path], read: Callable[[Path], Iterable[Prompt]]) -> list[str]:
+    """Look for rules in the first prompts of a file.
+
+    Raises:
+        DataError: No prompt states a rule that the reward knows.
+    """
+    rules = load_rules(checks)
+    try:
+        prompts = list(itertools.islice(read(locate()), RULES_LOOKED_FOR))
+    except GshfError as error:
+        raise _Missing("its prompts cannot be read") from error
+    without = [prompt for prompt in prompts if not find_rules(prompt_text(prompt.messages), rules)]
+    if not without:
+        return []
+    example = f"the first: {prompt_text(without[0].messages)[:60]!r}"
+    if len(without) == len(prompts):
+        raise DataError(
+            f"No prompt of {what} states a rule that {checks!r} knows ({example}).",
+            hint="Write such prompts: gshf-release prompts --instructions 2000 --out FILE",
+        )
+    told = f"{len(without)} of {len(prompts)} prompts of {what} state no rule that is checked ({example})"
+    return [f"{told}; every sound answer to them scores 1"]
 
 
 class _Configured:

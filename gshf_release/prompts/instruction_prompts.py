@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from gshf_release.data.hashing import seed_from
 from gshf_release.errors import DataError
 from gshf_release.prompts.instruction_rules import Rule
+from gshf_release.run.directory import write_text
 
 OPENING = "Write one sentence about {}."
 LONGER_OPENING = "Write a short text about {}."
@@ -61,6 +64,19 @@ def instruction_prompts(
             raise DataError(f"The rules give no more than about {len(found)} different prompts; {count} are asked for.")
         found[prompt] = None
     return list(found)
+
+
+def write_prompts(prompts: Sequence[str], path: Path) -> None:
+    """Write prompts as JSON lines, through a temporary name.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    text = "".join(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _drawn(draw: random.Random, rules: Sequence[Rule], rules_each: int, topics: Sequence[str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ BAD_ROWS = "bad-rows.json"
 SHOWN_BAD_ROWS = 20
 POOL = "prompts/pool"
 EVALUATION = "prompts/eval"
+SOURCE_KEY = "prompts.source"
 EVALUATION_KEY = "evaluation.prompts"
 FIXED_ROLES = ("validation", "test", "reward", "second_scorer")
 

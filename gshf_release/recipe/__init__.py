@@ -19,13 +19,14 @@ from gshf_release.recipe.loop import Base, Keep, Loop, Sampling
 from gshf_release.recipe.parsing import Count, Name, PositiveInt, Section, Share, apply_override, parse, read_mapping
 from gshf_release.recipe.prompts import Augmentation, Filters, Prompts, Roles, Writer
 from gshf_release.recipe.release import AllowedFinding, Release
-from gshf_release.recipe.scorers import PYTHON, Contrasts, Member, Reward, ScoreSource, SecondScorer
+from gshf_release.recipe.scorers import INSTRUCTIONS, PYTHON, Contrasts, Member, Reward, ScoreSource, SecondScorer
 from gshf_release.recipe.training import Adapter, Pairs, Training
 
 __all__ = [
     "Adapter", "AllowedFinding", "Augmentation", "Base", "Contrasts", "Evaluation", "Filters", "Keep", "Loop", "Member",
     "Pairs", "Plan", "Prompts", "Recipe", "Release", "Reward", "Roles", "Sampling", "ScoreSource", "SecondScorer", "Section",
-    "Training", "Writer", "Count", "Name", "PositiveInt", "Share", "PYTHON", "apply_override", "load", "parse", "read_mapping",
+    "Training", "Writer", "Count", "Name", "PositiveInt", "Share", "INSTRUCTIONS", "PYTHON",
+    "apply_override", "load", "parse", "read_mapping",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from gshf_release.diagnostics.verdict import verdict
 from gshf_release.errors import ReleaseError
 from gshf_release.models.checkpoints import PREFIX
 from gshf_release.prompts import contamination
-from gshf_release.recipe import Recipe, read_mapping
+from gshf_release.recipe import INSTRUCTIONS, Recipe, read_mapping
 from gshf_release.release import assumptions, card_templates, metadata
 from gshf_release.release.card_data import Card
 from gshf_release.release.facts import HUB_ID, Facts
@@ -200,8 +200,12 @@ def _without_path(value: Any) -> Any:
 
 
 def reward_name(recipe: Recipe) -> str | None:
-    """Return what the card calls the reward: its model, the members of an ensemble, or None for a stand-in."""
+    """Return what the card calls the reward: its model, the members of an ensemble, checked rules, or None for a stand-in."""
     reward = recipe.reward
+    if reward.checks is not None:
+        how = "1 if all are kept, else 0" if reward.all_or_nothing else "the share that is kept"
+        source = "" if reward.checks == INSTRUCTIONS else f" of {reward.checks.rpartition(':')[2]}"
+        return f"rules{source} that the prompts state, checked by a program: {how}"
     if reward.models:
         return f"mean of {', '.join(public_name(member.model) for member in reward.models)}"
     return None if reward.model is None else public_name(reward.model)

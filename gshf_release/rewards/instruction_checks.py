@@ -90,6 +90,20 @@ def load_rules(source: str) -> tuple[Rule, ...]:
         raise EngineError(f"{error}.", hint="Name a list of gshf_release.prompts.instruction_rules.Rule.") from error
 
 
+def rules_to_write(name: str) -> tuple[Rule, ...]:
+    """Return the rules that prompts are written with: `training`, `held-out`, or the user's own list.
+
+    Raises:
+        EngineError: There is no such list of rules.
+    """
+    known = {"training": instruction_rules.TRAINING_RULES, "held-out": instruction_rules.HELD_OUT_RULES}
+    if name in known:
+        return known[name]
+    if not name.startswith(PYTHON):
+        raise EngineError(f"There are no rules {name!r}.", hint=f"{', '.join(known)}, or {PYTHON}module:NAME.")
+    return load_rules(name)
+
+
 def prompt_text(messages: Sequence[Message]) -> str:
     """Return the last user turn, which states the rules."""
     return next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
