@@ -8,7 +8,8 @@
         pi_t <- DPO on D_t with pi_0 as the reference
 
 Deviations from the cited algorithm, each a recipe key: it restarts every optimisation from pi_0 (`loop.init: base`) and
-trains on all pairs so far (`loop.history: all`). The defaults go on from pi_{t-1} with the current pairs, as the authors'
+trains on all pairs so far (`loop.history: all`); `loop.resample: false` leaves out the sampling after iteration 1, which is
+offline DPO. The defaults go on from pi_{t-1} with the current pairs, as the authors'
 public runs do (field reports: no regression, half the time). The reference is pi_0 in both.
 
 RAFT (`loop.algorithm: raft`, arXiv 2304.06767) differs in the last two lines: D_t is the best response to each prompt, and
@@ -54,7 +55,7 @@ def declare_loop(recipe: Recipe) -> list[Stage]:
 
 def iterate(iteration: int, recipe: Recipe) -> list[Stage]:
     """Declare one iteration: sample, score, choose, optimise, validate."""
-    drawn = [] if recipe.pairs.source == "offline" else draw(iteration, recipe)
+    drawn = draw(iteration, recipe) if iteration in recipe.loop.sampled and recipe.pairs.source != "offline" else []
     stages = [*drawn, optimise(iteration, recipe), *validate(iteration, recipe)]
     return in_part(stages, iteration_part(iteration))
 
@@ -115,7 +116,8 @@ def reference_ahead(stages: list[Stage], recipe: Recipe) -> list[Stage]:
 def optimise(iteration: int, recipe: Recipe) -> Stage:
     """Declare what turns D_off, D_1 .. D_t into pi_t: DPO on pairs, or a supervised step on the best responses."""
     init = policy_stage(iteration - 1 if recipe.loop.init == "previous" else 0)
-    past = range(iteration if recipe.loop.history == "current" else 1, iteration + 1)
+    latest = min(iteration, recipe.loop.sampled[-1])
+    past = range(latest if recipe.loop.history == "current" else 1, latest + 1)
     online = [iteration_row(number) for number in past]
     given = {"online": online, "hybrid": [offline.SOURCE, *online], "offline": [offline.SOURCE]}
     sources, adapter = given[recipe.pairs.source], recipe.training.adapter is not None

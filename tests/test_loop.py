@@ -11,6 +11,7 @@ import pytest
 
 from gshf_release import loop
 from gshf_release.data.results import Cell
+from gshf_release.prompts.split import ranges
 from gshf_release.recipe import Recipe
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
@@ -120,6 +121,25 @@ def test_as_cited_it_restarts_from_the_base_on_all_pairs(tmp_path: Path) -> None
     }
     assert read_by(run, "iteration-3/policy") == {"base/model"} | history
     assert "iteration-2/policy/model" in read_by(run, "iteration-3/samples"), "exploration still uses pi_{t-1}"
+
+
+def test_without_resampling_all_iterations_train_on_the_first_samples(tmp_path: Path) -> None:
+    run = executed(tmp_path / "run", small(loop={"resample": False}))
+    sampled = [label for label in made(run) if label.startswith("iteration-") and "/samples" in label]
+    assert {label.split("/")[0] for label in sampled} == {"iteration-1"}
+    for t, policy in ((1, "base"), (2, "iteration-1/policy"), (3, "iteration-2/policy")):
+        assert read_by(run, f"iteration-{t}/policy") == {
+            f"{policy}/model",
+            "iteration-1/pairs/pairs.parquet",
+            "iteration-1/reference/reference.parquet",
+        }
+    assert not {"iteration-2", "iteration-3"} & set(ranges(run.recipe)), "prompts are set aside that nobody samples"
+
+
+@pytest.mark.parametrize("other", [{"reference": "previous"}, {"history": "all"}])
+def test_what_is_sampled_once_needs_one_reference_and_one_history(other: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="resample false has one set of pairs"):
+        small(loop={"resample": False, **other})
 
 
 def test_a_moving_reference_is_the_policy_before(tmp_path: Path) -> None:

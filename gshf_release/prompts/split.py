@@ -168,7 +168,7 @@ def ranges(recipe: Recipe) -> dict[str, tuple[int, int]]:
     for role in FIXED_ROLES:
         found[role] = (start, start + roles[role])
         start += roles[role]
-    for iteration in range(1, recipe.loop.iterations + 1):
+    for iteration in recipe.loop.sampled:
         found[iteration_row(iteration)] = (start, start + roles["per_iteration"])
         start += roles["per_iteration"]
     return found

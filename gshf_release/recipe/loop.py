@@ -44,6 +44,9 @@ class Loop(Section):
     """Branch, tag or commit of a `reference` on the Hub."""
     history: Literal["current", "all"] = "current"
     """Train on the pairs of this iteration, or of all so far as Algorithm 2 says."""
+    resample: bool = True
+    """Sample from every iteration's policy, the point of the loop. False samples in iteration 1 alone, from the base, and all
+    iterations train on that: offline training with a checkpoint per iteration, the baseline that the loop has to beat."""
     final: Literal["last", "validation"] = "last"
     """Which iteration is the release: the last, or the one with the highest validation reward within the budgets below."""
     kl_budget: Annotated[float, Field(gt=0)] | None = None
@@ -63,6 +66,17 @@ class Loop(Section):
         if self.reference == "previous" and self.history == "all":
             raise ValueError("reference 'previous' needs history 'current': older pairs know only their own reference")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_sampled_once_has_one_reference(self) -> Self:
+        if not self.resample and (self.reference == "previous" or self.history == "all"):
+            raise ValueError("resample false has one set of pairs: it needs a fixed reference and history 'current'")
+        return self
+
+    @property
+    def sampled(self) -> range:
+        """The iterations whose policy before them is sampled."""
+        return range(1, (self.iterations if self.resample else 1) + 1)
 
     @model_validator(mode="after")
     def _budgets_are_read(self) -> Self:

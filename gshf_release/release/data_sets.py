@@ -155,11 +155,11 @@ def declare_data_sets(
 
 
 def _inputs(recipe: Recipe, kind: Kind) -> Iterator[tuple[str, str]]:
-    rows = [iteration_row(number) for number in range(1, recipe.loop.iterations + 1)]
     if kind == "preferences":
         yield "reward/model", "model"
         yield f"{SOURCE}/pairs", "pairs.parquet"
-        for number, row in enumerate(rows, 1):
+        for number in recipe.loop.sampled:
+            row = iteration_row(number)
             yield f"{row}/prompts", "prompts.parquet"
             yield f"{row}/pairs", "pairs.parquet"
             yield reference_stage(number, recipe), "model"
@@ -167,7 +167,7 @@ def _inputs(recipe: Recipe, kind: Kind) -> Iterator[tuple[str, str]]:
     for name, prompts in _sets(recipe):
         yield prompts, "prompts.parquet"
         yield f"base/{name}/answers", SAMPLES
-        for row in rows:
+        for row in map(iteration_row, range(1, recipe.loop.iterations + 1)):
             yield f"{row}/{name}/answers", SAMPLES
             yield f"{row}/{name}/judgments", "judgments.parquet"
 
@@ -201,7 +201,8 @@ def write_data_set(context: StageContext) -> None:
     licence = licences.derive(made_of)
     (folder / "data").mkdir(parents=True)
     counts = {}
-    for iteration in range(1, context.recipe.loop.iterations + 1):
+    loop = context.recipe.loop
+    for iteration in loop.sampled if of.kind == "preferences" else range(1, loop.iterations + 1):
         path = folder / "data" / f"{iteration_row(iteration)}.parquet"
         counts[iteration] = (_write_pairs if of.kind == "preferences" else _write_judgments)(context, iteration, path)
     judged = benchmark_judgments.write_benchmark_judgments(context, of.judged, folder)

@@ -45,8 +45,8 @@ def verify_lineage(run: RunDirectory, iterations: int | None = None) -> Lineage:
     if is_adopted(run):
         raise VerificationError(f"{run.path} was adopted from other tools: where its responses came from is not known.")
     responses = trained = 0
-    wanted = run.recipe.loop.iterations if iterations is None else iterations
-    for iteration in range(1, 1 if run.recipe.pairs.source == "offline" else wanted + 1):
+    sampled = [] if run.recipe.pairs.source == "offline" else run.recipe.loop.sampled
+    for iteration in sampled[:iterations]:
         drawn = _samples(run, iteration)
         responses += len(drawn)
         trained += (

@@ -40,6 +40,8 @@ class MethodPoint:
 
 def label(recipe: Recipe) -> str:
     """Return what a method is called: its algorithm and how many iterations it has, for example `GSHF x3`."""
+    if not recipe.loop.resample:
+        return "offline DPO" if recipe.loop.algorithm == "gshf" else "offline RAFT"
     return f"{recipe.loop.algorithm.upper()} x{recipe.loop.iterations}"
 
 
