@@ -123,7 +123,8 @@ def optimise(iteration: int, recipe: Recipe) -> Stage:
     sources, adapter = given[recipe.pairs.source], recipe.training.adapter is not None
     if recipe.loop.algorithm == "raft":
         return raft.declare_raft(iteration, init=init, sources=sources, adapter=adapter)
-    return dpo.declare_dpo(iteration, init=init, sources=sources, adapter=adapter)
+    nll = recipe.training.sft_weight > 0
+    return dpo.declare_dpo(iteration, init=init, sources=sources, adapter=adapter, nll=nll)
 
 
 def reference_stage(iteration: int, recipe: Recipe) -> str:

@@ -215,6 +215,8 @@ def identities(chosen: Recipe) -> dict[str, str]:
     ("changes", "steps"),
     [
         ({"training": {"beta": 0.2}}, {"policy"}),
+        ({"training": {"sft_weight": 0.2}}, {"policy"}),
+        ({"training": {"sft_weight": 0.0}}, set()),
         ({"training": {"precision": "fp32"}}, {"policy", "reference"}),
         ({"pairs": {"minimum_margin": 0.5}}, {"pairs"}),
         ({"sampling": {"n": 4}}, {"samples", "measure"}),  # best of n is the yardstick of the KL

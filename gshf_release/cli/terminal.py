@@ -176,6 +176,9 @@ def summary(cells: Sequence[Cell], row: str) -> str:
         kind, loss = ("winners", "loss") if raft else ("pairs", "DPO loss")
         parts.append(f"{one(kind, 0)} {kind}{f' (dropped: {reasons})' if reasons else ''}")
         parts.append(f"loss {one(f'{loss}, first step', 3)} → {one(f'{loss}, last quarter', 3)}")
+        if find(cells, row=row, metric="NLL of the chosen, first step") is not None:
+            steps = (one(f"NLL of the chosen, {step}", 3) for step in ("first step", "last quarter"))
+            parts.append(f"NLL of the chosen {' → '.join(steps)}")
         parts.append(f"{one('weights changed after BF16', 0)}% of BF16 weights moved")
     return "; ".join(parts)
 

@@ -7,11 +7,13 @@ response that was cut, nor takes the moving policy as its own reference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gshf_release.data.records import Pair, ReferenceLogProbability
 from gshf_release.data.results import Cell
 from gshf_release.errors import RunError
+from gshf_release.optimization.chosen_nll import METRIC, with_chosen_nll
 from gshf_release.optimization.loss_averaging import LOG_TWO, mean_over_pairs
 from gshf_release.optimization.padding_free import padding_free
 from gshf_release.optimization.policy import (
@@ -29,9 +31,13 @@ from gshf_release.run.directory import read_json
 from gshf_release.run.stage import Stage, iteration_row
 
 IDENTITY = "train-dpo/1"
+NLL_KEY = "training.sft_weight"
+"""Read only where it is above 0: the fingerprints of runs made before it stay."""
 
 
-def declare_dpo(iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False) -> Stage:
+def declare_dpo(
+    iteration: int, *, init: str, sources: Sequence[str], adapter: bool = False, nll: bool = False
+) -> Stage:
     """Declare the optimisation of iteration `iteration` from the `model` of stage `init`.
 
     Args:
@@ -39,6 +45,7 @@ def declare_dpo(iteration: int, *, init: str, sources: Sequence[str], adapter: b
         init: The stage whose `model` it starts from.
         sources: Where pairs come from: `<source>/pairs` and their `<source>/reference`.
         adapter: Train an adapter on the base rather than all weights.
+        nll: Add the NLL of the chosen responses to the loss.
     """
     files = (("pairs", "pairs.parquet"), ("reference", "reference.parquet"))
     return policy_stage(
@@ -50,6 +57,7 @@ def declare_dpo(iteration: int, *, init: str, sources: Sequence[str], adapter: b
         sources=sources,
         files=files,
         adapter=adapter,
+        more_keys=(NLL_KEY,) if nll else (),
     )
 
 
@@ -65,19 +73,29 @@ def train_dpo(context: StageContext) -> None:
     def build(model: Any, tokenizer: Any, device: str) -> Any:
         return _trainer(context, model, tokenizer, rows, lengths, device)
 
-    train_policy(context, lengths, counted="pairs", dropped="pairs", build=build, metrics=_metrics)
+    metrics = partial(_metrics, sft_weight=context.recipe.training.sft_weight)
+    train_policy(context, lengths, counted="pairs", dropped="pairs", build=build, metrics=metrics)
 
 
 def dpo_cells(context: StageContext) -> list[Cell]:
-    """Return loss and accuracy at the first and over the last optimiser steps, and how many weights moved."""
+    """Return the losses at the first and over the last optimiser steps, accuracy, and how many weights moved."""
     path = context.output("training.json")
     document = read_json(path)
     steps = document["steps"]
     row = iteration_row(context.parameters(PolicyParameters).iteration)
     place = {"table": "training", "row": row, "artefact": context.run.relative(path), "n": document["pairs"]}
+    nll: list[Cell] = []
+    loss = "loss"
+    if METRIC in steps[0]:
+        loss, unit = "preference_loss", "nats per token"
+        nll = [
+            Cell(metric="NLL of the chosen, first step", value=steps[0][METRIC], unit=unit, **place),
+            Cell(metric="NLL of the chosen, last quarter", value=last_quarter(steps, METRIC), unit=unit, **place),
+        ]
     return [
-        Cell(metric="DPO loss, first step", value=steps[0]["loss"], **place),
-        Cell(metric="DPO loss, last quarter", value=last_quarter(steps, "loss"), **place),
+        Cell(metric="DPO loss, first step", value=steps[0][loss], **place),
+        Cell(metric="DPO loss, last quarter", value=last_quarter(steps, loss), **place),
+        *nll,
         Cell(metric="DPO accuracy, last quarter", value=100 * last_quarter(steps, "accuracy"), unit="%", **place),
         Cell(metric="optimiser steps", value=len(steps), **place),
         Cell(metric="weights changed after BF16", value=100 * document["changed_after_bf16"], unit="%", **place),
@@ -187,16 +205,19 @@ def token_trainer(training: Training) -> Any:
 
     # Of a pair without log-ratios: 1 / (2 beta) squared for IPO, log 2 for every loss of a sigmoid.
     empty = (2 * training.beta) ** -2 if training.loss == "ipo" else LOG_TWO
-    return padding_free(
-        mean_over_pairs(token_dpo_trainer(), real=real, empty_loss=empty, metrics=("rewards/", "logps/"))
-    )
+    trainer = mean_over_pairs(token_dpo_trainer(), real=real, empty_loss=empty, metrics=("rewards/", "logps/"))
+    return padding_free(with_chosen_nll(trainer, training.sft_weight) if training.sft_weight else trainer)
 
 
-def _metrics(entry: Mapping[str, float]) -> dict[str, float]:
-    return {
+def _metrics(entry: Mapping[str, float], *, sft_weight: float) -> dict[str, float]:
+    """Return what is kept of a step: with the NLL also the loss without it, which is ln 2 where policy and reference agree."""
+    found = {
         "step": entry["step"],
         "loss": entry["loss"],
         "accuracy": entry["rewards/accuracies"],
         "margin": entry["rewards/margins"],
         "gradient_norm": entry["grad_norm"],
     }
+    if not sft_weight:
+        return found
+    return found | {METRIC: entry[METRIC], "preference_loss": entry["loss"] - sft_weight * entry[METRIC]}

@@ -55,7 +55,7 @@ def mean_over_pairs(
             """Return the micro-batches of a step, having counted the pairs of all processes in it."""
             samples, items = super().get_batch_samples(*args, **options)
             own = sum(int(real(inputs).sum()) for inputs in samples)
-            self._step_pairs = _over_all_processes(own, self.accelerator)
+            self._step_pairs = sum_over_processes(own, self.accelerator)
             self._micro_batches = len(samples)
             return samples, items
 
@@ -80,7 +80,8 @@ def mean_over_pairs(
     return MeanOverPairs
 
 
-def _over_all_processes(count: int, accelerator: Any) -> int:
+def sum_over_processes(count: int, accelerator: Any) -> int:
+    """Return the sum of the processes' counts, on each of them."""
     import torch
 
     if accelerator.num_processes == 1:

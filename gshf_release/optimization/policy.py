@@ -23,8 +23,10 @@ from gshf_release.run.stage import Input, Parameters, Stage, iteration_stage
 if TYPE_CHECKING:
     from gshf_release.optimization.trainer import Resumable
 
-# Every key of `training` but checkpoint_every, which changes nothing in the result.
-KEYS = tuple(f"training.{key}" for key in Training.model_fields if key not in ("checkpoint_every", "adapter"))
+# Every key of `training` but checkpoint_every, which changes nothing in the result, and those that only some stages read.
+KEYS = tuple(
+    f"training.{key}" for key in Training.model_fields if key not in ("checkpoint_every", "adapter", "sft_weight")
+)
 ADAPTER_KEY = "training.adapter"
 """Read only by stages that train one."""
 BASE = "base"
@@ -53,6 +55,7 @@ def policy_stage(
     sources: Sequence[str],
     files: Sequence[tuple[str, str]],
     adapter: bool = False,
+    more_keys: Sequence[str] = (),
 ) -> Stage:
     """Return the stage that makes the policy of an iteration from the `model` of stage `init`, or its `adapter`.
 
@@ -65,6 +68,7 @@ def policy_stage(
         sources: Which iterations' data it is trained on.
         files: `(stage, file)` that every source has, for example `("pairs", "pairs.parquet")`.
         adapter: Train an adapter on the base, beginning with that of `init` if it has one.
+        more_keys: Recipe keys that it reads beside those of every policy.
     """
     begins = [Input(init, "model")]
     if adapter:
@@ -77,7 +81,7 @@ def policy_stage(
         kind="training",
         inputs=(*begins, *read),
         outputs=("model", *([lora.FOLDER] if adapter else []), "training.json"),
-        keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else [])),
+        keys=("seed", *KEYS, *([ADAPTER_KEY] if adapter else []), *more_keys),
         parameters=PolicyParameters(iteration=iteration, init=init, sources=tuple(sources)).as_json(),
         numbers=numbers,
         distributed=True,

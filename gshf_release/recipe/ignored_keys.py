@@ -23,6 +23,7 @@ DPO_ALONE = (
     "training.label_smoothing",
     "training.uncertainty_weight",
     "training.beta",
+    "training.sft_weight",
 )
 """Keys about pairs and their loss; RAFT has neither."""
 

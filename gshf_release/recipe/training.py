@@ -83,6 +83,10 @@ class Training(Section):
     """Adds this times (deviation of the chosen - deviation of the rejected reward) to the argument of the sigmoid, so that what
     an ensemble of reward models disagrees about is learned less (arXiv 2312.11456, Option II, known from summaries)."""
     beta: Annotated[float, Field(gt=0)] = 0.1
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Adds this times the mean of -log pi over the chosen tokens of an optimiser step to its preference loss (TRL's `sft`), so
+    that the chosen responses do not lose probability together with the rejected ones. RPO (arXiv 2404.19733) divides by each
+    response's own length and takes the mean over pairs; here every token counts alike."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
     """Peak. The default is for all weights; an adapter wants about ten times as much (alignment-handbook: 5e-7 and 5e-6)."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -38,14 +38,14 @@ class File(Parameters):
 
 
 def pairs() -> list[Pair]:
-    """Return thirteen pairs of different lengths, with deviations."""
+    """Return thirteen pairs of very different lengths, 3 to 35 tokens of the chosen responses, with deviations."""
     six = plan.pairs()
     return [
         replace(
             six[number % 6],
             prompt_id=f"prompt-{number}",
             prompt_ids=[4, *range(20 + number, 24 + 2 * number), 5],
-            chosen_ids=[60 + number, *range(100, 101 + number % 5), plan.EOS],
+            chosen_ids=[60 + number, *range(100, 101 + 2 * (number % 5) ** 2), plan.EOS],
             chosen_deviation=0.1 * number,
             rejected_deviation=0.3,
         )

@@ -56,24 +56,31 @@ def token_losses(model: Any, number: int) -> torch.Tensor:
     return -logits.log_softmax(dim=-1)[range(len(pair.chosen_ids)), pair.chosen_ids]
 
 
-def expected(folder: Path, kind: str) -> list[tuple[float, dict[str, torch.Tensor]]]:
-    """Return loss and gradient of both steps: eight pairs and five."""
+def expected(
+    folder: Path, kind: str, batch: int = BATCH, nll_weight: float = 0.0
+) -> list[tuple[float, dict[str, torch.Tensor]]]:
+    """Return loss and gradient of every step: with a batch of eight, of eight pairs and of five.
+
+    `nll_weight` is that of the chosen tokens' mean NLL.
+    """
     order = sorted(range(COUNT), key=lambda number: seed_from(0, "order", 0, f"prompt-{number}"))
     found = []
-    for step in (order[:BATCH], order[BATCH:]):
+    for step in (order[start : start + batch] for start in range(0, COUNT, batch)):
         model = checkpoints.load_model(folder / "tiny", "fp32").double()
         if kind == "raft":
             loss = torch.cat([token_losses(model, number) for number in step]).mean()
         else:
             loss = torch.stack([loss_of(model, number, kind) for number in step]).mean()
+        if nll_weight:
+            loss = loss + nll_weight * torch.cat([token_losses(model, number) for number in step]).mean()
         loss.backward()
         found.append((float(loss), {name: weight.grad.float() for name, weight in model.named_parameters()}))
     return found
 
 
-def chosen_recipe(folder: Path, kind: str = "sigmoid") -> Recipe:
+def chosen_recipe(folder: Path, kind: str = "sigmoid", **training: Any) -> Recipe:
     """Return the recipe of a kind; a margin needs an ensemble, of which nothing here is computed."""
-    chosen = recipe(folder, **AT_REST, **({} if kind == "margin" else LOSSES.get(kind, {})))
+    chosen = recipe(folder, **AT_REST | ({} if kind == "margin" else LOSSES.get(kind, {})) | training)
     if kind != "margin":
         return chosen
     content = chosen.model_dump(exclude_unset=True)
@@ -82,8 +89,8 @@ def chosen_recipe(folder: Path, kind: str = "sigmoid") -> Recipe:
     return parse(Recipe, content, "tiny")
 
 
-def assert_plain_mean(run: RunDirectory, folder: Path, kind: str) -> None:
-    wanted = expected(folder, kind)
+def assert_plain_mean(run: RunDirectory, folder: Path, kind: str, batch: int = BATCH, nll_weight: float = 0.0) -> None:
+    wanted = expected(folder, kind, batch, nll_weight)
     steps = read_json(run.path / "iteration-1/policy/training.json")["steps"]
     assert [step["loss"] for step in steps] == pytest.approx([loss for loss, _ in wanted], rel=1e-6)
     for found, (_, gradient) in zip(gradients.gradients(run), wanted, strict=True):

@@ -15,7 +15,7 @@ from gshf_release.report.tables import results_document
 SET: dict[str, Any] = {
     "loop": {"reference": "owner/sft", "reference_revision": "v1"},
     "pairs": {"choice": "rejection-sampling", "etas": [2.0, 1.0], "minimum_margin": 0.5},
-    "training": {"loss": "smoothed", "label_smoothing": 0.1, "beta": 0.2},
+    "training": {"loss": "smoothed", "label_smoothing": 0.1, "beta": 0.2, "sft_weight": 0.5},
 }
 
 

@@ -59,6 +59,7 @@ def row(text: str, name: str) -> str:
             "loss",
             "uncertainty weight 0.75",
         ),
+        ({"training": {"sft_weight": 0.2}}, "loss", "beta 0.1, plus 0.2 times the mean NLL of the chosen tokens |"),
         (
             {"pairs": {"source": "hybrid", "offline": "/home/somebody/given.jsonl"}},
             "external preference data",
@@ -71,7 +72,7 @@ def row(text: str, name: str) -> str:
         ),
         ({"training": {"adapter": {"rank": 8, "alpha": 16.0}}}, "adapter", "LoRA of rank 8, alpha 16.0"),
     ],
-    ids=["kl", "length", "kl-raft", "margin", "etas", "uncertainty", "hybrid", "offline", "adapter"],
+    ids=["kl", "length", "kl-raft", "margin", "etas", "uncertainty", "nll", "hybrid", "offline", "adapter"],
 )
 def test_what_the_recipe_uses_is_on_the_card(changes: dict[str, Any], name: str, shown: str) -> None:
     chosen = recipe(**changes)
