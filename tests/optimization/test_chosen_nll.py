@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from gshf_release.cli.terminal import summary
 from gshf_release.data.hashing import seed_from
 from gshf_release.data.results import find, read_cells
 from gshf_release.models import lora
@@ -22,6 +23,7 @@ from gshf_release.run.directory import RunDirectory, read_json
 from gshf_release.run.execution import execute
 from tests.optimization import gradients, test_adapter
 from tests.optimization.plan import EXACT, finish, pairs, recipe, stages
+from tests.optimization.stopped import profile
 from tests.optimization.test_adapter import SMALL
 from tests.optimization.test_loss_averaging import LOSSES, assert_plain_mean, chosen_recipe, expected, log_probability
 
@@ -94,9 +96,8 @@ def test_a_step_is_the_same_however_it_is_divided(
     micro_batch: int, padded: bool, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Thirteen pairs in one step: the last micro-batch has one, one, one, five of them."""
-    profile = EXACT.model_copy(update={"micro_batch_pairs": micro_batch})
     chosen = chosen_recipe(tiny_folder, sft_weight=WEIGHT, batch_pairs=ONE_STEP)
-    run = gradients.train(tmp_path / "run", chosen, profile, padded=padded)
+    run = gradients.train(tmp_path / "run", chosen, profile(1, micro_batch_pairs=micro_batch), padded=padded)
     assert_plain_mean(run, tiny_folder, "sigmoid", ONE_STEP, WEIGHT)
     ((with_nll, _),), ((without, _),) = (expected(tiny_folder, "sigmoid", ONE_STEP, weight) for weight in (1.0, 0.0))
     (step,) = steps(run)
@@ -106,11 +107,9 @@ def test_a_step_is_the_same_however_it_is_divided(
 
 @pytest.mark.parametrize("kind", sorted(LOSSES.keys() - {"sigmoid"}))
 def test_every_loss_takes_the_term(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
-    profile = EXACT.model_copy(update={"micro_batch_pairs": 4})
-    weighted = chosen_recipe(tiny_folder, kind)
-    content = weighted.model_dump(exclude_unset=True)
+    content = chosen_recipe(tiny_folder, kind).model_dump(exclude_unset=True)
     content["training"] |= {"sft_weight": WEIGHT}
-    run = gradients.train(tmp_path / "run", parse(Recipe, content, "tiny"), profile)
+    run = gradients.train(tmp_path / "run", parse(Recipe, content, "tiny"), profile(1, micro_batch_pairs=4))
     assert_plain_mean(run, tiny_folder, kind, nll_weight=WEIGHT)
 
 
@@ -118,11 +117,33 @@ def test_every_loss_takes_the_term(kind: str, tiny_folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(("micro_batch", "padded"), [(1, False), (4, False), (4, True)])
 def test_two_processes_share_an_uneven_step(micro_batch: int, padded: bool, tiny_folder: Path, tmp_path: Path) -> None:
     """Five pairs of the last step are three and two, or four and one; what fills it up holds no chosen token."""
-    profile = EXACT.model_copy(update={"processes": 2, "micro_batch_pairs": micro_batch})
-    run = gradients.train(tmp_path / "run", chosen_recipe(tiny_folder, sft_weight=WEIGHT), profile, padded=padded)
+    chosen, where = chosen_recipe(tiny_folder, sft_weight=WEIGHT), profile(2, micro_batch_pairs=micro_batch)
+    run = gradients.train(tmp_path / "run", chosen, where, padded=padded)
     assert_plain_mean(run, tiny_folder, "sigmoid", nll_weight=WEIGHT)
     for step, (loss, _) in zip(steps(run), expected(tiny_folder, "sigmoid"), strict=True):
         assert step["preference_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fsdp_in_two_processes_has_the_numbers_of_one(precision: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """Steps of eight and of five pairs, in BF16 with activations computed again."""
+    again = precision == "bf16"
+    chosen = recipe(tiny_folder, sft_weight=WEIGHT, batch_pairs=8, precision=precision)
+    plan = [
+        *gradients.stages(chosen, "dpo", padded=False)[:-1],
+        dpo.declare_dpo(1, init="base", sources=["iteration-1"]),
+    ]
+    found = []
+    for where in (profile(2, "fsdp", activation_checkpointing=again), profile(1, activation_checkpointing=again)):
+        run = RunDirectory.create(tmp_path / f"run-{where.processes}", chosen, where)
+        execute(plan, run, chosen, where)
+        found.append(run)
+    assert read_json(found[0].path / POLICY / "training.json")["distribution"]["sharding"] == "fsdp"
+    for two, one in zip(*map(steps, found), strict=True):
+        for metric in ("loss", "nll", "preference_loss"):
+            assert two[metric] == pytest.approx(one[metric], abs=1e-3 if again else 1e-5), metric
+        assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-2 if again else 1e-4)
 
 
 def nll_by_transformers(model: Any, chosen: list[Any]) -> torch.Tensor:
@@ -172,6 +193,7 @@ def test_the_cells_tell_the_preference_loss_and_the_nll(tiny_folder: Path, tmp_p
     assert shown["NLL of the chosen, first step"] == found[0]["nll"]
     assert shown["NLL of the chosen, last quarter"] == found[-1]["nll"] < found[0]["nll"]
     assert shown["DPO loss, last quarter"] == pytest.approx(found[-1]["loss"] - WEIGHT * found[-1]["nll"])
+    assert f"; NLL of the chosen {found[0]['nll']:.3f} → {found[-1]['nll']:.3f}; " in summary(cells, "iteration-1")
 
 
 def test_without_weight_nothing_is_added(tiny_folder: Path, tmp_path: Path) -> None:
