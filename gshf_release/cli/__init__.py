@@ -28,6 +28,7 @@ COMMANDS = {
     "quantize": "Quantize released weights and measure what each file loses.",
     "card": "Print the model card of a run.",
     "report": "Print the results of a run as tables.",
+    "samples": "Show a prompt with the answers of every policy.",
     "verify": "Recompute every hash and every number of a run or release.",
     "reward": "Train a reward model, score answers with one, or compare it with judgments.",
     "adopt": "Make a run of what other tools left behind.",
