@@ -31,7 +31,7 @@ NOT_STAGES = {"results"}
 
 @pytest.fixture(scope="module")
 def stages() -> dict[str, Stage]:
-    return {stage.name: stage for stage in pipeline.build(recipes.load("quickstart", ())).stages}
+    return {stage.name: stage for stage in pipeline.build(recipes.load("stand-in", ())).stages}
 
 
 def named_functions(text: str) -> Iterator[tuple[str, str]]:

@@ -210,20 +210,20 @@ MEASURED = {
     "iteration-3/samples": 35.0, "iteration-3/rewards": 1.0, "iteration-3/reference": 5.4, "iteration-3/policy": 73.2,
     "iteration-3/validation/answers": 23.5, "iteration-3/validation/scores": 0.9, "iteration-3/validation/measure": 14.2,
 }  # fmt: skip
-"""Seconds of the quickstart's stages in one run on two CPU cores; what is left out took 1.3 seconds together."""
+"""Seconds of the stages of the recipe `stand-in` in one run on two CPU cores; what is left out took 1.3 seconds together."""
 MEASURED_WALL = 671.8
 """From the begin of its first stage to the end of its last, in seconds."""
 
 
-def quickstart() -> tuple[list[Stage], dict[str, Requirement]]:
-    recipe, profile = recipes.load("quickstart", []), load("laptop")
+def stand_in() -> tuple[list[Stage], dict[str, Requirement]]:
+    recipe, profile = recipes.load("stand-in", []), load("laptop")
     stages = pipeline.build(recipe).train
     tokens = costs.count(stages, recipe, 52, 48).tokens
     return stages, costs.stage_hours(stages, tokens, profile, 134_515_008, 22_713_728)
 
 
 def test_measured_stages_add_up_to_the_measured_run() -> None:
-    stages, _ = quickstart()
+    stages, _ = stand_in()
     planned = makespan(stages, {name: seconds / 3600 for name, seconds in MEASURED.items()}, load("laptop"))
     assert planned * 3600 == pytest.approx(MEASURED_WALL, rel=0.01)
 
@@ -232,16 +232,16 @@ def test_measured_stages_add_up_to_the_measured_run() -> None:
     ("kind", "factor"),
     [("sampling", 2.0), ("training", 1.25), ("scoring", 5.0), ("measuring", 2.0), ("reference", 4.0)],
 )
-def test_the_planned_hours_of_the_quickstart_against_a_measured_run(kind: str, factor: float) -> None:
+def test_the_planned_hours_of_the_stand_in_recipe_against_a_measured_run(kind: str, factor: float) -> None:
     """Every response is taken to reach its limit, so the plan errs upwards; the small reward model is read fast."""
-    stages, hours = quickstart()
+    stages, hours = stand_in()
     names = [each.name for each in stages if each.kind == kind]
     planned, measured = costs.total([hours[name] for name in names]) * 3600, sum(MEASURED[name] for name in names)
     assert measured / 1.25 <= planned <= measured * factor
 
 
-def test_the_whole_quickstart_is_planned_within_a_factor_of_two() -> None:
-    _, hours = quickstart()
+def test_the_whole_stand_in_recipe_is_planned_within_a_factor_of_two() -> None:
+    _, hours = stand_in()
     planned = costs.total(list(hours.values())) * 3600
     measured = sum(seconds for name, seconds in MEASURED.items() if name in hours)
     assert measured / 2 <= planned <= measured * 2

@@ -89,6 +89,6 @@ def _encoder() -> tuple[Any, Any]:
     from gshf_release import recipe as recipes
     from gshf_release.models.checkpoints import load_tokenizer, locate
 
-    contrasts = recipes.load("quickstart").reward.contrasts
+    contrasts = recipes.load("stand-in").reward.contrasts
     folder = locate(contrasts.base, sha256=contrasts.sha256)
     return AutoModel.from_pretrained(folder).eval(), load_tokenizer(folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
+from gshf_release.data import assets
 from gshf_release.errors import DataError
 from gshf_release.prompts.instruction_prompts import TOPICS, instruction_prompts
 from gshf_release.prompts.instruction_rules import (
@@ -226,3 +228,19 @@ def test_a_list_of_rules_is_told_from_anything_else() -> None:
         named([1], "x")
     with pytest.raises(ValueError, match="two rules called 'no-commas'"):
         named([TRAINING_RULES[-1]] * 2, "x")
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "seed", "rules"),
+    [
+        ("training/prompts/instructions.jsonl", 2000, 0, TRAINING_RULES),
+        ("eval/prompts/unseen-instructions.jsonl", 96, 1, HELD_OUT_RULES),
+    ],
+)
+def test_the_files_of_the_package_are_what_the_generator_writes(
+    path: str, count: int, seed: int, rules: tuple[Rule, ...]
+) -> None:
+    written = [
+        json.loads(line)["prompt"] for line in (assets.shipped() / path).read_text(encoding="utf-8").splitlines()
+    ]
+    assert written == instruction_prompts(count, seed, rules)

@@ -24,7 +24,7 @@ from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
 from gshf_release.release.card import reward_name
 from gshf_release.report.tables import rules_table
-from gshf_release.rewards.instruction_checks import InstructionChecks
+from gshf_release.rewards.instruction_checks import InstructionChecks, load_rules
 from gshf_release.run.directory import RunDirectory
 from gshf_release.run.execution import execute
 from tests import tiny
@@ -225,3 +225,23 @@ def test_the_command_writes_the_prompts(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(cli, ["prompts", "--instructions", "5", "quickstart", "--out", str(out)])
     assert wrong.exit_code == 2
     assert "Give a RECIPE, or --instructions COUNT." in wrong.output
+
+
+def test_the_rule_in_the_documents_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_rules.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rules = load_rules("python:my_rules:RULES")
+    (written,) = [rule for rule in rules if rule.name == "same-first-letter"]
+    (prompt,) = instruction_prompts(1, 0, [written], rules_each=1)
+    letter = prompt[-3]
+    messages = [
+        Message(role="user", content=prompt),
+        Message(role="assistant", content=f"{letter}a {letter}e {letter}i"),
+    ]
+    (check,) = [
+        one for one in InstructionChecks(rules).check(messages[:1], messages[1]["content"]) if "letter" in one.rule
+    ]
+    assert check.kept
+    assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) <= 10
