@@ -13,7 +13,7 @@ from gshf_release.data.records import Judgment, RuleCheck, Sample
 from gshf_release.data.results import Cell, cell
 from gshf_release.diagnostics.explanations import explanation_cells
 from gshf_release.diagnostics.row_metrics import Scores, length_cells, reward_cells, rule_cells, score_table, text_cells
-from gshf_release.evaluation import best_of
+from gshf_release.evaluation import best_of, temperature_curve
 from gshf_release.prompts.split import stage_name
 from gshf_release.recipe import Recipe
 from gshf_release.rewards.settings import SCORERS, settings
@@ -56,10 +56,12 @@ def declare_evaluation(
     for name, prompts, count in sets:
         for row, policy in policies:
             stages += _declare_row(recipe, name, prompts, count, row, policy)
+    name, prompts, count = test_set(recipe)
+    plain = (prompts, count, f"base/{name}", len(TEMPERATURES))
     if recipe.evaluation.best_of:
-        name, prompts, count = test_set(recipe)
-        plain_index = len(TEMPERATURES)
-        stages += best_of.declare_best_of(recipe, prompts, count, f"base/{name}", plain_index)
+        stages += best_of.declare_best_of(recipe, *plain)
+    if recipe.evaluation.temperatures:
+        stages += temperature_curve.declare_temperatures(recipe, *plain)
     return stages
 
 
@@ -77,7 +79,8 @@ def decodings(recipe: Recipe, row: str) -> list[Decoding]:
 
 def temperatures(recipe: Recipe) -> tuple[float, ...]:
     """Return the temperatures at which every policy answers, in order of the sample index."""
-    return (*TEMPERATURES, *([best_of.TEMPERATURE] if recipe.evaluation.best_of else []))
+    at_one = bool(recipe.evaluation.best_of or recipe.evaluation.temperatures)
+    return (*TEMPERATURES, *([best_of.TEMPERATURE] if at_one else []))
 
 
 def _declare_row(recipe: Recipe, name: str, prompts: str, count: int, row: str, policy: str) -> list[Stage]:

@@ -21,6 +21,9 @@ class Evaluation(Section):
     best_of: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = ()
     """Compare with the best of n of the base's own answers to the test prompts, chosen by the training reward; every policy
     then also answers at temperature 1."""
+    temperatures: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Measure gain and KL of the untrained base at these temperatures too, the curve of mere sharpening; every policy then also
+    answers at temperature 1."""
     second_scorer: SecondScorer = SecondScorer()
     benchmarks: tuple[str, ...] = ()
     """Names in eval/benchmarks, or files: what `gshf-release eval` asks of every policy beside the above."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from gshf_release.data.results import Cell
 from gshf_release.diagnostics import exploration, validation
 from gshf_release.errors import VerificationError
-from gshf_release.evaluation import best_of, judgments, lm_eval_import, paired_comparisons, scores
+from gshf_release.evaluation import best_of, judgments, lm_eval_import, paired_comparisons, scores, temperature_curve
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.optimization import dpo, raft
 from gshf_release.preference import offline, pairs, winners
@@ -40,6 +40,7 @@ CELLS: Mapping[str, Callable[[StageContext], list[Cell]]] = {
     rewards.TRAINING_IDENTITY: training.reward_training_cells,
     split.EVALUATION_IDENTITY: split.evaluation_prompt_cells,
     split.POOL_IDENTITY: split.pool_cells,
+    temperature_curve.IDENTITY: temperature_curve.temperature_cells,
     validation.IDENTITY: validation.validation_cells,
     winners.IDENTITY: winners.winner_cells,
 }
