@@ -123,21 +123,22 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
 def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as_json: bool) -> None:
     from gshf_release.errors import RunError
     from gshf_release.report import figures
-    from gshf_release.report.methods import label, method_table, points
+    from gshf_release.report.methods import labels, method_table, points
     from gshf_release.report.seeds import read_seeds, seed_folders
     from gshf_release.run.directory import RunDirectory
 
-    methods = {}
+    found = []
     for parent in parents:
         folders = seed_folders(parent) or {0: parent}
         for folder in folders.values():
             for line in stale_line(RunDirectory.open(folder)):
                 say(f"{shown_path(folder)}: {line}")
-        recipes = [RunDirectory.open(folder).recipe for folder in folders.values()]
-        name = label(recipes[0])
-        if name in methods:
+        found.append((RunDirectory.open(next(iter(folders.values()))).recipe, read_seeds(folders)))
+    names = labels([recipe for recipe, _ in found])
+    for parent, name in zip(parents, names, strict=True):
+        if names.count(name) > 1:
             raise RunError(f"{parent}: another of the runs is {name} too.", hint="Give one parent for each method.")
-        methods[name] = read_seeds(folders)
+    methods = {name: seeds for name, (_, seeds) in zip(names, found, strict=True)}
     if plot is not None:
         say(f"{shown_path(plot)}: {figures.reward_against_divergence(points(methods), plot)}")
     if as_json:

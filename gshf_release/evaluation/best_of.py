@@ -26,6 +26,8 @@ from gshf_release.sampling.protocol import Decoding
 IDENTITY = "choose-best-of-n/1"
 PLACE = "base/best-of"
 TEMPERATURE = 1.0
+ROW = "base, best of "
+"""Begins the rows of its cells, before n."""
 
 
 class BestOfParameters(Parameters):
@@ -101,7 +103,7 @@ def best_of_cells(context: StageContext) -> list[Cell]:
     for n, picks in sorted((int(name), picks) for name, picks in chosen.items()):
         place = {
             "table": "test",
-            "row": f"base, best of {n}",
+            "row": f"{ROW}{n}",
             "artefact": context.run.relative(context.output("chosen.json")),
         }
         for scorer in SCORERS:

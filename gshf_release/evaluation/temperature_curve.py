@@ -24,6 +24,8 @@ from gshf_release.sampling.protocol import Decoding
 
 IDENTITY = "measure-temperatures/1"
 PLACE = "base/temperatures"
+ROW = "base, T="
+"""Begins the rows of its cells, before the temperature."""
 PLAIN = "T=1"
 """The base's own distribution, which the others are compared with."""
 
@@ -116,7 +118,7 @@ def temperature_cells(context: StageContext) -> list[Cell]:
     for decoding in dict.fromkeys(answer.decoding for answer in answers):
         keys = [(answer.prompt_id, answer.sample_index) for answer in answers if answer.decoding == decoding]
         artefact = context.run.relative(context.output("traces.parquet"))
-        place = {"table": "test", "row": f"base, {decoding}", "decoding": PLAIN, "artefact": artefact}
+        place = {"table": "test", "row": f"{ROW}{decoding.removeprefix('T=')}", "decoding": PLAIN, "artefact": artefact}
         for scorer in SCORERS:
             own = score_table(context.inputs(f"{PLACE}/{scorer}-scores", "scores.parquet"))
             base = score_table(context.inputs(f"{of.plain}/{scorer}-scores", "scores.parquet"))

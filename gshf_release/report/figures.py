@@ -102,9 +102,7 @@ def reward_against_divergence(points: Sequence[MethodPoint], path: Path) -> str:
         axes[0].legend(frameon=False, fontsize=8)
         figure.savefig(path, dpi=144, metadata={"Software": None})
         plt.close(figure)
-    return "Gain over the base at temperature 1 against the divergence from it: " + ", ".join(
-        "best of n" if method == UNTRAINED else method for method in methods
-    )
+    return "Gain over the base at temperature 1 against the divergence from it: " + ", ".join(methods)
 
 
 @contextlib.contextmanager
@@ -137,8 +135,8 @@ def _draw_method(axis: Any, points: Sequence[MethodPoint], judge: str, colour: s
         ms=3,
         capsize=2,
         elinewidth=0.8,
-        linestyle=":" if points[0].method == UNTRAINED else "-",
-        label="best of n of the base" if points[0].method == UNTRAINED else points[0].method,
+        linestyle=":" if points[0].method in UNTRAINED else "-",
+        label=points[0].method,
     )
 
 

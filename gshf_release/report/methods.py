@@ -10,6 +10,8 @@ from gshf_release.data import statistics
 from gshf_release.data.results import Cell, find, rows_of, select
 from gshf_release.data.statistics import Estimate
 from gshf_release.diagnostics.validation import BOUND
+from gshf_release.evaluation.best_of import ROW as BEST_OF_ROW
+from gshf_release.evaluation.temperature_curve import ROW as TEMPERATURE_ROW
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.recipe import Recipe
 from gshf_release.report.seeds import JUDGES
@@ -18,8 +20,12 @@ from gshf_release.run.stage import is_iteration
 
 Seeds = Mapping[int, Sequence[Cell]]
 DECODINGS = ("greedy", "T=0.7", "T=1")
-UNTRAINED = "base"
-"""The method of rows that no training made: the base at a lower temperature, the best of n of its answers."""
+CONTROL = "base"
+"""The method of the control row: the base at a lower temperature beside its own answers at T=0.7."""
+BEST_OF = "best of n of the base"
+TEMPERATURES = "base at lower temperatures"
+UNTRAINED = (CONTROL, TEMPERATURES, BEST_OF)
+"""Methods of rows that no training made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +44,40 @@ class MethodPoint:
     """Percent of answers at T=0.7 that the limit cut."""
 
 
+SETTINGS = {
+    "training.beta": "beta",
+    "training.sft_weight": "NLL",
+    "training.learning_rate": "rate",
+    "loop.init": "init",
+    "loop.history": "history",
+    "loop.reference": "reference",
+}
+"""Recipe keys that tell two methods of one name apart, and what they are called."""
+
+
 def label(recipe: Recipe) -> str:
     """Return what a method is called: its algorithm and how many iterations it has, for example `GSHF x3`."""
     if not recipe.loop.resample:
         return "offline DPO" if recipe.loop.algorithm == "gshf" else "offline RAFT"
     return f"{recipe.loop.algorithm.upper()} x{recipe.loop.iterations}"
+
+
+def labels(recipes: Sequence[Recipe]) -> list[str]:
+    """Return the names of methods; those of one name are told apart by the settings in which they differ.
+
+    For example `GSHF x5, beta 0.1, NLL 0.5` and `GSHF x5, beta 0.1, NLL 0`.
+    """
+    names = [label(recipe) for recipe in recipes]
+    found = []
+    for name, recipe in zip(names, recipes, strict=True):
+        alike = [other for known, other in zip(names, recipes, strict=True) if known == name]
+        differing = [key for key in SETTINGS if len({str(other.value(key)) for other in alike}) > 1]
+        found.append(", ".join([name, *(f"{SETTINGS[key]} {_plain(recipe.value(key))}" for key in differing)]))
+    return found
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def points(methods: Mapping[str, Seeds]) -> list[MethodPoint]:
@@ -53,8 +88,15 @@ def points(methods: Mapping[str, Seeds]) -> list[MethodPoint]:
         for row in rows_of(first):
             trained = is_iteration(row)
             if row != "base" and (trained or number == 0):
-                found.append(_point(method if trained else UNTRAINED, row, seeds))
-    return sorted(found, key=lambda point: point.method != UNTRAINED)
+                found.append(_point(method if trained else _untrained(row), row, seeds))
+    order = {method: place for place, method in enumerate((*UNTRAINED, *methods))}
+    return sorted(found, key=lambda point: order[point.method])
+
+
+def _untrained(row: str) -> str:
+    if row.startswith(BEST_OF_ROW):
+        return BEST_OF
+    return TEMPERATURES if row.startswith(TEMPERATURE_ROW) else CONTROL
 
 
 def method_table(methods: Mapping[str, Seeds]) -> Table:
@@ -73,20 +115,21 @@ def method_table(methods: Mapping[str, Seeds]) -> Table:
     )
     notes = [
         "Gains over the base at equal decoding: mean over seeds ± standard error across seeds. `base at T=...` is the "
-        "untrained base at a lower temperature against itself at T=0.7. The KL of a best of n is its upper bound "
-        "log n - (n - 1) / n; between two n the reward is interpolated, and beyond the largest n nothing is known."
+        "untrained base at a lower temperature against itself at T=0.7, `base, T=...` against itself at T=1. The KL of a best "
+        "of n is its upper bound log n - (n - 1) / n; between two n the reward is interpolated, and beyond the largest n "
+        "nothing is known."
     ]
     return Table(f"Seeds {', '.join(map(str, seeds))}; n = {count} test prompts each", header, rows, notes)
 
 
 def equal_divergence(found: Sequence[MethodPoint], point: MethodPoint) -> str:
     """Return the gain under the training reward of the best of n whose divergence is that of `point`."""
-    if point.divergence is None or point.method == UNTRAINED:
+    if point.divergence is None or point.method in UNTRAINED:
         return "–"
     untrained = [
         (other.divergence.value, other.gains["reward", "T=1"].value)
         for other in found
-        if other.method == UNTRAINED and other.divergence is not None and ("reward", "T=1") in other.gains
+        if other.method == BEST_OF and other.divergence is not None and ("reward", "T=1") in other.gains
     ]
     for (left, low), (right, high) in pairwise([(0.0, 0.0), *sorted(untrained)]):
         if left <= point.divergence.value <= right:
@@ -102,9 +145,11 @@ def _point(method: str, row: str, seeds: Seeds) -> MethodPoint:
             estimate = _over_seeds(seeds, row=row, **place)
             if estimate is not None:
                 gains[judge, decoding] = estimate
-    best_of = row.startswith("base, best of")
-    divergence = {"table": "test", "metric": BOUND} if best_of else {"table": "validation", "metric": KL_TO_BASE}
-    place = {"table": "test", "decoding": "T=1" if best_of else "T=0.7"}
+    divergence = {
+        BEST_OF: {"table": "test", "metric": BOUND},
+        TEMPERATURES: {"table": "test", "metric": KL_TO_BASE},
+    }.get(method, {"table": "validation", "metric": KL_TO_BASE})
+    place = {"table": "test", "decoding": "T=1" if method in (BEST_OF, TEMPERATURES) else "T=0.7"}
     return MethodPoint(
         method=method,
         row=row,
