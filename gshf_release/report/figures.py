@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gshf_release.data.results import Cell, find, select
+from gshf_release.diagnostics.row_metrics import ALL_RULES_KEPT
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report.methods import UNTRAINED, MethodPoint
 from gshf_release.report.tables import iterations_of
 
 COLOURS = {"reward": "#1f6f8b", "second-scorer": "#c8553d"}
 STYLES = {"greedy": "-", "T=0.7": "--"}
+INTERVAL = 1.96
+"""Standard errors on either side of a mean that make a 95 % interval."""
 REPORTED = {"win rate": "#c8553d", "LC win rate": "#1f6f8b"}
 NAMES = {"reward": "training reward", "second-scorer": "second scorer (never trained on)"}
 
@@ -140,14 +143,46 @@ def _draw_method(axis: Any, points: Sequence[MethodPoint], judge: str, colour: s
     )
 
 
+class GainLine(NamedTuple):
+    """One line of the learning curve: gains over the base under one scorer at one decoding on one set of prompts."""
+
+    table: str
+    judge: str
+    decoding: str
+    label: str
+    colour: str
+    style: str
+
+
+def _checks_rules(cells: Sequence[Cell], table: str) -> bool:
+    """Return whether the reward is a share of checked rules."""
+    return bool(select(cells, table=table, metric=ALL_RULES_KEPT, judge="reward"))
+
+
+def _gain_lines(cells: Sequence[Cell], table: str) -> list[GainLine]:
+    """Return both scorers at both decodings; where the reward checks rules, those of training beside those it never saw."""
+    if _checks_rules(cells, table):
+        trained, unseen = COLOURS["reward"], COLOURS["second-scorer"]
+        return [
+            GainLine(table, "reward", "greedy", "kinds of rules trained on, greedy", trained, "-"),
+            GainLine(table, "reward", "T=0.7", "kinds of rules trained on, T=0.7", trained, "--"),
+            GainLine("eval", "reward", "greedy", "other kinds of rules, greedy", unseen, "-"),
+        ]
+    return [
+        GainLine(table, judge, decoding, f"{NAMES[judge]}, {decoding}", colour, style)
+        for judge, colour in COLOURS.items()
+        for decoding, style in STYLES.items()
+    ]
+
+
 def _draw_gains(axis: Any, cells: Sequence[Cell], table: str, rows: list[str]) -> None:
-    lines = [(judge, decoding) for judge in COLOURS for decoding in STYLES]
-    for number, (judge, decoding) in enumerate(lines):
+    lines = _gain_lines(cells, table)
+    for number, line in enumerate(lines):
         beside = 0.03 * (number - (len(lines) - 1) / 2)  # error bars stand beside each other
-        _draw_gain(axis, cells, table, rows, judge, decoding, beside)
+        _draw_gain(axis, cells, rows, line, beside)
     axis.axhline(0, color="#999999", linewidth=0.8)
-    axis.set_title("Gain over the base at equal decoding (± standard error)")
-    axis.set_ylabel("score difference")
+    axis.set_title("Gain in reward over the base (95 % intervals)")
+    axis.set_ylabel("share of rules kept, more than the base" if _checks_rules(cells, table) else "score difference")
     axis.spines["right"].set_visible(False)
     _ticks(axis, rows)
     bars, labels = axis.get_legend_handles_labels()
@@ -163,26 +198,24 @@ def _draw_gains(axis: Any, cells: Sequence[Cell], table: str, rows: list[str]) -
     )
 
 
-def _draw_gain(
-    axis: Any, cells: Sequence[Cell], table: str, rows: list[str], judge: str, decoding: str, beside: float
-) -> None:
+def _draw_gain(axis: Any, cells: Sequence[Cell], rows: list[str], line: GainLine, beside: float) -> None:
     values, errors = [0.0], [0.0]
     for row in rows[1:]:
-        entry = find(cells, table=table, row=row, metric="gain over base", judge=judge, decoding=decoding)
+        place = {"table": line.table, "judge": line.judge, "decoding": line.decoding}
+        entry = find(cells, row=row, metric="gain over base", **place)
         values.append(entry.value if entry and entry.value is not None else float("nan"))
-        errors.append((entry.standard_error if entry else None) or 0.0)
-    label = f"{NAMES[judge]}, {decoding}"
+        errors.append(INTERVAL * ((entry.standard_error if entry else None) or 0.0))
     axis.errorbar(
         [position + beside for position in range(len(rows))],
         values,
         errors,
-        color=COLOURS[judge],
-        linestyle=STYLES[decoding],
+        color=line.colour,
+        linestyle=line.style,
         marker="o",
         ms=3,
         capsize=2,
         elinewidth=1,
-        label=label,
+        label=line.label,
     )
 
 
@@ -192,6 +225,7 @@ def _draw_cost(axis: Any, cells: Sequence[Cell], rows: list[str]) -> None:
         return [entry.value if entry and entry.value is not None else float("nan") for entry in found]
 
     axis.plot(range(len(rows)), values(KL_TO_BASE, "T=1"), color="#444444", marker="s", ms=3, label="KL to base (nats)")
+    axis.set_ylim(bottom=0)
     axis.set_ylabel("KL to base, nats per response")
     axis.set_title("What it cost: KL (solid), length (dotted)")
     _ticks(axis, rows)
@@ -208,8 +242,9 @@ def _ticks(axis: Any, rows: list[str]) -> None:
 
 def _alternative_text(cells: Sequence[Cell], table: str, rows: list[str]) -> str:
     parts = []
-    for judge, name in NAMES.items():
-        entry = find(cells, table=table, row=rows[-1], metric="gain over base", judge=judge, decoding="greedy")
-        if entry is not None and entry.value is not None:
-            parts.append(f"{name} {entry.value:+.2f}")
+    for line in _gain_lines(cells, table):
+        place = {"table": line.table, "judge": line.judge, "decoding": line.decoding}
+        entry = find(cells, row=rows[-1], metric="gain over base", **place)
+        if line.decoding == "greedy" and entry is not None and entry.value is not None:
+            parts.append(f"{line.label.removesuffix(', greedy')} {entry.value:+.2f}")
     return f"Gain of {rows[-1]} over the base at greedy decoding: {', '.join(parts)}."
