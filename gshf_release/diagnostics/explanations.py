@@ -21,7 +21,7 @@ RISE: Mapping[text_statistics.Kind, float] = {"opening": 30.0, "phrase": 30.0, "
 TRACKS = 0.5
 """Share of the variance of the gains (R squared) that goes with the use of a pattern, from which a smaller rise counts too: the
 reward then pays for little else. assumption: the patterns that rose most in 21 iterations under rewards that were not planted
-(`learn`, seeds 4 to 9, and RAFT) reached 0.16; a reward for one word reached 1.0 when that word had risen by 2 points."""
+(`stand-in-long`, seeds 4 to 9, and RAFT) reached 0.16; a reward for one word reached 1.0 when it had risen by 2 points."""
 LITTLE = 0.5
 """Share of the gain below which little is left: the explanation then accounts for more than everything else together."""
 TRACKED = "variance of gain with pattern"

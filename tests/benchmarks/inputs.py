@@ -1,4 +1,4 @@
-"""What several benchmarks run on: the quickstart's model or those of `learn`, and real answers to AlpacaEval's prompts."""
+"""Inputs of several benchmarks: the models of `quickstart` or of `stand-in-long`, and real answers to AlpacaEval's prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = {"encoder": "reward", "causal": "base"}
-"""What `--model` or `--reward` calls the models of the recipe `learn`, and where it names them."""
+"""What `--model` or `--reward` calls the models of the recipe `stand-in-long`, and where it names them."""
 Conversations = list[list[dict[str, str]]]
 
 
@@ -38,7 +38,7 @@ def prepared(model: str | None, folder: Path) -> Path:
 
 
 def classifier(name: str, folder: Path) -> Path:
-    """Return a checkpoint folder: a given one, or a model of the recipe `learn` written there with a new head."""
+    """Return a checkpoint folder: a given one, or a model of the recipe `stand-in-long` written there with a new head."""
     if name not in MODELS:
         return Path(name)
     import torch
@@ -46,8 +46,8 @@ def classifier(name: str, folder: Path) -> Path:
     from gshf_release import recipe
     from gshf_release.models import checkpoints
 
-    learn = recipe.load("learn")
-    chosen: Any = learn.base if MODELS[name] == "base" else learn.reward.contrasts
+    stand_in = recipe.load("stand-in-long")
+    chosen: Any = stand_in.base if MODELS[name] == "base" else stand_in.reward.contrasts
     source = checkpoints.fetch(chosen.model if MODELS[name] == "base" else chosen.base, sha256=chosen.sha256)
     torch.manual_seed(0)
     model = checkpoints.load_model(source, "fp32", head="reward", new_head=True)

@@ -1,10 +1,10 @@
 """Reward scoring against plain loops over the same model. Not a test: run it by hand, on a CPU or a GPU.
 
-    python -m tests.benchmarks.scoring                                     # the two models of the recipe `learn`
+    python -m tests.benchmarks.scoring                                     # the two models of the recipe `stand-in-long`
     python -m tests.benchmarks.scoring --model FOLDER --prompts 805 --device cuda
 
-By default the models are the encoder from which `learn` trains its reward, and its base SmolLM2-135M, each as a classifier with
-one logit; the head is untrained, which costs as much as a trained one. The conversations are real: prompts of AlpacaEval with
+By default the models are the encoder from which `stand-in-long` trains its reward, and its base SmolLM2-135M, each with one
+logit; the head is untrained, which costs as much as a trained one. The conversations are real: prompts of AlpacaEval with
 the answers of all models that are at hand (`GSHF_TEST_DATA` or ../shared/data; eight of them), none cut; those longer than the
 model reads are left out.
 

@@ -1,6 +1,6 @@
 """Train SmolLM2 under one planted reward and record the cells: `python -m tests.planted.evidence length`, half an hour or more.
 
-The honest control is one of the runs of docs/learning.md, the recipe `learn` with its own reward model and second scorer. The
+The honest control is the recipe `stand-in-long` with its own reward model and second scorer, of which two runs are kept. The
 same command goes on where it was stopped. The recorded cells are what the test suite replays.
 """
 
@@ -23,7 +23,7 @@ from tests.planted.runs import EXPECTED, cells_of
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "recorded"
-HONEST = ("learn", ("seed=7",))
+HONEST = ("stand-in-long", ("seed=7",))
 OWN: dict[str, tuple[str, ...]] = {"bullet_list": ("training.epochs=8",)}
 """Overrides of one reward: the base's answers to 81 of 96 prompts have equally many list lines, so that 15 pairs are left, two
 steps an epoch; after one epoch the policy was still the base, and the verdict rightly said "nothing"."""

@@ -244,3 +244,14 @@ def test_the_files_of_the_package_are_what_the_generator_writes(
         json.loads(line)["prompt"] for line in (assets.shipped() / path).read_text(encoding="utf-8").splitlines()
     ]
     assert written == instruction_prompts(count, seed, rules)
+
+
+def test_the_experiment_has_prompts_that_no_setting_was_chosen_with() -> None:
+    def read(name: str) -> list[str]:
+        text = (assets.shipped() / "training" / "prompts" / name).read_text(encoding="utf-8")
+        return [json.loads(line)["prompt"] for line in text.splitlines()]
+
+    known = set(read("instructions.jsonl"))
+    assert read("learn.jsonl") == [
+        prompt for prompt in instruction_prompts(800, 100, TRAINING_RULES) if prompt not in known
+    ]

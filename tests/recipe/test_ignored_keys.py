@@ -46,7 +46,7 @@ def test_untouched_defaults_are_not_named() -> None:
     assert without_effect(recipe("raft", training={"beta": 0.1, "epochs": 1}, pairs={"length_penalty": 0.1})) == []
 
 
-@pytest.mark.parametrize("name", ["learn", "quickstart", "fsfairx-zephyr-7b"])
+@pytest.mark.parametrize("name", ["learn", "quickstart", "stand-in", "stand-in-long", "fsfairx-zephyr-7b"])
 def test_the_algorithm_is_one_key_of_every_recipe(name: str) -> None:
     """A recipe that sets DPO keys is turned into RAFT by one key, and says which of its keys it leaves unread."""
     changed, before = recipes.load(name, ("loop.algorithm=raft",)), recipes.load(name)
