@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gshf_release.diagnostics import checkpoint_selection, exploration, validation
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.optimization import dpo, raft, reference_logprobs
 from gshf_release.preference import offline, pairs, ranking, winners
 from gshf_release.recipe import Recipe
@@ -42,7 +42,7 @@ def declare_loop(recipe: Recipe) -> list[Stage]:
     """Declare the reward model and T iterations, in the order they run; pairs from elsewhere are declared before."""
     stages = declare_model(recipe, "reward")
     if recipe.loop.reference not in ("base", "previous"):
-        stages.append(base.declare_reference())
+        stages.append(model_stages.declare_reference())
     if recipe.pairs.offline is not None:
         anchor, adapter = reference_stage(1, recipe), recipe.training.adapter is not None
         stages.append(reference_logprobs.declare_reference_logprobs(offline.SOURCE, anchor, frozen=adapter))
@@ -130,7 +130,7 @@ def optimise(iteration: int, recipe: Recipe) -> Stage:
 def reference_stage(iteration: int, recipe: Recipe) -> str:
     """Return the stage that puts out the policy that DPO stays near in iteration t."""
     known = {"base": policy_stage(0), "previous": policy_stage(iteration - 1)}
-    return known.get(recipe.loop.reference, base.REFERENCE)
+    return known.get(recipe.loop.reference, model_stages.REFERENCE)
 
 
 def explore(iteration: int, recipe: Recipe) -> Stage:

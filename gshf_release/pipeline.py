@@ -13,7 +13,7 @@ from gshf_release.errors import CheckpointError, RunError
 from gshf_release.evaluation import benchmark_stages, judgments, requests
 from gshf_release.evaluation import stages as evaluation
 from gshf_release.evaluation.judging import endpoints
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.models.checkpoints import locate
 from gshf_release.optimization import distributed, reference_logprobs
 from gshf_release.preference import offline
@@ -95,7 +95,7 @@ def _evaluation_only(recipe: Recipe, run: RunDirectory | None) -> Graph:
     asked, policies = requests.read_requests(run), policies_of(recipe)
     needed = benchmark_stages.policies_needed(asked, policies)
     evaluated = in_part(benchmark_stages.declare_benchmarks(recipe, asked, policies), EVALUATION)
-    graph = Graph([base.declare_base(recipe)] if needed else [], evaluated, [])
+    graph = Graph([model_stages.declare_base(recipe)] if needed else [], evaluated, [])
     check_graph(graph.stages)
     return graph
 
@@ -118,8 +118,8 @@ def training(recipe: Recipe, offline_file: PromptFileParameters | None, pool: Po
     """
     given = [] if offline_file is None else [offline.declare_offline_pairs(offline_file)]
     return [
-        base.declare_base(recipe),
-        base.declare_rendering(),
+        model_stages.declare_base(recipe),
+        model_stages.declare_rendering(),
         *split.declare_prompts(recipe, pool),
         *given,
         split.declare_used(recipe, *((usage.OFFLINE, stage.name) for stage in given)),
@@ -410,7 +410,7 @@ def models(recipe: Recipe) -> list[Model]:
     """Return every model a recipe needs from elsewhere: base, reward models, bases of stand-in scorers."""
     found = [Model("base", recipe.base.model, recipe.base.revision, recipe.base.sha256)]
     if recipe.loop.reference not in ("base", "previous"):
-        found.append(Model(base.REFERENCE, recipe.loop.reference, recipe.loop.reference_revision))
+        found.append(Model(model_stages.REFERENCE, recipe.loop.reference, recipe.loop.reference_revision))
     for name, scorer in (("reward", recipe.reward), ("second-scorer", recipe.evaluation.second_scorer)):
         found += [Model(f"{name}/model", model, revision) for model, revision in checkpoints_of(scorer)]
         if scorer.trained and scorer.contrasts.base != "base":

@@ -66,7 +66,7 @@ class AdoptedRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What became of one folder or file."""
+    """Records what became of one folder or file."""
 
     stage: str
     kind: str

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 class SignTest(NamedTuple):
-    """How many paired differences are above and below zero, and how surprising that is if both were equally likely."""
+    """Records how many paired differences are above and below zero, and how surprising that is if both were equally likely."""
 
     wins: int
     losses: int
@@ -44,7 +44,7 @@ class SignTest(NamedTuple):
 
 
 class JudgeNoise(NamedTuple):
-    """How much of a mean's uncertainty comes from the judge's not repeating itself."""
+    """Records how much of a mean's uncertainty comes from the judge's not repeating itself."""
 
     within_variance: float
     """Variance of one judgment of the same item around the item's mean, pooled over items."""

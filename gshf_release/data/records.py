@@ -211,13 +211,13 @@ class Sample(Row):
 
     @property
     def answered(self) -> bool:
-        """Whether there is a response at all."""
+        """Return whether there is a response at all."""
         return self.finish_reason != TOO_LONG
 
 
 @dataclass(frozen=True, slots=True)
 class Score(Row):
-    """What a scorer gives one response."""
+    """Records what a scorer gives one response."""
 
     prompt_id: str
     sample_index: int
@@ -229,7 +229,7 @@ class Score(Row):
 
 @dataclass(frozen=True, slots=True)
 class RuleCheck(Row):
-    """Whether one response keeps one of the rules that its prompt states."""
+    """Records whether one response keeps one of the rules that its prompt states."""
 
     prompt_id: str
     sample_index: int
@@ -309,7 +309,7 @@ class Contrast(Row):
 
 @dataclass(frozen=True, slots=True)
 class ContrastScore(Row):
-    """What a stand-in scorer gives the two sides of a held-out contrast."""
+    """Records what a stand-in scorer gives the two sides of a held-out contrast."""
 
     prompt_id: str
     kind: str
@@ -319,7 +319,7 @@ class ContrastScore(Row):
 
 @dataclass(frozen=True, slots=True)
 class PreferenceScore(Row):
-    """What a reward model gives the two sides of a held-out preference, and how long they are in its tokens."""
+    """Records what a reward model gives the two sides of a held-out preference, and how long they are in its tokens."""
 
     prompt_id: str
     chosen_score: float
@@ -348,7 +348,7 @@ class Trace(Row):
 
 @dataclass(frozen=True, slots=True)
 class Spread(Row):
-    """How the sampled responses to one prompt differ from each other."""
+    """Records how the sampled responses to one prompt differ from each other."""
 
     prompt_id: str
     responses: int

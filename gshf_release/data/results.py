@@ -51,7 +51,7 @@ class Cell(BaseModel):
 
     @property
     def partial(self) -> bool:
-        """Whether something that belongs to the number is missing."""
+        """Return whether something that belongs to the number is missing."""
         return self.of is not None and (self.n or 0) < self.of
 
     @property
@@ -63,7 +63,7 @@ class Cell(BaseModel):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes a cell unique."""
+        """Return what makes a cell unique."""
         return (self.table, self.row, self.metric, self.decoding, self.judge, self.baseline, self.origin)
 
 

@@ -98,7 +98,7 @@ grows with it."""
 
 
 class _DecodingTally:
-    """What the samples of one decoding come to."""
+    """Records what the samples of one decoding come to."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []

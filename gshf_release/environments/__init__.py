@@ -30,7 +30,7 @@ OF_ENGINE = {"vllm": "vllm"}
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
-    """What an environment is made of."""
+    """Says what an environment is made of."""
 
     name: str
     """As in `gshf-release setup NAME`."""
@@ -61,7 +61,7 @@ class EnvironmentSpec:
 
     @property
     def folder(self) -> Path:
-        """Where it is, or will be."""
+        """Return where it is, or will be."""
         return environments_folder() / f"{self.kind}-{self.sha256[:12]}"
 
     @property
@@ -71,7 +71,7 @@ class EnvironmentSpec:
 
     @property
     def can_run_here(self) -> bool:
-        """Whether this machine has its device; an environment for GPUs can be made without one."""
+        """Return whether this machine has its device; an environment for GPUs can be made without one."""
         return self.device != "cuda" or has_cuda()
 
     @property

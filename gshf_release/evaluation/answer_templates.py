@@ -53,7 +53,7 @@ class TokenizerTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Where FastChat cuts an answer: what an environment without the package needs to know of a template."""
+    """Says where FastChat cuts an answer: what an environment without the package needs to know of a template."""
 
     stop_ids: tuple[int, ...]
     stop_texts: tuple[str, ...]
@@ -98,7 +98,7 @@ class FastChatTemplate:
 
     @property
     def ending(self) -> Ending:
-        """Where its answers end."""
+        """Return where its answers end."""
         conversation = _conversation(self.name)
         stop = conversation.stop_str or []
         texts = [stop] if isinstance(stop, str) else stop

@@ -28,7 +28,7 @@ Protocol = Literal["alpaca_eval", "mt_bench"]
 
 
 class BenchmarkDecoding(Section):
-    """How a benchmark's answers are drawn."""
+    """Says how a benchmark's answers are drawn."""
 
     temperature: Annotated[float, Field(ge=0)]
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -36,7 +36,7 @@ class BenchmarkDecoding(Section):
 
 
 class AnswerSettings(Section):
-    """What of a benchmark decides the answers: it is fingerprinted with them."""
+    """Says what of a benchmark decides the answers: it is fingerprinted with them."""
 
     protocol: Protocol
     """The form of questions, answers and judgments: one turn compared with a baseline, or two turns rated."""
@@ -82,18 +82,18 @@ class Benchmark(AnswerSettings):
 
     @property
     def turns(self) -> int:
-        """How often a question is answered."""
+        """Return how often a question is answered."""
         return 1 if self.protocol == "alpaca_eval" else 2
 
     @property
     def published(self) -> bool:
-        """Whether the questions are the published ones."""
+        """Return whether the questions are the published ones."""
         return self.questions is None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked, turn by turn."""
+    """Holds what a model is asked, turn by turn."""
 
     key: str
     """Row (from 0) of an AlpacaEval file, or the question id of an MT-Bench file."""

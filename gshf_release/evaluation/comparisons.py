@@ -18,7 +18,7 @@ Item = TypeVar("Item", str, tuple[int, int])
 
 
 class Row(Protocol):
-    """What is read of an AlpacaEval annotation."""
+    """Records what is read of an AlpacaEval annotation."""
 
     @property
     def instruction(self) -> str:
@@ -32,7 +32,7 @@ class Row(Protocol):
 
 
 class Rating(Protocol):
-    """What is read of an MT-Bench judgment."""
+    """Records what is read of an MT-Bench judgment."""
 
     @property
     def question_id(self) -> int:
@@ -51,7 +51,7 @@ class Rating(Protocol):
 
     @property
     def parsed(self) -> bool:
-        """Whether there is a rating."""
+        """Return whether there is a rating."""
         ...
 
 

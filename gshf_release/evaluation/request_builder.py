@@ -47,7 +47,7 @@ TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """What the user asked for. None means the benchmark's own; of the template: as asked before, which is said."""
+    """Says what the user asked for. None means the benchmark's own; of the template: as asked before, which is said."""
 
     benchmarks: tuple[str, ...]
     rows: tuple[str, ...]

@@ -27,7 +27,7 @@ LONGEST = 80
 
 
 class BorrowedFiles(Section):
-    """What the length-controlled win rate borrows from AlpacaEval."""
+    """Says what the length-controlled win rate borrows from AlpacaEval."""
 
     gamed: str | None = None
     """sha256 of the run's copy of df_gamed.csv."""

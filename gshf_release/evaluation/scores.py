@@ -153,7 +153,7 @@ def _alpaca_eval_cells(context: StageContext, of: ScoreParameters, place: dict[s
 
 
 class Doubts:
-    """What makes one doubt the verdicts behind a row's numbers."""
+    """Records what makes one doubt the verdicts behind a row's numbers."""
 
     def __init__(self, judged: Sequence[Sequence[str]], total: int) -> None:
         """Count them.

@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would happen to one part."""
+    """Says what would happen to one part."""
 
     part: FolderCommit
     entries: list[Entry]
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def sent(self) -> int:
-        """How many bytes would be sent."""
+        """Return how many bytes would be sent."""
         return sum(entry.size for entry in self.entries if entry.status not in ("unchanged", "removed"))
 
 

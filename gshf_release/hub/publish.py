@@ -56,7 +56,7 @@ class FolderCommit:
 
     @property
     def title(self) -> str:
-        """What its commit is called, after `Release `."""
+        """Return what its commit is called, after `Release `."""
         return self.tag or self.folder.name
 
 

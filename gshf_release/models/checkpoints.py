@@ -106,7 +106,7 @@ class Package:
 
     @property
     def folder(self) -> Path:
-        """Where the wheel is unpacked in the cache."""
+        """Return where the wheel is unpacked in the cache."""
         return cache_folder() / "packages" / f"{self.name}-{self.version}"
 
     @property
@@ -116,7 +116,7 @@ class Package:
 
     @property
     def cached(self) -> bool:
-        """Whether it is in the cache, unpacked from the wheel with the expected sha256."""
+        """Return whether it is in the cache, unpacked from the wheel with the expected sha256."""
         mark = self.folder / WHEEL_SHA256
         known = mark.read_text(encoding="ascii") if mark.is_file() else None
         return self.path.exists() and (self.sha256 is None or known == self.sha256)

@@ -1,4 +1,4 @@
-"""This module packs rows of token ids end to end: a prefix that rows share is computed once, and nothing is padded.
+"""Packs rows of token ids end to end: a prefix that rows share is computed once, and nothing is padded.
 
 The responses to one prompt share that prompt as a prefix, and with many templates so do all conversations. What a causal model
 computes for a token depends on the tokens before it alone, so it is the same in all rows that share them. Every layer but

@@ -1,4 +1,4 @@
-"""This module computes rotary frequencies that depend on the length of a row, `dynamic` and `longrope`, row by row.
+"""Computes rotary frequencies that depend on the length of a row, `dynamic` and `longrope`, row by row.
 
 transformers chooses them once for a whole batch, by its longest row, and `dynamic` remembers the longest row so far: what a row
 gets would depend on what else is in its batch, or was in an earlier one. Both are known upstream:

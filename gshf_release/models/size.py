@@ -19,7 +19,7 @@ GATED_DECODERS = ("llama", "mistral", "qwen2")
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What a plan needs to know of a model. None where the files do not say."""
+    """Holds what a plan needs to know of a model. None where the files do not say."""
 
     parameters: int | None
     layers: int | None = None

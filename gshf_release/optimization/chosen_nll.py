@@ -1,4 +1,4 @@
-"""This module adds the negative log-likelihood of the chosen responses to a preference loss: `training.sft_weight`.
+"""Adds the negative log-likelihood of the chosen responses to a preference loss: `training.sft_weight`.
 
     loss of a step = mean over its pairs of the preference loss
                      + weight x (sum of -log pi over its chosen tokens) / (number of its chosen tokens)

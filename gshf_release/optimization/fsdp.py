@@ -1,4 +1,4 @@
-"""This module engages FSDP where accelerate would drop it, keeps its numbers in FP32, and checks what really runs.
+"""Engages FSDP where accelerate would drop it, keeps its numbers in FP32, and checks what really runs.
 
 Three things go wrong without a word otherwise (accelerate 1.15, transformers 5.23):
 

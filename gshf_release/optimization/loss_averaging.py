@@ -1,4 +1,4 @@
-"""This module makes the loss of an optimiser step the plain mean over its pairs, however they are divided.
+"""Makes the loss of an optimiser step the plain mean over its pairs, however they are divided.
 
 transformers' Trainer takes the mean of each micro-batch and then the mean of the micro-batches (with `num_items_in_batch`, only
 where a loss counts tokens). In a step that the pairs do not fill, a lone pair in the last micro-batch would so weigh as much as

@@ -1,4 +1,4 @@
-"""This module trains without padding: the rows of a micro-batch are packed, and a prefix that they share is computed once.
+"""Trains without padding: the rows of a micro-batch are packed, and a prefix that they share is computed once.
 
 TRL pads the rows of a micro-batch to the longest of them and computes a prompt twice, with the chosen and with the rejected
 response; its own `padding_free` does nothing in DPO since a refactor (TRL 1.16 warns and pads). Here TRL keeps its losses and

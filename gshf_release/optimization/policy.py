@@ -1,4 +1,4 @@
-"""This module holds what DPO and RAFT share: the policy stage, its recipe keys, its training arguments and its outputs."""
+"""Holds what DPO and RAFT share: the policy stage, its recipe keys, its training arguments and its outputs."""
 
 from __future__ import annotations
 

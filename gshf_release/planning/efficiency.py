@@ -31,7 +31,7 @@ cells; all other stages; attempts that did not come to their end; and time betwe
 
 @dataclass(slots=True)
 class TimeShare:
-    """Where the time of one part of a run went, in seconds."""
+    """Records where the time of one part of a run went, in seconds."""
 
     name: str
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*KINDS, *REST), 0.0))

@@ -24,7 +24,7 @@ from gshf_release.run.stage import Stage, Task, chain_lengths, check_graph, pred
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a run would be over."""
+    """Records when a run would be over."""
 
     workers: int
     processes: int
@@ -41,7 +41,7 @@ class Schedule:
 
     @property
     def path_hours(self) -> float:
-        """What is left however many workers there are."""
+        """Return what is left however many workers there are."""
         return sum(hours for _, hours in self.path)
 
 

@@ -40,7 +40,7 @@ PROMPT_TOKENS = 52
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would take."""
+    """Says what a run would take."""
 
     name: str
     tasks: list[dict[str, str]]

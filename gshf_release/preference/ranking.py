@@ -48,7 +48,7 @@ class Candidate:
 
 
 class PromptResponses(NamedTuple):
-    """What an iteration has of one prompt."""
+    """Holds what an iteration has of one prompt."""
 
     found: list[Candidate]
     unread: Unread | None = None

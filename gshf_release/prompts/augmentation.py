@@ -110,7 +110,7 @@ def declare_augmentation(recipe: Recipe, benchmarks: Mapping[str, str], excluded
 
 @dataclass
 class Tally:
-    """What the rounds so far came to."""
+    """Records what the rounds so far came to."""
 
     requests: int = 0
     lists_cut: int = 0

@@ -1,4 +1,4 @@
-"""Whether the prompts that a run uses are too close to those of a benchmark, and which benchmarks could not be looked at.
+"""Find prompts of a run that are too close to a benchmark's, and name the benchmarks that could not be compared.
 
 `gshf-release prompts` keeps benchmark prompts out of what it writes. A file that a user brings may hold some all the same, so
 every run compares the prompts of all its roles, and those of preference pairs from elsewhere, with the benchmarks' by the tests
@@ -40,7 +40,7 @@ SHOWN = 5
 
 
 class ContaminationReport(NamedTuple):
-    """What the comparison came to."""
+    """Records what the comparison came to."""
 
     checked: list[str]
     unchecked: dict[str, str]

@@ -21,7 +21,7 @@ REASONS = (EXACT, OVERLAP, SIMILAR)
 
 
 class Contamination(NamedTuple):
-    """Why a prompt is removed."""
+    """Records why a prompt is removed."""
 
     reason: str
     """One of `REASONS`; the first that applies, in that order."""

@@ -96,7 +96,7 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """How many prompts the set has."""
+        """Return how many prompts the set has."""
         return len(self.accepted) - len(self.examples)
 
     def consider(self, candidates: Sequence[Candidate]) -> None:

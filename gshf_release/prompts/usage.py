@@ -88,7 +88,7 @@ class ExcludedPrompts:
 
     @property
     def ids(self) -> frozenset[str]:
-        """What identifies them, whatever system turn they had."""
+        """Return what identifies them, whatever system turn they had."""
         return frozenset(content_id(row.messages) for row in self.rows)
 
     @property
@@ -98,7 +98,7 @@ class ExcludedPrompts:
 
     @property
     def evaluating(self) -> frozenset[str]:
-        """What identifies those that chose or were reported (validation, test): they must not even be shown to a writer."""
+        """Return what identifies those that chose or were reported (validation, test): no writer may be shown them."""
         return frozenset(content_id(row.messages) for row in self.rows if row.role in EVALUATING)
 
     @property

@@ -40,7 +40,7 @@ class ListRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the writer wrote."""
+    """Records what the writer wrote."""
 
     text: str
     finish_reason: FinishReason
@@ -167,7 +167,7 @@ def writer_model(recipe: Recipe) -> tuple[str, str | None, str | None]:
 
 
 class WriterRecord:
-    """What a writer said, one JSON line an answer, found again by everything the answer depends on.
+    """Records what a writer said, one JSON line an answer, found again by everything the answer depends on.
 
     The file only grows, and a line that a kill cut is passed over; so it serves a command that goes on, and one whose filters
     or target changed. A served model may answer the same request otherwise; the record makes a killed and an unbroken run end

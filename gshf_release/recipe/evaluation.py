@@ -11,7 +11,7 @@ from gshf_release.recipe.scorers import SecondScorer
 
 
 class Evaluation(Section):
-    """What is measured after every iteration and at the end."""
+    """Says what is measured after every iteration and at the end."""
 
     prompts: str | None = "quickstart"
     """A JSONL file of evaluation prompts, or a name in eval/prompts; None evaluates on the test role alone."""

@@ -21,7 +21,7 @@ class Base(Section):
 
 
 class Keep(Section):
-    """Which iterations' large files stay. `gshf-release prune` removes the others; no result depends on them."""
+    """Says which iterations' large files stay. `gshf-release prune` removes the others; no result depends on them."""
 
     weights: Literal["all", "final"] = "all"
     """FP32 weights."""

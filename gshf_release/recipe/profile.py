@@ -29,7 +29,7 @@ class Server(Section):
 
 
 class Vllm(Section):
-    """How vLLM runs; read with `engine: vllm` alone."""
+    """Says how vLLM runs; read with `engine: vllm` alone."""
 
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Of a GPU's memory, for weights and the cache of keys and values."""
@@ -44,7 +44,7 @@ class Vllm(Section):
 
 
 class Hardware(Section):
-    """What `train --plan` reckons with, of one device. No stage reads it."""
+    """Says what `train --plan` reckons with, of one device. No stage reads it."""
 
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one device in 1e9 bytes; None asks the device, if it is here."""
@@ -59,7 +59,7 @@ class Hardware(Section):
 
 
 class Judging(Section):
-    """How judges are paid and asked."""
+    """Says how judges are paid and asked."""
 
     max_cost: Annotated[float, Field(ge=0)] | None = None
     """US dollars that one command may spend on judges; None sets no limit."""

@@ -10,7 +10,7 @@ from gshf_release.recipe.parsing import PositiveInt, Section, Share
 
 
 class Roles(Section):
-    """How many prompts each of the five disjoint roles gets. No prompt serves two roles."""
+    """Says how many prompts each of the five disjoint roles gets. No prompt serves two roles."""
 
     reward: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     second_scorer: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
@@ -43,7 +43,7 @@ class Filters(Section):
 
 
 class Writer(Section):
-    """Who writes the AI prompts."""
+    """Says who writes the AI prompts."""
 
     model: str = "base"
     """`base` (the run's base model), another model as in `base.model`, or `served:NAME`, a model of the profile's server."""
@@ -84,7 +84,7 @@ class Augmentation(Section):
 
 
 class Prompts(Section):
-    """Where prompts come from and how they are divided."""
+    """Says where prompts come from and how they are divided."""
 
     source: str = "seed"
     """Rows of `{"prompt": ...}`, `{"messages": [...]}` or another form of docs/data.md: a JSONL, JSON or Parquet file, a data

@@ -18,7 +18,7 @@ class AllowedFinding(Section):
 
 
 class Release(Section):
-    """What the published repositories are called and what their card says about licences."""
+    """Says what the published repositories are called and what their card says about licences."""
 
     repository: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] | None = None
     """`OWNER/NAME`; `publish --to` overrides it. None names the folder after the run."""

@@ -65,7 +65,7 @@ class Member(Section):
 
 
 class ScoreSource(Section):
-    """Where a score comes from: a model, an ensemble, rules that a program checks, or a stand-in that the run trains itself."""
+    """Says where a score comes from: a model, an ensemble, rules that a program checks, or a stand-in that the run trains."""
 
     model: str | None = None
     """A checkpoint (folder or Hub id), or `python:package.module:function`; None, without `models` or `checks`,
@@ -104,7 +104,7 @@ class ScoreSource(Section):
 
     @property
     def trained(self) -> bool:
-        """Whether the run trains this scorer itself, from contrasts."""
+        """Return whether the run trains this scorer itself, from contrasts."""
         return self.model is None and not self.models and self.checks is None
 
 

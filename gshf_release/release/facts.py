@@ -83,7 +83,7 @@ class Ingredient(Section):
 
 
 class Ingredients(Section):
-    """What a release was made of, as far as its licence is concerned."""
+    """Says what a release was made of, as far as its licence is concerned."""
 
     base: Ingredient = Ingredient()
     prompts: Ingredient = Ingredient()
@@ -98,7 +98,7 @@ class Ingredients(Section):
 
 
 class Decontamination(Section):
-    """What the training prompts were compared with, by whoever made them."""
+    """Says what the training prompts were compared with, by whoever made them."""
 
     checked: tuple[str, ...] = ()
     """Benchmarks whose prompts, and near-copies of them, were removed."""
@@ -116,7 +116,7 @@ class Decontamination(Section):
 
 
 class Facts(Section):
-    """What a run cannot know about its model: licences, languages, where the base is published, who made it."""
+    """Says what a run cannot know about its model: licences, languages, where the base is published, who made it."""
 
     license: Licence = None
     license_name: str | None = None

@@ -26,7 +26,7 @@ Drawn = dict[tuple[str, int], tuple[Any, ...]]
 
 
 class Lineage(NamedTuple):
-    """What a run trained on."""
+    """Records what a run trained on."""
 
     responses: int
     """Sampled by the run's own policies."""

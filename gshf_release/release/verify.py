@@ -21,7 +21,7 @@ from gshf_release.run.stage import Stage, Task, check_graph, tasks
 
 
 class Verified(NamedTuple):
-    """How much was recomputed and found equal; `numbers` are the run's own, those of its release folders come on top."""
+    """Records how much was recomputed and found equal; `numbers` are the run's own, without those of its release folders."""
 
     files: int
     numbers: int

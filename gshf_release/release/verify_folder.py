@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 class FolderCheck(NamedTuple):
-    """What was found to be as recorded."""
+    """Records what was found to be as recorded."""
 
     files: int
     numbers: int

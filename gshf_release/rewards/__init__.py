@@ -42,7 +42,7 @@ class PairwiseModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """How a scorer is computed; but for the date, none of it changes a score beyond rounding."""
+    """Says how a scorer is computed; but for the date, none of it changes a score beyond rounding."""
 
     precision: Precision = "fp32"
     device: str = "cpu"

@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """How a reward model is optimised."""
+    """Says how a reward model is optimised."""
 
     learning_rate: float
     epochs: int
@@ -60,7 +60,7 @@ class FitSettings:
 
 
 class History(NamedTuple):
-    """What a training did."""
+    """Records what a training did."""
 
     pairs: int
     too_long: int

@@ -53,7 +53,7 @@ DATE = "date"
 
 @dataclass(frozen=True, slots=True)
 class RewardTrainingOptions:
-    """What decides the result. Defaults follow RLHFlow's recipe for Mistral-7B reward models (mistral_7B_rm.py) where noted."""
+    """Says what decides the result. Where noted, a default is that of RLHFlow's Mistral-7B reward models (mistral_7B_rm.py)."""
 
     base: str
     """A chat model (folder, Hub id, package) that gets a new head, or a reward model to go on from."""
@@ -109,7 +109,7 @@ class Job:
 
     @property
     def scratch(self) -> Path:
-        """Where a killed training leaves what it needs."""
+        """Return where a killed training leaves what it needs."""
         return self.out / SCRATCH
 
     @property

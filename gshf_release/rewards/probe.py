@@ -35,7 +35,7 @@ ANSWERS: dict[str, str] = {
 
 
 class Probe(NamedTuple):
-    """What a model made of the five answers."""
+    """Records what a model made of the five answers."""
 
     rendered: str
     """The first of them as the model reads it."""
@@ -53,7 +53,7 @@ class Probe(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What is wrong with the order, in words; nothing if it is as expected."""
+        """Return what is wrong with the order, in words; nothing if it is as expected."""
         values = list(self.scores.values())
         if not np.isfinite(values).all():
             return "it gives scores that are no finite numbers"

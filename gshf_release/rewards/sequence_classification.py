@@ -68,7 +68,7 @@ class SequenceClassificationReward:
 
     @property
     def folded(self) -> int:
-        """How many conversations had their system turn folded into the first user turn so far."""
+        """Return how many conversations had their system turn folded into the first user turn so far."""
         return self.renderer.folded
 
     @property
@@ -129,7 +129,7 @@ class SequenceClassificationReward:
         return next((at for at in range(len(row) - 1, 0, -1) if row[at] != self.configured_padding), 0)
 
     def _choose_padding(self, rows: Sequence[Sequence[int]]) -> None:
-        """Where a checkpoint names no padding, tell the model any id that ends no row; see `_last`."""
+        """Tell the model any id that ends no row where a checkpoint names no padding; see `_last`."""
         if self.configured_padding is None:
             last = {row[-1] for row in rows if row}
             free = next(token for token in range(len(last) + 1) if token not in last)

@@ -21,7 +21,7 @@ WHOLE = ("none", "fsdp")
 
 
 class CheckpointLayout(NamedTuple):
-    """Who wrote a checkpoint."""
+    """Says who wrote a checkpoint."""
 
     sharding: str
     processes: int
@@ -37,7 +37,7 @@ class CheckpointLayout(NamedTuple):
 
     @property
     def pickled(self) -> bool:
-        """Whether such checkpoints are unpickled, which runs whatever they name: DeepSpeed's are (`weights_only=False`).
+        """Return whether such checkpoints are unpickled, which runs whatever they name: DeepSpeed's are (`weights_only=False`).
 
         Those of one process, of plain data parallelism and of FSDP are read by `torch.load(weights_only=True)`: FSDP's state
         is saved whole (FULL_STATE_DICT), so that the pickled `.metadata` of torch.distributed.checkpoint is not read.

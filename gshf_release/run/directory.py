@@ -202,11 +202,11 @@ class RunDirectory:
         return base if task.stage.shards == 1 else base / f"shard-{task.shard:03d}"
 
     def partial(self, task: Task) -> Path:
-        """Where a task writes before its outputs are renamed into place; left behind by a kill, emptied at the next try."""
+        """Return where a task writes before its outputs are renamed into place; a kill leaves it, the next try empties it."""
         return self.folder(task) / ".partial"
 
     def scratch(self, task: Task) -> Path:
-        """What survives a kill of the task, such as optimisation checkpoints; removed when it finishes."""
+        """Return what survives a kill of the task, such as optimisation checkpoints; removed when it finishes."""
         return self.folder(task) / ".scratch"
 
     def stop_file(self, task: Task) -> Path:

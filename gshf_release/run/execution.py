@@ -1,4 +1,4 @@
-"""This module runs the tasks of a plan that are not finished, each once its own inputs are.
+"""Runs the tasks of a plan that are not finished, each once its own inputs are.
 
 One worker walks the plan in order of declaration. Several take any task whose required shards are finished, even while other
 shards of the same stages wait; of several such tasks, the one with the longest chain of stages behind it. So the samples of the

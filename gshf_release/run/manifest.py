@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 class State(Enum):
-    """What is known of a task from its files."""
+    """Records what is known of a task from its files."""
 
     FINISHED = "finished"
     MISSING = "missing"

@@ -108,7 +108,7 @@ class PersistentWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process still runs."""
         return self._process.poll() is None
 
     def work(self, task: Task, lock: int, progress: Progress, say: Say) -> None:

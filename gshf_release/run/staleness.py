@@ -24,7 +24,7 @@ NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class Staleness:
-    """What is not of the recipe that the run has now."""
+    """Records what is not of the recipe that the run has now."""
 
     stages: tuple[str, ...]
     """Whose numbers are stale, in order."""

@@ -1,4 +1,4 @@
-"""This module implements continuous batching: responses leave the batch as they end, and others take their slots.
+"""Implements continuous batching: responses leave the batch as they end, and others take their slots.
 
 The scheduling is that of Orca (Yu et al., OSDI 2022): the batch changes between decode steps and not when all its responses
 have ended. A request passes through three queues:

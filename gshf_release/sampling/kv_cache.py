@@ -1,4 +1,4 @@
-"""This module implements the preallocated KV cache of the sequences that are being decoded.
+"""Implements the preallocated KV cache of the sequences that are being decoded.
 
 Slots are aligned at the right: the next token of every sequence goes to the same column, so a decode step writes one column and
 reads one window, whatever the lengths. Columns before a sequence's first token hold stale values that the mask hides.

@@ -14,7 +14,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How a response is drawn. Temperature 0 is greedy."""
+    """Says how a response is drawn. Temperature 0 is greedy."""
 
     temperature: float
     max_new_tokens: int

@@ -1,4 +1,4 @@
-"""This module runs replicas of an engine side by side under Ray: `replicas` in the profile, over any engine.
+"""Runs replicas of an engine side by side under Ray: `replicas` in the profile, over any engine.
 
 An existing cluster is used (`RAY_ADDRESS`, or what `ray start` began on this machine), else a local one that lives as long as
 this engine. The replicas are actors and stay for all shards of a stage; those of Ray Data would start again with every shard.

@@ -129,7 +129,7 @@ class TransformersEngine:
 
 
 class _BatchProgress:
-    """What batches in several threads tell: how many responses are finished, and that one of them has failed."""
+    """Says what batches in several threads tell: how many responses are finished, and that one of them has failed."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.done, self.total, self.progress = 0, total, progress

@@ -111,7 +111,7 @@ class _TransientFailure(Exception):
 
     @property
     def tries(self) -> int:
-        """How often at most it is worth a try."""
+        """Return how often at most it is worth a try."""
         return UNREADABLE_TRIES if self.answered else 10**9
 
 

@@ -78,7 +78,7 @@ LEAVE_OUT = ("temperature", "top_p", "seed", "max_tokens", "max_completion_token
 
 @dataclass(frozen=True, slots=True)
 class SettingNames:
-    """How messages call the settings that the user wrote."""
+    """Says how messages call the settings that the user wrote."""
 
     place: str = "`server` in the profile"
     address: str = "server.address"

@@ -29,7 +29,7 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """What the server answered."""
+    """Records what the server answered."""
 
     text: str
     """What it says, without what it thought."""
@@ -49,7 +49,7 @@ class ChatAnswer:
 
     @property
     def cut(self) -> bool:
-        """Whether the limit of tokens ended it."""
+        """Return whether the limit of tokens ended it."""
         return is_cut(self.finish_reason)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from gshf_release.data.records import Pair, ReferenceLogProbability, Winner
 from gshf_release.models import packing
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.optimization import dpo, raft
 from gshf_release.optimization.trainer import Resumable
 from gshf_release.recipe import Recipe
@@ -119,7 +119,7 @@ def stages(chosen: Recipe, method: str, padded: bool) -> list[Stage]:
         )
         for name in names
     ]
-    return [base.declare_base(chosen), *data, replace(policy, work=f"{__name__}:{work}")]
+    return [model_stages.declare_base(chosen), *data, replace(policy, work=f"{__name__}:{work}")]
 
 
 def train(run: Path, chosen: Recipe, profile: Profile, method: str = "dpo", padded: bool = False) -> RunDirectory:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gshf_release.data.records import Pair
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.optimization import dpo, reference_logprobs
 from gshf_release.recipe import Recipe, parse
 from gshf_release.recipe.profile import Profile
@@ -79,7 +79,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         parameters=Count(count=count).as_json(),
     )
     return [
-        base.declare_base(chosen),
+        model_stages.declare_base(chosen),
         made,
         reference_logprobs.declare_reference_logprobs("iteration-1", "base"),
         dpo.declare_dpo(1, init="base", sources=["iteration-1"]),

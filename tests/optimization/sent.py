@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gshf_release.data.records import Pair, Winner
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.optimization import dpo, raft, reference_logprobs
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import RunDirectory
@@ -100,5 +100,5 @@ def train(algorithm: str, folder: Path, path: Path) -> list[Heard]:
     chosen = plan.recipe(folder)
     run = RunDirectory.create(path, chosen, EXACT)
     with listen(getattr(trl, TRAINERS[algorithm])) as found:
-        execute([base.declare_base(chosen), *stages], run, chosen, EXACT)
+        execute([model_stages.declare_base(chosen), *stages], run, chosen, EXACT)
     return found

@@ -13,7 +13,7 @@ from gshf_release import loop
 from gshf_release.diagnostics.validation import ValidationParameters, _trained
 from gshf_release.errors import RecipeError
 from gshf_release.models import lora
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.models.checkpoints import load_model
 from gshf_release.models.logprobs import Tokens, completion_logps
 from gshf_release.optimization import dpo, reference_logprobs
@@ -31,7 +31,7 @@ LAST = "iteration-2/policy"
 
 def stages(chosen: Recipe) -> list[Stage]:
     """Return two iterations on the same hand-made pairs."""
-    found = [base.declare_base(chosen)]
+    found = [model_stages.declare_base(chosen)]
     for number in (1, 2):
         source = f"iteration-{number}"
         found.append(

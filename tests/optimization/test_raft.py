@@ -13,7 +13,7 @@ from gshf_release.data.records import Winner
 from gshf_release.data.results import find, read_cells
 from gshf_release.errors import DataError
 from gshf_release.models import checkpoints
-from gshf_release.models import stages as base
+from gshf_release.models import stages as model_stages
 from gshf_release.optimization import raft
 from gshf_release.recipe import Recipe
 from gshf_release.run.context import StageContext
@@ -52,7 +52,7 @@ def stages(chosen: Recipe, count: int = 6) -> list[Stage]:
         outputs=("winners.parquet",),
         parameters=Count(count=count).as_json(),
     )
-    return [base.declare_base(chosen), made, raft.declare_raft(1, init="base", sources=["iteration-1"])]
+    return [model_stages.declare_base(chosen), made, raft.declare_raft(1, init="base", sources=["iteration-1"])]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gshf_release import pipeline
 from gshf_release import recipe as recipes
 from gshf_release.planning import costs
-from gshf_release.planning import makespan as schedule
+from gshf_release.planning import makespan as makespans
 from gshf_release.planning.costs import Requirement
 from gshf_release.planning.makespan import critical_path, makespan
 from gshf_release.prompts.split import PoolParameters
@@ -116,10 +116,10 @@ PUBLISHED = recipes.load("fsfairx-zephyr-7b", [])
 STAGES = pipeline.training(PUBLISHED, None, PoolParameters(source_sha256="", count=60_768))
 
 
-def published(profile: Profile) -> schedule.Schedule:
+def published(profile: Profile) -> makespans.Schedule:
     tokens = costs.count(STAGES, PUBLISHED, 52, 529).tokens
     hours = costs.stage_hours(STAGES, tokens, profile, 7.24e9, 7.11e9)
-    return schedule.make_schedule(STAGES, hours, profile)
+    return makespans.make_schedule(STAGES, hours, profile)
 
 
 def priced(name: str, price: float) -> Profile:
@@ -138,7 +138,7 @@ def test_one_worker_on_one_device_takes_the_hours_of_all_kinds(
     stages = pipeline.training(chosen, None, PoolParameters(source_sha256="", count=60_768))
     tokens = costs.count(stages, chosen, 52, 48).tokens
     of_stages = costs.stage_hours(stages, tokens, one, 7.24e9, 7.11e9)
-    found = schedule.make_schedule(stages, of_stages, one)
+    found = makespans.make_schedule(stages, of_stages, one)
     kinds = costs.hours(of_stages)
     assert found.hours == pytest.approx(costs.total(kinds))
     assert ("log-ratios" in {need.step for need in kinds}) == bool(chosen.pairs.kl_weight)
@@ -164,7 +164,7 @@ def test_the_devices_that_sample_are_paid_where_they_are_more(copies: int, each:
     profile = priced("8-gpu-zero3", 2.5).model_copy(update={"replicas": copies, "vllm": vllm, "nodes": nodes})
     found = published(profile)
     assert found.devices == devices
-    assert f"= {found.hours:.1f} h x {devices} devices x 2.5 an hour" in "\n".join(schedule.schedule_lines(found))
+    assert f"= {found.hours:.1f} h x {devices} devices x 2.5 an hour" in "\n".join(makespans.schedule_lines(found))
 
 
 def test_one_process_that_trains_beside_an_engine_on_four_devices_by_hand() -> None:
@@ -174,7 +174,7 @@ def test_one_process_that_trains_beside_an_engine_on_four_devices_by_hand() -> N
     alone = published(priced("one-80gb", 2.5))
     assert (alone.devices, found.devices) == (1, 4)
     assert found.hours == pytest.approx(5.14 / 4 + 9.1, abs=0.01)
-    text = schedule.schedule_lines(found)
+    text = makespans.schedule_lines(found)
     assert "cost: 104 = 10.4 h x 4 devices x 2.5 an hour" in text
     assert "  a copy on 4 GPUs is taken to sample 4 times as fast as one GPU" in text
     assert any("/ 1 copies of the engine x 4 GPUs where it samples;" in line for line in text)
@@ -192,7 +192,7 @@ def test_eight_copies_of_the_engine_divide_the_sampling() -> None:
 
 
 def test_the_text_states_cost_and_formula() -> None:
-    text = schedule.schedule_lines(published(priced("8-gpu-zero3", 2.0)))
+    text = makespans.schedule_lines(published(priced("8-gpu-zero3", 2.0)))
     assert "cost: 29 = 1.8 h x 8 devices x 2 an hour" in text
     assert (
         "  hours of one device / processes for a stage that the processes divide; / 8 copies of the engine where it samples;"

@@ -60,7 +60,7 @@ class AlpacaEvalData:
 
     @property
     def label(self) -> str:
-        """What results say about the files."""
+        """Return what results say about the files."""
         if self.missing:
             return "missing"
         return f"unverified: {', '.join(self.unverified)}" if self.unverified else "verified"

@@ -88,7 +88,7 @@ class AlpacaEvalScore:
 
 @dataclass(frozen=True, slots=True)
 class _LengthControl:
-    """What is said about the length-controlled win rate."""
+    """Records what is said about the length-controlled win rate."""
 
     fit: LengthControlled | None = None
     label: str = NONE

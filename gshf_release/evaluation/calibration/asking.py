@@ -46,7 +46,7 @@ class AskedJudge:
 
     @property
     def name(self) -> str:
-        """What results call the judge."""
+        """Return what results call the judge."""
         return self.session.settings.identity
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:

@@ -20,7 +20,7 @@ from gshf_release.data.bootstrap import Interval
 from gshf_release.data.statistics import Estimate
 from gshf_release.errors import CalibrationError, DataError
 from gshf_release.evaluation.calibration import agreement as agreements
-from gshf_release.evaluation.calibration import regression as lines
+from gshf_release.evaluation.calibration import regression
 from gshf_release.evaluation.calibration import replay as replays
 from gshf_release.evaluation.calibration.regression import LEVEL, Array, RegressionLine
 from gshf_release.models.checkpoints import cache_folder
@@ -43,7 +43,7 @@ class ModelRates(Facts):
 
 
 class LeaveOneOut(Facts):
-    """What the other models' calibration says of one model."""
+    """Records what the other models' calibration says of one model."""
 
     model: str
     official: float
@@ -167,10 +167,10 @@ def calibrate(
         DataError: There are too few models or prompts.
     """
     prompts = replays.sample(official.shared_prompts(), sample_size, seed)
-    lines.require(len(official.models), len(prompts))
+    regression.require(len(official.models), len(prompts))
     replayed = replays.replay(official, prompts, judge)
     y, x = 100 * replayed.official, 100 * replayed.substitute
-    line = lines.fit(y, x)
+    line = regression.fit(y, x)
     rates = [ModelRates(model=m, **_rates(y[:, k], x[:, k])) for k, m in enumerate(official.models)]
     refused = refusal(line)
     return Calibration(
@@ -247,7 +247,7 @@ def _left_out(official: Array, substitute: Array, place: int, model: str) -> Lea
     rates = {"model": model, "official": own["official"], "substitute": own["substitute"]}
     others = [other for other in range(official.shape[1]) if other != place]
     try:
-        line = lines.fit(official[:, others], substitute[:, others])
+        line = regression.fit(official[:, others], substitute[:, others])
         if reason := refusal(line):
             raise CalibrationError(reason)
         means = substitute[:, others].mean(axis=0)

@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a judge says of a comparison."""
+    """Records what a judge says of a comparison."""
 
     preference: float | None
     """For the model's answer, 0 to 1; None if the judgment failed."""
@@ -49,7 +49,7 @@ class SubstituteJudge(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Return what results call it."""
         ...
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:

@@ -48,7 +48,7 @@ NO_LETTER = "neither letter in the answer"
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """How a configuration of alpaca-eval asks and reads."""
+    """Says how a configuration of alpaca-eval asks and reads."""
 
     template: str
     numerator: str
@@ -178,7 +178,7 @@ def preference(logprobs: object, style: Annotator) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What was read of one judgment."""
+    """Records what was read of one judgment."""
 
     reading: Reading[float]
     """1 + the probability that the second answer as shown is better."""

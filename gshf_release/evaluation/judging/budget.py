@@ -35,7 +35,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a session has asked for so far."""
+    """Records what a session has asked for so far."""
 
     asked: int
     """Tries that the server answered."""

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What a judge said."""
+    """Records what a judge said."""
 
     text: str
     model: str

@@ -32,7 +32,7 @@ Dollars = Annotated[float, Field(ge=0)]
 
 
 class Parameters(Section):
-    """How the judge is asked. All of it is part of a judgment's identity."""
+    """Says how the judge is asked. All of it is part of a judgment's identity."""
 
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
     """None (`null`) of this, `max_tokens`, `top_p` and `seed` is left out of the request: the server's own counts."""
@@ -67,7 +67,7 @@ class Price(Section):
 
     @property
     def known(self) -> bool:
-        """Whether costs can be reckoned."""
+        """Return whether costs can be reckoned."""
         return self.input is not None and self.output is not None
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:

@@ -56,7 +56,7 @@ class Judgment:
 
     @property
     def parsed(self) -> bool:
-        """Whether there is a rating; a number outside 1-10 is none."""
+        """Return whether there is a rating; a number outside 1-10 is none."""
         return ratings.on_scale(self.score)
 
     @property

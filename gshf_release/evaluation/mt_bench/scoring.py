@@ -71,7 +71,7 @@ class MTBenchScore:
 
 @dataclass(frozen=True, slots=True)
 class MTBenchPairScore:
-    """How one model fared in pairwise comparisons by one judge; rates from 0 to 1, as FastChat has them."""
+    """Records how one model fared in pairwise comparisons by one judge; rates from 0 to 1, as FastChat has them."""
 
     model: str
     judge: str

@@ -62,7 +62,7 @@ class Claim(Section):
 
 
 class Leaderboard(Section):
-    """Where an installed package has the numbers of a row to every digit."""
+    """Says where an installed package has the numbers of a row to every digit."""
 
     package: str
     file: str
@@ -72,7 +72,7 @@ class Leaderboard(Section):
 
 
 class Unavailable(Section):
-    """What cannot be brought by anyone."""
+    """Says what cannot be brought by anyone."""
 
     row: str
     benchmark: Benchmark | None = None
@@ -195,17 +195,17 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """Whether the claim is verified, contradicted or uncheckable."""
+        """Return whether the claim is verified, contradicted or uncheckable."""
         return self.decisive.status if self.decisive else UNCHECKABLE
 
     @property
     def rung(self) -> Rung | None:
-        """Where that was decided."""
+        """Return where that was decided."""
         return self.decisive.rung if self.decisive else None
 
     @property
     def why(self) -> str:
-        """Why nothing could be checked: each reason with its rungs."""
+        """Return why nothing could be checked: each reason with its rungs."""
         reasons: dict[str, list[str]] = {}
         for check in self.checks:
             if check.why:
@@ -227,12 +227,12 @@ class Reproduction:
 
     @property
     def looked_up(self) -> int:
-        """How many claims were only found as printed on the leaderboard; nothing was computed anew."""
+        """Return how many claims were only found as printed on the leaderboard; nothing was computed anew."""
         return sum((outcome.status, outcome.rung) == (VERIFIED, RUNGS[0]) for outcome in self.outcomes)
 
     @property
     def recomputed(self) -> int:
-        """How many claims came out again from judgments, answers, weights or the recipe."""
+        """Return how many claims came out again from judgments, answers, weights or the recipe."""
         return self.count(VERIFIED) - self.looked_up
 
     @property

@@ -41,7 +41,7 @@ MOST = 1.1
 
 @dataclass(frozen=True, slots=True)
 class LetterWeights:
-    """What the letters hold of the answer's first token."""
+    """Holds what the letters hold of the answer's first token."""
 
     share: float
     """The probability of both letters together, 0 to 1."""

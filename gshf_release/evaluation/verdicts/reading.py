@@ -49,7 +49,7 @@ EMPTY = "empty answer"
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[Value]):
-    """What was read."""
+    """Records what was read."""
 
     value: Value | None
     failed: str = ""

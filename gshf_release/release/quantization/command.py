@@ -18,7 +18,7 @@ from gshf_release.models import checkpoints
 from gshf_release.models.checkpoint_files import refuse_code, refuse_pickles
 from gshf_release.release import stages
 from gshf_release.release.quantization import calibration_text, losses, schemes
-from gshf_release.release.quantization import quantize as making
+from gshf_release.release.quantization import quantize as quantizers
 from gshf_release.release.quantization.calibration_text import CalibrationText
 from gshf_release.release.quantization.quantize import Work
 from gshf_release.release.quantization.schemes import Scheme
@@ -117,7 +117,7 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
 
 
 def _shown(cells: Sequence[Cell], metric: str, digits: int) -> str:
-    found = [entry for entry in cells if entry.metric == metric and entry.baseline in ("", making.REFERENCE)]
+    found = [entry for entry in cells if entry.metric == metric and entry.baseline in ("", quantizers.REFERENCE)]
     found = found or [entry for entry in cells if entry.metric == metric and len({c.baseline for c in cells}) == 1]
     if not found or found[0].value is None:
         return ""
@@ -127,9 +127,9 @@ def _shown(cells: Sequence[Cell], metric: str, digits: int) -> str:
 
 def _make(work: Work, group: Sequence[Scheme], target: Path, calibration: CalibrationText | None, seed: int) -> None:
     if group[0].kind == "gguf":
-        making.make_gguf(work, [scheme.encoding for scheme in group], target, target / MEASURED, engine="llama-cpp")
+        quantizers.make_gguf(work, [scheme.encoding for scheme in group], target, target / MEASURED, engine="llama-cpp")
     else:
-        making.make_compressed(work, group[0], target, target / MEASURED, calibration=calibration, seed=seed)
+        quantizers.make_compressed(work, group[0], target, target / MEASURED, calibration=calibration, seed=seed)
 
 
 def _groups(chosen: Sequence[Scheme]) -> list[list[Scheme]]:

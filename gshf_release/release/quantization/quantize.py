@@ -40,7 +40,7 @@ REFERENCE = "BF16"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every quantization of one checkpoint needs."""
+    """Holds what every quantization of one checkpoint needs."""
 
     checkpoint: Path
     name: str

@@ -41,12 +41,12 @@ class Scheme:
 
     @property
     def label(self) -> str:
-        """How a table calls it: `Q4_K_M`, `FP8`, `GPTQ-W4A16`."""
+        """Return how a table calls it: `Q4_K_M`, `FP8`, `GPTQ-W4A16`."""
         return f"GPTQ-{self.encoding}" if self.kind == "gptq" else self.encoding
 
     @property
     def environment(self) -> str:
-        """Where it is made and measured."""
+        """Return where it is made and measured."""
         return "llama-cpp" if self.kind == "gguf" else "quant"
 
 
