@@ -34,6 +34,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/gshf-release publish $(RUN) --out $(OUT)
 	$(BIN)/gshf-release publish $(RUN) --to your-name/quickstart --dry-run
 	$(BIN)/gshf-release report $(RUN)
+	$(BIN)/gshf-release samples $(RUN)
 	@echo "Run:     $(RUN)"
 	@echo "Card:    $(OUT)/quickstart/iter-3/README.md"
 	@echo "Release: $(OUT)"

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the results into this PNG file as well."
 )
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep recipe, main cells and passed prompts in this folder: kilobytes, for a document.",
+)
 @click.option("--compare", metavar="REPORTED", help="Show differences from numbers in eval/reported.")
 @json_option
 def command(
@@ -27,6 +32,7 @@ def command(
     as_markdown: bool,
     every_iteration: bool,
     plot: Path | None,
+    keep: Path | None,
     compare: str | None,
     as_json: bool,
 ) -> None:
@@ -45,6 +51,8 @@ def command(
     from gshf_release.report.seeds import seed_folders
     from gshf_release.run.directory import seed_runs
 
+    if keep is not None:
+        _keep(runs, keep)
     if compare is not None and (len(runs) > 1 or seed_folders(runs[0])):
         raise click.UsageError("--compare needs one run.")
     if len(runs) > 1:
@@ -55,6 +63,19 @@ def command(
         show_seeds(runs[0], as_json, as_markdown=as_markdown, every_iteration=every_iteration)
     else:
         _one(runs[0], as_markdown, plot, compare, as_json)
+
+
+def _keep(runs: tuple[Path, ...], folder: Path) -> None:
+    from gshf_release.report import kept
+    from gshf_release.report.seeds import seed_folders
+    from gshf_release.run.directory import RunDirectory
+
+    if len(runs) > 1:
+        raise click.UsageError("--keep needs one run, or the parent of its seeds.")
+    seeds = {folder / f"seed-{seed}": source for seed, source in seed_folders(runs[0]).items()}
+    for target, source in (seeds or {folder: runs[0]}).items():
+        kept.keep(RunDirectory.open(source), target)
+        say(f"Kept: {shown_path(target)}")
 
 
 def _one(run: Path, as_markdown: bool, plot: Path | None, compare: str | None, as_json: bool) -> None:
@@ -123,6 +144,7 @@ def show_seeds(parent: Path, as_json: bool, *, as_markdown: bool = False, every_
 def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as_json: bool) -> None:
     from gshf_release.errors import RunError
     from gshf_release.report import figures
+    from gshf_release.report.frontier import comparison_tables
     from gshf_release.report.methods import labels, method_table, points
     from gshf_release.report.seeds import read_seeds, seed_folders
     from gshf_release.run.directory import RunDirectory
@@ -133,12 +155,13 @@ def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as
         for folder in folders.values():
             for line in stale_line(RunDirectory.open(folder)):
                 say(f"{shown_path(folder)}: {line}")
-        found.append((RunDirectory.open(next(iter(folders.values()))).recipe, read_seeds(folders)))
+        found.append((RunDirectory.open(next(iter(folders.values()))).recipe, folders))
     names = labels([recipe for recipe, _ in found])
     for parent, name in zip(parents, names, strict=True):
         if names.count(name) > 1:
             raise RunError(f"{parent}: another of the runs is {name} too.", hint="Give one parent for each method.")
-    methods = {name: seeds for name, (_, seeds) in zip(names, found, strict=True)}
+    by_name = {name: folders for name, (_, folders) in zip(names, found, strict=True)}
+    methods = {name: read_seeds(folders) for name, folders in by_name.items()}
     if plot is not None:
         say(f"{shown_path(plot)}: {figures.reward_against_divergence(points(methods), plot)}")
     if as_json:
@@ -149,7 +172,7 @@ def _methods(parents: tuple[Path, ...], as_markdown: bool, plot: Path | None, as
             }
         )
         return
-    _print([method_table(methods)], as_markdown)
+    _print([method_table(methods), *comparison_tables(by_name)], as_markdown)
 
 
 def _print(tables: list[Table], as_markdown: bool) -> None:

@@ -23,6 +23,7 @@ DECODINGS = ("greedy", "T=0.7", "T=1")
 CONTROL = "base"
 """The method of the control row: the base at a lower temperature beside its own answers at T=0.7."""
 BEST_OF = "best of n of the base"
+OFFLINE = "offline DPO"
 TEMPERATURES = "base at lower temperatures"
 UNTRAINED = (CONTROL, TEMPERATURES, BEST_OF)
 """Methods of rows that no training made."""
@@ -58,7 +59,7 @@ SETTINGS = {
 def label(recipe: Recipe) -> str:
     """Return what a method is called: its algorithm and how many iterations it has, for example `GSHF x3`."""
     if not recipe.loop.resample:
-        return "offline DPO" if recipe.loop.algorithm == "gshf" else "offline RAFT"
+        return OFFLINE if recipe.loop.algorithm == "gshf" else "offline RAFT"
     return f"{recipe.loop.algorithm.upper()} x{recipe.loop.iterations}"
 
 
