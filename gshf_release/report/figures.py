@@ -29,18 +29,10 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
         path: A PNG file to write.
         table: The set of prompts.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     rows = iterations_of(select(cells, table=table))
-    with _style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    with _drawn(path, 2, (9, 3.8)) as (left, right):
         _draw_gains(left, cells, table, rows)
         _draw_cost(right, cells, rows)
-        figure.savefig(path, dpi=144, metadata={"Software": None})
-        plt.close(figure)
     return _alternative_text(cells, table, rows)
 
 
@@ -51,16 +43,10 @@ def reported_curve(document: Mapping[str, Any], path: Path) -> str:
         document: A file in eval/reported.
         path: A PNG file to write; its folder is made.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     rows, unit = document["rows"], document["length_unit"]
     positions = range(len(rows))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _style():
-        figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    with _drawn(path, 1, (6, 3.6)) as (axis,):
         for key, colour in REPORTED.items():
             axis.plot(positions, [row[key] for row in rows], color=colour, marker="o", ms=4, label=f"{key}, %")
         axis.set_ylim(bottom=0)
@@ -73,8 +59,6 @@ def reported_curve(document: Mapping[str, Any], path: Path) -> str:
         lengths.set_ylabel(f"mean length, {unit} (dotted)")
         lengths.yaxis.label.set_color("#5f7d2e")
         axis.legend(frameon=False, loc="upper left")
-        figure.savefig(path, dpi=144, metadata={"Software": None})
-        plt.close(figure)
     points = [f"{row['row']} {row['win rate']} and {row['LC win rate']} at {row['length']} {unit}" for row in rows]
     return f"Win rate and length-controlled (LC) win rate in percent, as reported: {'; '.join(points)}."
 
@@ -86,14 +70,8 @@ def reward_against_divergence(points: Sequence[MethodPoint], path: Path) -> str:
         points: The models of several methods.
         path: A PNG file to write.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     methods = list(dict.fromkeys(point.method for point in points))
-    with _style():
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    with _drawn(path, 2, (9, 3.8)) as axes:
         for axis, (judge, name) in zip(axes, NAMES.items(), strict=True):
             for number, method in enumerate(methods):
                 _draw_method(axis, [point for point in points if point.method == method], judge, f"C{number}")
@@ -103,20 +81,27 @@ def reward_against_divergence(points: Sequence[MethodPoint], path: Path) -> str:
             axis.set_ylabel("gain over the base")
             axis.spines["right"].set_visible(False)
         axes[0].legend(frameon=False, fontsize=8)
-        figure.savefig(path, dpi=144, metadata={"Software": None})
-        plt.close(figure)
     return "Gain over the base at temperature 1 against the divergence from it: " + ", ".join(methods)
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Draw in our own style, whatever a `matplotlibrc` says: the current folder's may be anybody's, with a LaTeX preamble."""
+def _drawn(path: Path, panels: int, size: tuple[float, float]) -> Iterator[Sequence[Any]]:
+    """Yield the panels of a figure, side by side, and write it as a PNG file.
+
+    The style is our own, whatever a `matplotlibrc` says: the current folder's may be anybody's, with a LaTeX preamble.
+    """
     import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False})
-        yield
+        figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+        yield axes[0]
+        figure.savefig(path, dpi=144, metadata={"Software": None})
+        plt.close(figure)
 
 
 def _draw_method(axis: Any, points: Sequence[MethodPoint], judge: str, colour: str) -> None:
