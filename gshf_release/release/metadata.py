@@ -14,7 +14,8 @@ from gshf_release.prompts.benchmark_files import ALPACA_EVAL, HubFile
 from gshf_release.release.card_data import Card
 from gshf_release.release.facts import HUB_ID
 from gshf_release.release.folders import RESULTS_FILE
-from gshf_release.report import benchmarks, partial, tables
+from gshf_release.report import partial, tables
+from gshf_release.report.partial import BenchmarkGroup
 from gshf_release.run.stage import iteration_row
 
 HUB = "https://huggingface.co"
@@ -32,6 +33,17 @@ class Official:
     n: int
     data: HubFile
     config: str
+
+    @property
+    def place(self) -> dict[str, str | None]:
+        """What the Hub's client calls the benchmark's data."""
+        return {
+            "dataset_name": self.name,
+            "dataset_type": self.data.repository,
+            "dataset_revision": self.data.revision,
+            "dataset_config": self.config,
+            "dataset_split": "eval",
+        }
 
 
 ALPACA_EVAL_2 = Official(
@@ -106,85 +118,74 @@ def _ordered(data: Any, first: Sequence[str]) -> str:
     return f"{data.to_yaml(original_order=[*first, 'base_model_relation', 'datasets', 'tags'])}\n"
 
 
-def _measured(card: Card) -> list[Any]:
-    """Return the results of this iteration on the run's own sets of prompts; a stand-in never bears a benchmark's name."""
+def _result(kind: str, name: str, value: float, arguments: dict[str, Any], **place: Any) -> Any:
+    """Return one entry of a model-index."""
     from huggingface_hub import EvalResult
 
+    return EvalResult(
+        task_type="text-generation",
+        task_name="Chat",
+        metric_type=kind,
+        metric_name=name,
+        metric_value=value,
+        metric_args=arguments,
+        **place,
+    )
+
+
+def _measured(card: Card) -> list[Any]:
+    """Return the results of this iteration on the run's own sets of prompts; a stand-in never bears a benchmark's name."""
     results = []
     for name in ("eval", "test"):
+        place = {
+            "dataset_type": f"gshf-release-{name}-prompts",
+            "dataset_name": f"{tables.TITLES[name]} of the run (stand-in annotator)",
+            **_source(card),
+        }
         for entry in select(card.cells, table=name, row=iteration_row(card.iteration)):
             if entry.metric in INDEXED and entry.value is not None:
-                results.append(
-                    EvalResult(
-                        task_type="text-generation",
-                        task_name="Chat",
-                        dataset_type=f"gshf-release-{name}-prompts",
-                        dataset_name=f"{tables.TITLES[name]} of the run (stand-in annotator)",
-                        metric_type=entry.metric.replace(" ", "_"),
-                        metric_name=f"{entry.metric}, {entry.decoding}, {entry.judge}",
-                        metric_value=round(entry.value, 4),
-                        metric_args=_arguments(entry, card.iteration),
-                        **_source(card),
-                    )
-                )
+                kind, title = entry.metric.replace(" ", "_"), f"{entry.metric}, {entry.decoding}, {entry.judge}"
+                results.append(_result(kind, title, round(entry.value, 4), _arguments(entry, card.iteration), **place))
     return [*results, *_benchmarks(card)]
 
 
 def _benchmarks(card: Card) -> list[Any]:
     """Return this iteration's results of benchmarks; the official name is for the official judge and setting alone."""
-    from huggingface_hub import EvalResult
-
     results = []
     row = iteration_row(card.iteration)
-    for table, judge, baseline, mark in benchmarks.groups(card.cells):
-        chosen = select(card.cells, table=table, judge=judge, baseline=baseline, row=row)
+    for group in partial.groups(card.cells):
+        chosen = group.of(card.cells, row=row)
         if partial.is_partial(chosen, row) or _another_answered(chosen):
             continue  # part of a benchmark is no result of it, nor is another model's judgment the judge's; the card says so
         for entry in chosen:
             known = BENCHMARK_METRICS.get(entry.metric)
             if known is None or entry.value is None:
                 continue
-            results.append(
-                EvalResult(
-                    task_type="text-generation",
-                    task_name="Chat",
-                    metric_type=known[0],
-                    metric_name=known[1],
-                    metric_value=round(entry.value, 4),
-                    metric_args=_arguments(entry, card.iteration) | ({"note": entry.note} if entry.note else {}),
-                    **_dataset(chosen, table, judge, baseline, mark),
-                    **_source(card),
-                )
-            )
+            arguments = _arguments(entry, card.iteration) | ({"note": entry.note} if entry.note else {})
+            place = _dataset(chosen, group) | _source(card)
+            results.append(_result(*known, round(entry.value, 4), arguments, **place))
     return results
 
 
-def _dataset(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> dict[str, Any]:
+def _dataset(cells: Sequence[Cell], group: BenchmarkGroup) -> dict[str, Any]:
     """Return how a benchmark is called: by its own name only if every question was put to its own judge and baseline."""
-    if not is_official(cells, table, judge, baseline, mark):
-        return {"dataset_name": f"{table}, judged by {judge}", "dataset_type": table}
-    if mark != "LC win rate":
-        return {"dataset_name": "MT-Bench", "dataset_type": table}
-    known = ALPACA_EVAL_2
-    return {
-        "dataset_name": known.name,
-        "dataset_type": known.data.repository,
-        "dataset_revision": known.data.revision,
-        "dataset_config": known.config,
-        "dataset_split": "eval",
-    }
+    if not is_official(cells, group):
+        return {"dataset_name": group.name, "dataset_type": group.table}
+    if group.mark != "LC win rate":
+        return {"dataset_name": "MT-Bench", "dataset_type": group.table}
+    return ALPACA_EVAL_2.place
 
 
-def is_official(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> bool:
+def is_official(cells: Sequence[Cell], group: BenchmarkGroup) -> bool:
     """Return whether a group of cells was measured as the benchmark's published numbers are."""
     if _another_answered(cells):
         return False
     asked = {entry.n for entry in cells if entry.metric == FAILED}
-    if mark == "LC win rate":
+    if group.mark == "LC win rate":
         known = ALPACA_EVAL_2
-        own = table == "alpaca_eval_2" and judge == known.judge and baseline in (known.baseline, BASELINE)
-        return own and asked == {known.n}
-    return table == "mt_bench" and judge == MT_BENCH_JUDGE and asked == {MT_BENCH_ANSWERS}
+        own = (group.table, group.judge) == ("alpaca_eval_2", known.judge)
+        return own and group.baseline in (known.baseline, BASELINE) and asked == {known.n}
+    return (group.table, group.judge) == ("mt_bench", MT_BENCH_JUDGE) and asked == {MT_BENCH_ANSWERS}
 
 
 def _another_answered(cells: Sequence[Cell]) -> bool:
@@ -194,12 +195,8 @@ def _another_answered(cells: Sequence[Cell]) -> bool:
 
 def substitutes(cells: Sequence[Cell]) -> list[tuple[str, str]]:
     """Return `(benchmark, judge)` of everything that was not measured as published numbers are."""
-    found = []
-    for table, judge, baseline, mark in benchmarks.groups(cells):
-        chosen = select(cells, table=table, judge=judge, baseline=baseline)
-        if not is_official(chosen, table, judge, baseline, mark):
-            found.append((table, judge))
-    return list(dict.fromkeys(found))
+    found = [group for group in partial.groups(cells) if not is_official(group.of(cells), group)]
+    return list(dict.fromkeys((group.table, group.judge) for group in found))
 
 
 def _arguments(entry: Cell, iteration: int) -> dict[str, Any]:
@@ -224,8 +221,6 @@ def _source(card: Card) -> dict[str, Any]:
 
 def _reported(card: Card, document: Mapping[str, Any]) -> list[Any]:
     """Return the published numbers of this iteration, under the benchmark's name only if judge and baseline are its own."""
-    from huggingface_hub import EvalResult
-
     row = next(row for row in document["rows"] if row["row"] == iteration_row(card.iteration))
     known = ALPACA_EVAL_2
     official = (
@@ -233,17 +228,9 @@ def _reported(card: Card, document: Mapping[str, Any]) -> list[Any]:
         and known.judge in document["judge"]
         and document["baseline"] == known.baseline
     )
-    place: dict[str, Any] = (
-        {
-            "dataset_name": known.name,
-            "dataset_type": known.data.repository,
-            "dataset_revision": known.data.revision,
-            "dataset_config": known.config,
-            "dataset_split": "eval",
-        }
-        if official
-        else {"dataset_name": f"{document['benchmark']} (another judge or baseline)", "dataset_type": "reported"}
-    )
+    other = {"dataset_name": f"{document['benchmark']} (another judge or baseline)", "dataset_type": "reported"}
+    source = {"source_name": "model card of the authors", "source_url": document["source"]}
+    place = (known.place if official else other) | source
     arguments = {
         "judge": document["judge"],
         "baseline": document["baseline"],
@@ -255,21 +242,7 @@ def _reported(card: Card, document: Mapping[str, Any]) -> list[Any]:
         "origin": "reported, not measured here",
     }
     return [
-        EvalResult(
-            task_type="text-generation",
-            task_name="Chat",
-            metric_type=metric.replace(" ", "_"),
-            metric_name=name,
-            metric_value=row[key],
-            metric_args=arguments,
-            source_name="model card of the authors",
-            source_url=document["source"],
-            **place,
-        )
-        for key, metric, name in (
-            ("LC win rate", "length controlled winrate", "length-controlled win rate, %"),
-            ("win rate", "win rate", "win rate, %"),
-        )
+        _result(*BENCHMARK_METRICS[metric], row[metric], arguments, **place) for metric in ("LC win rate", "win rate")
     ]
 
 

@@ -12,7 +12,7 @@ from gshf_release.evaluation import metrics
 from gshf_release.evaluation.metrics import CALIBRATED, FAILED, MEASURES, NOISE, NOISE_SHARE
 from gshf_release.recipe import read_mapping
 from gshf_release.report import partial
-from gshf_release.report.partial import MARKS, groups
+from gshf_release.report.partial import MARKS, BenchmarkGroup, groups
 from gshf_release.report.table import Table
 
 IMPORTED = "lm-evaluation-harness"
@@ -36,10 +36,10 @@ UNITS = {"%": " %", "characters": ", characters"}
 def benchmark_tables(cells: Sequence[Cell]) -> list[Table]:
     """Return one table for each benchmark, judge and baseline, rows as measured; and one of imported results."""
     tables = []
-    for table, judge, baseline, mark in groups(cells):
-        chosen = select(cells, table=table, judge=judge, baseline=baseline)
-        tables.append(_measured(chosen, table, judge, baseline, mark))
-        further = (_differences(chosen, table, judge, baseline), _categories(chosen, table, judge))
+    for group in groups(cells):
+        chosen = group.of(cells)
+        tables.append(_measured(chosen, group))
+        further = (_differences(chosen, group), _categories(chosen, group))
         tables += [each for each in further if each is not None]
     return [*tables, *_imported(cells)]
 
@@ -53,11 +53,7 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     """
     content = read_mapping(assets.find(name, "eval/reported", ".yaml"))
     wanted = NAMES.get(str(content["benchmark"]), str(content["benchmark"]))
-    tables = [
-        _compared(select(cells, table=table, judge=judge, baseline=baseline), content, judge, baseline)
-        for table, judge, baseline, _ in groups(cells)
-        if table == wanted
-    ]
+    tables = [_compared(group.of(cells), content, group) for group in groups(cells) if group.table == wanted]
     if not tables:
         raise DataError(
             f"{content['name']} reports {content['benchmark']}, which this run has not measured.",
@@ -66,8 +62,8 @@ def comparison_tables(cells: Sequence[Cell], name: str) -> list[Table]:
     return tables
 
 
-def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark: str) -> Table:
-    columns = COLUMNS[mark]
+def _measured(cells: Sequence[Cell], group: BenchmarkGroup) -> Table:
+    columns = COLUMNS[group.mark]
     measured = {entry.metric for entry in cells}
     wanted = {metric: CALIBRATED if metric == CALIBRATED else metrics.low(metric) for metric in INTERVALS}
     intervals = {metric: INTERVALS[metric] for metric, needed in wanted.items() if needed in measured}
@@ -84,16 +80,14 @@ def _measured(cells: Sequence[Cell], table: str, judge: str, baseline: str, mark
         ]
         for row in rows_of(cells)
     ]
-    against = f" against {baseline}" if baseline else ""
     decodings = ", ".join(dict.fromkeys(entry.decoding for entry in cells if entry.decoding))
     told = [f"{row} has {count} judgments." for row, count in partial.shortfalls(cells).items()]
     notes = [" ".join(["Incomplete:", *told, partial.ADVICE])] if told else []
-    notes += [f"Measured ± standard error over prompts. Judge: {judge}. Decoding: {decodings}."]
+    notes += [f"Measured ± standard error over prompts. Judge: {group.judge}. Decoding: {decodings}."]
     noted = (*MARKS, CALIBRATED)
     notes += [f"{entry.row}, {entry.metric}: {entry.note}." for entry in cells if entry.metric in noted and entry.note]
     notes += [_noise(cells, entry) for entry in cells if entry.metric == NOISE]
-    title = f"{table}, judged by {judge}{against}{partial.mark(cells)}"
-    return Table(title, [*header, *intervals.values(), "n"], rows, notes)
+    return Table(f"{group.title}{partial.mark(cells)}", [*header, *intervals.values(), "n"], rows, notes)
 
 
 def _ranged(cells: Sequence[Cell], row: str, metric: str, *, estimate: bool) -> str:
@@ -118,7 +112,7 @@ def _noise(cells: Sequence[Cell], entry: Cell) -> str:
     return f"{entry.row}, judge noise: standard deviation {shown_value(entry)} {entry.note}{told}."
 
 
-def _differences(cells: Sequence[Cell], table: str, judge: str, baseline: str) -> Table | None:
+def _differences(cells: Sequence[Cell], group: BenchmarkGroup) -> Table | None:
     """Return each row's paired differences from the first row and from the one before it, or None if there are none."""
     rows, notes = [], []
     for entry in cells:
@@ -136,15 +130,13 @@ def _differences(cells: Sequence[Cell], table: str, judge: str, baseline: str) -
         notes += [f"{entry.row} and {other}: {entry.note}."] if entry.note not in ("", "paired") else []
     if not rows:
         return None
-    against = f" against {baseline}" if baseline else ""
     header = ["model", "compared with", "measure", "difference", "95 % interval", "sign test p", "detectable", "pairs"]
     notes = [
         "Differences on the same prompts ± standard error, interval by paired bootstrap (MT-Bench: over questions), exact sign "
         "test. Detectable: the true difference that a test at 5 % finds with a probability of 80 % on as many prompts.",
         *notes,
     ]
-    title = f"{table}, judged by {judge}{against}: paired differences{partial.mark(cells)}"
-    return Table(title, header, rows, notes)
+    return Table(f"{group.title}: paired differences{partial.mark(cells)}", header, rows, notes)
 
 
 def _is_end(metric: str) -> bool:
@@ -158,16 +150,16 @@ def _count(cells: Sequence[Cell], row: str) -> str:
     return f"{entry.count} (incomplete)" if partial.is_partial(cells, row) else entry.count
 
 
-def _categories(cells: Sequence[Cell], table: str, judge: str) -> Table | None:
+def _categories(cells: Sequence[Cell], group: BenchmarkGroup) -> Table | None:
     names = list(dict.fromkeys(entry.metric for entry in cells if entry.metric.startswith("average: ")))
     if not names:
         return None
     rows = [[row, *(shown(find(cells, row=row, metric=name)) for name in names)] for row in rows_of(cells)]
     header = ["model", *(name.removeprefix("average: ") for name in names)]
-    return Table(f"{table} by category, judged by {judge}{partial.mark(cells)}", header, rows)
+    return Table(f"{group.table} by category, judged by {group.judge}{partial.mark(cells)}", header, rows)
 
 
-def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseline: str) -> Table:
+def _compared(cells: Sequence[Cell], content: dict[str, Any], group: BenchmarkGroup) -> Table:
     metrics = [key for key in content["rows"][0] if key != "row" and find(cells, metric=key) is not None]
     rows = []
     for reported in content["rows"]:
@@ -176,16 +168,16 @@ def _compared(cells: Sequence[Cell], content: dict[str, Any], judge: str, baseli
             digits = 0 if metric == "length" else 2
             entry, other = find(cells, row=reported["row"], metric=metric), reported.get(metric)
             row += [shown(entry, digits), "–" if other is None else f"{float(other):.{digits}f}"]
-            known = entry is not None and entry.value is not None and other is not None
-            row.append(
-                f"{entry.value - float(other):+.{digits}f}" if known and entry and entry.value is not None else "–"
-            )
+            if entry is None or entry.value is None or other is None:
+                row.append("–")
+            else:
+                row.append(f"{entry.value - float(other):+.{digits}f}")
         rows.append(row)
     header = ["model", *(part for metric in metrics for part in (f"{metric}, measured", "reported", "difference"))]
     notes = [
         f"Reported for {content['name']}: judge {content['judge']}, baseline {content['baseline']}, source "
         f"{content['source']}. "
-        f"Measured: judge {judge}, baseline {baseline}. Another judge's numbers differ for that reason alone."
+        f"Measured: judge {group.judge}, baseline {group.baseline}. Another judge's numbers differ for that reason alone."
     ]
     mark = partial.mark(cells)
     notes = [*([f"Incomplete{mark.removeprefix(' (incomplete')[:-1]}. {partial.ADVICE}"] if mark else []), *notes]

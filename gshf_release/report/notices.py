@@ -18,8 +18,8 @@ def notices(cells: Sequence[Cell]) -> list[str]:
 def doubtful(cells: Sequence[Cell]) -> list[str]:
     """Return a line for each benchmark, judge and row whose verdicts leave doubts. Thinking that was set aside leaves none."""
     lines = []
-    for table, judge, baseline, _ in partial.groups(cells):
-        chosen = select(cells, table=table, judge=judge, baseline=baseline)
+    for group in partial.groups(cells):
+        chosen = group.of(cells)
         for row in rows_of(chosen):
             found = {what: find(chosen, row=row, metric=doubt(what)) for what in DOUBTS if what != THOUGHT}
             told = [
@@ -28,9 +28,7 @@ def doubtful(cells: Sequence[Cell]) -> list[str]:
                 if entry and entry.value
             ]
             if told:
-                lines.append(
-                    f"Warning: {table}, judged by {judge}, {row}: {'; '.join(told)}{_models(chosen, row, found)}."
-                )
+                lines.append(f"Warning: {group.name}, {row}: {'; '.join(told)}{_models(chosen, row, found)}.")
     return lines
 
 

@@ -6,6 +6,7 @@ A part comes about by `--limit`, by answers that a file does not have, by failed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gshf_release.data.results import Cell, find, rows_of, select
 from gshf_release.evaluation.metrics import FAILED
@@ -19,14 +20,36 @@ WHOLE = 0.98
 ADVICE = "A number of a part does not compare with numbers of the whole benchmark."
 
 
-def groups(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
-    """Return `(table, judge, baseline, mark)` of everything that benchmarks measured, in order."""
-    found = [
-        (entry.table, entry.judge, entry.baseline, entry.metric)
-        for entry in cells
-        if entry.metric in MARKS and entry.origin == "measured"
-    ]
-    return list(dict.fromkeys(found))
+class BenchmarkGroup(NamedTuple):
+    """Names what one judge measured of one benchmark against one baseline."""
+
+    table: str
+    judge: str
+    baseline: str
+    mark: str
+    """Which of `MARKS` it measured."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark and its judge, in words."""
+        return f"{self.table}, judged by {self.judge}"
+
+    @property
+    def title(self) -> str:
+        """Its name with the baseline, if there is one."""
+        return self.name + (f" against {self.baseline}" if self.baseline else "")
+
+    def of(self, cells: Sequence[Cell], **wanted: str) -> list[Cell]:
+        """Return its cells whose other fields equal `wanted`."""
+        return select(cells, table=self.table, judge=self.judge, baseline=self.baseline, **wanted)
+
+
+def groups(cells: Sequence[Cell]) -> list[BenchmarkGroup]:
+    """Return everything that benchmarks measured, in order."""
+    measured = [entry for entry in cells if entry.metric in MARKS and entry.origin == "measured"]
+    return list(
+        dict.fromkeys(BenchmarkGroup(entry.table, entry.judge, entry.baseline, entry.metric) for entry in measured)
+    )
 
 
 def is_partial(cells: Sequence[Cell], row: str) -> bool:
@@ -63,11 +86,11 @@ def mark(cells: Sequence[Cell]) -> str:
 def notices(cells: Sequence[Cell]) -> list[str]:
     """Return a line for each benchmark and judge that has partial rows, to stand before every number."""
     lines = []
-    for table, judge, baseline, _ in groups(cells):
-        found = shortfalls(select(cells, table=table, judge=judge, baseline=baseline))
+    for group in groups(cells):
+        found = shortfalls(group.of(cells))
         told = ", ".join(f"{row} {count} judgments" for row, count in found.items())
         if found:
-            lines.append(f"Incomplete: {table}, judged by {judge}: {told}. {ADVICE}")
+            lines.append(f"Incomplete: {group.name}: {told}. {ADVICE}")
     return lines
 
 

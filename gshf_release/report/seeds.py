@@ -13,6 +13,7 @@ from gshf_release.evaluation.metrics import CALIBRATED, FAILED
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report import benchmarks, partial
 from gshf_release.report.notices import notices
+from gshf_release.report.partial import BenchmarkGroup
 from gshf_release.report.tables import Table, markdown
 from gshf_release.run.directory import seed_runs, write_text
 from gshf_release.run.stage import is_iteration
@@ -149,27 +150,21 @@ def benchmark_seed_tables(seeds: Mapping[int, Sequence[Cell]], *, every_iteratio
         seeds: The cells of each seed; one that was not evaluated has dashes.
         every_iteration: Show all iterations; else the base and the last one.
     """
-    groups = dict.fromkeys(group for cells in seeds.values() for group in benchmarks.groups(cells))
-    return [_benchmark_table(seeds, *group, every_iteration=every_iteration) for group in groups]
+    groups = dict.fromkeys(group for cells in seeds.values() for group in partial.groups(cells))
+    return [_benchmark_table(seeds, group, every_iteration=every_iteration) for group in groups]
 
 
-def _benchmark_table(
-    seeds: Mapping[int, Sequence[Cell]], table: str, judge: str, baseline: str, mark: str, *, every_iteration: bool
-) -> Table:
-    chosen = {
-        seed: select(cells, table=table, judge=judge, baseline=baseline, origin="measured")
-        for seed, cells in seeds.items()
-    }
+def _benchmark_table(seeds: Mapping[int, Sequence[Cell]], group: BenchmarkGroup, *, every_iteration: bool) -> Table:
+    chosen = {seed: group.of(cells, origin="measured") for seed, cells in seeds.items()}
     every = dict.fromkeys(row for cells in chosen.values() for row in rows_of(cells))
     iterations = sorted((row for row in every if is_iteration(row)), key=lambda row: int(row[10:]))
     shown_rows = ["base", *(iterations if every_iteration else iterations[-1:])]
     rows = []
     for row in shown_rows:
-        for metric, digits in {**benchmarks.COLUMNS[mark], CALIBRATED: 2}.items():
+        for metric, digits in {**benchmarks.COLUMNS[group.mark], CALIBRATED: 2}.items():
             found = [find(cells, row=row, metric=metric) for cells in chosen.values()]
             if metric != FAILED and any(entry is not None for entry in found):
                 rows.append([row, metric, *(shown(entry, digits) for entry in found), *_over_seeds(found)])
-    against = f" against {baseline}" if baseline else ""
     header = ["model", "measure", *(f"seed {seed}" for seed in seeds), "mean over seeds", "SE across seeds"]
     notes = [
         "A seed's cell: its number ± the standard error over prompts. The last column is the standard error of the mean over "
@@ -177,8 +172,7 @@ def _benchmark_table(
     ]
     marks = list(dict.fromkeys(told for cells in chosen.values() if (told := partial.mark(cells))))
     notes = [*([f"Incomplete in at least one seed. {partial.ADVICE}"] if marks else []), *notes]
-    title = f"{table}, judged by {judge}{against}, over {len(seeds)} seeds{''.join(marks)}"
-    return Table(title, header, rows, notes)
+    return Table(f"{group.title}, over {len(seeds)} seeds{''.join(marks)}", header, rows, notes)
 
 
 def measures(cells: Sequence[Cell], table: str) -> dict[str, dict[str, str]]:
