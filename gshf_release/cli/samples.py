@@ -22,8 +22,8 @@ from gshf_release.cli.terminal import json_option, print_json, say, show, stale_
 def command(run: Path, count: int, name: str, decoding: str, wanted: str | None, as_json: bool) -> None:
     """Show a prompt with the answers of the base and of every iteration.
 
-    Without --find it is the first prompt whose gain in reward is the median of the set; of several, prompts at equal distances
-    in the order of their gains.
+    Without --find it is the first prompt whose gain in reward is nearest to the mean gain of the set; of several, prompts at
+    equal distances in the order of their gains.
 
     \b
     Examples:
@@ -32,11 +32,11 @@ def command(run: Path, count: int, name: str, decoding: str, wanted: str | None,
       gshf-release samples runs/quickstart --find volcano --count 3
     """
     from gshf_release.errors import RunError
-    from gshf_release.report.samples import answered_prompts, sample_lines, spread_over_gains, typical
+    from gshf_release.report.samples import answered_prompts, gain_line, sample_lines, spread_over_gains, typical
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
-    found = answered_prompts(directory, name, decoding)
+    found = every = answered_prompts(directory, name, decoding)
     if wanted is not None:
         found = [one for one in found if wanted.casefold() in one.messages[-1]["content"].casefold()][:count]
     elif found:
@@ -52,3 +52,4 @@ def command(run: Path, count: int, name: str, decoding: str, wanted: str | None,
         return
     for one in found:
         show("\n".join(sample_lines(one, decoding)))
+    show(gain_line(every))

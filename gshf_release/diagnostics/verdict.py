@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from gshf_release.data.results import Cell, find, select, shown
 from gshf_release.diagnostics.explanations import LITTLE, RISE, TRACKED, TRACKS, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.diagnostics.row_metrics import REPETITION_RISE
+from gshf_release.diagnostics.row_metrics import ALL_RULES_KEPT, REPETITION_RISE
 from gshf_release.diagnostics.significance import (
     DECODINGS,
     JUDGES,
@@ -28,7 +28,16 @@ from gshf_release.diagnostics.significance import (
 )
 from gshf_release.run.stage import is_iteration, iteration_row
 
-Kind = Literal["learned", "sharpened", "got longer", "gamed a template", "repeats itself", "gained in part", "nothing"]
+Kind = Literal[
+    "learned",
+    "learned its rules",
+    "sharpened",
+    "got longer",
+    "gamed a template",
+    "repeats itself",
+    "gained in part",
+    "nothing",
+]
 
 NOTHING = 0.1
 """Share of the gain below which an explanation leaves nothing that the second scorer could confirm."""
@@ -268,6 +277,8 @@ def _over_control(evidence: Evidence, judge: str, baseline: str) -> Cell | None:
 def _gained(evidence: Evidence, counted: list[tuple[str, str]]) -> tuple[Kind, str]:
     """Return what is to be said of a gain that no plainer explanation accounts for."""
     judges = {judge for judge, _ in counted}
+    if judges == {"reward"} and _rules_beyond_sharpening(evidence):
+        return "learned its rules", _rules(evidence)
     if judges == {"reward"}:
         return "gained in part", "gained under its training reward only; the second scorer does not confirm it"
     if judges == {"second-scorer"}:
@@ -279,6 +290,26 @@ def _gained(evidence: Evidence, counted: list[tuple[str, str]]) -> tuple[Kind, s
     if all("greedy" in evidence.gained(judge) for judge in JUDGES):
         return "learned", "learned: decoded greedily it is better than the base under both scorers"
     return "learned", "learned: at T=0.7 it is better than the base, and than the base sharpened by a lower temperature"
+
+
+def _rules_beyond_sharpening(evidence: Evidence) -> bool:
+    """Return whether a program checked the reward, and greedy answers gained, which a lower temperature does not bring."""
+    return evidence.one(ALL_RULES_KEPT, judge="reward", decoding="greedy") is not None and "greedy" in evidence.gained(
+        "reward"
+    )
+
+
+def _rules(evidence: Evidence) -> str:
+    """Return in words that a policy keeps more rules, beside what training did not see."""
+    places = " and ".join(DECODINGS[decoding] for decoding in evidence.gained("reward"))
+    text = f"learned to keep the kinds of rules that it was trained on: more than the base {places}"
+    unseen = find(
+        evidence.cells, table="eval", row=evidence.row, metric="gain over base", judge="reward", decoding="greedy"
+    )
+    if unseen is not None and find(evidence.cells, table="eval", row="base", metric=ALL_RULES_KEPT, decoding="greedy"):
+        text += f"; on the evaluation prompts its greedy gain is {shown(unseen)}"
+    second = evidence.gain("second-scorer", "greedy")
+    return text if second is None else f"{text}; under the second scorer, which knows no rules, {shown(second)}"
 
 
 def _finishing(evidence: Evidence) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gshf_release.recipe.parsing import Section
+from gshf_release.recipe.parsing import PositiveInt, Section
 
 
 class AllowedFinding(Section):
@@ -26,6 +26,8 @@ class Release(Section):
     """A YAML file of facts for the card, or a name in model_cards; None uses what the run knows."""
     gguf: tuple[Literal["Q8_0", "BF16", "F16", "Q6_K", "Q5_K_M", "Q4_K_M"], ...] = ("Q8_0",)
     """Encodings of the GGUF files; with a K-quant (the last three), llama.cpp makes and measures (`setup llama-cpp`)."""
+    measured_tokens: PositiveInt = 4096
+    """How much text of the test role a quantization's loss is measured on."""
     compressed: tuple[Literal["fp8", "gptq:W4A16"], ...] = ()
     """Repositories in the compressed-tensors format, made by llm-compressor (`setup quant`)."""
     datasets: tuple[Literal["preferences", "judgments"], ...] = ()

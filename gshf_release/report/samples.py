@@ -68,7 +68,7 @@ def answered_prompts(run: RunDirectory, name: str = "test", decoding: str = "gre
 
 
 def spread_over_gains(prompts: Sequence[AnsweredPrompt], count: int = 1) -> list[AnsweredPrompt]:
-    """Return `count` prompts at equal distances in the order of gain: the median one, or of five also the tenth percentile.
+    """Return `count` prompts at equal distances in the order of gain: of five the 10th, 30th, ... percentile.
 
     Of equal gains the prompt that comes first in the set stands first.
     """
@@ -78,9 +78,16 @@ def spread_over_gains(prompts: Sequence[AnsweredPrompt], count: int = 1) -> list
 
 
 def typical(prompts: Sequence[AnsweredPrompt]) -> AnsweredPrompt:
-    """Return the first prompt of the set whose gain is the median gain."""
-    (median,) = spread_over_gains(prompts)
-    return next(prompt for prompt in prompts if prompt.gain == median.gain)
+    """Return the prompt whose gain is nearest to the mean gain of the set, the first of equals."""
+    mean = sum(prompt.gain for prompt in prompts) / len(prompts)
+    return min(prompts, key=lambda prompt: abs(prompt.gain - mean))
+
+
+def gain_line(prompts: Sequence[AnsweredPrompt]) -> str:
+    """Return how many prompts the last policy gained and lost on."""
+    up, down = (sum(sign * prompt.gain > 0 for prompt in prompts) for sign in (1, -1))
+    row = prompts[0].answers[-1].row
+    return f"{row} against the base: {up} of {len(prompts)} prompts better, {len(prompts) - up - down} equal, {down} worse."
 
 
 def sample_lines(prompt: AnsweredPrompt, decoding: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from gshf_release.data.results import Cell
 from gshf_release.diagnostics.explanations import TRACKED, WHERE_ENDED
 from gshf_release.diagnostics.exploration import LENGTH_REWARD
-from gshf_release.diagnostics.row_metrics import REPETITION_RISE
+from gshf_release.diagnostics.row_metrics import ALL_RULES_KEPT, REPETITION_RISE
 from gshf_release.diagnostics.verdict import Kind, diagnose, verdict
 from tests.diagnostics.rows import GREEDY, REWARD, SECOND, WARM, all_at, gains
 
@@ -59,6 +59,19 @@ def test_shorter_answers_are_mentioned() -> None:
 def test_a_gain_under_the_training_reward_alone_is_not_confirmed() -> None:
     values = all_at(0.3) | {(SECOND, GREEDY): (0.0, 0.1), (SECOND, WARM): (0.0, 0.1)}
     assert "the second scorer does not confirm it" in verdict(gains(values))
+
+
+def test_rules_that_a_program_checked_are_said_to_be_kept_beside_what_training_did_not_see() -> None:
+    values = all_at(0.4) | {(SECOND, GREEDY): (0.0, 0.1), (SECOND, WARM): (0.0, 0.1)}
+    kept = [Cell(table="test", row="iteration-1", metric=ALL_RULES_KEPT, judge=REWARD, decoding=GREEDY, value=30.0)]
+    found = diagnose([*gains(values), *kept])
+    assert found.kind == "learned its rules"
+    assert found.text.startswith(
+        "iteration-1 learned to keep the kinds of rules that it was trained on: more than the base greedily and at T=0.7; under "
+        "the second scorer, which knows no rules, 0.00 ± 0.10. Of"
+    )
+    warm = values | {(REWARD, GREEDY): (0.0, 0.1)}
+    assert diagnose([*gains(warm), *kept]).kind == "gained in part", "a lower temperature may do that"
 
 
 def test_a_loss_is_no_gain() -> None:

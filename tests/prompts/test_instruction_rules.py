@@ -234,7 +234,7 @@ def test_a_list_of_rules_is_told_from_anything_else() -> None:
     ("path", "count", "seed", "rules"),
     [
         ("training/prompts/instructions.jsonl", 2000, 0, TRAINING_RULES),
-        ("eval/prompts/unseen-instructions.jsonl", 96, 1, HELD_OUT_RULES),
+        ("eval/prompts/unseen-instructions.jsonl", 48, 1, HELD_OUT_RULES),
     ],
 )
 def test_the_files_of_the_package_are_what_the_generator_writes(

@@ -14,6 +14,7 @@ from gshf_release.report.samples import (
     Answer,
     AnsweredPrompt,
     answered_prompts,
+    gain_line,
     sample_lines,
     spread_over_gains,
     typical,
@@ -26,10 +27,18 @@ def prompt(name: str, gain: float) -> AnsweredPrompt:
     return AnsweredPrompt(name, [Message(role="user", content=name)], answers)
 
 
-def test_the_shown_prompt_is_the_first_with_the_median_gain() -> None:
-    prompts = [prompt("a", 1.0), prompt("b", 0.5), prompt("c", -1.0), prompt("d", 0.5), prompt("e", 0.0)]
-    assert typical(prompts).prompt_id == "b"
+def test_the_shown_prompt_is_the_first_with_about_the_mean_gain() -> None:
+    prompts = [
+        prompt("a", 1.0),
+        prompt("b", 0.0),
+        prompt("c", -1.0),
+        prompt("d", 0.5),
+        prompt("e", 1.0),
+        prompt("f", 0.5),
+    ]
+    assert typical(prompts).prompt_id == "d"  # the mean is 1/3
     assert typical(prompts[:1]).prompt_id == "a"
+    assert gain_line(prompts) == "iteration-1 against the base: 4 of 6 prompts better, 1 equal, 1 worse."
 
 
 def test_several_prompts_lie_at_equal_distances_in_the_order_of_gains() -> None:

@@ -194,7 +194,7 @@ def _run(run: RunDirectory, iteration: int | None) -> tuple[Path, Path, str, Cal
         rows = Sample.read(*(run.folder(Task(answers, k)) / "samples.parquet" for k in range(answers.shards)))
         where = f"the {role} role, answered by iteration {number}"
         if role == "test":
-            return calibration_text.of_samples(rows, role=where)
+            return calibration_text.of_samples(rows, role=where, tokens=run.recipe.release.measured_tokens)
         return calibration_text.calibration(rows, role=where, seed=run.recipe.seed)
 
     return source, run.path / "quantized" / f"iter-{number}", name, text, run.recipe.seed

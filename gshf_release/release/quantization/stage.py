@@ -64,7 +64,7 @@ def declare_quantizations(recipe: Recipe, weights: Stage, shown: tuple[Input, ..
             kind="other",
             inputs=(*inputs, *test, *extra),
             outputs=(MAIN, MEASURED),
-            keys=weights.keys,
+            keys=(*weights.keys, "release.measured_tokens"),
             parameters=QuantizationParameters(**released.model_dump(), schemes=tuple(names), suffix=suffix).as_json(),
             numbers="gshf_release.release.quantization.stage:quantization_cells",
         )
@@ -114,9 +114,8 @@ def _work(context: StageContext) -> tuple[Work, int]:
     threads = profile.training_threads or profile.threads or here
     checkpoint = context.input(f"release/{name}", f"iter-{iteration}")
     scratch = context.scratch / "references"
-    return Work(
-        checkpoint, name, calibration_text.of_samples(rows, role=where), threads, scratch, context.progress
-    ), iteration
+    text = calibration_text.of_samples(rows, role=where, tokens=context.recipe.release.measured_tokens)
+    return Work(checkpoint, name, text, threads, scratch, context.progress), iteration
 
 
 def _answers(context: StageContext, iteration: int, role: str) -> tuple[list[Sample], str]:
