@@ -67,8 +67,8 @@ def test_rules_that_a_program_checked_are_said_to_be_kept_beside_what_training_d
     found = diagnose([*gains(values), *kept])
     assert found.kind == "learned its rules"
     assert found.text.startswith(
-        "iteration-1 learned to keep the kinds of rules that it was trained on: more than the base greedily and at T=0.7; under "
-        "the second scorer, which knows no rules, 0.00 ± 0.10. Of"
+        "iteration-1 learned to keep the kinds of rules that it was trained on: more than the base greedily and at T=0.7; "
+        "under the second scorer, which knows no rules, 0.00 ± 0.10. Of"
     )
     warm = values | {(REWARD, GREEDY): (0.0, 0.1)}
     assert diagnose([*gains(warm), *kept]).kind == "gained in part", "a lower temperature may do that"
