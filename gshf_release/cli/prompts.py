@@ -32,7 +32,7 @@ from gshf_release.cli.terminal import (
     "--rules",
     default="training",
     show_default=True,
-    metavar="training|held-out|python:MODULE:NAME",
+    metavar="training|held-out|instructions|python:MODULE:NAME",
     help="Which kinds of rules --instructions states.",
 )
 @click.option("--rules-each", type=click.IntRange(min=1), default=2, show_default=True, help="Rules in one prompt.")

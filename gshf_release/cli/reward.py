@@ -154,8 +154,10 @@ def _show_cells(cells: list[Any]) -> None:
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--kind`."""
-    text = "Folder, Hub id or python:package.module:function; several make an ensemble."
-    kinds = click.Choice(["sequence-classification", "pairwise"])
+    text = (
+        "Folder, Hub id or python:package.module:function; several make an ensemble. With --kind checks: instructions."
+    )
+    kinds = click.Choice(["sequence-classification", "pairwise", "checks"])
     function = click.option("--kind", type=kinds, default="sequence-classification", show_default=True)(function)
     return click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=text)(function)
 

@@ -14,7 +14,7 @@ from gshf_release.data.records import Message
 from gshf_release.errors import EngineError
 from gshf_release.prompts import instruction_rules
 from gshf_release.prompts.instruction_rules import Check, Rule, check_rules, share_kept
-from gshf_release.recipe import PYTHON, ScoreSource
+from gshf_release.recipe import INSTRUCTIONS, PYTHON, ScoreSource
 from gshf_release.rewards import Inference, python_callable
 from gshf_release.run import trust
 from gshf_release.run.directory import read_json
@@ -82,8 +82,10 @@ def load_rules(source: str) -> tuple[Rule, ...]:
     Raises:
         EngineError: There is no such list of rules.
     """
-    if not source.startswith(PYTHON):
+    if source == INSTRUCTIONS:
         return instruction_rules.INSTRUCTIONS
+    if not source.startswith(PYTHON):
+        raise EngineError(f"There are no rules {source!r}.", hint=f"{INSTRUCTIONS}, or {PYTHON}module:NAME.")
     try:
         return instruction_rules.named(python_callable.load_named(source), source)
     except ValueError as error:
@@ -99,8 +101,6 @@ def rules_to_write(name: str) -> tuple[Rule, ...]:
     known = {"training": instruction_rules.TRAINING_RULES, "held-out": instruction_rules.HELD_OUT_RULES}
     if name in known:
         return known[name]
-    if not name.startswith(PYTHON):
-        raise EngineError(f"There are no rules {name!r}.", hint=f"{', '.join(known)}, or {PYTHON}module:NAME.")
     return load_rules(name)
 
 

@@ -88,10 +88,16 @@ def open_source(chosen: ScoreSource, how: Inference) -> RewardModel | PairwiseMo
 def open_named(models: Sequence[str], kind: str, how: Inference) -> RewardModel | PairwiseModel:
     """Return the scorer of one name, or the ensemble of several: folders, Hub ids or `python:package.module:function`.
 
+    Of kind `checks` the name is `instructions` or a list of rules, `python:package.module:NAME`.
+
     Raises:
         CheckpointError: A model is not here or broken.
         EngineError: It is no scorer of its kind; or an ensemble of pairwise models.
     """
+    if kind == "checks":
+        if len(models) > 1:
+            raise EngineError("Rules make no ensemble.", hint="Name one list of rules.")
+        return InstructionChecks(load_rules(models[0]))
     if len(models) == 1:
         return _open_one(models[0], kind, how)
     if kind == "pairwise":

@@ -216,6 +216,19 @@ def test_a_description_that_makes_no_sense_is_one_line(
         recipe(tiny_folder, prompts, **reward)
 
 
+def test_the_answers_of_a_file_are_scored_by_rules(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    prompt = "Write one sentence about rain. Use no commas. End with a question mark."
+    rows = [{"prompt": prompt, "response": text} for text in ("Is rain wet?", "Rain, is it wet?", "It is wet today.")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = CliRunner().invoke(cli, ["reward", "score", str(file), "--kind", "checks", "--model", "instructions"])
+    assert done.exit_code == 0, done.output
+    scored = (tmp_path / "answers.scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["reward"] for line in scored] == [1.0, 0.5, 0.0]
+    wrong = CliRunner().invoke(cli, ["reward", "score", str(file), "--kind", "checks", "--model", "instrctions"])
+    assert "instrctions" in str(wrong.exception)
+
+
 def test_the_command_writes_the_prompts(tmp_path: Path) -> None:
     out = tmp_path / "folder" / "prompts.jsonl"
     done = CliRunner().invoke(cli, ["prompts", "--instructions", "5", "--out", str(out), "--seed", "0"])
