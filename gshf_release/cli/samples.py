@@ -22,8 +22,8 @@ from gshf_release.cli.terminal import json_option, print_json, say, show, stale_
 def command(run: Path, count: int, name: str, decoding: str, wanted: str | None, as_json: bool) -> None:
     """Show a prompt with the answers of the base and of every iteration.
 
-    Without --find it is the first prompt whose gain in reward is nearest to the mean gain of the set; of several, prompts at
-    equal distances in the order of their gains.
+    Without --find it is the first prompt on which the last iteration is better than the base, after the line that says on how
+    many it is; of several, prompts at equal distances in the order of their gains.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def command(run: Path, count: int, name: str, decoding: str, wanted: str | None,
       gshf-release samples runs/quickstart --find volcano --count 3
     """
     from gshf_release.errors import RunError
-    from gshf_release.report.samples import answered_prompts, gain_line, sample_lines, spread_over_gains, typical
+    from gshf_release.report.samples import answered_prompts, first_better, gain_line, sample_lines, spread_over_gains
     from gshf_release.run.directory import RunDirectory
 
     directory = RunDirectory.open(run)
@@ -40,7 +40,7 @@ def command(run: Path, count: int, name: str, decoding: str, wanted: str | None,
     if wanted is not None:
         found = [one for one in found if wanted.casefold() in one.messages[-1]["content"].casefold()][:count]
     elif found:
-        found = [typical(found)] if count == 1 else spread_over_gains(found, count)
+        found = [first_better(found)] if count == 1 else spread_over_gains(found, count)
     if not found:
         raise RunError(
             f"No prompt of {name} was answered by every policy" + (f" and has {wanted!r}." if wanted else ".")
@@ -50,6 +50,6 @@ def command(run: Path, count: int, name: str, decoding: str, wanted: str | None,
     if as_json:
         print_json({"set": name, "decoding": decoding, "prompts": [asdict(one) for one in found]})
         return
+    show(gain_line(every))
     for one in found:
         show("\n".join(sample_lines(one, decoding)))
-    show(gain_line(every))

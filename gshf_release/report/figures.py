@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gshf_release.data.results import Cell, find, select
 from gshf_release.diagnostics.row_metrics import ALL_RULES_KEPT
+from gshf_release.errors import RunError
 from gshf_release.models.logprobs import KL_TO_BASE
 from gshf_release.report.methods import UNTRAINED, MethodPoint
 from gshf_release.report.tables import iterations_of
@@ -28,8 +29,13 @@ def learning_curve(cells: Sequence[Cell], path: Path, *, table: str = "test") ->
         cells: The run's results.
         path: A PNG file to write.
         table: The set of prompts.
+
+    Raises:
+        RunError: The run was not evaluated on them.
     """
     rows = iterations_of(select(cells, table=table))
+    if not rows:
+        raise RunError(f"There are no results on the {table} prompts to draw.", hint="Run: gshf-release eval RUN")
     with _drawn(path, 2, (9, 3.8)) as (left, right):
         _draw_gains(left, cells, table, rows)
         _draw_cost(right, cells, rows)

@@ -77,10 +77,9 @@ def spread_over_gains(prompts: Sequence[AnsweredPrompt], count: int = 1) -> list
     return [ranked[(2 * number + 1) * len(ranked) // (2 * count)] for number in range(count)]
 
 
-def typical(prompts: Sequence[AnsweredPrompt]) -> AnsweredPrompt:
-    """Return the prompt whose gain is nearest to the mean gain of the set, the first of equals."""
-    mean = sum(prompt.gain for prompt in prompts) / len(prompts)
-    return min(prompts, key=lambda prompt: abs(prompt.gain - mean))
+def first_better(prompts: Sequence[AnsweredPrompt]) -> AnsweredPrompt:
+    """Return the first prompt on which the last policy is better than the base; the first of all if there is none."""
+    return next((prompt for prompt in prompts if prompt.gain > 0), prompts[0])
 
 
 def gain_line(prompts: Sequence[AnsweredPrompt]) -> str:

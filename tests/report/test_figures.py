@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import gshf_release
 from gshf_release.data.results import Cell, read_cells
+from gshf_release.errors import RunError
 from gshf_release.report.figures import learning_curve
 from gshf_release.run.directory import RunDirectory
 
@@ -47,3 +50,8 @@ def test_missing_cells_are_gaps(tmp_path: Path) -> None:
     cells = [Cell(table="test", row=row, metric="score", value=1.0) for row in ("base", "iteration-1")]
     learning_curve(cells, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_not_evaluated_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no results on the test prompts to draw"):
+        learning_curve([Cell(table="eval", row="base", metric="score", value=1.0)], tmp_path / "a.png")

@@ -14,10 +14,10 @@ from gshf_release.report.samples import (
     Answer,
     AnsweredPrompt,
     answered_prompts,
+    first_better,
     gain_line,
     sample_lines,
     spread_over_gains,
-    typical,
 )
 from gshf_release.run.directory import RunDirectory
 
@@ -27,17 +27,17 @@ def prompt(name: str, gain: float) -> AnsweredPrompt:
     return AnsweredPrompt(name, [Message(role="user", content=name)], answers)
 
 
-def test_the_shown_prompt_is_the_first_with_about_the_mean_gain() -> None:
+def test_the_shown_prompt_is_the_first_that_got_better_beside_how_many_did() -> None:
     prompts = [
-        prompt("a", 1.0),
         prompt("b", 0.0),
         prompt("c", -1.0),
         prompt("d", 0.5),
         prompt("e", 1.0),
         prompt("f", 0.5),
+        prompt("g", 0.5),
     ]
-    assert typical(prompts).prompt_id == "d"  # the mean is 1/3
-    assert typical(prompts[:1]).prompt_id == "a"
+    assert first_better(prompts).prompt_id == "d"
+    assert first_better(prompts[:2]).prompt_id == "b"
     assert gain_line(prompts) == "iteration-1 against the base: 4 of 6 prompts better, 1 equal, 1 worse."
 
 
