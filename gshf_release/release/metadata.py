@@ -36,7 +36,7 @@ class Official:
 
     @property
     def place(self) -> dict[str, str | None]:
-        """What the Hub's client calls the benchmark's data."""
+        """Return what the Hub's client calls the benchmark's data."""
         return {
             "dataset_name": self.name,
             "dataset_type": self.data.repository,

@@ -106,10 +106,10 @@ def test_a_mistake_of_the_function_is_one_line(name: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "line"),
     [
-        ("python:my_own_scorer", "is not of the form python:package.module:function"),
+        ("python:my_own_scorer", "is not of the form python:package.module:name"),
         ("python:no.such.module:f", r"the module 'no.such.module' cannot be imported: ModuleNotFoundError: No module"),
-        ("python:my_own_scorer:gone", "'my_own_scorer' has no function 'gone'"),
-        ("python:my_own_scorer:number", "'my_own_scorer' has no function 'number'"),
+        ("python:my_own_scorer:gone", "'my_own_scorer' has no 'gone'"),
+        ("python:my_own_scorer:number", "is not a function but int"),
     ],
 )
 def test_a_function_that_is_not_there_is_one_line(reference: str, line: str) -> None:
