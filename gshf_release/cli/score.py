@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,7 +78,7 @@ def _alpaca_eval(
         _warn(f"Not the pinned files, used because --allow-unverified-data says so: {', '.join(data.unverified)}.")
     _show_warnings([(path, one.model, one.warnings) for (path, _), one in scores])
     if as_json and scores:
-        print_json([one.as_json() | {"file": str(path)} for (path, _), one in scores])
+        print_json([asdict(one) | {"file": str(path)} for (path, _), one in scores])
     elif scores:
         _print_alpaca_eval([one for _, one in scores])
     _raise(failures + unscored)
@@ -94,7 +95,7 @@ def _mt_bench(files: tuple[Path, ...], as_json: bool) -> None:
     scores = [(path, one) for path, found in read for one in found]
     _show_warnings([(path, one.model, one.warnings) for path, one in scores])
     if as_json and scores:
-        print_json([one.as_json() | {"file": str(path)} for path, one in scores])
+        print_json([asdict(one) | {"file": str(path)} for path, one in scores])
     elif scores:
         _print_mt_bench([one for _, one in scores])
     _raise(failures)

@@ -19,13 +19,11 @@ from gshf_release.run.directory import write_text
 FILES = {"alpaca_eval": "model_outputs.json", "mt_bench": "model_answer.jsonl"}
 
 
-def alpaca_eval_row(question: Question, answer: str, model: str) -> dict[str, str]:
-    """Return a row of AlpacaEval's model_outputs.json."""
-    return {"dataset": question.category, "instruction": question.turns[0], "output": answer, "generator": model}
-
-
-def mt_bench_line(question: Question, answers: Sequence[str], model: str) -> dict[str, Any]:
-    """Return a line of FastChat's model_answer/<model>.jsonl."""
+def answer_row(protocol: str, question: Question, answers: Sequence[str], model: str) -> dict[str, Any]:
+    """Return a row of AlpacaEval's model_outputs.json, or a line of FastChat's model_answer/<model>.jsonl."""
+    if protocol == "alpaca_eval":
+        (answer,) = answers
+        return {"dataset": question.category, "instruction": question.turns[0], "output": answer, "generator": model}
     return {
         "question_id": int(question.key),
         "answer_id": sha256_json([model, question.key, list(answers)])[:22],
@@ -35,14 +33,22 @@ def mt_bench_line(question: Question, answers: Sequence[str], model: str) -> dic
     }
 
 
-def write_alpaca_eval(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write model_outputs.json."""
-    write_text(path, json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
+def write_rows(protocol: str, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write answers or judgments as the benchmark's own program does: AlpacaEval a list, FastChat a row a line."""
+    if protocol == "alpaca_eval":
+        text = json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, text)
 
 
-def write_mt_bench(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write model_answer.jsonl."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+def read_answers(protocol: str, path: Path) -> dict[str, dict[str, Any]]:
+    """Return the answers of a file by instruction (AlpacaEval) or question id (MT-Bench).
+
+    Raises:
+        DataError: A row is malformed, or an instruction of AlpacaEval is answered twice.
+    """
+    return alpaca_eval_answers(path) if protocol == "alpaca_eval" else mt_bench_answers(path)
 
 
 def alpaca_eval_answers(path: Path) -> dict[str, dict[str, Any]]:
@@ -102,7 +108,7 @@ def model_of(protocol: str, path: Path, otherwise: str | None = None) -> str:
     Raises:
         DataError: It holds no answers, or those of several models.
     """
-    rows = alpaca_eval_answers(path) if protocol == "alpaca_eval" else mt_bench_answers(path)
+    rows = read_answers(protocol, path)
     names = {str(row[MODEL_KEYS[protocol]]) for row in rows.values() if row.get(MODEL_KEYS[protocol])}
     if not rows or len(names) > 1:
         raise DataError(f"{path} holds the answers of {len(names)} models; one is expected.")

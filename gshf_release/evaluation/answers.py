@@ -382,17 +382,11 @@ def write_answers(context: StageContext) -> None:
         _answers_of(context, f"{of.row}/{of.benchmark}/turn-{number}")
         for number in range(1, max(len(question.turns) for question in questions) + 1)
     ]
-    if of.protocol == "alpaca_eval":
-        rows = [answer_files.alpaca_eval_row(question, turns[0][question.key], of.model) for question in questions]
-        answer_files.write_alpaca_eval(rows, context.output(answer_files.FILES["alpaca_eval"]))
-    else:
-        lines = [
-            answer_files.mt_bench_line(
-                question, [turn[question.key] for turn in turns if question.key in turn], of.model
-            )
-            for question in questions
-        ]
-        answer_files.write_mt_bench(lines, context.output(answer_files.FILES["mt_bench"]))
+    rows = []
+    for question in questions:
+        given = [turn[question.key] for turn in turns if question.key in turn]
+        rows.append(answer_files.answer_row(of.protocol, question, given, of.model))
+    answer_files.write_rows(of.protocol, rows, context.output(answer_files.FILES[of.protocol]))
 
 
 def adopt_answers(context: StageContext) -> None:
@@ -404,7 +398,7 @@ def adopt_answers(context: StageContext) -> None:
     of = context.parameters(ExistingAnswerParameters)
     path, protocol = file_copies.path(context.run, of.sha256), of.protocol
     questions = stored_questions(context, of.benchmark)
-    found = answer_files.alpaca_eval_answers(path) if protocol == "alpaca_eval" else answer_files.mt_bench_answers(path)
+    found = answer_files.read_answers(protocol, path)
     keys = [question.turns[0] if protocol == "alpaca_eval" else question.key for question in questions]
     chosen = [found[key] for key in keys if key in found]
     if not chosen:
@@ -418,10 +412,7 @@ def adopt_answers(context: StageContext) -> None:
     if of.model is not None:
         key = answer_files.MODEL_KEYS[protocol]
         chosen = [row | {key: row.get(key) or of.model} for row in chosen]
-    if protocol == "alpaca_eval":
-        answer_files.write_alpaca_eval(chosen, context.output(answer_files.FILES[protocol]))
-    else:
-        answer_files.write_mt_bench(chosen, context.output(answer_files.FILES[protocol]))
+    answer_files.write_rows(protocol, chosen, context.output(answer_files.FILES[protocol]))
 
 
 def _answers_of(context: StageContext, stage: str) -> dict[str, str]:

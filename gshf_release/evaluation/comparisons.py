@@ -5,54 +5,18 @@ compare(alpaca_eval_wins(rows_of_iteration_3), alpaca_eval_wins(rows_of_iteratio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from gshf_release.data import bootstrap, statistics
 from gshf_release.data.bootstrap import Interval, JudgeNoise, SignTest
 from gshf_release.data.statistics import Estimate
 from gshf_release.errors import DataError
+from gshf_release.evaluation.alpaca_eval.annotations import Annotation
 
 Item = TypeVar("Item", str, tuple[int, int])
-
-
-class Row(Protocol):
-    """Records what is read of an AlpacaEval annotation."""
-
-    @property
-    def instruction(self) -> str:
-        """The prompt."""
-        ...
-
-    @property
-    def win(self) -> float | None:
-        """From 0 (baseline) to 1 (model)."""
-        ...
-
-
-class Rating(Protocol):
-    """Records what is read of an MT-Bench judgment."""
-
-    @property
-    def question_id(self) -> int:
-        """The question."""
-        ...
-
-    @property
-    def turn(self) -> int:
-        """1 or 2."""
-        ...
-
-    @property
-    def score(self) -> float:
-        """1 to 10."""
-        ...
-
-    @property
-    def parsed(self) -> bool:
-        """Return whether there is a rating."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +79,7 @@ def compare(
     )
 
 
-def alpaca_eval_wins(rows: Sequence[Row]) -> dict[str, float]:
+def alpaca_eval_wins(rows: Sequence[Annotation]) -> dict[str, float]:
     """Return `{instruction: win in percent}`; rows without a judgment are left out, repeats are averaged."""
     found: dict[str, list[float]] = {}
     for row in rows:
@@ -124,35 +88,7 @@ def alpaca_eval_wins(rows: Sequence[Row]) -> dict[str, float]:
     return {item: sum(values) / len(values) for item, values in found.items()}
 
 
-def mt_bench_scores(judgments: Sequence[Rating]) -> dict[tuple[int, int], float]:
-    """Return `{(question, turn): score}` of one model by one judge; those without a rating left out, repeats averaged."""
-    return {item: sum(values) / len(values) for item, values in _repeats(judgments).items()}
-
-
-def questions(items: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """Return `{(question, turn): question}`, the clusters of MT-Bench."""
-    return {item: str(item[0]) for item in items}
-
-
-def mt_bench_noise(judgments: Sequence[Rating]) -> JudgeNoise | None:
-    """Return the judge's noise from repeated ratings of the same answers; None without repeats."""
-    return bootstrap.judge_noise({str(item): values for item, values in _repeats(judgments).items()})
-
-
-def pair_noise(points: Mapping[tuple[int, int, int], float]) -> JudgeNoise | None:
-    """Return the judge's noise from the points of repeated games, by (question, turn, repeat); None without repeats."""
-    return bootstrap.judge_noise({str(item): values for item, values in by_item(points).items()})
-
-
-def by_item(values: Mapping[tuple[int, int, int], float]) -> dict[tuple[int, int], list[float]]:
-    """Return `{(question, turn): the values of all repeats}`."""
-    found: dict[tuple[int, int], list[float]] = {}
-    for (question, turn, _), value in values.items():
-        found.setdefault((question, turn), []).append(value)
-    return found
-
-
-def alpaca_eval_noise(repeats: Sequence[Sequence[Row]]) -> JudgeNoise | None:
+def alpaca_eval_noise(repeats: Sequence[Sequence[Annotation]]) -> JudgeNoise | None:
     """Return the judge's noise, in percent, from the rows of several repeats; None without repeats."""
     found: dict[str, list[float]] = {}
     for rows in repeats:
@@ -161,9 +97,23 @@ def alpaca_eval_noise(repeats: Sequence[Sequence[Row]]) -> JudgeNoise | None:
     return bootstrap.judge_noise(found)
 
 
-def _repeats(judgments: Sequence[Rating]) -> dict[tuple[int, int], list[float]]:
+def mt_bench_means(values: Mapping[tuple[int, int, int], float]) -> dict[tuple[int, int], float]:
+    """Return `{(question, turn): mean over the repeats}` of ratings or points by (question, turn, repeat)."""
+    return {item: math.fsum(found) / len(found) for item, found in _repeats(values).items()}
+
+
+def mt_bench_noise(values: Mapping[tuple[int, int, int], float]) -> JudgeNoise | None:
+    """Return the judge's noise from ratings or points by (question, turn, repeat); None without repeats."""
+    return bootstrap.judge_noise({str(item): found for item, found in _repeats(values).items()})
+
+
+def questions(items: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """Return `{(question, turn): question}`, the clusters of MT-Bench."""
+    return {item: str(item[0]) for item in items}
+
+
+def _repeats(values: Mapping[tuple[int, int, int], float]) -> dict[tuple[int, int], list[float]]:
     found: dict[tuple[int, int], list[float]] = {}
-    for one in judgments:
-        if one.parsed:
-            found.setdefault((one.question_id, one.turn), []).append(one.score)
+    for (question, turn, _), value in values.items():
+        found.setdefault((question, turn), []).append(value)
     return found

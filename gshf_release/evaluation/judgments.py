@@ -192,7 +192,7 @@ def write_judgments(context: StageContext) -> None:
             baseline = [given[row["instruction"]] | name for row in rows if row["instruction"] in given]
             for repeat, file in enumerate(repeat_files(of.kind, of.repeats)):
                 judged = alpaca_eval.annotate(rows, baseline, session, repeat)
-                answer_files.write_alpaca_eval(judged, context.output(file))
+                answer_files.write_rows("alpaca_eval", judged, context.output(file))
             return
         questions, rows = _asked_rows(context, of), read_json_rows(own_file(context, of))
         references = _references(of, settings, questions)
@@ -202,7 +202,7 @@ def write_judgments(context: StageContext) -> None:
             name = {"model_id": of.baseline_name}
             others = [line | name for line in read_json_rows(_baseline(context, of))]
             lines = mt_bench.judge_pair(questions, rows, others, session, references, of.repeats)
-        answer_files.write_mt_bench(lines, context.output(FILES[of.kind]))
+        answer_files.write_rows("mt_bench", lines, context.output(FILES[of.kind]))
 
 
 def _baseline(context: StageContext, of: JudgingParameters) -> Path:
@@ -301,7 +301,8 @@ def _references(
 
     The published file of questions has some too, which FastChat does not read; its own questions keep the published answers.
     """
-    if not _need_references(questions):
+    needed = {row["question_id"] for row in questions if row["category"] in mt_bench.NEEDS_REFERENCE}
+    if not needed:
         return {}
     own = {row["question_id"]: row for row in questions if _has_references(row)}
     if of.questions == benchmark_files.MT_BENCH.sha256:
@@ -310,7 +311,6 @@ def _references(
         if own and (path := benchmark_files.find(benchmark_files.MT_BENCH)) is not None:
             published = {row["question_id"]: row["turns"] for row in read_json_rows(path)}
             own = {number: row for number, row in own.items() if published.get(number) != row["turns"]}
-    needed = {row["question_id"] for row in questions if row["category"] in mt_bench.NEEDS_REFERENCE}
     known = mt_bench.read_references(settings.references) if needed - own.keys() else {}
     return {**known, **{number: {"choices": [{"turns": row["reference"]}]} for number, row in own.items()}}
 
@@ -323,10 +323,6 @@ def _has_references(question: Mapping[str, Any]) -> bool:
         and len(given) >= len(question["turns"])
         and all(isinstance(text, str) for text in given)
     )
-
-
-def _need_references(questions: Sequence[Mapping[str, Any]]) -> bool:
-    return any(question["category"] in mt_bench.NEEDS_REFERENCE for question in questions)
 
 
 def asked_of(judge: JudgeSettings) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from gshf_release.evaluation.comparisons import Comparison
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judgments import FILES, PROTOCOLS, JudgedRow, judgments_stage, repeat_files
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
+from gshf_release.evaluation.mt_bench import scoring as mt_bench_scoring
 from gshf_release.evaluation.requests import BenchmarkRequest, JudgeRequest, rows_known
-from gshf_release.evaluation.scores import annotation_repeats, averaged, pair_points
+from gshf_release.evaluation.scores import annotation_repeats, averaged
 from gshf_release.run.context import StageContext
 from gshf_release.run.directory import write_json
 from gshf_release.run.stage import Input, Stage
@@ -184,7 +185,7 @@ def _compared(context: StageContext) -> dict[str, Comparison | str]:
     own = _values(context, of, of.row)
     for other in of.others:
         try:
-            clusters = None if alpaca else {item: str(item[0]) for item in own}
+            clusters = None if alpaca else comparisons.questions(own)
             values = _values(context, of, other)
             found[other] = comparisons.compare(own, values, seed=context.seed, clusters=clusters)
         except DataError as error:
@@ -199,9 +200,9 @@ def _values(context: StageContext, of: PairedParameters, row: str) -> dict[Any, 
     stage = judgments_stage(row, of.benchmark, of.label)
     singles, pairs = mt_bench_judgments.read(context.input(stage, FILES[of.kind]))
     if of.kind == "mt_bench_single":
-        return comparisons.mt_bench_scores(singles)
+        return comparisons.mt_bench_means(mt_bench_scoring.ratings_of(singles))
     protocol = PROTOCOLS[of.kind]
     own = answer_files.model_of(
         protocol, context.input(answers.answers_stage(row, of.benchmark), answer_files.FILES[protocol])
     )
-    return pair_points(pairs, own)
+    return comparisons.mt_bench_means(mt_bench_scoring.points_of(pairs, own))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from gshf_release.run.directory import write_json
 def write_score(context: StageContext) -> None:
     """Write the scorer's whole account, with its warnings."""
     scores = _scores(context, context.parameters(ScoreParameters))
-    write_json(context.output(SCORE), {"scores": [score.as_json() for score in scores]})
+    write_json(context.output(SCORE), {"scores": [asdict(score) for score in scores]})
 
 
 def score_cells(context: StageContext) -> list[Cell]:
@@ -271,9 +271,9 @@ def _single_cells(context: StageContext, of: ScoreParameters, place: dict[str, A
         _rating_cell(metric, group, whole.get(metric), notes.get(metric, limit), place)
         for metric, group in groups.items()
     ]
-    rated = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
+    rated = mt_bench_scoring.ratings_of(singles)
     found += _interval_cells("average", rated, context.seed, "1-10", place)
-    found += _noise_cells(comparisons.mt_bench_noise(singles), found[0], place)
+    found += _noise_cells(comparisons.mt_bench_noise(rated), found[0], place)
     bound = f"lower bound of the average: {score.lower_bound:.2f}" if score.n_unparsed and score.lower_bound else ""
     failed = Cell(
         metric=metrics.FAILED,
@@ -306,15 +306,11 @@ def _rating_cell(
     note: str,
     place: Mapping[str, Any],
 ) -> Cell:
-    by_question: dict[int, list[float]] = {}
-    for one in judged:
-        if one.parsed:
-            by_question.setdefault(one.question_id, []).append(one.score)
-    values = [value for group in by_question.values() for value in group]
+    values = [(one.question_id, one.score) for one in judged if one.parsed]
     return Cell(
         metric=metric,
-        value=math.fsum(values) / len(values) if values else None,
-        standard_error=statistics.clustered_error(list(by_question.values())),
+        value=math.fsum(score for _, score in values) / len(values) if values else None,
+        standard_error=mt_bench_scoring.question_error(values),
         n=len(values),
         of=whole,
         unit="1-10",
@@ -327,13 +323,10 @@ def _pair_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any
     _, pairs = mt_bench_judgments.read(_judgments_file(context, of))
     own = answer_files.model_of("mt_bench", own_file(context, of))
     score = next(score for score in mt_bench_scoring.score_pairs(pairs) if score.model == own)
-    points = game_points(pairs, own)
-    clusters: dict[int, list[float]] = {}
-    for (question, _, _), value in points.items():
-        clusters.setdefault(question, []).append(value)
-    error = statistics.clustered_error(list(clusters.values()))
+    points = mt_bench_scoring.points_of(pairs, own)
+    error = mt_bench_scoring.question_error([(question, value) for (question, _, _), value in points.items()])
     limit, whole = of.note, _judgments_in_all(context, of).get("average")
-    doubts = Doubts([one.doubts for one in pairs if "error" not in (one.winner_1, one.winner_2)], len(pairs))
+    doubts = Doubts([one.doubts for one in pairs if one.played], len(pairs))
     rates = {"win rate": score.win_rate, "loss rate": score.loss_rate}
     adjusted = Cell(
         metric="adjusted win rate",
@@ -348,7 +341,7 @@ def _pair_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any
     return [
         adjusted,
         *_interval_cells("adjusted win rate", points, context.seed, "%", place),
-        *_noise_cells(comparisons.pair_noise(points), adjusted, place),
+        *_noise_cells(comparisons.mt_bench_noise(points), adjusted, place),
         *(
             Cell(metric=metric, value=_percent(value), n=score.n, of=whole, unit="%", note=limit, **place)
             for metric, value in rates.items()
@@ -368,27 +361,6 @@ def _pair_cells(context: StageContext, of: ScoreParameters, place: dict[str, Any
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
-
-
-def game_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int, int], float]:
-    """Return `{(question, turn, repeat): percent}`: 100 if both orders name the model, 0 if both name the other, else 50.
-
-    Pairs on which the judge failed in either order are left out.
-    """
-    played = [one for one in pairs if "error" not in (one.winner_1, one.winner_2)]
-    return {(one.question_id, one.turn, one.repeat): 100 * _points(one, model) for one in played}
-
-
-def pair_points(pairs: Sequence[mt_bench_judgments.PairJudgment], model: str) -> dict[tuple[int, int], float]:
-    """Return `{(question, turn): percent}`, the mean of `game_points` over the repeats."""
-    found = comparisons.by_item(game_points(pairs, model))
-    return {item: math.fsum(values) / len(values) for item, values in found.items()}
-
-
-def _points(one: mt_bench_judgments.PairJudgment, model: str) -> float:
-    if one.winner_1 == "tie" or one.winner_1 != one.winner_2:
-        return 0.5
-    return float((one.model_1 if one.winner_1 == "model_1" else one.model_2) == model)
 
 
 def _joined(*notes: str) -> str:

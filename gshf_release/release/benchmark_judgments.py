@@ -21,7 +21,7 @@ from gshf_release.evaluation.judging.judges import Benchmark as Kind
 from gshf_release.evaluation.judging.judges import JudgeSettings
 from gshf_release.evaluation.judgments import PROTOCOLS, JudgingParameters
 from gshf_release.evaluation.mt_bench import judgments as mt_bench_judgments
-from gshf_release.evaluation.scores import game_points
+from gshf_release.evaluation.mt_bench.scoring import points_of, ratings_of
 from gshf_release.loop import policy_stage
 from gshf_release.run.context import StageContext
 from gshf_release.run.stage import Input, Parameters, Stage, iteration_row
@@ -155,10 +155,10 @@ def _mt_bench(
     if entry.baseline is not None:
         others = answer_files.mt_bench_answers(file_copies.path(context.run, entry.baseline))
     singles, pairs = mt_bench_judgments.read(path)
-    points = game_points(pairs, answer_files.model_of("mt_bench", own))
+    points = points_of(pairs, answer_files.model_of("mt_bench", own))
     shares = {item: value / 100 for item, value in points.items()}
     judged: list[mt_bench_judgments.Judgment | mt_bench_judgments.PairJudgment] = [*singles, *pairs]
-    ratings = {(one.question_id, one.turn, one.repeat): one.score for one in singles if one.parsed}
+    ratings = ratings_of(singles)
     return [
         BenchmarkJudgment(
             question=str(one.question_id),

@@ -12,11 +12,12 @@ from gshf_release.evaluation.comparisons import (
     alpaca_eval_noise,
     alpaca_eval_wins,
     compare,
+    mt_bench_means,
     mt_bench_noise,
-    mt_bench_scores,
     questions,
 )
 from gshf_release.evaluation.mt_bench.judgments import Judgment
+from gshf_release.evaluation.mt_bench.scoring import ratings_of
 
 
 @dataclass
@@ -58,18 +59,17 @@ def test_wins_leave_out_what_was_not_judged() -> None:
 
 
 def test_scores_leave_out_what_could_not_be_read() -> None:
-    assert mt_bench_scores([rating(81, 1, 8), rating(81, 2, -1), rating(82, 1, 6, 0), rating(82, 1, 7, 1)]) == {
-        (81, 1): 8,
-        (82, 1): 6.5,
-    }
+    judged = [rating(81, 1, 8), rating(81, 2, -1), rating(82, 1, 6, 0), rating(82, 1, 7, 1)]
+    assert mt_bench_means(ratings_of(judged)) == {(81, 1): 8, (82, 1): 6.5}
 
 
 def test_noise_comes_from_the_repeats() -> None:
-    found = mt_bench_noise([rating(81, 1, 1, 0), rating(81, 1, 2, 1), rating(82, 1, 4, 0), rating(82, 1, 4, 1)])
+    judged = [rating(81, 1, 1, 0), rating(81, 1, 2, 1), rating(82, 1, 4, 0), rating(82, 1, 4, 1)]
+    found = mt_bench_noise(ratings_of(judged))
     assert found is not None
     assert found.within_variance == pytest.approx(0.25)
     assert found.share == pytest.approx(0.04)  # (1/16) / (25/16), see test_bootstrap
-    assert mt_bench_noise([rating(81, 1, 1), rating(82, 1, 1)]) is None
+    assert mt_bench_noise(ratings_of([rating(81, 1, 1), rating(82, 1, 1)])) is None
 
 
 def test_noise_of_win_rates_is_in_percent() -> None:

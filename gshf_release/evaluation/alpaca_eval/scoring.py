@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -79,11 +78,6 @@ class AlpacaEvalScore:
     doubts: dict[str, int] = field(default_factory=dict)
     """`{what makes one doubt a preference: rows}`, of those that count."""
     warnings: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields in order, as JSON has them."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return values | {"warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +167,8 @@ def score(rows: Sequence[Annotation], data: AlpacaEvalData, as_published: bool =
         warnings=(
             *warnings,
             *_doubts(distinct),
-            *_null_rows(counts.n_null),
-            *_doubtful_rows(doubts, len(distinct)),
+            *([f"{counts.n_null} rows have no judgment; the win rate leaves them out."] if counts.n_null else []),
+            *(f"{sentence}." for sentence in reading.warnings(doubts, len(distinct))),
             *found.warnings,
         ),
     )
@@ -272,14 +266,7 @@ def _hybrid(rows: list[Annotation], why: str) -> _LengthControl:
         fit = length_control.solve(problem)
     except ValueError as error:
         return _LengthControl(reason=f"{why}; {error}")
-    found = LengthControlled(
-        fit.win_rate,
-        length_control.intercept_error(problem, fit.coefficients),
-        fit.low,
-        fit.high,
-        fit.regularisation,
-        fit.coefficients,
-    )
+    found = replace(fit, standard_error=length_control.intercept_error(problem, fit.coefficients))
     warning = (
         f"Hybrid ({why}): the length-controlled win rate is fitted without AlpacaEval's difficulties and gamed baseline; "
         "it does not compare with the leaderboard."
@@ -379,14 +366,6 @@ def _doubts(rows: Sequence[Annotation]) -> list[str]:
     if rows[0].generator_2 == rows[0].generator_1:
         found.append(f"{rows[0].generator_2} is compared with itself: the win rate shows the judge's errors alone.")
     return found
-
-
-def _null_rows(count: int) -> list[str]:
-    return [f"{count} rows have no judgment; the win rate leaves them out."] if count else []
-
-
-def _doubtful_rows(doubts: dict[str, int], total: int) -> list[str]:
-    return [f"{sentence}." for sentence in reading.warnings(doubts, total)]
 
 
 def _wins(rows: list[Annotation]) -> Array:

@@ -90,6 +90,11 @@ class PairJudgment:
     contradicted: bool = False
     """Whether a winner is the file's although the text, by any reading, names another one."""
 
+    @property
+    def played(self) -> bool:
+        """Return whether the judge named a winner, or a tie, in both games."""
+        return NO_WINNER not in (self.winner_1, self.winner_2)
+
 
 def read(path: Path) -> tuple[list[Judgment], list[PairJudgment]]:
     """Return the single ratings and the pairs of a file, plain or packed with gzip; one of the two lists is usually empty.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gshf_release.data.statistics import clustered_error
@@ -64,10 +64,6 @@ class MTBenchScore:
     """`{what makes one doubt a verdict: judgments}`, of those that count."""
     warnings: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields in order, as JSON has them."""
-        return _as_json(self)
-
 
 @dataclass(frozen=True, slots=True)
 class MTBenchPairScore:
@@ -96,10 +92,6 @@ class MTBenchPairScore:
     doubts: dict[str, int] = field(default_factory=dict)
     """`{what makes one doubt a verdict: comparisons}`, of those that count."""
     warnings: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields in order, as JSON has them."""
-        return _as_json(self)
 
 
 def category(question_id: int) -> str:
@@ -158,9 +150,9 @@ def _score(rows: list[Judgment]) -> MTBenchScore:
         first_turn=_mean([one.score for one in rated if one.turn == 1]),
         second_turn=_mean([one.score for one in rated if one.turn == 2]),
         average=_mean(values),
-        first_turn_error=_error([(one.question_id, one.score) for one in rated if one.turn == 1]),
-        second_turn_error=_error([(one.question_id, one.score) for one in rated if one.turn == 2]),
-        standard_error=_error([(one.question_id, one.score) for one in rated]),
+        first_turn_error=question_error([(one.question_id, one.score) for one in rated if one.turn == 1]),
+        second_turn_error=question_error([(one.question_id, one.score) for one in rated if one.turn == 2]),
+        standard_error=question_error([(one.question_id, one.score) for one in rated]),
         lower_bound=_mean(values + [WORST] * unparsed),
         n=len(rated),
         n_unparsed=unparsed,
@@ -230,8 +222,8 @@ def _shown(average: float | None) -> str:
 
 def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] = ()) -> MTBenchPairScore:
     newest = _newest(rows, lambda one: (frozenset((one.model_1, one.model_2)), one.question_id, one.turn, one.repeat))
-    played = [one for one in newest if "error" not in (one.winner_1, one.winner_2)]
-    outcomes = [_outcome(one, model) for one in played]
+    played = [one for one in newest if one.played]
+    outcomes = [outcome(one, model) for one in played]
     win, tie, loss = (outcomes.count(name) for name in ("win", "tie", "loss"))
     count = len(played)
     duplicates, errors = len(rows) - len(newest), len(newest) - len(played)
@@ -262,7 +254,9 @@ def _score_pairs(model: str, rows: list[PairJudgment], left_out: Sequence[str] =
         win_rate=win / count if count else None,
         loss_rate=loss / count if count else None,
         adjusted_win_rate=(win + tie / 2) / count if count else None,
-        standard_error=_error([(one.question_id, POINTS[name]) for one, name in zip(played, outcomes, strict=True)]),
+        standard_error=question_error(
+            [(one.question_id, POINTS[name]) for one, name in zip(played, outcomes, strict=True)]
+        ),
         n=len(played),
         n_errors=errors,
         n_duplicates=duplicates,
@@ -284,7 +278,7 @@ def _missing_games(newest: Sequence[PairJudgment]) -> dict[str, int]:
     return found
 
 
-def _outcome(one: PairJudgment, model: str) -> str:
+def outcome(one: PairJudgment, model: str) -> str:
     """Return how the model fared; both orders must agree on a winner."""
     if one.winner_1 == "tie" or one.winner_1 != one.winner_2:
         return "tie"
@@ -302,7 +296,21 @@ def _newest(rows: list[Row], key: Any) -> list[Row]:
     return list(kept.values())
 
 
-def _error(values: Sequence[tuple[int, float]]) -> float | None:
+def ratings_of(judgments: Sequence[Judgment]) -> dict[tuple[int, int, int], float]:
+    """Return `{(question, turn, repeat): rating}` of the judgments that have one."""
+    return {(one.question_id, one.turn, one.repeat): one.score for one in judgments if one.parsed}
+
+
+def points_of(pairs: Sequence[PairJudgment], model: str) -> dict[tuple[int, int, int], float]:
+    """Return `{(question, turn, repeat): percent}`: 100 if both orders name the model, 0 if both name the other, else 50.
+
+    Pairs on which the judge failed in either order are left out.
+    """
+    played = [one for one in pairs if one.played]
+    return {(one.question_id, one.turn, one.repeat): 100 * POINTS[outcome(one, model)] for one in played}
+
+
+def question_error(values: Sequence[tuple[int, float]]) -> float | None:
     """Return the standard error of the mean of values, given with their questions, which are the clusters."""
     clusters: dict[int, list[float]] = {}
     for question, value in values:
@@ -312,8 +320,3 @@ def _error(values: Sequence[tuple[int, float]]) -> float | None:
 
 def _mean(values: list[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _as_json(row: MTBenchScore | MTBenchPairScore) -> dict[str, Any]:
-    values = {entry.name: getattr(row, entry.name) for entry in fields(row)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
